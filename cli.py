@@ -1,0 +1,214 @@
+"""The command line: parse, call one function, print. Heavy imports stay inside the commands."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.executor import Summary
+    from pipeline.recipe import Recipe
+    from pipeline.work import Work
+
+app = typer.Typer(
+    name="nurie",
+    help="From Danbooru metadata to a model that colours sketches after a reference picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
+]
+WorkDir = Annotated[Path | None, typer.Option("--work", help="Work folder; data/NAME by default.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe's value: prepare.size=128."),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Set what all commands share."""
+    if debug:
+        os.environ["NURIE_DEBUG"] = "1"
+
+
+@app.command()
+def fetch(
+    recipe: RecipeName,
+    metadata: Annotated[
+        Path | None, typer.Option(help="File or folder of Danbooru metadata.")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help="URL or path with {id} {bucket} {ext} {md5}."),
+    ] = None,
+    work: WorkDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N wanted posts.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and touch nothing.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again for what failed before.")
+    ] = False,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Plan anew in a folder that holds another plan.")
+    ] = False,
+    workers: Workers = os.cpu_count() or 1,
+    overrides: Overrides = [],
+) -> None:
+    """Select posts from the metadata, plan splits and shards, download the originals."""
+    from dataclasses import replace
+
+    from pipeline import run
+
+    chosen = _recipe(recipe, overrides)
+    source = chosen.source
+    if metadata is not None:
+        source = replace(source, metadata=str(metadata))
+    if images is not None:
+        source = replace(source, images=images)
+    chosen = replace(chosen, source=source)
+    place = _work(work, chosen)
+    if dry_run:
+        plan = run.make_plan(chosen, limit)
+        _print_counts("select", plan.counts, plan.num_records)
+        print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
+        return
+    summary = run.fetch(
+        chosen,
+        place,
+        _console(),
+        limit=limit,
+        num_workers=workers,
+        retry_failed=retry_failed,
+        replan=replan,
+    )
+    _finish("fetch", summary, place)
+
+
+@app.command()
+def prepare(
+    recipe: RecipeName,
+    work: WorkDir = None,
+    workers: Workers = os.cpu_count() or 1,
+    overrides: Overrides = [],
+) -> None:
+    """Crop the letterbox, resize, draw the sketch, and write shards of samples."""
+    from pipeline import run
+
+    chosen = _recipe(recipe, overrides)
+    place = _work(work, chosen)
+    _finish("prepare", run.prepare(chosen, place, _console(), num_workers=workers), place)
+
+
+@app.command()
+def status(
+    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what became of every record and post, and that the fates add up."""
+    from pipeline.work import Work, read_status, status_table
+
+    found = read_status(Work(work))
+    if as_json:
+        print(json.dumps(status_table(found), indent=2))
+    else:
+        _print_counts("select", found.select, found.num_records)
+        for name, stage in found.stages.items():
+            _print_counts(name, dict(stage.fates), stage.num_expected)
+            size = f"{stage.num_bytes / 1e6:.1f} MB"
+            print(f"  in {stage.num_shards} of {found.num_shards} shards, {size}")
+    if not found.adds_up:
+        _fail(f"{work}: the fates do not add up; run `verify {work}`.", 1)
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work folder, or its shards.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Sizes and indexes only.")] = False,
+) -> None:
+    """Check every hash and every promise of a data folder."""
+    from pipeline.verify import verify as check
+
+    problems = check(directory, quick)
+    for problem in problems:
+        print(problem)
+    if problems:
+        _fail(f"{len(problems)} problems; delete the shards named and run their stage again.", 1)
+    print(f"{directory}: every promise holds.")
+
+
+def _recipe(name: str, overrides: list[str]) -> "Recipe":
+    from pipeline.recipe import load_recipe
+
+    return load_recipe(name, overrides)
+
+
+def _work(path: Path | None, recipe: "Recipe") -> "Work":
+    from pipeline.work import Work
+
+    return Work(path if path is not None else Path("data") / recipe.name)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:
+    print(f"{stage}: {num_in} in")
+    for fate, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        print(f"{count:>10}  {fate}")
+
+
+def _finish(stage: str, summary: "Summary", work: "Work") -> None:
+    """Print a stage's fates; exit 1 where a rerun may mend something."""
+    _print_counts(stage, dict(summary.fates), summary.num_posts)
+    for name, why in sorted(summary.errors.items()):
+        print(f"shard {name} failed: {why}", file=sys.stderr)
+    num_failed = sum(count for fate, count in summary.fates.items() if fate.startswith("failed"))
+    if summary.errors:
+        _fail(f"{len(summary.errors)} shards are not done; run the same command again.", 1)
+    if num_failed:
+        _fail(f"{num_failed} posts failed; `{stage} --retry-failed` asks again for them.", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line; turn errors into sentences and exit codes."""
+    from pipeline.errors import UserError
+
+    try:
+        app()
+    except UserError as error:
+        if os.environ.get("NURIE_DEBUG"):
+            raise
+        sys.exit(_say(f"error: {error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_say("stopped; the same command goes on from here.", 130))
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def _say(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

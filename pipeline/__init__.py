@@ -1,0 +1,1 @@
+"""From Danbooru metadata to sharded samples: selection, download, crop, sketch, shards."""

@@ -1,0 +1,247 @@
+"""fetch: one planned shard -> one shard of originals, each looked at but not yet decoded whole."""
+
+import hashlib
+import math
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.client import Client, Download, allowed_hosts
+from pipeline.executor import Fates, Tick
+from pipeline.originals import Row, get_original, inspect
+from pipeline.plan import hash_table, read_planned
+from pipeline.recipe import SourceSettings, fingerprint
+from pipeline.records import RETRYABLE, Fate, Status
+from pipeline.rows import DamagedError, read_info, read_rows, write_rows
+from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, build_table
+from pipeline.shard import (
+    ShardWriter,
+    Span,
+    is_current,
+    parse_shard_name,
+    read_shard,
+    read_span,
+    rows_path,
+    shard_name,
+    tar_path,
+)
+
+_FOUND = RAW.names[RAW.get_field_index("key") :]  # the columns that fetch adds to a post's
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStage:
+    """Everything that one planned shard needs to become a shard of originals.
+
+    Attributes:
+        plan_path: ``selection.parquet``.
+        raw_dir: where the shards go.
+        ledger_dir: where attempts and times are written down.
+        source: the recipe's source settings.
+        num_workers: worker processes, which share rate and connections evenly.
+        retry_failed: ask again for what a retry may mend, in finished shards too.
+        reuse_dir: an earlier ``raw`` folder with its ``selection.parquet``, from which what fits is
+            taken without asking.
+    """
+
+    plan_path: Path
+    raw_dir: Path
+    ledger_dir: Path
+    source: SourceSettings
+    num_workers: int = 1
+    retry_failed: bool = False
+    reuse_dir: Path | None = None
+
+    def __call__(self, name: str, tick: Tick) -> Fates:
+        """Fetch the originals of shard ``name``; a shard that is done is left as it is.
+
+        Promise: every planned post gets exactly one row with one fate; a fetched one's bytes are
+        in the tar; and what an earlier run settled is not asked for again.
+        """
+        planned = read_planned(self.plan_path, name)
+        settings = _content_settings(self.source)
+        proof = fingerprint(SCHEMA_VERSION, settings, hash_table(planned))
+        if is_current(self.raw_dir, name, proof):
+            done = read_rows(rows_path(self.raw_dir, name), RAW, ["status", "reason"])
+            if not (self.retry_failed and has_retryable(done)):
+                tick(len(planned))
+                return count_fates(done)
+        posts = planned.drop_columns(["shard", "status", "reason"]).to_pylist()
+        info = {"stage": "fetch", "fingerprint": proof, "settings": settings}
+        return self._fetch(name, posts, info, tick)
+
+    def _fetch(self, name: str, posts: list[Row], info: dict[str, Any], tick: Tick) -> Fates:
+        settled = self._settled_before(name, posts, info["settings"])
+        ledger = _read_ledger(rows_path(self.ledger_dir, name))
+        rows: list[Row] = []
+        share = 1 / self.num_workers
+        with (
+            ShardWriter(self.raw_dir, name) as shard,
+            closing(Client(self.source, allowed_hosts(self.source), share)) as client,
+        ):
+            for post, download in self._get_all(posts, settled, client):
+                if download is None:
+                    found, stored = settled[post["post_id"]]
+                    content = stored.read()
+                else:
+                    found, content = self._judge(post, download), download.content
+                    _enter(ledger, post["post_id"], download, found)
+                if found["status"] == Status.FETCHED:
+                    span = shard.add(f"{found['key']}.{found['format']}", content)
+                    found |= {"offset": span.offset, "size": span.size}
+                rows.append({k: v for k, v in post.items() if k != "file_url"} | found)
+                tick(1)
+            table = build_table(rows, RAW)
+            entries = [ledger[row["post_id"]] for row in rows if row["post_id"] in ledger]
+            write_rows(rows_path(self.ledger_dir, name), [build_table(entries, LEDGER)], {})
+            shard.commit(table, info)
+        return count_fates(table)
+
+    def _get_all(
+        self, posts: list[Row], settled: "dict[int, tuple[Row, _Stored]]", client: Client
+    ) -> Iterator[tuple[Row, Download | None]]:
+        """Yield posts in order with what came, None for settled ones; few are held at a time."""
+        num_threads = max(1, math.ceil(self.source.connections / self.num_workers))
+        waiting: deque[tuple[Row, Future[Download] | None]] = deque()
+        pool = ThreadPoolExecutor(num_threads)
+        try:
+            for post in posts:
+                future = None
+                if post["post_id"] not in settled:
+                    future = pool.submit(get_original, client, self.source, post)
+                waiting.append((post, future))
+                if len(waiting) > 2 * num_threads:
+                    yield _wait_for(*waiting.popleft())
+            while waiting:
+                yield _wait_for(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _judge(self, post: Row, download: Download) -> Row:
+        found: Row = {"status": download.fate.status, "reason": download.fate.reason}
+        if download.fate.status == Status.FETCHED:
+            found = inspect(post, download.content, self.source)
+        return found | {"http_status": download.http_status}
+
+    def _settled_before(
+        self, name: str, posts: list[Row], settings: dict[str, Any]
+    ) -> "dict[int, tuple[Row, _Stored]]":
+        """Return what earlier runs settled of this shard's posts: their columns, and the bytes."""
+        planned = {post["post_id"]: (post["md5"], post["ext"]) for post in posts}
+        places = [(self.raw_dir, name)]
+        if self.reuse_dir is not None:
+            places += [
+                (self.reuse_dir, old) for old in _overlapping(self.reuse_dir, self.plan_path, name)
+            ]
+        settled: dict[int, tuple[Row, _Stored]] = {}
+        for directory, shard in places:
+            try:
+                table, info = read_shard(directory, shard, RAW)
+            except DamagedError:
+                continue  # as if it were not there: its posts are asked for again
+            if info.get("settings") != settings:
+                continue
+            for row in table.to_pylist():
+                stored = _Stored(tar_path(directory, shard), row["offset"], row["size"])
+                same_post = planned.get(row["post_id"]) == (row["md5"], row["ext"])
+                if same_post and row["status"] not in RETRYABLE and stored.matches(row["sha256"]):
+                    found = {column: row[column] for column in ("status", "reason", *_FOUND)}
+                    settled.setdefault(row["post_id"], (found, stored))
+        return settled
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An original's bytes in an earlier shard; without an offset, none."""
+
+    path: Path
+    offset: int | None
+    size: int | None
+
+    def read(self) -> bytes:
+        if self.offset is None or self.size is None:
+            return b""
+        with self.path.open("rb") as file:
+            return read_span(file, Span(self.offset, self.size))
+
+    def matches(self, sha256: str | None) -> bool:
+        if sha256 is None:
+            return True
+        try:
+            return hashlib.sha256(self.read()).hexdigest() == sha256
+        except DamagedError:
+            return False
+
+
+def _wait_for(post: Row, future: Future[Download] | None) -> tuple[Row, Download | None]:
+    return post, future.result() if future is not None else None
+
+
+def _content_settings(source: SourceSettings) -> dict[str, Any]:
+    """Return the settings that decide what is fetched, without those of how politely.
+
+    The host is not among them: a mirror that has moved serves the same pictures.
+    """
+    path = source.images.partition("://")[2].partition("/")[2] or source.images
+    return {
+        "images": path,
+        "layout": source.layout,
+        "max_bytes": source.max_bytes,
+        "max_pixels": source.max_pixels,
+        "check_md5": source.check_md5,
+    }
+
+
+def _overlapping(reuse_dir: Path, plan_path: Path, name: str) -> list[str]:
+    """Return the shards of an earlier plan that cover the hashes of shard ``name``.
+
+    Both plans divide the same range of hashes into equal parts. Where the split's share of the
+    range has changed the guess misses, and the posts are fetched again.
+    """
+    split, index = parse_shard_name(name)
+    num_old = read_info(reuse_dir / plan_path.name)["num_shards"][split]
+    num_new = read_info(plan_path)["num_shards"][split]
+    first, stop = index * num_old // num_new, -(-(index + 1) * num_old // num_new)
+    return [shard_name(split, old) for old in range(first, stop)]
+
+
+def _read_ledger(path: Path) -> dict[int, Row]:
+    if not path.is_file():
+        return {}
+    try:
+        return {row["post_id"]: row for row in read_rows(path, LEDGER).to_pylist()}
+    except DamagedError:
+        return {}
+
+
+def _enter(ledger: dict[int, Row], post_id: int, download: Download, found: Row) -> None:
+    """Write an original's download down, adding to the attempts of earlier runs."""
+    before = ledger[post_id]["attempts"] if post_id in ledger else 0
+    ledger[post_id] = {
+        "post_id": post_id,
+        "status": found["status"],
+        "reason": found["reason"],
+        "http_status": download.http_status,
+        "attempts": before + download.num_attempts,
+        "num_bytes": len(download.content),
+        "seconds": download.seconds,
+        "asked_at": datetime.now(UTC).replace(microsecond=0),
+    }
+
+
+def count_fates(table: pa.Table) -> Fates:
+    """Return how many rows of a table have each fate, by ``str(Fate)``."""
+    pairs = zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    return Counter(str(Fate(Status(status), reason)) for status, reason in pairs)
+
+
+def has_retryable(table: pa.Table) -> bool:
+    """Whether a table holds a post that a later run may mend."""
+    return any(status in RETRYABLE for status in table["status"].unique().to_pylist())

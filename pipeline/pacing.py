@@ -1,0 +1,122 @@
+"""When to ask a host: turns and holds for all threads, back-off for one URL, and when to stop."""
+
+import contextlib
+import email.utils
+import threading
+import time
+from collections.abc import Callable
+
+from pipeline.errors import UserError
+from pipeline.records import Fate, Status
+
+Sleep = Callable[[float], object]
+Clock = Callable[[], float]
+
+_MAX_REFUSALS = 5  # 401 and 403 in a row: enough to know that it is not about one picture
+_MAX_BACKOFF = 60  # seconds
+_MAX_HOLD = 300.0  # seconds: the longest Retry-After that is honoured
+
+
+class SourceRefusesError(UserError):
+    """A host turns everything down. To go on would be hammering, so the run must stop."""
+
+
+def may_pass(fate: Fate, http_status: int) -> bool:
+    """Whether another try, soon, has a chance: broken transport, 408, 425, 429, 5xx."""
+    if fate.reason == "http":
+        return http_status in (408, 425, 429) or http_status >= 500
+    return fate.status is Status.FAILED
+
+
+def choose_wait(
+    attempt: int, max_attempts: int, fate: Fate, http_status: int, draw: float
+) -> float | None:
+    """Return how many seconds to wait before the next try, or None to let the fate stand.
+
+    Exponential back-off with full jitter: uniform from 0 to 1, 2, 4 ... 60 s. What a Retry-After
+    asks for is not decided here: it holds the host back, for all threads.
+
+    Args:
+        attempt: number of the try that came to ``fate``, from 1.
+        max_attempts: tries in all.
+        fate: what the try came to.
+        http_status: of its answer, 0 for none.
+        draw: uniform in [0, 1).
+    """
+    if attempt >= max_attempts or not may_pass(fate, http_status):
+        return None
+    return draw * min(_MAX_BACKOFF, 1 << (attempt - 1))
+
+
+def parse_retry_after(value: str, date: str = "") -> float:
+    """Return the seconds that a Retry-After header asks for, 0 to 300; 0 where it is unreadable.
+
+    Args:
+        value: the header: seconds or an HTTP date (RFC 9110, section 10.2.3).
+        date: the answer's Date header. The date is compared with it, so that this machine's clock
+            need not be right; where there is none, with this machine's clock.
+    """
+    if value.isascii() and value.isdigit():
+        return min(float(value), _MAX_HOLD)
+    until, now = _parse_date(value), _parse_date(date)
+    if until is None:
+        return 0.0
+    return min(max(0.0, until - (time.time() if now is None else now)), _MAX_HOLD)
+
+
+class Turns:
+    """What all threads share about one host: whose turn it is, and whether it refuses us."""
+
+    def __init__(
+        self, name: str, interval: float, start: float, sleep: Sleep, clock: Clock
+    ) -> None:
+        self._name = name
+        self._interval = interval
+        self._sleep = sleep
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next_turn = start
+        self._held_until = start
+        self._num_refusals = 0
+
+    def wait_for_turn(self) -> None:
+        """Wait until a request may go out. Turns are evenly spaced; an unused one is lost."""
+        while True:
+            with self._lock:
+                now = self._clock()
+                turn = max(now, self._next_turn, self._held_until)
+                self._next_turn = turn + self._interval
+            if turn > now:
+                self._sleep(turn - now)
+            with self._lock:
+                self._check()
+                if turn >= self._held_until:  # else the host was held back during the sleep
+                    return
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody ask for some seconds."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock() + seconds)
+
+    def note(self, http_status: int) -> None:
+        """Count refusals in a row; after too many every thread is told to stop."""
+        with self._lock:
+            if http_status in (401, 403):
+                self._num_refusals += 1
+            elif http_status == 200 and self._num_refusals < _MAX_REFUSALS:
+                self._num_refusals = 0
+            self._check()
+
+    def _check(self) -> None:
+        if self._num_refusals >= _MAX_REFUSALS:
+            raise SourceRefusesError(
+                f"{self._name} refused {_MAX_REFUSALS} requests in a row (HTTP 401 or 403), so "
+                "it is left alone. Set NURIE_CONTACT so that its operators can reach you, lower "
+                "source.rate, or ask them; then run again."
+            )
+
+
+def _parse_date(value: str) -> float | None:
+    with contextlib.suppress(ValueError, OverflowError):
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    return None

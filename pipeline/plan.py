@@ -1,0 +1,181 @@
+"""The plan: a split and a shard for every wanted post, from a hash of its family.
+
+A family is a post with its parents and children. It is never divided, and since the hash looks at
+nothing but the family and the recipe's seed, posts that come later move no earlier one to another
+split. Shards follow from the same hash, so each one is a random sample of its split.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.recipe import SplitSettings
+from pipeline.records import Post, Status
+from pipeline.rows import read_info, write_rows
+from pipeline.schema import SELECTION, SPLITS, build_table
+from pipeline.shard import parse_shard_name, shard_name
+
+_CHUNK = 20_000  # posts that are Python objects at a time; the rest lies in Arrow's memory
+
+
+def find_families(post_ids: NDArray[np.int64], parent_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each post's family: the lowest id among all posts that parents tie together.
+
+    Args:
+        post_ids: int64, N.
+        parent_ids: int64, N; 0 for no parent. A parent need not be among the posts.
+    """
+    has_parent = parent_ids > 0
+    nodes, index = np.unique(
+        np.concatenate([post_ids, parent_ids[has_parent]]), return_inverse=True
+    )
+    child, parent = index[: len(post_ids)][has_parent], index[len(post_ids) :]
+    label = np.arange(len(nodes))
+    while True:
+        lowest = np.minimum(label[child], label[parent])
+        lower = label.copy()
+        np.minimum.at(lower, child, lowest)
+        np.minimum.at(lower, parent, lowest)
+        lower = lower[lower]
+        if np.array_equal(lower, label):
+            return nodes[label[index[: len(post_ids)]]]
+        label = lower
+
+
+def hash_families(families: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each family: splitmix64 of the id and the seed."""
+    with np.errstate(over="ignore"):
+        h = families.astype(np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        h ^= h >> np.uint64(31)
+    return np.asarray((h >> np.uint64(11)) * 2.0**-53)
+
+
+def assign_shards(
+    families: NDArray[np.int64], settings: SplitSettings
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return split (index into ``schema.SPLITS``) and shard number of each post.
+
+    The number of shards of a split is a power of two, so that a data set which grows divides its
+    shards instead of dealing all posts anew.
+    """
+    position = hash_families(families, settings.seed)
+    shares = np.array([settings.train, settings.val, settings.test])
+    edges = np.concatenate([[0.0], np.cumsum(shares / shares.sum())])
+    split = np.minimum(np.searchsorted(edges, position, side="right") - 1, len(SPLITS) - 1)
+    within = (position - edges[split]) / np.maximum(np.diff(edges)[split], 1e-300)
+    counts = np.bincount(split, minlength=len(SPLITS))
+    num_shards = np.array([_num_shards(int(n), settings.shard_size) for n in counts])
+    shard = np.floor(within * num_shards[split]).astype(np.int64)
+    return split, np.clip(shard, 0, num_shards[split] - 1)
+
+
+def _num_shards(num_posts: int, shard_size: int) -> int:
+    return 1 << max(0, (max(1, -(-num_posts // shard_size)) - 1).bit_length())
+
+
+def plan_posts(posts: Iterable[Post], settings: SplitSettings) -> pa.Table:
+    """Return the plan of all posts, sorted by split, shard and id.
+
+    Returns:
+        A table of ``schema.SELECTION``.
+    """
+    chunks: list[pa.Table] = []
+    waiting: list[dict[str, Any]] = []
+    for post in posts:
+        waiting.append(_row_of(post))
+        if len(waiting) == _CHUNK:
+            chunks.append(build_table(waiting, SELECTION))
+            waiting = []
+    chunks.append(build_table(waiting, SELECTION))
+    table = pa.concat_tables(chunks).unify_dictionaries()
+    families = find_families(table["post_id"].to_numpy(), table["parent_id"].to_numpy())
+    split, shard = assign_shards(families, settings)
+    order = np.lexsort((table["post_id"].to_numpy(), shard, split))
+    planned = {
+        "split": pa.DictionaryArray.from_arrays(split.astype(np.int8), list(SPLITS)),
+        "family": pa.array(families),
+        "shard": pa.array(shard, pa.int32()),
+    }
+    for name, column in planned.items():
+        index = SELECTION.get_field_index(name)
+        table = table.set_column(index, SELECTION.field(index), column)
+    return table.take(pa.array(order))
+
+
+def _row_of(post: Post) -> dict[str, Any]:
+    return {
+        "post_id": post.id,
+        "split": SPLITS[0],
+        "status": Status.PLANNED,
+        "reason": "",
+        "md5": post.md5,
+        "character": " ".join(post.characters),
+        "family": 0,
+        "rating": post.rating,
+        "ext": post.ext,
+        "width": post.width,
+        "height": post.height,
+        "parent_id": post.parent_id,
+        "tags": " ".join(sorted(post.tags)),
+        "file_url": post.file_url,
+        "shard": 0,
+    }
+
+
+def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
+    """Write ``selection.parquet``: a row group a shard, so that a worker reads only its own."""
+    splits, shards = table["split"].to_pylist(), table["shard"].to_pylist()
+    names = [shard_name(split, shard) for split, shard in zip(splits, shards, strict=True)]
+    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
+    stops = [*starts[1:], len(names)]
+    groups = [table.slice(a, b - a) for a, b in zip(starts, stops, strict=True)]
+    sizes = {names[a]: b - a for a, b in zip(starts, stops, strict=True)}
+    num_shards = {
+        split: 1 + max((i for s, i in map(parse_shard_name, sizes) if s == split), default=0)
+        for split in SPLITS
+    }
+    info = {**info, "shards": list(sizes.items()), "num_shards": num_shards}
+    write_rows(path, groups or [table], info)
+
+
+def planned_shards(path: Path) -> dict[str, int]:
+    """Return the planned shards' names and numbers of posts, in the plan's order.
+
+    Raises:
+        UserError: where there is no plan yet.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `fetch` makes it. Is --work right?")
+    return dict(read_info(path)["shards"])
+
+
+def read_planned(path: Path, name: str) -> pa.Table:
+    """Return the planned posts of one shard, sorted by id.
+
+    Raises:
+        UserError: where the plan has no such shard.
+    """
+    names = list(planned_shards(path))
+    if name not in names:
+        raise UserError(f"{path}: plans no shard {name}.")
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(names.index(name)).replace_schema_metadata(None)
+
+
+def hash_table(table: pa.Table) -> str:
+    """Return a hash of a table's values, the same on every machine and for every chunking."""
+    digest = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=_CHUNK):
+        for row in batch.to_pylist():
+            digest.update(orjson.dumps(row))
+    return digest.hexdigest()

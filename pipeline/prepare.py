@@ -1,0 +1,193 @@
+"""prepare: one shard of originals -> one shard of samples (colour picture, sketch, description)."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.executor import Fates, Tick
+from pipeline.fetch import count_fates
+from pipeline.image import (
+    Box,
+    Letterbox,
+    Picture,
+    UndecodableError,
+    crop,
+    decode,
+    encode_jpeg,
+    encode_png,
+    find_letterbox,
+    is_blank,
+    read_header,
+    resize,
+)
+from pipeline.originals import Row
+from pipeline.recipe import PrepareSettings, fingerprint
+from pipeline.records import Fate, Sample, Status
+from pipeline.rows import read_rows, read_seal
+from pipeline.schema import MEMBERS, RAW, SAMPLES, SCHEMA_VERSION, build_table
+from pipeline.shard import ShardWriter, Span, is_current, read_shard, read_span, rows_path, tar_path
+from pipeline.sketch import draw_sketch
+
+_CARRIED = [name for name in SAMPLES.names if name in RAW.names]
+
+EXTENSIONS = {"color": "color.jpg", "json": "json", "sketch": "sketch.png"}
+"""Name of each member after the key and a dot; what WebDataset calls the extension."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What became of one original: a fate, and for a kept one its members and geometry."""
+
+    fate: Fate
+    box: Box | None = None
+    letterbox: Letterbox | None = None
+    color: bytes = b""
+    sketch: bytes = b""
+
+
+def prepare_picture(
+    data: bytes, width: int, height: int, layout: str, max_pixels: int, settings: PrepareSettings
+) -> Prepared:
+    """Turn one original into the two pictures of a sample; a pure function of its arguments.
+
+    Args:
+        data: the original's bytes.
+        width: of the original by its record, in pixels; 0 where unknown.
+        height: likewise.
+        layout: ``512px`` or ``original``.
+        max_pixels: a picture whose header says more is not decoded.
+        settings: the recipe's.
+    """
+    header = read_header(data)
+    if header is None or header.width * header.height > max_pixels:
+        return Prepared(Fate(Status.CORRUPT, "undecodable"))
+    try:
+        picture = decode(data)
+    except UndecodableError as error:
+        return Prepared(Fate(Status.CORRUPT, error.reason))
+    box, letterbox = Box(0, 0, picture.shape[1], picture.shape[0]), Letterbox.NONE
+    if settings.letterbox and layout == "512px":
+        box, letterbox = find_letterbox(picture, width, height)
+    picture = crop(picture, box)
+    if is_blank(picture):
+        return Prepared(Fate(Status.BLANK, "flat"), box, letterbox)
+    if min(box.width, box.height) < settings.min_side:
+        return Prepared(Fate(Status.TOO_SMALL, "after_crop"), box, letterbox)
+    return Prepared(Fate(Status.KEPT), box, letterbox, *_encode(picture, settings))
+
+
+def _encode(picture: Picture, settings: PrepareSettings) -> tuple[bytes, bytes]:
+    color = resize(picture, settings.size, settings.fit)
+    sketch = draw_sketch(color, settings.sketch)
+    return encode_jpeg(color, settings.jpeg_quality), encode_png(sketch)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareStage:
+    """Everything that one shard of originals needs to become a shard of samples.
+
+    Attributes:
+        raw_dir: where the originals are.
+        samples_dir: where the samples go.
+        layout: of the originals.
+        max_pixels: largest picture that is decoded, by its header.
+        settings: the recipe's.
+        recipe: the effective recipe, to be written into the shard.
+        duplicates: of the whole selection, as ``find_duplicates`` gives them.
+    """
+
+    raw_dir: Path
+    samples_dir: Path
+    layout: str
+    max_pixels: int
+    settings: PrepareSettings
+    recipe: dict[str, Any]
+    duplicates: pa.Table
+
+    def __call__(self, name: str, tick: Tick) -> Fates:
+        """Prepare shard ``name``; a shard that is done is left as it is.
+
+        Promise: every row that goes in comes out as one row with one fate; every kept one's
+        members lie in the tar where the row says; the same input gives the same bytes.
+        """
+        seal = read_seal(rows_path(self.raw_dir, name))
+        ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]
+        repeats = self.duplicates.filter(
+            pc.is_in(self.duplicates["post_id"], value_set=ids.combine_chunks())
+        ).to_pylist()
+        proof = fingerprint(
+            SCHEMA_VERSION, self.settings, self.layout, self.max_pixels, seal, repeats
+        )
+        if is_current(self.samples_dir, name, proof):
+            tick(len(ids))
+            done = read_rows(rows_path(self.samples_dir, name), SAMPLES, ["status", "reason"])
+            return count_fates(done)
+        rows, _ = read_shard(self.raw_dir, name, RAW)
+        duplicates = {row["post_id"]: row for row in repeats}
+        with (
+            ShardWriter(self.samples_dir, name) as shard,
+            tar_path(self.raw_dir, name).open("rb") as originals,
+        ):
+            finished = []
+            for row in rows.to_pylist():
+                finished.append(self._finish(row, duplicates.get(row["post_id"]), originals, shard))
+                tick(1)
+            table = build_table(finished, SAMPLES)
+            info = {"stage": "prepare", "fingerprint": proof, "recipe": self.recipe}
+            shard.commit(table, info | {"size": self.settings.size})
+        return count_fates(table)
+
+    def _finish(
+        self, row: Row, duplicate: Row | None, originals: BinaryIO, shard: ShardWriter
+    ) -> Row:
+        result = {name: row[name] for name in _CARRIED} | {"key": None, "sha256": None}
+        if row["status"] != Status.FETCHED:
+            return result
+        result["source_sha256"] = row["sha256"]
+        if duplicate is not None:
+            fate = Fate(Status.DUPLICATE, duplicate["reason"])
+            result["duplicate_of"] = duplicate["duplicate_of"]
+            return result | {"status": fate.status, "reason": fate.reason}
+        data = read_span(originals, Span(row["offset"], row["size"]))
+        prepared = prepare_picture(
+            data, row["width"], row["height"], self.layout, self.max_pixels, self.settings
+        )
+        result |= {"status": prepared.fate.status, "reason": prepared.fate.reason}
+        if prepared.box is not None and prepared.letterbox is not None:
+            edges = ("left", "top", "right", "bottom")
+            result |= {f"crop_{edge}": getattr(prepared.box, edge) for edge in edges}
+            result["letterbox"] = str(prepared.letterbox)
+        if prepared.fate.status == Status.KEPT:
+            sample = Sample(row["key"], _members(row, prepared))
+            result |= {"key": sample.key, **_place(sample, shard)}
+        return result
+
+
+def _members(row: Row, prepared: Prepared) -> dict[str, bytes]:
+    """Return a sample's members; the description has the same keys in every sample, none null."""
+    description = {
+        name: row[name]
+        for name in ("post_id", "split", "md5", "character", "rating", "tags", "width", "height")
+    }
+    return {
+        EXTENSIONS["color"]: prepared.color,
+        EXTENSIONS["json"]: orjson.dumps(description),
+        EXTENSIONS["sketch"]: prepared.sketch,
+    }
+
+
+def _place(sample: Sample, shard: ShardWriter) -> Row:
+    """Write a sample's members side by side; return where they lie and their joint hash."""
+    digest = hashlib.sha256()
+    columns: Row = {}
+    for member in MEMBERS:
+        data = sample.members[EXTENSIONS[member]]
+        span = shard.add(f"{sample.key}.{EXTENSIONS[member]}", data)
+        digest.update(data)
+        columns |= {f"{member}_offset": span.offset, f"{member}_size": span.size}
+    return columns | {"sha256": digest.hexdigest()}

@@ -1,0 +1,221 @@
+"""What is wanted: ``manifests/NAME/recipe.toml`` <-> frozen dataclasses.
+
+Precedence: the defaults here < the recipe's file < ``--set section.key=value``. The effective
+recipe is written into everything that it made.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.errors import UserError
+from pipeline.settings import Table, apply_overrides, convert, to_table
+
+MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
+
+PICTURE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "avif")
+RATINGS = ("g", "s", "q", "e")
+
+
+@dataclass(frozen=True, slots=True)
+class SelectSettings:
+    """Which posts are wanted.
+
+    Attributes:
+        snapshot: year of the metadata. It decides what a rating means: until 2021 ``s`` is safe,
+            from 2023 ``g`` is general and ``s`` is sensitive; 2022 is a mixture.
+        rating: ``["safe"]`` for the snapshot's strict reading, or ratings out of g, s, q, e.
+        tags: tags that a post must all have, as exact tokens.
+        exclude_tags: tags of which a post must have none.
+        extensions: file extensions that count as still pictures.
+        nsfw_ids: path of a list of ids to leave out although rated safe; "" looks for
+            ``nsfw-ids.txt`` beside the metadata.
+        min_side: least width and height of the original in pixels; 0 for no limit.
+    """
+
+    snapshot: int = 2021
+    rating: tuple[str, ...] = ("safe",)
+    tags: tuple[str, ...] = ()
+    exclude_tags: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = PICTURE_EXTENSIONS
+    nsfw_ids: str = ""
+    min_side: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.rating) - {"safe", *RATINGS}
+        if unknown or not self.rating:
+            raise ValueError(f"select.rating: {sorted(unknown)} is not out of safe, g, s, q, e")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Where metadata and pictures come from, and how politely.
+
+    Attributes:
+        metadata: path of the metadata: a file, or a folder of files.
+        images: path or URL with ``{id} {bucket} {ext} {md5}``; ``{bucket}`` is id % 1000 in four
+            digits, as in Danbooru2021's folders.
+        layout: ``512px`` (letterboxed JPEGs of Danbooru2021) or ``original``.
+        hosts: hosts that may be asked; empty means the one named in ``images``.
+        rate: requests a second and host; 0 for no limit.
+        connections: simultaneous requests, over all workers.
+        attempts: tries a picture before it counts as failed.
+        timeout: seconds without a byte before a try is given up.
+        max_bytes: largest file that is taken.
+        max_pixels: largest picture that is taken, by its header.
+        check_md5: compare with the record's md5; only right for untouched originals.
+    """
+
+    metadata: str = ""
+    images: str = ""
+    layout: str = "512px"
+    hosts: tuple[str, ...] = ()
+    rate: float = 1.0
+    connections: int = 8
+    attempts: int = 5
+    timeout: float = 30.0
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 100_000_000
+    check_md5: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layout not in ("512px", "original"):
+            raise ValueError(f"source.layout: {self.layout!r} is neither '512px' nor 'original'")
+        if self.rate < 0 or self.timeout <= 0 or self.connections < 1 or self.attempts < 1:
+            raise ValueError("source: rate >= 0, timeout > 0, connections and attempts >= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class SketchSettings:
+    """How a sketch is made of a picture.
+
+    Attributes:
+        method: name of the method in ``pipeline/sketch.py``.
+        sigma: of the Gaussian blur, in pixels of the finished size.
+    """
+
+    method: str = "dodge"
+    sigma: float = 3.5
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSettings:
+    """From an original to a sample.
+
+    Attributes:
+        letterbox: cut the black bars of the 512px layout away.
+        min_side: pixels; a picture with a shorter side after the crop is dropped.
+        size: side of the finished square in pixels.
+        fit: ``stretch`` (the article's), or ``pad`` with white to keep the proportions.
+        jpeg_quality: of the colour member, 1 to 100.
+        near_duplicates: bits of 64 in which two perceptual hashes may differ and still show the
+            same picture; -1 switches the search off.
+        sketch: how the sketch is made.
+    """
+
+    letterbox: bool = True
+    min_side: int = 256
+    size: int = 256
+    fit: str = "stretch"
+    jpeg_quality: int = 95
+    near_duplicates: int = 4
+    sketch: SketchSettings = field(default_factory=SketchSettings)
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("stretch", "pad"):
+            raise ValueError(f"prepare.fit: {self.fit!r} is neither 'stretch' nor 'pad'")
+        if not 16 <= self.size <= 4096:
+            raise ValueError(f"prepare.size: {self.size} is not between 16 and 4096")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"prepare.jpeg_quality: {self.jpeg_quality} is not in 1 to 100")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """How posts are divided.
+
+    Attributes:
+        train, val, test: shares; normalised by their sum.
+        seed: of the hash that decides.
+        shard_size: posts a shard at most, about.
+    """
+
+    train: float = 0.8
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    shard_size: int = 1000
+
+    def __post_init__(self) -> None:
+        if min(self.train, self.val, self.test) < 0 or self.train + self.val + self.test <= 0:
+            raise ValueError("split: shares must not be negative, and not all 0")
+        if self.shard_size < 1:
+            raise ValueError(f"split.shard_size: {self.shard_size} is under 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what a data set holds, and how a model is trained on it.
+
+    ``train`` stays a plain table here: the model side gives it its types.
+    """
+
+    name: str
+    description: str = ""
+    select: SelectSettings = field(default_factory=SelectSettings)
+    source: SourceSettings = field(default_factory=SourceSettings)
+    prepare: PrepareSettings = field(default_factory=PrepareSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Load a recipe by its name in ``manifests/`` or by the path of a TOML file.
+
+    Raises:
+        UserError: when there is no such recipe, or it does not say what a recipe may say.
+    """
+    path = _find(name_or_path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as TOML: {error}.") from error
+    table.setdefault("name", path.parent.name if path.name == "recipe.toml" else path.stem)
+    return convert(apply_overrides(table, overrides), Recipe, str(path))
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the program."""
+    return sorted(path.parent.name for path in MANIFESTS.glob("*/recipe.toml"))
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a short hash of settings (dataclasses or plain values): equal settings, equal hash."""
+    plain = [
+        part if isinstance(part, dict | list | str | int) else to_table(part) for part in parts
+    ]
+    return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def recipe_table(recipe: Recipe) -> Table:
+    """Return the effective recipe as a plain table, ready for JSON."""
+    return to_table(recipe)
+
+
+def _find(name_or_path: str) -> Path:
+    named = MANIFESTS / name_or_path / "recipe.toml"
+    if "/" not in name_or_path and named.is_file():
+        return named
+    path = Path(name_or_path)
+    path = path / "recipe.toml" if path.is_dir() else path
+    if path.is_file():
+        return path
+    raise UserError(
+        f"no recipe {name_or_path!r}: give one of {', '.join(recipe_names())}, "
+        "or the path of a TOML file."
+    )

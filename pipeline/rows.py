@@ -1,0 +1,189 @@
+"""Sealed Parquet files: written whole or not at all, and every flipped bit is found.
+
+A sealed file carries, in its Parquet footer, the SHA-256 of all its other bytes. Any Parquet
+reader reads it; ours can also tell whether it is exactly what was written.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+
+_INFO_KEY = b"nurie"
+_SEAL_KEY = b"nurie_seal"
+_SEAL_MARK = b"sha256:"
+_SEAL_BLANK = _SEAL_MARK + b"0" * 64
+
+
+class DamagedError(UserError):
+    """A file of ours is not what was written."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and renamed into place.
+
+    On any failure the temporary file is removed and ``path`` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        commit(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the name under which ``path`` is written until it is whole."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def sweep_temporaries(directory: Path) -> None:
+    """Remove what an interrupted run left half-written in ``directory``."""
+    for path in directory.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Sync ``temporary`` to disk, rename it to ``path``, sync the folder."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_rows(path: Path, groups: Sequence[pa.Table], info: dict[str, Any]) -> None:
+    """Write a sealed Parquet file, a row group a table, with ``info`` in its metadata.
+
+    Args:
+        path: replaced as a whole, or left as it was.
+        groups: at least one table, all of one schema.
+        info: plain values; they go into the footer as JSON.
+    """
+    with replacing(path) as temporary:
+        with pq.ParquetWriter(temporary, groups[0].schema, compression="zstd") as writer:
+            for group in groups:
+                writer.write_table(group)
+            writer.add_key_value_metadata(
+                {
+                    _INFO_KEY: orjson.dumps(info, option=orjson.OPT_SORT_KEYS),
+                    _SEAL_KEY: _SEAL_BLANK,
+                }
+            )
+        _seal(temporary)
+
+
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        offset = _seal_offset(file)
+        digest = _hash_around(file, offset)
+        file.seek(offset)
+        file.write(_SEAL_MARK + digest)
+
+
+def check_seal(path: Path) -> None:
+    """Check every byte of a sealed file against its seal, in bounded memory.
+
+    Raises:
+        DamagedError: on a file that is not whole, or not ours.
+    """
+    seal = read_seal(path)
+    with path.open("rb") as file:
+        digest = _hash_around(file, _seal_offset(file))
+    if seal != digest.decode():
+        raise DamagedError(f"{path}: damaged; its bytes do not match its seal.")
+
+
+def read_seal(path: Path) -> str:
+    """Return a sealed file's seal, unchecked: equal seals, equal files.
+
+    Raises:
+        DamagedError: where it carries none.
+    """
+    try:
+        with path.open("rb") as file:
+            offset = _seal_offset(file)
+            file.seek(max(offset, 0))
+            seal = file.read(len(_SEAL_BLANK)).removeprefix(_SEAL_MARK)
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read: {error.strerror}.") from error
+    if offset < 0 or not seal.isascii():
+        raise DamagedError(f"{path}: carries no seal: damaged, or not written by this program.")
+    return seal.decode()
+
+
+def _seal_offset(file: BinaryIO) -> int:
+    """Return where the seal begins in a Parquet file's footer, or -1.
+
+    The file ends with the footer, the footer's length in four bytes, and a magic word.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size < 12:
+        return -1
+    file.seek(size - 8)
+    footer_size = min(int.from_bytes(file.read(4), "little"), size - 8)
+    start = size - 8 - footer_size
+    file.seek(start)
+    footer = file.read(footer_size)
+    key = footer.rfind(_SEAL_KEY)
+    mark = footer.find(_SEAL_MARK, key) if key >= 0 else -1
+    return start + mark if mark >= 0 and mark + len(_SEAL_BLANK) <= footer_size else -1
+
+
+def _hash_around(file: BinaryIO, offset: int) -> bytes:
+    """Return the SHA-256 (hex) of a file with a blank seal at ``offset``."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    left = offset
+    while left and (block := file.read(min(left, 2**20))):
+        digest.update(block)
+        left -= len(block)
+    digest.update(_SEAL_BLANK)
+    file.seek(offset + len(_SEAL_BLANK))
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest().encode()
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """Return the ``info`` of a sealed file, from its footer alone.
+
+    Raises:
+        DamagedError: where it is not a sealed Parquet file.
+    """
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+        return dict(orjson.loads(metadata[_INFO_KEY]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DamagedError(f"{path}: damaged, or not written by this program ({error}).") from error
+
+
+def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Return a sealed file's table, or only some of its columns.
+
+    Raises:
+        DamagedError: where it does not read, or has other columns or types than ``schema``.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(schema, check_metadata=False):
+                raise DamagedError(f"{path}: its columns are not those of this version's tables.")
+            return file.read(columns=columns).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(f"{path}: cannot be read: {error}.") from error

@@ -1,0 +1,213 @@
+"""The two data commands over a whole work folder: fetch and prepare."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from pipeline.duplicates import find_duplicates
+from pipeline.errors import UserError
+from pipeline.executor import Summary, run_stage
+from pipeline.fetch import FetchStage
+from pipeline.originals import check_template
+from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
+from pipeline.prepare import PrepareStage
+from pipeline.recipe import Recipe, fingerprint, recipe_table
+from pipeline.records import RETRYABLE, Status
+from pipeline.rows import DamagedError, read_info, read_rows
+from pipeline.schema import RAW, SCHEMA_VERSION
+from pipeline.selection import load_nsfw_ids, select_posts
+from pipeline.shard import list_shards, rows_path
+from pipeline.sketch import sketch_names
+from pipeline.work import Work
+
+_MAX_MALFORMED = 1000  # examples kept; all are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A selection with its plan, before anything is written.
+
+    Attributes:
+        posts: ``schema.SELECTION``.
+        counts: records by fate, ``planned`` among them.
+        num_records: records that were read.
+        malformed: places of unreadable records, the first thousand.
+        proof: of everything that decided it.
+    """
+
+    posts: pa.Table
+    counts: dict[str, int]
+    num_records: int
+    malformed: list[str]
+    proof: str
+
+
+def make_plan(recipe: Recipe, limit: int | None = None) -> Plan:
+    """Read the metadata and plan every wanted post; touches nothing on disk.
+
+    Raises:
+        UserError: where metadata is missing or unreadable, or no post is left.
+    """
+    nsfw_ids = load_nsfw_ids(recipe.select, _metadata_path(recipe))
+    selection = select_posts(_metadata_path(recipe), recipe.select, nsfw_ids, limit)
+    posts = plan_posts(selection, recipe.split)
+    if not len(posts):
+        found = ", ".join(f"{count} {fate}" for fate, count in selection.counts.items())
+        raise UserError(
+            f"{recipe.source.metadata}: no post is left after selection ({found or 'no records'}); "
+            "look at the recipe's [select] table."
+        )
+    malformed = [f"{m.path}:{m.line}: {m.why}" for m in selection.malformed[:_MAX_MALFORMED]]
+    counts = selection.counts | {str(Status.PLANNED): len(posts)}
+    return Plan(posts, counts, selection.num_records, malformed, _plan_proof(recipe, limit))
+
+
+def _metadata_path(recipe: Recipe) -> Path:
+    if not recipe.source.metadata:
+        raise UserError(f"recipe {recipe.name!r} names no metadata: give --metadata PATH.")
+    path = Path(recipe.source.metadata)
+    if not path.exists():
+        raise UserError(f"--metadata {path}: no such file or folder.")
+    return path
+
+
+def _plan_proof(recipe: Recipe, limit: int | None) -> str:
+    """A hash of what decides a plan: settings, and names and sizes of the metadata's files."""
+    path = _metadata_path(recipe)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    sizes = {str(file.relative_to(path)): file.stat().st_size for file in files}
+    nsfw_ids = sorted(load_nsfw_ids(recipe.select, path))
+    return fingerprint(SCHEMA_VERSION, recipe.select, recipe.split, limit or 0, sizes, nsfw_ids)
+
+
+def count_unfetched(work: Work, posts: pa.Table) -> int:
+    """Return how many planned posts no earlier run has settled."""
+    settled: list[pa.Array] = []
+    for name in list_shards(work.raw_dir):
+        try:
+            rows = read_rows(rows_path(work.raw_dir, name), RAW, ["post_id", "status"])
+        except DamagedError:
+            continue
+        retryable = pc.is_in(
+            rows["status"].cast(pa.string()), value_set=pa.array([*RETRYABLE], pa.string())
+        )
+        settled.append(rows["post_id"].filter(pc.invert(retryable)).combine_chunks())
+    if not settled:
+        return len(posts)
+    done = pc.is_in(posts["post_id"], value_set=pa.concat_arrays(settled))
+    return len(posts) - int(pc.sum(done).as_py())
+
+
+def fetch(
+    recipe: Recipe,
+    work: Work,
+    console: Console,
+    *,
+    limit: int | None = None,
+    num_workers: int = 1,
+    retry_failed: bool = False,
+    replan: bool = False,
+) -> Summary:
+    """Select, plan, and fetch every planned original into ``raw/``.
+
+    Raises:
+        UserError: on wrong use, or where the folder holds another plan and ``replan`` is not set.
+    """
+    if not recipe.source.images:
+        raise UserError(f"recipe {recipe.name!r} names no pictures: give --images TEMPLATE.")
+    check_template(recipe.source.images)
+    with work.lock():
+        _ensure_plan(recipe, work, limit, replan)
+        reuse_dir = work.reuse_dir if work.reuse_dir.is_dir() else None
+        stage = FetchStage(
+            work.plan_path,
+            work.raw_dir,
+            work.ledger_dir,
+            recipe.source,
+            num_workers,
+            retry_failed,
+            reuse_dir,
+        )
+        planned = planned_shards(work.plan_path)
+        summary = run_stage(stage, planned, num_workers, "fetch", console)
+        if reuse_dir is not None and not summary.errors:
+            shutil.rmtree(reuse_dir)
+    return summary
+
+
+def _ensure_plan(recipe: Recipe, work: Work, limit: int | None, replan: bool) -> None:
+    """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
+    before = read_info(work.plan_path) if work.plan_path.is_file() else None
+    if before is not None and before.get("fingerprint") == _plan_proof(recipe, limit):
+        return
+    plan = make_plan(recipe, limit)
+    content = hash_table(plan.posts)
+    if before is not None and before.get("content") != content:
+        if not replan:
+            raise UserError(
+                f"{work.root}: holds another plan ({before['counts'][Status.PLANNED]} posts; the "
+                f"new one has {len(plan.posts)}). Give another --work, or --replan to plan anew: "
+                "what is fetched is used again."
+            )
+        _set_aside(work)
+    info = {
+        "fingerprint": plan.proof,
+        "content": content,
+        "counts": plan.counts,
+        "num_records": plan.num_records,
+        "malformed": plan.malformed,
+        "recipe": recipe_table(recipe),
+    }
+    write_plan(work.plan_path, plan.posts, info)
+
+
+def _set_aside(work: Work) -> None:
+    """Move the originals of the plan in force, and the plan, to where the next can reuse them."""
+    if work.reuse_dir.exists() or not work.raw_dir.exists():
+        shutil.rmtree(work.raw_dir, ignore_errors=True)  # an earlier re-plan was not finished
+    else:
+        work.raw_dir.rename(work.reuse_dir)
+        shutil.copy2(work.plan_path, work.reuse_dir / work.plan_path.name)
+    shutil.rmtree(work.samples_dir, ignore_errors=True)
+    shutil.rmtree(work.ledger_dir, ignore_errors=True)
+
+
+def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 1) -> Summary:
+    """Crop, resize, sketch, and shard every fetched original into ``samples/``.
+
+    Raises:
+        UserError: where nothing has been fetched, or the recipe names an unknown sketch.
+    """
+    method = recipe.prepare.sketch.method
+    if method not in sketch_names():
+        known = ", ".join(sketch_names())
+        raise UserError(f"prepare.sketch.method: no sketch {method!r}; known: {known}.")
+    planned = planned_shards(work.plan_path)
+    with work.lock():
+        fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
+        if not fetched:
+            raise UserError(f"{work.raw_dir}: nothing has been fetched yet; run `fetch` first.")
+        if len(fetched) < len(planned):
+            console.print(
+                f"{len(planned) - len(fetched)} of {len(planned)} planned shards are not fetched "
+                "yet; preparing the others."
+            )
+        settings = recipe.prepare
+        duplicates = find_duplicates(
+            work.raw_dir, fetched, settings.near_duplicates, settings.min_side
+        )
+        stage = PrepareStage(
+            work.raw_dir,
+            work.samples_dir,
+            recipe.source.layout,
+            recipe.source.max_pixels,
+            settings,
+            recipe_table(recipe),
+            duplicates,
+        )
+        sizes = {name: planned[name] for name in fetched}
+        return run_stage(stage, sizes, num_workers, "prepare", console)

@@ -1,0 +1,93 @@
+"""Tables of settings <-> frozen dataclasses: types checked, unknown keys named with the nearest."""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from typing import Any, TypeVar
+
+import msgspec
+
+from pipeline.errors import UserError
+
+T = TypeVar("T")
+Table = dict[str, Any]
+
+
+def convert(table: Table, into: type[T], where: str) -> T:
+    """Build the dataclass ``into`` from a plain table (of TOML or JSON).
+
+    Args:
+        table: keys and plain values; missing keys take the dataclass's defaults.
+        into: a dataclass, whose fields may be dataclasses.
+        where: the file or option that the table came from, for the error's text.
+
+    Raises:
+        UserError: on a key that ``into`` does not have, or a value of another type.
+    """
+    _check_keys(table, into, where, "")
+    try:
+        return msgspec.convert(table, into)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UserError(f"{where}: {error}.") from error
+
+
+def to_table(settings: Any) -> Table:
+    """Return a dataclass as a plain table that ``convert`` turns back into the same dataclass."""
+    return typing.cast(Table, msgspec.to_builtins(settings))
+
+
+def apply_overrides(table: Table, overrides: typing.Iterable[str]) -> Table:
+    """Return ``table`` with each ``section.key=value`` of ``overrides`` put in place.
+
+    A value is read as TOML where it is TOML (``256``, ``true``, ``["a", "b"]``) and as a plain
+    string otherwise, so that paths and tags need no quotes.
+
+    Raises:
+        UserError: on an override without ``=`` or one that goes through a plain value.
+    """
+    result = _copy(table)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise UserError(f"--set {override}: write it as section.key=value.")
+        node = result
+        for key in keys[:-1]:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set {override}: {key!r} is a value, not a section.")
+        node[keys[-1]] = _value(text.strip())
+    return result
+
+
+def _copy(table: Table) -> Table:
+    return {k: _copy(v) if isinstance(v, dict) else v for k, v in table.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _check_keys(table: Table, into: type, where: str, path: str) -> None:
+    hints = typing.get_type_hints(into)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(into)}
+    for key, value in table.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {path + near[0]!r}?" if near else f"known: {', '.join(fields)}."
+            raise UserError(f"{where}: unknown key {path + key!r}; {hint}")
+        nested = _dataclass_in(fields[key])
+        if nested is not None and isinstance(value, dict):
+            _check_keys(value, nested, where, f"{path}{key}.")
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    candidates = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next(
+        (c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)), None
+    )

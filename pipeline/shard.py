@@ -1,0 +1,181 @@
+"""The shard protocol: ``X.tar`` beside ``X.parquet``, deterministic, committed rows last.
+
+The rows are the commit record and the index. A tar without rows does not exist; rows give the
+offset and size of each member, so the same file that proves the shard gives random access to it.
+The tar is a plain WebDataset that any tool streams.
+"""
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.rows import DamagedError, commit, read_info, read_rows, temporary_path, write_rows
+from pipeline.schema import SCHEMA_VERSION, SPLITS
+
+_NAME = re.compile(rf"({'|'.join(SPLITS)})-(\d{{6,}})")
+
+
+def shard_name(split: str, index: int) -> str:
+    """Return ``train-000000`` for split ``train`` and index 0."""
+    return f"{split}-{index:06d}"
+
+
+def parse_shard_name(name: str) -> tuple[str, int]:
+    """Return split and index of a shard's name.
+
+    Raises:
+        UserError: on a name that no shard has.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UserError(f"{name!r} is not a shard's name; they look like train-000000.")
+    return match[1], int(match[2])
+
+
+def list_shards(directory: Path, split: str | None = None) -> list[str]:
+    """Return the names of the committed shards in ``directory``, sorted."""
+    names = (path.stem for path in directory.glob("*.parquet") if _NAME.fullmatch(path.stem))
+    return sorted(name for name in names if split is None or parse_shard_name(name)[0] == split)
+
+
+def tar_path(directory: Path, name: str) -> Path:
+    """Return where a shard's tar lies."""
+    return directory / f"{name}.tar"
+
+
+def rows_path(directory: Path, name: str) -> Path:
+    """Return where a shard's rows lie."""
+    return directory / f"{name}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a member's bytes lie in its tar."""
+
+    offset: int
+    size: int
+
+
+class ShardWriter:
+    """Writes one shard: members in, ``commit`` last; leaving without a commit leaves nothing.
+
+    The tar is the same for the same members: no times, no owners, plain ustar headers.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._temporary = temporary_path(tar_path(directory, name))
+        self._file: BinaryIO
+        self._offset = 0
+        self._digest = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._file = self._temporary.open("wb", buffering=2**20)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add(self, member: str, data: bytes) -> Span:
+        """Append a member and return where its bytes lie."""
+        header = tarfile.TarInfo(member)
+        header.size = len(data)
+        self._write(header.tobuf(tarfile.USTAR_FORMAT))
+        span = Span(self._offset, len(data))
+        self._write(data)
+        self._write(b"\0" * (-len(data) % tarfile.BLOCKSIZE))
+        return span
+
+    def commit(self, rows: pa.Table, info: dict[str, Any]) -> None:
+        """Close the tar and put it in place, then its rows with ``info`` about them.
+
+        ``info`` needs ``fingerprint``; size and SHA-256 of the tar are added here.
+        """
+        self._write(b"\0" * (2 * tarfile.BLOCKSIZE))
+        self._write(b"\0" * (-self._offset % tarfile.RECORDSIZE))
+        self._file.close()
+        rows_path(self._directory, self._name).unlink(missing_ok=True)  # they prove the old tar
+        commit(self._temporary, tar_path(self._directory, self._name))
+        proof = {
+            "schema_version": SCHEMA_VERSION,
+            "shard": self._name,
+            "tar_size": self._offset,
+            "tar_sha256": self._digest.hexdigest(),
+        }
+        write_rows(rows_path(self._directory, self._name), [rows], {**info, **proof})
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._offset += len(data)
+
+
+def is_current(directory: Path, name: str, fingerprint: str) -> bool:
+    """Whether a shard is done: its fingerprint matches and its tar is as long as its rows say."""
+    try:
+        info = read_info(rows_path(directory, name))
+        size = tar_path(directory, name).stat().st_size
+    except (DamagedError, OSError):
+        return False
+    return info.get("fingerprint") == fingerprint and info.get("tar_size") == size
+
+
+def read_shard(directory: Path, name: str, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+    """Return a committed shard's rows and the info about them.
+
+    Raises:
+        DamagedError: where rows or tar are missing, damaged, or do not belong together.
+    """
+    path = rows_path(directory, name)
+    info = read_info(path)
+    tar = tar_path(directory, name)
+    if not tar.is_file() or tar.stat().st_size != info.get("tar_size"):
+        raise DamagedError(f"{tar}: missing, or not as long as its rows say.")
+    return read_rows(path, schema), info
+
+
+def read_span(file: BinaryIO, span: Span) -> bytes:
+    """Return a member's bytes from an open tar.
+
+    Raises:
+        DamagedError: where the span is not inside the file.
+    """
+    if span.offset < 0 or span.size < 0:
+        raise DamagedError(f"{file.name}: its rows name an impossible place in it.")
+    file.seek(span.offset)
+    data = file.read(span.size)
+    if len(data) != span.size:
+        raise DamagedError(f"{file.name}: ends before one of its members.")
+    return data
+
+
+def iterate_members(path: Path) -> Iterator[tuple[str, Span]]:
+    """Yield name and place of each member of a tar, refusing whatever is not a plain file.
+
+    Raises:
+        DamagedError: on a damaged tar, a link, a device, or a name that leaves the folder.
+    """
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            for member in tar:
+                if not member.isreg() or "/" in member.name or member.name.startswith("."):
+                    raise DamagedError(f"{path}: holds {member.name!r}, which no shard may hold.")
+                yield member.name, Span(member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise DamagedError(f"{path}: is not a whole tar: {error}.") from error

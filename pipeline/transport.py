@@ -1,0 +1,164 @@
+"""The wire under ``client.py``: one request -> one answer, with a deadline and a known peer."""
+
+import http.client
+import io
+import ipaddress
+import socket
+import time
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
+from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_PATIENCE = 4  # an answer may take so many time-outs ...
+_MIN_RATE = 64 * 2**10  # ... and a second for so many bytes that have come
+
+
+class PrivateAddressError(Exception):
+    """A name led to a private address. Not an OSError, which urllib3 would take for a fault."""
+
+
+def prepare_get(url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
+    """Return the request as it will be sent.
+
+    Raises:
+        ValueError: when ``url`` is no URL.
+    """
+    request = requests.PreparedRequest()
+    request.prepare(method="GET", url=url, headers=headers)
+    return request
+
+
+def host_of(request: requests.PreparedRequest) -> str:
+    """Return whom a request goes to: ``host``, meaning its ports 80 and 443, or ``host:port``.
+
+    Only a prepared request can be asked. Parsers differ about backslashes and the like, and the
+    one that decides must be the one that connects.
+
+    Raises:
+        ValueError: when it is not over http or https, or the port is not a number up to 65535.
+    """
+    parts = urlsplit(str(request.url))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a URL starts with http:// or https:// and a host")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return host if parts.port in (None, 80, 443) else f"{host}:{parts.port}"
+
+
+class Transport:
+    """Sends requests over pooled connections, from many threads at once.
+
+    An answer, headers included, may take four time-outs, and a second more for every 64 KiB that
+    have come: a slow line gets its time, a server that drips does not hold a thread for days.
+
+    A name that leads to a private address (loopback, local network) is turned down on the
+    connected peer before a byte is sent, so that neither a record nor a changed DNS entry can
+    point into the local network. Through a proxy the peer is the proxy, and names are its affair.
+
+    The environment's proxies and CA bundle (HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE) count. No
+    ``.netrc`` is read and no cookie kept; redirects are not followed.
+
+    Args:
+        timeout: seconds to connect, and seconds without a byte.
+        num_connections: to keep open for each host.
+        local_hosts: those that may have a private address, each as ``host_of`` returns it.
+    """
+
+    def __init__(self, timeout: float, num_connections: int, local_hosts: Collection[str]) -> None:
+        self._timeout = timeout
+        self._session = requests.Session()
+        self._adapter = _Adapter(num_connections, local_hosts)
+        self._session.mount("http://", self._adapter)
+        self._session.mount("https://", self._adapter)
+        self._environments: dict[str, Any] = {}
+
+    def send(self, request: requests.PreparedRequest) -> requests.Response:
+        """Send a request and return its answer, the body unread.
+
+        Raises:
+            PrivateAddressError: when the name leads to a private address.
+            requests.RequestException, urllib3.exceptions.HTTPError: when no answer came.
+        """
+        origin = str(request.url)[: str(request.url).index("/", len("https://"))]
+        environment = self._environments.get(origin)
+        if environment is None:  # reading it takes as long as half a request
+            merge = self._session.merge_environment_settings
+            environment = self._environments[origin] = merge(origin, {}, True, True, None)
+        return self._adapter.send(request, timeout=self._timeout, **environment)
+
+    def close(self) -> None:
+        """Close the connections that are at rest; the others when their answers are through."""
+        self._session.close()
+
+
+class _Adapter(HTTPAdapter):
+    def __init__(self, num_connections: int, local_hosts: Collection[str]) -> None:
+        super().__init__(pool_maxsize=num_connections)
+        self._local_hosts = local_hosts
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> HTTPConnectionPool:
+        """Guard the pool's connections, whatever class they are of: plain, TLS, by a proxy."""
+        pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        pool = cast(HTTPConnectionPool, pool)
+        if not issubclass(pool.ConnectionCls, _GuardedConnection):
+            direct = select_proxy(str(request.url), proxies) is None
+            public_only = direct and host_of(request) not in self._local_hosts
+            bases = (_GuardedConnection, pool.ConnectionCls)
+            pool.ConnectionCls = type("Guarded", bases, {"public_only": public_only})
+        return pool
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads from a socket up to a deadline. The socket's own time-out begins anew at each byte."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._socket = sock
+        self._timeout = sock.gettimeout() or 0.0
+        self._deadline = time.monotonic() + _PATIENCE * self._timeout
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer comes too slowly")
+        self._socket.settimeout(min(self._timeout, left))
+        num_bytes = self._raw.readinto(buffer)
+        self._deadline += (num_bytes or 0) / _MIN_RATE
+        return num_bytes
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock))
+
+
+class _GuardedConnection(HTTPConnection):
+    response_class = _TimedResponse
+    public_only: bool
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        peer = ipaddress.ip_address(sock.getpeername()[0])
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        if self.public_only and not peer.is_global:
+            sock.close()
+            raise PrivateAddressError(f"{self.host} leads to {peer}")
+        return sock

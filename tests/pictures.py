@@ -1,0 +1,40 @@
+"""Small synthetic pictures for tests: deterministic, all different, with edges and colour."""
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline.image import Picture, predict_box
+
+
+def draw_picture(seed: int, height: int = 120, width: int = 120) -> Picture:
+    """Return coloured shapes on white paper, uint8 RGB, another for every seed."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((height, width, 3), 255, np.uint8)
+    for _ in range(8):
+        center = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+        color = tuple(int(c) for c in rng.integers(30, 226, 3))
+        radius = int(rng.integers(min(height, width) // 12, min(height, width) // 4))
+        cv2.circle(picture, center, radius, color, -1, cv2.LINE_AA)
+        cv2.circle(picture, center, radius, (20, 20, 20), 2, cv2.LINE_AA)
+    return picture
+
+
+def letterboxed(picture: Picture, side: int = 512) -> Picture:
+    """Return a picture scaled and centred on black, as Danbooru2021's 512px layout has it."""
+    height, width = picture.shape[:2]
+    box = predict_box(side, width, height)
+    canvas = np.zeros((side, side, 3), np.uint8)
+    scaled = cv2.resize(picture, (box.width, box.height), interpolation=cv2.INTER_AREA)
+    canvas[box.top : box.bottom, box.left : box.right] = scaled
+    return canvas
+
+
+def encoded(picture: Picture | Image.Image, format_name: str = "jpeg", **options: object) -> bytes:
+    """Return a picture's bytes in a format, with Pillow's options."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    buffer = io.BytesIO()
+    image.save(buffer, format_name, **options)
+    return buffer.getvalue()

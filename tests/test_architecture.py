@@ -1,0 +1,45 @@
+"""Imports run one way: cli -> model -> the few modules of pipeline that it may know."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL_MAY_USE = {"errors", "settings", "records", "schema", "rows", "shard"}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipeline").glob("*.py")), ids=lambda p: p.stem)
+def test_the_pipeline_knows_neither_model_nor_torch(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & {"model", "cli", "torch", "torchvision"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "model").glob("*.py")), ids=lambda p: p.stem)
+def test_the_model_knows_only_the_shards(path: Path) -> None:
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("pipeline.")}
+    assert used <= MODEL_MAY_USE
+    assert "cli" not in imported(path)
+
+
+def test_importing_the_whole_pipeline_leaves_torch_out() -> None:
+    modules = [f"pipeline.{path.stem}" for path in (ROOT / "pipeline").glob("[a-z]*.py")]
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_no_module_has_a_name_of_the_standard_library() -> None:
+    names = {path.stem for folder in ("pipeline", "model") for path in (ROOT / folder).glob("*.py")}
+    assert not (names - {"__init__"}) & sys.stdlib_module_names

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.duplicates import find_duplicates, neighbours
+from pipeline.image import Picture, perceptual_hash
+from pipeline.schema import RAW, build_table
+from pipeline.shard import ShardWriter
+from tests.pictures import draw_picture
+
+HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(HASHES, st.lists(st.tuples(st.integers(0, 59), st.integers(0, 63)), max_size=60))
+@pytest.mark.parametrize("max_bits", [0, 1, 4, 7])
+def test_neighbours_are_those_of_a_full_comparison(
+    max_bits: int, hashes: list[int], flips: list[tuple[int, int]]
+) -> None:
+    hashes = hashes + [hashes[i % len(hashes)] ^ (1 << bit) for i, bit in flips]
+    expected = {}
+    for one in hashes:
+        near = sorted({other for other in hashes if (one ^ other).bit_count() <= max_bits})
+        if len(near) > 1 or hashes.count(one) > 1:
+            expected[one] = near
+    assert neighbours(np.array(hashes, np.uint64), max_bits) == expected
+
+
+def row(post_id: int, picture: Picture, split: str = "train", family: int = 0) -> dict[str, object]:
+    small = cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA)
+    return {
+        "post_id": post_id,
+        "split": split,
+        "status": "fetched",
+        "reason": "",
+        "md5": "",
+        "character": "",
+        "family": family or post_id,
+        "rating": "s",
+        "ext": "jpg",
+        "width": 0,
+        "height": 0,
+        "parent_id": 0,
+        "tags": "",
+        "http_status": 200,
+        "content_width": picture.shape[1],
+        "content_height": picture.shape[0],
+        "perceptual_hash": perceptual_hash(picture),
+        "pixel_hash": hash(picture.tobytes()) % 2**64,
+        "thumbnail": small.tobytes(),
+    }
+
+
+def duplicates(
+    directory: Path, rows: list[dict[str, object]], max_bits: int = 4
+) -> dict[int, tuple[int, str]]:
+    shards: dict[str, list[dict[str, object]]] = {}
+    for r in rows:
+        shards.setdefault(f"{r['split']}-{int(str(r['post_id'])) % 2:06d}", []).append(r)
+    for name, some in shards.items():
+        with ShardWriter(directory, name) as shard:
+            shard.commit(build_table(some, RAW), {"fingerprint": ""})
+    found = find_duplicates(directory, sorted(shards), max_bits, 64).to_pylist()
+    return {r["post_id"]: (r["duplicate_of"], r["reason"]) for r in found}
+
+
+def shrunk(picture: Picture) -> Picture:
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.imdecode(cv2.imencode(".jpg", half)[1], cv2.IMREAD_COLOR), np.uint8)
+
+
+def test_the_later_of_two_pictures_repeats_the_earlier(tmp_path: Path) -> None:
+    a, b = draw_picture(1, 300, 300), draw_picture(2, 300, 300)
+    rows = [row(5, a), row(6, b), row(9, a), row(12, shrunk(a)), row(11, shrunk(b))]
+    expected = {9: (5, "same_pixels"), 12: (5, "near"), 11: (6, "near")}
+    assert duplicates(tmp_path / "near", rows) == expected
+    assert duplicates(tmp_path / "off", rows, -1) == {}
+
+
+def test_a_recoloured_picture_stays(tmp_path: Path) -> None:
+    a = draw_picture(3, 300, 300)
+    recoloured = np.ascontiguousarray(a[..., ::-1])
+    assert (perceptual_hash(a) ^ perceptual_hash(recoloured)).bit_count() <= 12
+    rows = [row(5, a), row(6, recoloured) | {"perceptual_hash": perceptual_hash(a)}]
+    assert duplicates(tmp_path, rows) == {}
+
+
+def test_one_that_is_too_small_hides_no_larger_one(tmp_path: Path) -> None:
+    a = draw_picture(4, 120, 120)
+    small = cv2.resize(a, (60, 60), interpolation=cv2.INTER_AREA)
+    rows = [row(5, np.asarray(small, np.uint8)), row(7, a), row(8, a) | {"thumbnail": None}]
+    rows[2] |= {"content_width": None, "content_height": None, "perceptual_hash": None}
+    assert duplicates(tmp_path, rows) == {}
+
+
+def test_no_family_straddles_two_splits(tmp_path: Path) -> None:
+    a = draw_picture(5, 300, 300)
+    rows = [
+        row(1, a, "train"),
+        row(20, a, "test", family=20),
+        row(21, draw_picture(6, 300, 300), "test", family=20),
+        row(30, a, "train", family=30),
+        row(31, draw_picture(7, 300, 300), "train", family=30),
+    ]
+    assert duplicates(tmp_path, rows) == {
+        20: (1, "same_pixels"),
+        21: (1, "family"),  # its relative repeats a picture of another split
+        30: (1, "same_pixels"),
+    }

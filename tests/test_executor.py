@@ -1,0 +1,79 @@
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.errors import UserError
+from pipeline.executor import Fates, Tick, run_stage
+
+QUIET = Console(quiet=True)
+
+
+class Keep:
+    """Keeps everything; misbehaves on the shards that a test names."""
+
+    def __init__(self, folder: Path, **odd: str) -> None:
+        self.folder = folder
+        self.odd = odd
+
+    def __call__(self, name: str, tick: Tick) -> Fates:
+        tick(3)
+        kind = self.odd.get(name.replace("-", "_"), "")
+        if kind == "raise":
+            raise ValueError("broken shard")
+        if kind == "stop":
+            raise UserError("the whole run is wrong")
+        if kind == "lose":
+            return Counter({"kept": 2})
+        once = self.folder / name
+        if kind == "die" or (kind == "die_once" and not once.exists()):
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Counter({"kept": 2, "blank/flat": 1})
+
+
+SIZES = {f"train-{i:06d}": 3 for i in range(5)}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_every_shard_is_run_and_summed(tmp_path: Path, num_workers: int) -> None:
+    summary = run_stage(Keep(tmp_path), SIZES, num_workers, "keep", QUIET)
+    assert summary.fates == {"kept": 10, "blank/flat": 5}
+    assert summary.num_posts == 15
+    assert not summary.errors
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_broken_shard_is_recorded_and_the_others_go_on(tmp_path: Path, num_workers: int) -> None:
+    stage = Keep(tmp_path, train_000001="raise")
+    summary = run_stage(stage, SIZES, num_workers, "keep", QUIET)
+    assert summary.errors == {"train-000001": "ValueError: broken shard"}
+    assert summary.num_posts == 12
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_wrong_use_stops_the_run(tmp_path: Path, num_workers: int) -> None:
+    with pytest.raises(UserError, match="whole run"):
+        run_stage(Keep(tmp_path, train_000002="stop"), SIZES, num_workers, "keep", QUIET)
+
+
+def test_a_lost_post_is_a_bug_that_shows(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="3 posts in, 2 fates out"):
+        run_stage(Keep(tmp_path, train_000002="lose"), SIZES, 1, "keep", QUIET)
+
+
+def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
+    stage = Keep(tmp_path, train_000001="die_once", train_000003="die_once")
+    summary = run_stage(stage, SIZES, 2, "keep", QUIET)
+    assert not summary.errors
+    assert summary.num_posts == 15
+
+
+def test_a_shard_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> None:
+    summary = run_stage(Keep(tmp_path, train_000000="die"), SIZES, 2, "keep", QUIET)
+    assert "train-000000" in summary.errors
+    assert "died" in summary.errors["train-000000"]
+    assert summary.num_posts + 3 * len(summary.errors) == 15

@@ -1,0 +1,208 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from pipeline.image import (
+    Box,
+    Letterbox,
+    UndecodableError,
+    crop,
+    decode,
+    decode_reduced,
+    encode_jpeg,
+    encode_png,
+    find_letterbox,
+    is_blank,
+    perceptual_hash,
+    predict_box,
+    read_header,
+    resize,
+    sniff_format,
+)
+from tests.pictures import draw_picture, encoded, letterboxed
+
+FORMATS = ["jpeg", "png", "webp", "avif", "gif"]
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_every_format_is_told_by_its_magic_and_decodes(format_name: str) -> None:
+    picture = draw_picture(1, 90, 70)
+    data = encoded(picture, format_name)
+    assert sniff_format(data) == format_name
+    header = read_header(data)
+    assert header is not None
+    assert (header.width, header.height) == (70, 90)
+    decoded = decode(data)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == picture.shape
+    assert np.abs(decoded.astype(int) - picture).mean() < 6
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>404</html>", b"\xff\xd8", b"RIFF1234WAVE", b"BM" * 40]
+)
+def test_what_is_no_picture_is_told_without_decoding(data: bytes) -> None:
+    assert read_header(data) is None
+    with pytest.raises(UndecodableError):
+        decode(data)
+
+
+def test_alpha_is_laid_over_white() -> None:
+    rgba = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    rgba.paste((0, 0, 255, 128), (0, 0, 4, 8))
+    decoded = decode(encoded(rgba, "png"))
+    assert decoded[0, 7].tolist() == [255, 255, 255]
+    assert np.abs(decoded[0, 0].astype(int) - [127, 127, 255]).max() <= 1
+
+
+def test_palette_with_transparency_and_sixteen_bit_grey() -> None:
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 255, 0, 255, 0, 0])
+    assert decode(encoded(palette, "png", transparency=1))[0, 0].tolist() == [255, 255, 255]
+    assert decode(encoded(palette, "png"))[0, 0].tolist() == [255, 0, 0]
+    grey = Image.fromarray(np.full((4, 4), 0x8080, np.uint16))
+    assert decode(encoded(grey, "png"))[0, 0].tolist() == [128, 128, 128]
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_cmyk_jpegs_keep_their_brightness(mode: str) -> None:
+    image = Image.new("RGB", (32, 32), (200, 200, 200)).convert(mode)
+    assert np.abs(decode(encoded(image, "jpeg", quality=95)).astype(int) - 200).max() <= 3
+
+
+def test_exif_rotation_is_applied() -> None:
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :20] = (250, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side: turn by 90 degrees clockwise
+    decoded = decode(encoded(picture, "jpeg", exif=exif, quality=95))
+    assert decoded.shape == (40, 20, 3)
+    assert decoded[5, 10, 0] > 200
+    assert decoded[35, 10, 0] < 50
+
+
+def test_a_foreign_colour_profile_is_brought_to_srgb_and_a_broken_one_ignored() -> None:
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB", 6500)).tobytes()
+    picture = draw_picture(2)
+    for profile in (b"no profile", lab):
+        decoded = decode(encoded(picture, "jpeg", icc_profile=profile, quality=95))
+        assert np.abs(decoded.astype(int) - picture).mean() < 6
+
+
+@pytest.mark.parametrize("format_name", ["jpeg", "png", "webp"])
+def test_a_truncated_picture_is_undecodable(format_name: str) -> None:
+    data = encoded(draw_picture(3), format_name)
+    with pytest.raises(UndecodableError):
+        decode(data[: len(data) // 2])
+    if format_name == "jpeg":
+        with pytest.raises(UndecodableError) as caught:
+            decode(data[: len(data) // 2])
+        assert caught.value.reason == "truncated"
+
+
+def test_a_header_that_promises_too_much_is_read_without_decoding() -> None:
+    bomb = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(bomb, "png")
+    header = read_header(bomb.getvalue())
+    assert header is not None
+    assert header.width * header.height == 900_000_000
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from(FORMATS), st.integers(0, 400))
+def test_damaged_bytes_decode_or_raise_undecodable(noise: bytes, format_name: str, at: int) -> None:
+    data = encoded(draw_picture(4, 40, 40), format_name)
+    damaged = data[:at] + noise + data[at + len(noise) :]
+    read_header(damaged)
+    try:
+        picture = decode(damaged)
+    except UndecodableError as error:
+        assert error.reason in ("undecodable", "truncated")
+    else:
+        assert picture.ndim == 3
+
+
+def test_reduced_decoding_is_at_least_as_large_as_asked() -> None:
+    data = encoded(draw_picture(5, 512, 400))
+    picture = decode_reduced(data, 128)
+    assert 128 <= min(picture.shape[:2]) < 200
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(40, 900), st.integers(40, 900), st.integers(0, 10**6))
+def test_a_letterbox_is_found_where_it_was_put(width: int, height: int, seed: int) -> None:
+    picture = draw_picture(seed, height, width)
+    boxed = decode(encoded(letterboxed(picture), quality=90))
+    box, letterbox = find_letterbox(boxed, width, height)
+    assert box == predict_box(512, width, height)
+    expected = Letterbox.NONE if box == Box(0, 0, 512, 512) else Letterbox.CONFIRMED
+    assert letterbox == expected
+
+
+def test_dark_art_at_the_edge_survives() -> None:
+    dark = draw_picture(6, 300, 300)
+    dark[:60] = 0
+    dark[-60:] = 0
+    box, letterbox = find_letterbox(letterboxed(dark), 300, 300)
+    assert (box, letterbox) == (Box(0, 0, 512, 512), Letterbox.NONE)
+    wide = draw_picture(7, 200, 400)
+    wide[:40] = 0  # touches the bar above it
+    box, letterbox = find_letterbox(letterboxed(wide), 400, 200)
+    assert (box, letterbox) == (Box(0, 128, 512, 384), Letterbox.CONFIRMED)
+
+
+def test_where_record_and_pixels_disagree_the_pixels_decide_and_it_is_said() -> None:
+    boxed = letterboxed(draw_picture(8, 400, 200))
+    box, letterbox = find_letterbox(boxed, 400, 200)  # the record says wide, the picture is tall
+    assert letterbox == Letterbox.DISAGREES
+    assert (box.left, box.right) == (128, 384)
+    off_centre = np.full((512, 512, 3), 255, np.uint8)
+    off_centre[:, :100] = 0  # on one side only: not a letterbox
+    box, letterbox = find_letterbox(off_centre, 400, 200)
+    assert (box, letterbox) == (Box(0, 0, 512, 512), Letterbox.DISAGREES)
+
+
+def test_without_a_record_centred_bars_are_measured() -> None:
+    box, _ = find_letterbox(letterboxed(draw_picture(9, 400, 200)), 0, 0)
+    assert (box.left, box.right, box.height) == (128, 384, 512)
+
+
+def test_blank_is_flat_and_not_merely_sparse() -> None:
+    assert is_blank(np.zeros((50, 50, 3), np.uint8))
+    assert is_blank(np.full((50, 50, 3), (200, 10, 30), np.uint8))
+    page = np.full((256, 256, 3), 255, np.uint8)
+    cv2.circle(page, (128, 128), 6, (0, 0, 0), -1)
+    assert not is_blank(page)
+
+
+def test_resize_stretches_or_pads_with_white() -> None:
+    picture = np.zeros((20, 40, 3), np.uint8)
+    assert resize(picture, 32).max() == 0
+    padded = resize(picture, 32, "pad")
+    assert padded.shape == (32, 32, 3)
+    assert padded[0].min() == 255
+    assert padded[16].max() == 0
+
+
+def test_encoders_round_trip() -> None:
+    picture = draw_picture(10, 64, 64)
+    assert np.abs(decode(encode_jpeg(picture, 95)).astype(int) - picture).mean() < 3
+    grey = picture[..., 0].copy()
+    assert np.array_equal(decode(encode_png(grey))[..., 0], grey)
+    assert crop(picture, Box(1, 2, 11, 22)).shape == (20, 10, 3)
+
+
+def test_perceptual_hash_survives_reencoding_and_tells_pictures_apart() -> None:
+    pictures = [draw_picture(seed, 300, 300) for seed in range(30)]
+    hashes = [perceptual_hash(picture) for picture in pictures]
+    for picture, own in zip(pictures, hashes, strict=True):
+        small = resize(picture, 150)
+        again = perceptual_hash(decode(encoded(small, quality=60)))
+        assert (own ^ again).bit_count() <= 4
+    distances = [(a ^ b).bit_count() for i, a in enumerate(hashes) for b in hashes[i + 1 :]]
+    assert min(distances) > 6

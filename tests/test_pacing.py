@@ -1,0 +1,171 @@
+import threading
+from collections.abc import Callable
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.pacing import SourceRefusesError, Turns, choose_wait, may_pass, parse_retry_after
+from pipeline.records import Fate, Status
+
+TIMEOUT = Fate(Status.FAILED, "timeout")
+HTTP = Fate(Status.FAILED, "http")
+
+
+class FakeTime:
+    """A clock that only ``sleep`` moves; ``meanwhile`` happens during the next sleep."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+        self.meanwhile: list[Callable[[], None]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if self.meanwhile:
+            self.meanwhile.pop()()
+        self.now += seconds
+
+    def turns(self, interval: float = 0.0) -> Turns:
+        return Turns("host", interval, self.now, self.sleep, self.clock)
+
+
+def test_the_back_off_doubles_up_to_a_minute() -> None:
+    waits = [choose_wait(attempt, 99, TIMEOUT, 0, 1.0) for attempt in range(1, 10)]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+@given(st.integers(1, 5000), st.floats(0, 1, exclude_max=True))
+def test_the_jitter_is_full(attempt: int, draw: float) -> None:
+    whole, drawn = (choose_wait(attempt, 9999, TIMEOUT, 0, d) for d in (1.0, draw))
+    assert whole is not None
+    assert drawn == pytest.approx(draw * whole)
+
+
+def test_the_last_attempt_is_the_last() -> None:
+    assert choose_wait(2, 3, TIMEOUT, 0, 1.0) == 2
+    assert choose_wait(3, 3, TIMEOUT, 0, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("fate", "status", "passes"),
+    [
+        *((HTTP, status, True) for status in (408, 425, 429, 500, 502, 503, 504, 520, 524)),
+        *((HTTP, status, False) for status in (204, 206, 302, 304, 400, 405, 416, 418, 422)),
+        *((Fate(Status.FAILED, reason), 0, True) for reason in ("timeout", "connection")),
+        (Fate(Status.FAILED, "truncated"), 200, True),
+        (Fate(Status.FETCHED), 200, False),
+        (Fate(Status.MISSING, "http_404"), 404, False),
+        (Fate(Status.REFUSED, "http_403"), 403, False),
+        (Fate(Status.REJECTED, "empty"), 200, False),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(fate: Fate, status: int, passes: bool) -> None:
+    assert may_pass(fate, status) is passes
+    assert (choose_wait(1, 5, fate, status, 0.5) is not None) is passes
+
+
+@pytest.mark.parametrize(
+    ("value", "date", "seconds"),
+    [
+        ("0", "", 0),
+        ("7", "", 7),
+        ("301", "", 300),
+        ("9" * 5000, "", 300),
+        ("", "", 0),
+        ("-3", "", 0),
+        ("1.5", "", 0),
+        ("²", "", 0),
+        ("soon", "", 0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:30 GMT", 7),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:50:00 GMT", 0),
+        ("Sun, 06 Nov 2094 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:30 GMT", 300),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "", 0),
+    ],
+)
+def test_retry_after_is_read(value: str, date: str, seconds: float) -> None:
+    assert parse_retry_after(value, date) == seconds
+
+
+def test_without_a_date_header_this_clock_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 784111770.0)
+    assert parse_retry_after(formatdate(784111777, usegmt=True)) == 7
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, ?\d{1,9} [A-Z][a-z]{2} \d{1,9} [\d:]{1,9} \w+"))
+def test_no_retry_after_is_ever_unreadable(value: str) -> None:
+    assert 0 <= parse_retry_after(value, value) <= 300
+
+
+def test_turns_are_evenly_spaced_and_the_first_comes_at_once() -> None:
+    time = FakeTime()
+    turns = time.turns(interval=0.5)
+    for _ in range(4):
+        turns.wait_for_turn()
+    assert time.slept == [0.5, 0.5, 0.5]
+
+
+def test_an_unused_turn_does_not_make_a_burst() -> None:
+    time = FakeTime()
+    turns = time.turns(interval=0.5)
+    turns.wait_for_turn()
+    time.now += 100
+    for _ in range(3):
+        turns.wait_for_turn()
+    assert time.slept == [0.5, 0.5]
+
+
+def test_turns_of_many_threads_are_all_different() -> None:
+    slept: list[float] = []
+    turns = Turns("host", 0.5, 1000.0, slept.append, lambda: 1000.0)
+    threads = [threading.Thread(target=turns.wait_for_turn) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(slept) == [0.5 * n for n in range(1, 20)]
+
+
+def test_a_hold_keeps_everybody_back() -> None:
+    time = FakeTime()
+    turns = time.turns()
+    turns.hold(7)
+    turns.hold(3)  # a shorter one takes nothing back
+    turns.wait_for_turn()
+    turns.wait_for_turn()
+    assert time.slept == [7]
+
+
+def test_a_hold_reaches_those_who_are_already_waiting() -> None:
+    time = FakeTime()
+    turns = time.turns(interval=1.0)
+    turns.wait_for_turn()
+    time.meanwhile.append(lambda: turns.hold(10))
+    turns.wait_for_turn()
+    assert time.slept == [1, 9]
+    assert time.now == 1010
+
+
+def test_refusals_in_a_row_stop_everybody() -> None:
+    turns = FakeTime().turns()
+    for status in (403, 401, 403, 404, 500, 403):  # neither 404 nor 500 says that we are welcome
+        turns.note(status)
+    with pytest.raises(SourceRefusesError, match=r"^host refused 5 .*NURIE_CONTACT") as raised:
+        turns.note(403)
+    assert isinstance(raised.value, UserError)
+    with pytest.raises(SourceRefusesError):
+        turns.wait_for_turn()
+    with pytest.raises(SourceRefusesError):
+        turns.note(200)  # an answer that was still under way changes nothing
+
+
+def test_a_success_between_refusals_starts_the_count_anew() -> None:
+    turns = FakeTime().turns()
+    for status in (403, 403, 403, 403, 200) * 3:
+        turns.note(status)
+    turns.wait_for_turn()

@@ -1,0 +1,145 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.plan import (
+    assign_shards,
+    find_families,
+    hash_families,
+    hash_table,
+    plan_posts,
+    planned_shards,
+    read_planned,
+    write_plan,
+)
+from pipeline.recipe import SplitSettings
+from pipeline.records import Post
+from pipeline.schema import SELECTION, SPLITS
+
+POST = Post(
+    id=1,
+    md5="0" * 32,
+    rating="s",
+    ext="jpg",
+    width=100,
+    height=100,
+    file_size=1,
+    parent_id=0,
+    tags=frozenset({"b", "a"}),
+    characters=("x",),
+    is_deleted=False,
+    is_banned=False,
+)
+
+
+def families(posts: dict[int, int]) -> dict[int, int]:
+    ids = np.array(list(posts), np.int64)
+    found = find_families(ids, np.array(list(posts.values()), np.int64))
+    return dict(zip(ids.tolist(), found.tolist(), strict=True))
+
+
+def test_parents_children_and_siblings_are_one_family() -> None:
+    posts = {5: 0, 9: 5, 7: 9, 3: 0, 20: 100, 30: 100, 40: 40}
+    assert families(posts) == {5: 5, 9: 5, 7: 5, 3: 3, 20: 20, 30: 20, 40: 40}
+
+
+def test_a_circle_of_parents_ends() -> None:
+    assert families({1: 2, 2: 3, 3: 1}) == {1: 1, 2: 1, 3: 1}
+
+
+@given(st.dictionaries(st.integers(1, 40), st.integers(0, 40), min_size=1, max_size=40))
+def test_families_are_the_connected_components(posts: dict[int, int]) -> None:
+    found = families(posts)
+    component = {post: {post, parent} - {0} for post, parent in posts.items()}
+    for _ in posts:
+        for post in posts:
+            for other in posts:
+                if component[post] & component[other]:
+                    component[post] = component[other] = component[post] | component[other]
+    assert found == {post: min(component[post]) for post in posts}
+
+
+@given(st.sets(st.integers(1, 10**7), min_size=1, max_size=200), st.integers(0, 5))
+def test_later_posts_move_no_earlier_one_to_another_split(ids: set[int], seed: int) -> None:
+    settings = SplitSettings(seed=seed, shard_size=10)
+    some = np.array(sorted(ids), np.int64)
+    more = np.concatenate([some, some.max() + np.arange(1, 500)])
+    before, _ = assign_shards(some, settings)
+    after, shard = assign_shards(more, settings)
+    assert np.array_equal(before, after[: len(some)])
+    assert shard.min() >= 0
+
+
+def test_shares_are_kept_and_shards_are_even() -> None:
+    ids = np.arange(1, 200_001, dtype=np.int64)
+    split, shard = assign_shards(ids, SplitSettings(shard_size=1000))
+    assert np.abs(np.bincount(split) / len(ids) - [0.8, 0.1, 0.1]).max() < 0.005
+    sizes = np.bincount(shard[split == 0])
+    assert len(sizes) == 256
+    assert sizes.max() <= 1000
+    assert sizes.min() > 400
+    other, _ = assign_shards(ids, SplitSettings(seed=1))
+    assert (split != other).mean() > 0.2
+
+
+def splitmix64(state: int) -> int:
+    """Steele, Lea and Flood's generator, in whole numbers: one step from ``state``."""
+    z = (state + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+@given(st.integers(1, 2**62))
+def test_the_hash_never_changes(family: int) -> None:
+    # Anything else would move posts of published data sets between splits.
+    found = hash_families(np.array([family], np.int64), 0)
+    assert found[0] == (splitmix64(family) >> 11) / 2**53
+    assert splitmix64(0) == 0xE220A8397B1DCDAF  # the published first output
+
+
+def test_a_split_without_a_share_gets_nothing() -> None:
+    split, _ = assign_shards(np.arange(1, 1000, dtype=np.int64), SplitSettings(val=0, test=0))
+    assert set(split.tolist()) == {SPLITS.index("train")}
+
+
+def test_a_plan_comes_back_shard_by_shard(tmp_path: Path) -> None:
+    posts = [replace(POST, id=i, parent_id=i - 1 if i % 7 == 0 else 0) for i in range(1, 400)]
+    table = plan_posts(iter(posts), SplitSettings(shard_size=50))
+    assert table.schema.equals(SELECTION)
+    assert table["tags"][0].as_py() == "a b"
+    path = tmp_path / "selection.parquet"
+    write_plan(path, table, {"counts": {}})
+    sizes = planned_shards(path)
+    assert sum(sizes.values()) == len(posts)
+    seen = []
+    for name, size in sizes.items():
+        rows = read_planned(path, name).to_pylist()
+        assert len(rows) == size
+        assert {f"{row['split']}-{row['shard']:06d}" for row in rows} == {name}
+        assert [row["post_id"] for row in rows] == sorted(row["post_id"] for row in rows)
+        seen += [row["post_id"] for row in rows]
+    assert sorted(seen) == list(range(1, 400))
+    shard_of = {row["post_id"]: (row["split"], row["shard"]) for row in table.to_pylist()}
+    assert all(shard_of[i] == shard_of[i - 1] for i in range(7, 400, 7))
+
+
+def test_the_order_of_the_metadata_does_not_matter() -> None:
+    posts = [replace(POST, id=i) for i in range(1, 300)]
+    forward = plan_posts(iter(posts), SplitSettings())
+    backward = plan_posts(reversed(posts), SplitSettings())
+    assert hash_table(forward) == hash_table(backward)
+    assert hash_table(forward) != hash_table(plan_posts(iter(posts[1:]), SplitSettings()))
+
+
+def test_a_missing_plan_or_shard_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"selection\.parquet.*fetch"):
+        planned_shards(tmp_path / "selection.parquet")
+    write_plan(tmp_path / "selection.parquet", plan_posts([POST], SplitSettings()), {})
+    with pytest.raises(UserError, match="val-000009"):
+        read_planned(tmp_path / "selection.parquet", "val-000009")

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.recipe import Recipe, fingerprint, load_recipe, recipe_names, recipe_table
+from pipeline.settings import convert
+
+
+def test_the_recipes_that_come_along_load() -> None:
+    assert {"white-background-256", "portrait-256", "dolls-64"} <= set(recipe_names())
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.select.tags
+        assert convert(recipe_table(recipe), Recipe, name) == recipe
+
+
+def test_the_articles_recipe_is_the_articles() -> None:
+    recipe = load_recipe("white-background-256")
+    assert recipe.select.rating == ("safe",)
+    assert recipe.select.tags == ("white_background",)
+    assert recipe.source.layout == "512px"
+    prepare = recipe.prepare
+    assert (prepare.size, prepare.min_side, prepare.fit) == (256, 256, "stretch")
+    assert prepare.sketch.method == "dodge"
+
+
+def test_a_recipe_is_a_file_a_folder_or_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine" / "recipe.toml"
+    path.parent.mkdir()
+    path.write_text('[select]\ntags = ["solo"]\n')
+    for place in (path, path.parent):
+        assert load_recipe(str(place), ["prepare.size=32"]).prepare.size == 32
+        assert load_recipe(str(place)).name == "mine"
+    with pytest.raises(UserError, match="white-background-256"):
+        load_recipe("white-backgruond")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[select", "TOML"),
+        ('[select]\ntag = ["a"]', "did you mean 'select.tags'"),
+        ('[select]\nrating = ["x"]', "rating"),
+        ('[source]\nlayout = "256px"', "layout"),
+        ("[source]\nrate = -1", "rate"),
+        ('[prepare]\nfit = "crop"', "fit"),
+        ("[prepare]\nsize = 3", "size"),
+        ("[split]\ntrain = -1", "split"),
+        ("[split]\nshard_size = 0", "shard_size"),
+    ],
+)
+def test_what_a_recipe_may_not_say_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(str(path))
+    assert "a.toml" in str(caught.value)
+
+
+def test_equal_settings_have_equal_fingerprints() -> None:
+    one, other = load_recipe("portrait-256"), load_recipe("portrait-256", ["prepare.size=64"])
+    assert fingerprint(one.prepare) == fingerprint(load_recipe("portrait-256").prepare)
+    assert fingerprint(one.prepare) != fingerprint(other.prepare)
+    assert fingerprint(one.prepare, {"a": 1, "b": 2}) == fingerprint(one.prepare, {"b": 2, "a": 1})

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.rows import (
+    DamagedError,
+    check_seal,
+    read_info,
+    read_rows,
+    read_seal,
+    replacing,
+    sweep_temporaries,
+    write_rows,
+)
+
+TABLE = pa.table({"x": pa.array([3, 1, 2], pa.int64()), "word": pa.array(["a", "b", "a"])})
+
+
+def test_rows_and_info_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_rows(path, [TABLE, TABLE], {"fingerprint": "f", "n": 2})
+    check_seal(path)
+    assert read_info(path) == {"fingerprint": "f", "n": 2}
+    assert read_rows(path, TABLE.schema).equals(pa.concat_tables([TABLE, TABLE]))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    write_rows(first, [TABLE], {"a": 1, "b": 2})
+    write_rows(second, [TABLE], {"b": 2, "a": 1})
+    assert first.read_bytes() == second.read_bytes()
+    assert read_seal(first) == read_seal(second)
+
+
+def test_every_flipped_bit_and_every_lost_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_rows(path, [TABLE], {"fingerprint": "f"})
+    whole = path.read_bytes()
+    for bit in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedError):
+            check_seal(path)
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DamagedError):
+            check_seal(path)
+
+
+def test_other_columns_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_rows(path, [TABLE], {})
+    with pytest.raises(DamagedError, match="columns"):
+        read_rows(path, pa.schema([pa.field("x", pa.string())]))
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sweeping_removes_only_temporaries(tmp_path: Path) -> None:
+    (tmp_path / ".a.tar.tmp").touch()
+    (tmp_path / "b.tar").touch()
+    sweep_temporaries(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["b.tar"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"\0" * 64, b"PAR1" + b"\xff" * 40 + b"PAR1"])
+def test_foreign_files_are_damaged_not_a_crash(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(content)
+    for read in (check_seal, read_info, lambda p: read_rows(p, TABLE.schema)):
+        with pytest.raises(DamagedError, match="a.parquet"):
+            read(path)

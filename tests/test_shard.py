@@ -1,0 +1,127 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.rows import DamagedError
+from pipeline.shard import (
+    ShardWriter,
+    Span,
+    is_current,
+    iterate_members,
+    list_shards,
+    parse_shard_name,
+    read_shard,
+    read_span,
+    rows_path,
+    shard_name,
+    tar_path,
+)
+
+SCHEMA = pa.schema([pa.field("key", pa.string())])
+MEMBERS = {"000000001.json": b"{}", "000000001.sketch.png": b"x" * 700, "000000002.json": b""}
+
+
+def write_shard(directory: Path, name: str = "train-000000", proof: str = "f") -> dict[str, Span]:
+    with ShardWriter(directory, name) as shard:
+        spans = {member: shard.add(member, data) for member, data in MEMBERS.items()}
+        shard.commit(pa.table({"key": ["a"]}, schema=SCHEMA), {"fingerprint": proof})
+    return spans
+
+
+def test_a_shard_is_a_plain_tar_whose_rows_say_where_everything_lies(tmp_path: Path) -> None:
+    spans = write_shard(tmp_path)
+    with tarfile.open(tar_path(tmp_path, "train-000000")) as tar:
+        found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert found == MEMBERS
+    assert dict(iterate_members(tar_path(tmp_path, "train-000000"))) == spans
+    with tar_path(tmp_path, "train-000000").open("rb") as file:
+        assert {name: read_span(file, span) for name, span in spans.items()} == MEMBERS
+    rows, info = read_shard(tmp_path, "train-000000", SCHEMA)
+    assert rows.to_pylist() == [{"key": "a"}]
+    assert info["tar_size"] == tar_path(tmp_path, "train-000000").stat().st_size
+
+
+def test_the_same_members_give_the_same_bytes(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a")
+    write_shard(tmp_path / "b")
+    for path in (tar_path, rows_path):
+        first, second = path(tmp_path / "a", "train-000000"), path(tmp_path / "b", "train-000000")
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_without_a_commit_nothing_is_left(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, "train-000000") as shard:
+        shard.add("a", b"x")
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path, "train-000001") as shard:
+        shard.add("a", b"x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_done_means_fingerprint_and_length(tmp_path: Path) -> None:
+    write_shard(tmp_path)
+    assert is_current(tmp_path, "train-000000", "f")
+    assert not is_current(tmp_path, "train-000000", "g")
+    assert not is_current(tmp_path, "train-000001", "f")
+    with tar_path(tmp_path, "train-000000").open("ab") as file:
+        file.write(b"\0")
+    assert not is_current(tmp_path, "train-000000", "f")
+    with pytest.raises(DamagedError):
+        read_shard(tmp_path, "train-000000", SCHEMA)
+
+
+def test_a_tar_without_rows_does_not_exist(tmp_path: Path) -> None:
+    write_shard(tmp_path)
+    rows_path(tmp_path, "train-000000").unlink()
+    assert list_shards(tmp_path) == []
+    assert not is_current(tmp_path, "train-000000", "f")
+
+
+def test_names_round_trip_and_strangers_are_refused(tmp_path: Path) -> None:
+    assert parse_shard_name(shard_name("val", 12)) == ("val", 12)
+    for name in ("train-1", "../train-000000", "pipe:ls", "train-000000.tar", ""):
+        with pytest.raises(UserError):
+            parse_shard_name(name)
+    (tmp_path / "other.parquet").touch()
+    write_shard(tmp_path, "val-000003")
+    assert list_shards(tmp_path) == ["val-000003"]
+    assert list_shards(tmp_path, "train") == []
+
+
+@pytest.mark.parametrize("span", [Span(-1, 5), Span(0, -5), Span(10**9, 1), Span(0, 10**7)])
+def test_spans_outside_the_tar_are_refused(tmp_path: Path, span: Span) -> None:
+    write_shard(tmp_path)
+    with (
+        tar_path(tmp_path, "train-000000").open("rb") as file,
+        pytest.raises(DamagedError, match="train-000000.tar"),
+    ):
+        read_span(file, span)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../evil", tarfile.REGTYPE),
+        ("/etc/evil", tarfile.REGTYPE),
+        ("a/b", tarfile.REGTYPE),
+        (".hidden", tarfile.REGTYPE),
+        ("link", tarfile.SYMTYPE),
+        ("hard", tarfile.LNKTYPE),
+        ("device", tarfile.CHRTYPE),
+        ("pipe", tarfile.FIFOTYPE),
+        ("dir", tarfile.DIRTYPE),
+    ],
+)
+def test_members_that_could_leave_the_folder_are_refused(
+    tmp_path: Path, name: str, kind: bytes
+) -> None:
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname = kind, "/etc/passwd"
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(header, io.BytesIO())
+    with pytest.raises(DamagedError, match="no shard may hold"):
+        list(iterate_members(tmp_path / "a.tar"))
