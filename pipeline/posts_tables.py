@@ -1,0 +1,85 @@
+"""Parquet and SQLite -> posts: the required tags are searched by the library."""
+
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.posts import RECORD_KEYS, Counted, Item, Unparsed, read_record
+
+# KBlueLeaf's danbooru2023 database: the link's table has had several names, its columns have not.
+_FIND_LINKS = """
+    SELECT name FROM sqlite_master WHERE type = 'table'
+    AND EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'post')
+    AND EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tag')
+    AND 2 = (SELECT COUNT(*) FROM pragma_table_info(sqlite_master.name) AS columns
+             WHERE columns.name IN ('post_id', 'tag_id'))
+"""
+_HAS_TAG = "post.id IN (SELECT post_id FROM link JOIN tag ON tag.id = tag_id WHERE tag.name = ?)"
+_SELECT_POSTS = """
+    SELECT post.rowid, post.*, group_concat(tag.name, ' ') AS tag_string,
+        group_concat(CASE tag.type WHEN 2 THEN tag.name END, ' ') AS tag_string_character,
+        CASE post.rating WHEN 0 THEN 'g' WHEN 1 THEN 's' WHEN 2 THEN 'q' WHEN 3 THEN 'e'
+            ELSE post.rating END AS rating
+    FROM post LEFT JOIN link ON link.post_id = post.id
+        LEFT JOIN tag ON tag.id = link.tag_id
+    WHERE {where} GROUP BY post.id
+"""
+
+
+def read_parquet(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
+    """Yield the rows of a Parquet file with a record's keys as columns, batch by batch."""
+    num_rows = 0
+    with pq.ParquetFile(path) as file:
+        columns = [name for name in file.schema_arrow.names if name in RECORD_KEYS]
+        if len(columns) > len(set(columns)):
+            raise pa.ArrowInvalid("two columns have one name")
+        for batch in file.iter_batches(batch_size=4096, columns=columns):
+            wanted = pa.array(np.ones(len(batch), bool))
+            for tag in required_tags if "tag_string" in columns else ():
+                has_tag = pc.match_substring(pc.cast(batch["tag_string"], pa.string()), tag)
+                wanted = pc.and_(wanted, pc.fill_null(has_tag, True))
+            rows = pc.indices_nonzero(wanted)
+            records = batch.take(rows).to_pylist()
+            yield Counted(len(batch))
+            for row, record in zip(rows.to_pylist(), records, strict=True):
+                yield read_record(record, str(path), num_rows + row + 1)
+            yield Unparsed(len(batch) - len(rows))
+            num_rows += len(batch)
+        yield Counted(file.metadata.num_rows - num_rows)
+
+
+def read_sqlite(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
+    """Yield the posts of KBlueLeaf's danbooru2023 database (ratings and tag types are numbers).
+
+    Raises:
+        UserError: where it is another database.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        database.text_factory = lambda text: text.decode(errors="replace")
+        tables = database.execute(_FIND_LINKS).fetchall()
+        if len(tables) != 1:
+            raise UserError(
+                f"{path}: not a database of Danbooru posts: it should hold the tables post, tag, "
+                "and one with the columns post_id and tag_id."
+            )
+        links = tables[0][0].replace('"', '""')
+        database.execute(f'CREATE TEMP VIEW link AS SELECT post_id, tag_id FROM "{links}"')
+        where = " AND ".join([_HAS_TAG] * len(required_tags)) or "TRUE"
+        rows = database.execute(_SELECT_POSTS.format(where=where), tuple(required_tags))
+        names = [column[0] for column in rows.description]
+        num_read = 0
+        for row in rows:
+            num_read += 1
+            yield Counted(1)
+            yield read_record(dict(zip(names, row, strict=True)), str(path), row[0])
+        (num_rows,) = database.execute("SELECT COUNT(*) FROM post").fetchone()
+        yield Counted(num_rows - num_read)
+        if required_tags:
+            yield Unparsed(num_rows - num_read)

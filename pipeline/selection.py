@@ -1,0 +1,191 @@
+"""Which posts are wanted: rating policy, tags, flags and file types, with a reason for each no."""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.metadata import read_posts
+from pipeline.posts import Counted, Malformed, Unparsed
+from pipeline.recipe import SelectSettings
+from pipeline.records import Fate, Post, Status
+
+MAX_MALFORMED = 1000
+"""Places of malformed records that a selection remembers; all are counted."""
+
+_PLANNED = Fate(Status.PLANNED)
+_TAG_MISSING = Fate(Status.FILTERED, "tag_missing")
+_MALFORMED = Fate(Status.FILTERED, "malformed")
+_REPEATED_ID = Fate(Status.FILTERED, "repeated_id")
+
+
+@cache
+def allowed_ratings(select: SelectSettings) -> frozenset[str]:
+    """Return the wanted ratings out of g, s, q, e, by what they meant when the snapshot was taken.
+
+    Danbooru divided ``s``, until then *safe*, into ``g`` (general) and ``s`` (sensitive) in May
+    2022. ``safe`` is ``s`` in snapshots until 2021 and ``g`` in those from 2023.
+
+    Raises:
+        UserError: for ``safe`` in 2022, when ``s`` had both meanings, and for ``g`` before.
+    """
+    ratings = frozenset(select.rating)
+    if select.snapshot <= 2021 and "g" in ratings:
+        raise UserError(
+            f"select.rating: snapshots until 2021, such as this one of {select.snapshot}, have no "
+            "rating g. Use --set 'select.rating=[\"safe\"]', or give the metadata's year: "
+            "--set select.snapshot=YEAR."
+        )
+    if "safe" not in ratings:
+        return ratings
+    if select.snapshot == 2022:
+        raise UserError(
+            "select.rating: in a snapshot of 2022 a rating of s may mean safe or sensitive. Say "
+            "which you want: --set 'select.rating=[\"s\"]' (safe then, and sensitive since), or "
+            "--set 'select.rating=[\"g\"]' (general, which only posts rated since May have)."
+        )
+    return ratings - {"safe"} | ({"s"} if select.snapshot <= 2021 else {"g"})
+
+
+def judge(post: Post, select: SelectSettings, nsfw_ids: frozenset[int]) -> Fate | None:
+    """Return why a post is not wanted, or None where it is.
+
+    The first reason counts, in this order: tag_missing (first, since most posts are never looked
+    at for more), tag_excluded, rating, deleted, banned, nsfw_id, not_a_picture, too_small. A side
+    that the record does not give is not too small.
+
+    Raises:
+        UserError: where the post proves that the snapshot is not of the year it is said to be.
+    """
+    ratings = allowed_ratings(select)
+    if post.rating == "g" and select.snapshot <= 2021:
+        raise UserError(
+            f"post {post.id} is rated g, which came in 2022, so the metadata is not of "
+            f"{select.snapshot}, and a rating of s is not safe in it. Give the metadata's year: "
+            "--set select.snapshot=YEAR."
+        )
+    reasons = {
+        "tag_missing": not post.tags.issuperset(select.tags),
+        "tag_excluded": not post.tags.isdisjoint(select.exclude_tags),
+        "rating": post.rating not in ratings,
+        "deleted": post.is_deleted,
+        "banned": post.is_banned,
+        "nsfw_id": post.id in nsfw_ids,
+        "not_a_picture": post.ext not in select.extensions,
+        "too_small": any(0 < side < select.min_side for side in (post.width, post.height)),
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    return Fate(Status.FILTERED, reason) if reason else None
+
+
+def load_nsfw_ids(select: SelectSettings, metadata: str | Path) -> frozenset[int]:
+    """Return the ids to leave out although rated safe: one a line, as in Danbooru2021's list.
+
+    The list is ``select.nsfw_ids``, or else ``nsfw-ids.txt`` in the metadata's folder or beside
+    the metadata; without one no id is left out.
+
+    Raises:
+        UserError: where the named list cannot be read, or a line holds no id.
+    """
+    places = [Path(metadata) / "nsfw-ids.txt", Path(metadata).parent / "nsfw-ids.txt"]
+    path = next((place for place in places if place.is_file()), None)
+    path = Path(select.nsfw_ids) if select.nsfw_ids else path
+    if path is None:
+        return frozenset()
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}. Is select.nsfw_ids right?"
+        ) from error
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.strip().isdigit():
+            text = line[:40].decode(errors="replace")
+            raise UserError(f"{path}:{number}: {text!r} is not a post id; write one id a line.")
+    return frozenset(int(line) for line in lines if line.strip())
+
+
+class Selection:
+    """The wanted posts of some metadata, in its order, each id once. Iterate it to the end first.
+
+    Attributes:
+        counts: records by ``str(Fate)``; ``planned`` are the wanted ones, that is those which
+            were yielded. A post that is wanted but for an earlier one of its id is a repeated_id.
+        num_records: records that the metadata held; with a limit, those until it was reached.
+        malformed: places of the first thousand malformed records.
+    """
+
+    def __init__(
+        self,
+        metadata: str | Path,
+        select: SelectSettings,
+        nsfw_ids: frozenset[int] = frozenset(),
+        limit: int | None = None,
+    ) -> None:
+        self._metadata, self._select, self._nsfw_ids = metadata, select, nsfw_ids
+        self._limit = limit
+        self._reset()
+
+    def _reset(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.num_records = 0
+        self.malformed: list[Malformed] = []
+
+    def __iter__(self) -> Iterator[Post]:
+        """Read the metadata anew.
+
+        Raises:
+            UserError: where it cannot be read, or is of another year than the settings say.
+            RuntimeError: where a record was lost or counted twice; that is a bug.
+        """
+        self._reset()
+        fates: Counter[Fate] = Counter()
+        num_counted = 0
+        wanted_ids: set[int] = set()
+        for item in read_posts(self._metadata, self._select.tags):
+            match item:
+                case Counted(num_records):
+                    num_counted += num_records
+                case Unparsed(num_records):
+                    fates[_TAG_MISSING] += num_records
+                case Malformed():
+                    fates[_MALFORMED] += 1
+                    if len(self.malformed) < MAX_MALFORMED:
+                        self.malformed.append(item)
+                case Post():
+                    fate = judge(item, self._select, self._nsfw_ids)
+                    if fate is None and item.id in wanted_ids:
+                        fate = _REPEATED_ID
+                    fates[fate or _PLANNED] += 1
+                    if fate is None:
+                        wanted_ids.add(item.id)
+                        yield item
+                        if len(wanted_ids) == self._limit:
+                            num_counted = fates.total()
+                            break
+        self.num_records = num_counted
+        self.counts = {str(fate): count for fate, count in sorted(fates.items(), key=str) if count}
+        if sum(self.counts.values()) != num_counted:
+            raise RuntimeError(f"read {num_counted} records, accounted for {self.counts}")
+
+
+def select_posts(
+    metadata: str | Path,
+    select: SelectSettings,
+    nsfw_ids: frozenset[int] = frozenset(),
+    limit: int | None = None,
+) -> Selection:
+    """Return the posts of ``metadata`` that ``select`` wants, to be iterated as they are read.
+
+    Args:
+        metadata: as for ``metadata.read_posts``.
+        select: what is wanted.
+        nsfw_ids: ids to leave out, as ``load_nsfw_ids`` gives them.
+        limit: stop after as many wanted posts, one at least; None for no limit.
+
+    Raises:
+        UserError: where the settings contradict each other.
+    """
+    allowed_ratings(select)
+    return Selection(metadata, select, nsfw_ids, limit)
