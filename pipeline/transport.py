@@ -57,7 +57,8 @@ class Transport:
     """Sends requests over pooled connections, from many threads at once.
 
     An answer, headers included, may take four time-outs, and a second more for every 64 KiB that
-    have come: a slow line gets its time, a server that drips does not hold a thread for days.
+    have come; after that nothing more is read. A slow line gets its time, and a server that drips
+    does not hold a thread for days.
 
     A name that leads to a private address (loopback, local network) is turned down on the
     connected peer before a byte is sent, so that neither a record nor a changed DNS entry can
@@ -123,18 +124,14 @@ class _TimedReader(io.RawIOBase):
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
-        self._socket = sock
-        self._timeout = sock.gettimeout() or 0.0
-        self._deadline = time.monotonic() + _PATIENCE * self._timeout
+        self._deadline = time.monotonic() + _PATIENCE * (sock.gettimeout() or 0.0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
+        if time.monotonic() > self._deadline:
             raise TimeoutError("the answer comes too slowly")
-        self._socket.settimeout(min(self._timeout, left))
         num_bytes = self._raw.readinto(buffer)
         self._deadline += (num_bytes or 0) / _MIN_RATE
         return num_bytes

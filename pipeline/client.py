@@ -1,0 +1,274 @@
+"""HTTP, politely: one URL -> its bytes or a fate. Retries, rate limit, size cap, allow-list.
+
+Tried again: time-outs, broken connections, short bodies, 408, 425, 429 and every 5xx (Danbooru
+answers 500 when a query takes over three seconds; Cloudflare has its own from 520 on). Every other
+answer stands. 404 and 410 are ``missing``, 401, 403 and 451 ``refused``; the rest, such as
+Danbooru's 422 for a query out of bounds, is ``failed``, and a later run may ask again.
+"""
+
+import contextlib
+import importlib.metadata
+import ipaddress
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+from pipeline.errors import UserError
+from pipeline.pacing import Clock, Sleep, Turns, choose_wait, may_pass, parse_retry_after
+from pipeline.recipe import SourceSettings
+from pipeline.records import Fate, Status
+from pipeline.transport import PrivateAddressError, Transport, host_of, prepare_get
+
+_MAX_REDIRECTS = 5
+_CHUNK = 64 * 2**10  # bytes a read; also as much of an error page as is worth a connection
+
+_FATES = {
+    200: Fate(Status.FETCHED),
+    401: Fate(Status.REFUSED, "http_401"),
+    403: Fate(Status.REFUSED, "http_403"),
+    404: Fate(Status.MISSING, "http_404"),
+    410: Fate(Status.MISSING, "http_410"),
+    451: Fate(Status.REFUSED, "http_451"),
+}
+_NOT_ALLOWED = Fate(Status.REFUSED, "host_not_allowed")
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What came of one URL.
+
+    Attributes:
+        fate: ``fetched``, ``missing``, ``refused``, ``failed`` or ``rejected``, with its reason.
+        content: the bytes; b"" unless fetched.
+        http_status: of the last try's answer; 0 where none came.
+        num_attempts: tries, the first included.
+        seconds: wall time from the call to the return, with what was spent waiting for the rate
+            limit and between tries.
+    """
+
+    fate: Fate
+    content: bytes = b""
+    http_status: int = 0
+    num_attempts: int = 0
+    seconds: float = 0.0
+
+
+def fate_of_status(http_status: int) -> Fate:
+    """Return the fate that an answer's status alone decides."""
+    return _FATES.get(http_status, Fate(Status.FAILED, "http"))
+
+
+def user_agent() -> str:
+    """Return who asks: ``Nurie/VERSION``, and ``(+CONTACT)`` where NURIE_CONTACT is set.
+
+    Danbooru blocks the names of browsers and libraries, and wants to be able to reach people.
+
+    Raises:
+        UserError: when the contact cannot stand in a header.
+    """
+    contact = os.environ.get("NURIE_CONTACT", "").strip()
+    if not (contact.isascii() and contact.isprintable()):
+        raise UserError(f"NURIE_CONTACT={contact!r}: use printable ASCII, such as a mail address.")
+    try:
+        name = f"Nurie/{importlib.metadata.version('nurie')}"
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        name = "Nurie/dev"
+    return f"{name} (+{contact})" if contact else name
+
+
+def template_host(template: str) -> str:
+    """Return the ``host`` or ``host:port`` that a template of pictures names; "" where none.
+
+    Raises:
+        UserError: on a URL whose host cannot be read, or holds a placeholder.
+    """
+    if not template.startswith(("http://", "https://")):
+        return ""
+    try:
+        host = host_of(prepare_get(template, {}))
+    except ValueError as error:
+        raise UserError(f"source.images {template!r}: no host can be read: {error}.") from error
+    if "{" in template.split("/")[2]:
+        raise UserError(f"source.images {template!r}: the host must be spelled out.")
+    return host
+
+
+def allowed_hosts(source: SourceSettings) -> frozenset[str]:
+    """Return the hosts that may be asked: those of ``source.hosts``, and the template's own.
+
+    Each is ``host``, meaning its ports 80 and 443, or ``host:port``. A path on disk has none.
+
+    Raises:
+        UserError: on an entry that is no host, and when ``{file_url}`` leaves the choice of hosts
+            to the records and ``source.hosts`` is empty.
+    """
+    hosts = {_canonical(entry) for entry in source.hosts} | {template_host(source.images)} - {""}
+    if not hosts and source.images.startswith("{file_url}"):
+        raise UserError(
+            "source.hosts is empty, and {file_url} may point anywhere: list the hosts that may be "
+            "asked, such as cdn.donmai.us."
+        )
+    return frozenset(hosts)
+
+
+class Client:
+    """Downloads URLs for many threads at once. Keep one for a whole process.
+
+    Turns, Retry-After and refusals are counted within one client. Processes divide the rate by
+    ``share``; of a Retry-After they hear each for itself.
+
+    Only ``hosts`` are asked, over http or https. Redirects are followed as long as they stay
+    there, and a URL's own user and password never go along to another host. A *name* among the
+    hosts must not lead to a private address, on which see ``Transport``; exempt is what the user
+    named as local: the template's own host, ``localhost``, and addresses written out.
+
+    Args:
+        source: rate, attempts, time-out and size cap; the template.
+        hosts: that may be asked, as ``allowed_hosts`` returns them.
+        share: this process's share of ``source.rate``, above 0 up to 1.
+        agent: the User-Agent; by default ``user_agent()``.
+        sleep: waits some seconds; by default a wait that ``close`` cuts short.
+        clock: monotonic seconds.
+        draw: uniform in [0, 1), for the jitter.
+    """
+
+    def __init__(
+        self,
+        source: SourceSettings,
+        hosts: Collection[str],
+        share: float = 1.0,
+        *,
+        agent: str | None = None,
+        sleep: Sleep | None = None,
+        clock: Clock = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._source = source
+        self._closed = threading.Event()
+        self._sleep = sleep or self._closed.wait
+        self._clock = clock
+        self._draw = draw
+        self._headers = {
+            "User-Agent": agent or user_agent(),
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        }
+        interval = 1 / (source.rate * share) if source.rate else 0.0
+        # Processes start together: a random phase keeps their requests from coming in volleys.
+        start = clock() + (draw() * interval if share < 1 else 0.0)
+        names = {_canonical(host) for host in hosts}
+        self._hosts = {name: Turns(name, interval, start, self._sleep, clock) for name in names}
+        local_hosts = {template_host(source.images), *filter(_is_local, names)}
+        self._transport = Transport(source.timeout, source.connections, local_hosts)
+
+    def get(self, url: str) -> Download:
+        """Download one URL, with as many tries as the source's settings allow.
+
+        Content type and magic are not looked at. A body that ends early is ``failed/truncated``
+        where its length was announced, or it came in chunks; without either nobody can tell.
+
+        Raises:
+            SourceRefusesError: when the host has answered 401 or 403 five times in a row, and from
+                then on.
+            RuntimeError: when the client was closed.
+        """
+        started = self._clock()
+        attempt = 1
+        while True:
+            download = self._try(url)
+            fate, status = download.fate, download.http_status
+            wait = choose_wait(attempt, self._source.attempts, fate, status, self._draw())
+            if wait is None:
+                seconds = self._clock() - started
+                return replace(download, num_attempts=attempt, seconds=seconds)
+            self._sleep(wait)
+            attempt += 1
+
+    def close(self) -> None:
+        """Close the connections and wake the threads that wait; their calls raise."""
+        self._closed.set()
+        self._transport.close()
+
+    def _try(self, url: str) -> Download:
+        location, status = "", 0
+        for _ in range(1 + _MAX_REDIRECTS):
+            try:
+                request = prepare_get(urljoin(url, location), self._headers)
+                host = self._hosts[host_of(request)]
+            except (ValueError, KeyError):  # no URL at all, or none that may be asked
+                return Download(_NOT_ALLOWED, http_status=status)
+            host.wait_for_turn()
+            if self._closed.is_set():
+                raise RuntimeError("the client was closed")
+            try:
+                response = self._transport.send(request)
+            except PrivateAddressError:
+                return Download(_NOT_ALLOWED, http_status=status)
+            except requests.Timeout:
+                return Download(Fate(Status.FAILED, "timeout"))
+            except (requests.RequestException, HTTPError):
+                return Download(Fate(Status.FAILED, "connection"))
+            with response:
+                status = response.status_code
+                if not response.is_redirect:
+                    return self._receive(response, host)
+                url, location = str(request.url), response.headers["Location"]
+                _drain(response)
+        return Download(fate_of_status(status), http_status=status)
+
+    def _receive(self, response: requests.Response, host: Turns) -> Download:
+        status = response.status_code
+        host.note(status)
+        fate = fate_of_status(status)
+        if fate.status is Status.FETCHED:
+            return Download(*_read(response, self._source.max_bytes), status)
+        if may_pass(fate, status):
+            headers = response.headers
+            host.hold(parse_retry_after(headers.get("Retry-After", ""), headers.get("Date", "")))
+        _drain(response)
+        return Download(fate, http_status=status)
+
+
+def _read(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]:
+    """Read a body up to the cap; first of all the length that the server announces is checked."""
+    too_many = Fate(Status.REJECTED, "too_many_bytes")
+    if (response.raw.length_remaining or 0) > max_bytes:
+        return too_many, b""
+    content = bytearray()
+    try:
+        for chunk in response.raw.stream(_CHUNK, decode_content=True):
+            content += chunk
+            if len(content) > max_bytes:
+                return too_many, b""
+    except ReadTimeoutError:
+        return Fate(Status.FAILED, "timeout"), b""
+    except HTTPError:
+        return Fate(Status.FAILED, "truncated"), b""
+    return Fate(Status.FETCHED) if content else Fate(Status.REJECTED, "empty"), bytes(content)
+
+
+def _drain(response: requests.Response) -> None:
+    """Read a short body that nobody wants, so that the connection can be used again."""
+    with contextlib.suppress(HTTPError):
+        response.raw.read(_CHUNK)
+
+
+def _canonical(entry: str) -> str:
+    with contextlib.suppress(ValueError):
+        if not set(entry) & set("/\\?#@{}"):
+            return host_of(prepare_get(f"http://{entry}", {}))
+    raise UserError(f"source.hosts: {entry!r} is no host; write host or host:port.")
+
+
+def _is_local(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return name == "localhost"

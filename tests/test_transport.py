@@ -1,0 +1,187 @@
+import ipaddress
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from urllib3.exceptions import ReadTimeoutError
+
+from pipeline.transport import PrivateAddressError, Transport, host_of, prepare_get
+from tests.faulty_server import FaultyServer, Script, answer, drip
+
+PICTURE = bytes(range(256)) * 300
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1310720\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def fetch() -> Iterator[Callable[..., bytes]]:
+    """Fetch a URL's body with a transport of its own."""
+    with ExitStack() as stack:
+
+        def fetch(url: str, *local_hosts: str, timeout: float = 0.25) -> bytes:
+            transport = stack.enter_context(closing(Transport(timeout, 2, local_hosts)))
+            with transport.send(prepare_get(url, {"User-Agent": "Nurie/test"})) as response:
+                return b"".join(response.raw.stream(2**16))
+
+        yield fetch
+
+
+@pytest.fixture
+def lead_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let every name lead to one address."""
+
+    def lead_to(address: str) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        def resolve(host: str, port: int, *_: object) -> list[Any]:
+            return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    return lead_to
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://Example.org/1", "example.org"),
+        ("https://example.org:443/1", "example.org"),
+        ("http://example.org:8000", "example.org:8000"),
+        ("http://me:secret@example.org:8000/1", "example.org:8000"),
+        ("http://[::1]:8000/1", "[::1]:8000"),
+        ("http://evil.org\\@example.org/1", "evil.org"),
+        ("http://evil.org#@example.org/1", "evil.org"),
+        ("http://example.org@evil.org/1", "evil.org"),
+    ],
+)
+def test_the_host_is_the_one_that_is_connected_to(url: str, host: str) -> None:
+    assert host_of(prepare_get(url, {})) == host
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/1", "ftp://a.org/1", "http://", "http://[::1", "http://a:b/"]
+)
+def test_what_is_no_url_has_no_host(url: str) -> None:
+    with pytest.raises(ValueError, match="."):
+        host_of(prepare_get(url, {}))
+
+
+def test_a_slow_but_steady_answer_gets_its_time(fetch: Callable[..., bytes]) -> None:
+    with FaultyServer(drip(HEAD, repeat(bytes(2**16), 20), 0.08)) as server:
+        assert len(fetch(f"{server.url}/1", server.host)) == 20 * 2**16  # takes 1.6 s, not 1
+
+
+def test_a_dripping_answer_does_not(fetch: Callable[..., bytes]) -> None:
+    with (
+        FaultyServer(drip(HEAD, repeat(bytes(100)), 0.05)) as server,
+        pytest.raises(ReadTimeoutError),
+    ):
+        fetch(f"{server.url}/1", server.host)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_a_name_must_not_lead_to_a_private_address(
+    address: str, fetch: Callable[..., bytes], lead_to: Callable[[str], None]
+) -> None:
+    if ":" in address and not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with FaultyServer(answer(200, PICTURE)) as server:
+        lead_to(address)
+        port = server.host.partition(":")[2]
+        with pytest.raises(PrivateAddressError, match=r"pictures\.example leads to 127\.0\.0\.1"):
+            fetch(f"http://pictures.example:{port}/1")
+        assert server.requests == []
+        assert fetch(f"http://nas.example:{port}/1", f"nas.example:{port}") == PICTURE
+
+
+def test_a_name_may_lead_to_a_public_address(
+    fetch: Callable[..., bytes], lead_to: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyServer(answer(200, PICTURE)) as server:
+        lead_to("127.0.0.1")
+        public = ipaddress.ip_address("8.8.8.8")
+        monkeypatch.setattr("pipeline.transport.ipaddress.ip_address", lambda _: public)
+        port = server.host.partition(":")[2]
+        assert fetch(f"http://pictures.example:{port}/1") == PICTURE
+
+
+def test_the_proxies_of_the_environment_are_used(
+    fetch: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyServer(answer(200, PICTURE)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert fetch("http://pictures.example/1") == PICTURE
+        assert proxy.requests[0].startswith("GET http://pictures.example/1 HTTP/1.1\r\n")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with FaultyServer(answer(200, b"direct")) as server:
+            assert fetch(f"{server.url}/1", server.host) == b"direct"
+        proxy.scripts = [drip(HEAD[:-2], repeat(b"X-Drip: 1\r\n", 90), 0.02)]
+        with pytest.raises(requests.Timeout):
+            fetch("http://pictures.example/2", timeout=0.1)
+
+
+def test_neither_netrc_nor_cookies_are_sent(
+    fetch: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc_path = tmp_path / "netrc"
+    netrc_path.write_text("machine 127.0.0.1 login me password secret\n")
+    netrc_path.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc_path))
+    with FaultyServer(answer(200, PICTURE, Set_Cookie="id=1; Path=/")) as server:
+        with closing(Transport(1.0, 2, [server.host])) as transport:
+            for _ in range(2):
+                with transport.send(prepare_get(f"{server.url}/1", {})) as response:
+                    assert response.raw.read() == PICTURE
+        for head in server.requests:
+            assert "Authorization" not in head
+            assert "Cookie" not in head
+
+
+class TlsServer(FaultyServer):
+    def __init__(self, certificate_path: Path, *scripts: Script) -> None:
+        super().__init__(*scripts)
+        self.url = f"https://{self.host}"
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate_path)
+
+    def wrap(self, sock: socket.socket) -> socket.socket:
+        return self._context.wrap_socket(sock, server_side=True)
+
+
+@pytest.fixture
+def certificate_path(tmp_path: Path) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    path = tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    command += f" -addext subjectAltName=IP:127.0.0.1 -keyout {path} -out {tmp_path}/public.pem"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + (tmp_path / "public.pem").read_bytes())
+    return path
+
+
+def test_tls_is_checked_and_has_the_same_deadline(
+    certificate_path: Path, fetch: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TlsServer(certificate_path, answer(200, PICTURE)) as server:
+        with pytest.raises(requests.exceptions.SSLError):
+            fetch(f"{server.url}/1", server.host)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate_path.with_name("public.pem")))
+        assert fetch(f"{server.url}/1", server.host) == PICTURE
+        server.scripts = [drip(HEAD[:-2], repeat(b"X-Drip: 1\r\n", 90), 0.02)]
+        with pytest.raises(requests.Timeout):
+            fetch(f"{server.url}/2", server.host, timeout=0.1)
