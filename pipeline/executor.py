@@ -8,21 +8,24 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from ctypes import c_longlong
 from dataclasses import dataclass, field
-from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Lock
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.errors import UserError
+from pipeline.rows import DamagedError, is_out_of_space
 
 Fates = Counter[str]
 Tick = Callable[[int], None]
@@ -63,12 +66,16 @@ def run_stage(
 
     Raises:
         UserError: that a stage raised; it concerns the whole run, which stops.
+        OSError: where the disk is full; likewise.
         KeyboardInterrupt: after the workers have stopped.
     """
     summary, started = Summary(), time.monotonic()
-    with _progress(console, label, sum(sizes.values())) as show:
-        runner = _run_inline if num_workers == 1 else _run_in_pool
-        for name, fates in runner(stage, list(sizes), num_workers, show):
+    runner = _run_inline if num_workers == 1 else _run_in_pool
+    with (
+        _progress(console, label, sum(sizes.values())) as show,
+        closing(runner(stage, list(sizes), num_workers, show)) as outcomes,
+    ):
+        for name, fates in outcomes:
             if isinstance(fates, str):
                 summary.errors[name] = fates
                 continue
@@ -80,12 +87,12 @@ def run_stage(
     return summary
 
 
-Outcome = tuple[str, Fates | str]
+Outcomes = Generator[tuple[str, Fates | str], None, None]
 
 
 def _run_inline(
     stage: Stage, names: Sequence[str], num_workers: int, show: Callable[[int], None]
-) -> Iterator[Outcome]:
+) -> Outcomes:
     done = 0
 
     def tick(num_posts: int) -> None:
@@ -99,17 +106,19 @@ def _run_inline(
 
 def _run_in_pool(
     stage: Stage, names: Sequence[str], num_workers: int, show: Callable[[int], None]
-) -> Iterator[Outcome]:
+) -> Outcomes:
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
+    counter = context.RawValue(c_longlong, 0)
     waiting, losses = list(names), Counter[str]()
     while waiting:
-        pool = ProcessPoolExecutor(
-            min(num_workers, len(waiting)), context, _start_worker, (counter,)
-        )
+        shared = (counter, context.Lock())  # a worker that died may hold the last pool's lock
+        pool = ProcessPoolExecutor(min(num_workers, len(waiting)), context, _start_worker, shared)
         futures: dict[Future[Fates | str], str] = {}
         try:
-            futures = {pool.submit(_attempt, stage, name, _tick_shared): name for name in waiting}
+            with _sigint_held():  # the workers inherit it: Ctrl-C is for this process
+                futures = {
+                    pool.submit(_attempt, stage, name, _tick_shared): name for name in waiting
+                }
             for future in _as_completed(futures, lambda: show(counter.value)):
                 outcome = future.result()
                 waiting.remove(futures[future])
@@ -137,35 +146,59 @@ def _as_completed(
 
 def _stop(pool: ProcessPoolExecutor) -> None:
     """End a pool at once: a shard in hand leaves nothing but a temporary file."""
-    workers = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join()
+    with _sigint_held():
+        workers = list((getattr(pool, "_processes", None) or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
 
 
-_shared_counter: "Synchronized[int] | None" = None
+@contextmanager
+def _sigint_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the end; processes that are started meanwhile never get one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(counter: "Synchronized[int]") -> None:
-    global _shared_counter
-    _shared_counter = counter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends them
+_shared: tuple[c_longlong, Lock] | None = None
+
+
+def _start_worker(counter: c_longlong, lock: Lock) -> None:
+    global _shared
+    _shared = (counter, lock)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End a worker whose parent was killed: it must not write beside the next run's workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
 
 
 def _tick_shared(num_posts: int) -> None:
-    if _shared_counter is not None:
-        with _shared_counter.get_lock():
-            _shared_counter.value += num_posts
+    if _shared is not None:
+        counter, lock = _shared
+        with lock:
+            counter.value += num_posts
 
 
 def _attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
     try:
         return stage(name, tick)
+    except DamagedError as error:
+        return str(error)
     except UserError:
         raise
     except Exception as error:
+        if is_out_of_space(error):
+            raise
         if os.environ.get("NURIE_DEBUG"):
             traceback.print_exc(file=sys.stderr)
         return f"{type(error).__name__}: {error}"

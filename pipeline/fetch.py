@@ -47,8 +47,8 @@ class FetchStage:
         source: the recipe's source settings.
         num_workers: worker processes, which share rate and connections evenly.
         retry_failed: ask again for what a retry may mend, in finished shards too.
-        reuse_dir: an earlier ``raw`` folder with its ``selection.parquet``, from which what fits is
-            taken without asking.
+        reuse_dirs: each with an earlier ``selection.parquet`` and its ``raw``, from which what fits
+            is taken without asking.
     """
 
     plan_path: Path
@@ -57,7 +57,7 @@ class FetchStage:
     source: SourceSettings
     num_workers: int = 1
     retry_failed: bool = False
-    reuse_dir: Path | None = None
+    reuse_dirs: tuple[Path, ...] = ()
 
     def __call__(self, name: str, tick: Tick) -> Fates:
         """Fetch the originals of shard ``name``; a shard that is done is left as it is.
@@ -136,10 +136,9 @@ class FetchStage:
         """Return what earlier runs settled of this shard's posts: their columns, and the bytes."""
         planned = {post["post_id"]: (post["md5"], post["ext"]) for post in posts}
         places = [(self.raw_dir, name)]
-        if self.reuse_dir is not None:
-            places += [
-                (self.reuse_dir, old) for old in _overlapping(self.reuse_dir, self.plan_path, name)
-            ]
+        for earlier in self.reuse_dirs:
+            old_names = _overlapping(earlier / self.plan_path.name, self.plan_path, name)
+            places += [(earlier / self.raw_dir.name, old) for old in old_names]
         settled: dict[int, tuple[Row, _Stored]] = {}
         for directory, shard in places:
             try:
@@ -199,14 +198,14 @@ def _content_settings(source: SourceSettings) -> dict[str, Any]:
     }
 
 
-def _overlapping(reuse_dir: Path, plan_path: Path, name: str) -> list[str]:
+def _overlapping(old_path: Path, plan_path: Path, name: str) -> list[str]:
     """Return the shards of an earlier plan that cover the hashes of shard ``name``.
 
     Both plans divide the same range of hashes into equal parts. Where the split's share of the
     range has changed the guess misses, and the posts are fetched again.
     """
     split, index = parse_shard_name(name)
-    num_old = read_info(reuse_dir / plan_path.name)["num_shards"][split]
+    num_old = read_info(old_path)["num_shards"][split]
     num_new = read_info(plan_path)["num_shards"][split]
     first, stop = index * num_old // num_new, -(-(index + 1) * num_old // num_new)
     return [shard_name(split, old) for old in range(first, stop)]

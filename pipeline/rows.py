@@ -4,6 +4,7 @@ A sealed file carries, in its Parquet footer, the SHA-256 of all its other bytes
 reader reads it; ours can also tell whether it is exactly what was written.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,16 @@ _SEAL_MARK = b"sha256:"
 _SEAL_BLANK = _SEAL_MARK + b"0" * 64
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class DamagedError(UserError):
     """A file of ours is not what was written."""
+
+
+def is_out_of_space(error: Exception) -> bool:
+    """Whether a write failed for want of room, which the next one would want as well."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 @contextmanager
@@ -55,12 +64,13 @@ def sweep_temporaries(directory: Path) -> None:
 
 def commit(temporary: Path, path: Path) -> None:
     """Sync ``temporary`` to disk, rename it to ``path``, sync the folder."""
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -77,16 +87,21 @@ def write_rows(path: Path, groups: Sequence[pa.Table], info: dict[str, Any]) -> 
         info: plain values; they go into the footer as JSON.
     """
     with replacing(path) as temporary:
-        with pq.ParquetWriter(temporary, groups[0].schema, compression="zstd") as writer:
-            for group in groups:
-                writer.write_table(group)
-            writer.add_key_value_metadata(
-                {
-                    _INFO_KEY: orjson.dumps(info, option=orjson.OPT_SORT_KEYS),
-                    _SEAL_KEY: _SEAL_BLANK,
-                }
-            )
-        _seal(temporary)
+        write_sealed(temporary, groups, info)
+
+
+def write_sealed(path: Path, groups: Sequence[pa.Table], info: dict[str, Any]) -> None:
+    """Write a sealed Parquet file at ``path`` itself, to be put in place by the caller."""
+    with pq.ParquetWriter(path, groups[0].schema, compression="zstd") as writer:
+        for group in groups:
+            writer.write_table(group)
+        writer.add_key_value_metadata(
+            {
+                _INFO_KEY: orjson.dumps(info, option=orjson.OPT_SORT_KEYS),
+                _SEAL_KEY: _SEAL_BLANK,
+            }
+        )
+    _seal(path)
 
 
 def _seal(path: Path) -> None:

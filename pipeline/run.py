@@ -17,14 +17,12 @@ from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, fingerprint, recipe_table
 from pipeline.records import RETRYABLE, Status
-from pipeline.rows import DamagedError, read_info, read_rows
+from pipeline.rows import DamagedError, read_info, read_rows, replacing
 from pipeline.schema import RAW, SCHEMA_VERSION
 from pipeline.selection import load_nsfw_ids, select_posts
-from pipeline.shard import list_shards, rows_path
+from pipeline.shard import list_shards, remove_shards, rows_path
 from pipeline.sketch import sketch_names
 from pipeline.work import Work
-
-_MAX_MALFORMED = 1000  # examples kept; all are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,10 @@ def make_plan(recipe: Recipe, limit: int | None = None) -> Plan:
             f"{recipe.source.metadata}: no post is left after selection ({found or 'no records'}); "
             "look at the recipe's [select] table."
         )
-    malformed = [f"{m.path}:{m.line}: {m.why}" for m in selection.malformed[:_MAX_MALFORMED]]
-    counts = selection.counts | {str(Status.PLANNED): len(posts)}
-    return Plan(posts, counts, selection.num_records, malformed, _plan_proof(recipe, limit))
+    malformed = [f"{m.path}:{m.line}: {m.why}" for m in selection.malformed]
+    return Plan(
+        posts, selection.counts, selection.num_records, malformed, _plan_proof(recipe, limit)
+    )
 
 
 def _metadata_path(recipe: Recipe) -> Path:
@@ -122,7 +121,7 @@ def fetch(
     check_template(recipe.source.images)
     with work.lock():
         _ensure_plan(recipe, work, limit, replan)
-        reuse_dir = work.reuse_dir if work.reuse_dir.is_dir() else None
+        reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
         stage = FetchStage(
             work.plan_path,
             work.raw_dir,
@@ -130,12 +129,12 @@ def fetch(
             recipe.source,
             num_workers,
             retry_failed,
-            reuse_dir,
+            reuse_dirs,
         )
         planned = planned_shards(work.plan_path)
         summary = run_stage(stage, planned, num_workers, "fetch", console)
-        if reuse_dir is not None and not summary.errors:
-            shutil.rmtree(reuse_dir)
+        if work.reuse_dir.is_dir() and not summary.errors:
+            shutil.rmtree(work.reuse_dir)
     return summary
 
 
@@ -166,13 +165,18 @@ def _ensure_plan(recipe: Recipe, work: Work, limit: int | None, replan: bool) ->
 
 
 def _set_aside(work: Work) -> None:
-    """Move the originals of the plan in force, and the plan, to where the next can reuse them."""
-    if work.reuse_dir.exists() or not work.raw_dir.exists():
-        shutil.rmtree(work.raw_dir, ignore_errors=True)  # an earlier re-plan was not finished
-    else:
-        work.raw_dir.rename(work.reuse_dir)
-        shutil.copy2(work.plan_path, work.reuse_dir / work.plan_path.name)
-    shutil.rmtree(work.samples_dir, ignore_errors=True)
+    """Move the originals of the plan in force, with a copy of it, to where the next can reuse them.
+
+    Where an earlier re-plan was not finished, there are several of these.
+    """
+    if work.raw_dir.is_dir():
+        numbers = [int(path.name) for path in work.reuse_dir.glob("[0-9]*")]
+        aside = work.reuse_dir / str(max(numbers, default=0) + 1)
+        with replacing(aside / work.plan_path.name) as copy:
+            shutil.copyfile(work.plan_path, copy)
+        work.raw_dir.rename(aside / work.raw_dir.name)
+    if work.samples_dir.is_dir():
+        remove_shards(work.samples_dir)
     shutil.rmtree(work.ledger_dir, ignore_errors=True)
 
 

@@ -103,7 +103,7 @@ LEDGER = pa.schema(
         pa.field("attempts", pa.int32(), nullable=False),  # over all runs
         pa.field("num_bytes", pa.int64(), nullable=False),
         pa.field("seconds", pa.float32(), nullable=False),  # of the last run that asked
-        pa.field("asked_at", pa.timestamp("s", tz="UTC"), nullable=False),
+        pa.field("asked_at", pa.timestamp("ms", tz="UTC"), nullable=False),
     ]
 )
 """``ledger/X.parquet``: how each original came; apart from the rows, which are reproducible."""

@@ -7,8 +7,10 @@ The tar is a plain WebDataset that any tool streams.
 
 import hashlib
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +19,17 @@ from typing import Any, BinaryIO, Self
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.rows import DamagedError, commit, read_info, read_rows, temporary_path, write_rows
+from pipeline.rows import (
+    DamagedError,
+    check_seal,
+    commit,
+    read_info,
+    read_rows,
+    sweep_temporaries,
+    sync,
+    temporary_path,
+    write_sealed,
+)
 from pipeline.schema import SCHEMA_VERSION, SPLITS
 
 _NAME = re.compile(rf"({'|'.join(SPLITS)})-(\d{{6,}})")
@@ -74,6 +86,8 @@ class ShardWriter:
         self._directory = directory
         self._name = name
         self._temporary = temporary_path(tar_path(directory, name))
+        self._sealed = temporary_path(rows_path(directory, name))
+        self._is_whole = False
         self._file: BinaryIO
         self._offset = 0
         self._digest = hashlib.sha256()
@@ -89,8 +103,12 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        finally:
+            if not self._is_whole:
+                self._sealed.unlink(missing_ok=True)
+                self._temporary.unlink(missing_ok=True)
 
     def add(self, member: str, data: bytes) -> Span:
         """Append a member and return where its bytes lie."""
@@ -105,25 +123,64 @@ class ShardWriter:
     def commit(self, rows: pa.Table, info: dict[str, Any]) -> None:
         """Close the tar and put it in place, then its rows with ``info`` about them.
 
-        ``info`` needs ``fingerprint``; size and SHA-256 of the tar are added here.
+        ``info`` needs ``fingerprint``; size and SHA-256 of the tar are added here. Once both files
+        are whole there is no way back: where this is cut short, ``recover`` finishes it.
         """
         self._write(b"\0" * (2 * tarfile.BLOCKSIZE))
         self._write(b"\0" * (-self._offset % tarfile.RECORDSIZE))
         self._file.close()
-        rows_path(self._directory, self._name).unlink(missing_ok=True)  # they prove the old tar
-        commit(self._temporary, tar_path(self._directory, self._name))
+        sync(self._temporary)
         proof = {
             "schema_version": SCHEMA_VERSION,
             "shard": self._name,
             "tar_size": self._offset,
             "tar_sha256": self._digest.hexdigest(),
         }
-        write_rows(rows_path(self._directory, self._name), [rows], {**info, **proof})
+        write_sealed(self._sealed, [rows], {**info, **proof})
+        sync(self._sealed)
+        self._is_whole = True
+        _put_in_place(self._directory, self._name, self._temporary)
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
         self._offset += len(data)
+
+
+def _put_in_place(directory: Path, name: str, tar: Path) -> None:
+    rows = rows_path(directory, name)
+    rows.unlink(missing_ok=True)  # they prove the old tar
+    sync(directory)
+    commit(tar, tar_path(directory, name))
+    commit(temporary_path(rows), rows)
+
+
+def recover(directory: Path) -> None:
+    """Finish the commits that were cut short in ``directory``; remove what else is half-written."""
+    for sealed in directory.glob(".*.parquet.tmp"):
+        name = sealed.name.removeprefix(".").removesuffix(".parquet.tmp")
+        tar = tar_path(directory, name)
+        with suppress(DamagedError):  # the rows were not whole yet
+            check_seal(sealed)
+            digest = read_info(sealed)["tar_sha256"]
+            whole = [path for path in (temporary_path(tar), tar) if _hash(path) == digest]
+            if whole:
+                _put_in_place(directory, name, whole[0])
+    sweep_temporaries(directory)
+
+
+def _hash(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_shards(directory: Path) -> None:
+    """Remove a folder of shards, the rows first: at no moment do any name a tar that is gone."""
+    for name in list_shards(directory):
+        rows_path(directory, name).unlink()
+    shutil.rmtree(directory)
 
 
 def is_current(directory: Path, name: str, fingerprint: str) -> bool:

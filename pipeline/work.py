@@ -1,5 +1,6 @@
 """The work folder: where everything lies, one run at a time, and what became of every post."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ from pipeline.errors import UserError
 from pipeline.executor import Fates
 from pipeline.fetch import count_fates
 from pipeline.plan import planned_shards
-from pipeline.rows import read_info, read_rows, sweep_temporaries
+from pipeline.rows import is_out_of_space, read_info, read_rows, sweep_temporaries
 from pipeline.schema import RAW, SAMPLES
-from pipeline.shard import list_shards, rows_path, tar_path
+from pipeline.shard import list_shards, recover, rows_path, tar_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Work:
 
     @property
     def reuse_dir(self) -> Path:
-        """Shards of originals of an earlier plan, until the new one has taken what it can use."""
+        """Earlier plans, each with its shards of originals, until the new one has used them."""
         return self.root / "raw.old"
 
     @property
@@ -56,31 +57,44 @@ class Work:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one run, and clear what an interrupted one left half-written.
+        """Hold the folder for one run, and finish or clear what an interrupted one left half-done.
 
         Raises:
-            UserError: where another run holds it, or it cannot be written.
+            UserError: where another run holds it, it cannot be written, or it has no room left.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            held = FileLock(self.root / ".lock", blocking=False)
-            held.acquire()
+            held = FileLock(self.root / ".lock", blocking=False).acquire()
         except Timeout as error:
             raise UserError(
                 f"{self.root}: another run is using this folder; wait until it has ended."
             ) from error
         except OSError as error:
             raise UserError(f"{self.root}: cannot be written: {error.strerror}.") from error
-        with held:
-            self._sweep()
+        with held, self._room():
+            self._recover()
             try:
                 yield
             finally:
-                self._sweep()
+                self._recover()
 
-    def _sweep(self) -> None:
-        for directory in (self.root, self.raw_dir, self.ledger_dir, self.samples_dir):
+    def _recover(self) -> None:
+        for directory in (self.root, self.ledger_dir):
             sweep_temporaries(directory)
+        for directory in (self.raw_dir, self.samples_dir):
+            recover(directory)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_out_of_space(error):
+                raise
+            raise UserError(
+                f"{self.root}: {os.strerror(error.errno or 0).lower()}; make room there and run "
+                "the same command again."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,148 @@
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.executor import Fates
+from pipeline.fetch import FetchStage
+from pipeline.plan import planned_shards
+from pipeline.recipe import Recipe
+from pipeline.rows import read_rows
+from pipeline.schema import LEDGER, RAW
+from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
+from pipeline.work import Work
+from tests.works import draw_original, make_work, plan_work
+
+
+def no_tick(num_posts: int) -> None:
+    pass
+
+
+def fetch_all(work: Work, recipe: Recipe, **options: object) -> Fates:
+    fates: Fates = Counter()
+    stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
+    stage = replace(stage, **options)  # type: ignore[arg-type]
+    for name in planned_shards(work.plan_path):
+        fates += stage(name, no_tick)
+    return fates
+
+
+def contents(work: Work) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(work.raw_dir.iterdir())}
+
+
+def odd_original(post_id: int) -> bytes | None:
+    odd = {3: None, 5: b"", 7: b"<html>"}
+    return odd[post_id] if post_id in odd else draw_original(post_id)
+
+
+def test_every_planned_post_has_one_row_and_its_bytes(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    fates = fetch_all(work, recipe)
+    assert fates == {
+        "fetched": 27,
+        "missing/no_file": 1,
+        "rejected/empty": 1,
+        "rejected/not_an_image": 1,
+    }
+    seen = []
+    for name in planned_shards(work.plan_path):
+        rows, _ = read_shard(work.raw_dir, name, RAW)
+        with tar_path(work.raw_dir, name).open("rb") as tar:
+            for row in rows.to_pylist():
+                seen.append(row["post_id"])
+                if row["status"] == "fetched":
+                    data = read_span(tar, Span(row["offset"], row["size"]))
+                    assert data == odd_original(row["post_id"])
+                else:
+                    assert row["offset"] is None
+    assert sorted(seen) == list(range(1, 31))
+
+
+def test_a_second_run_does_nothing(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    first = fetch_all(work, recipe)
+    before = contents(work)
+    shutil.rmtree(tmp_path / "512px")  # nothing may be asked for again
+    assert fetch_all(work, recipe) == first
+    assert contents(work) == before
+    assert fetch_all(work, recipe, retry_failed=True) == first
+    assert contents(work) == before
+
+
+def test_a_retry_mends_what_failed_and_leaves_the_rest(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30)
+    broken = tmp_path / "512px" / "0004" / "4.jpg"
+    broken.unlink()
+    broken.mkdir()  # reading it fails, as on a bad disk
+    assert fetch_all(work, recipe) == {"fetched": 29, "failed/io": 1}
+    before = contents(work)
+    broken.rmdir()
+    broken.write_bytes(draw_original(4))
+    assert fetch_all(work, recipe) == {"fetched": 29, "failed/io": 1}  # only when asked
+    assert contents(work) == before
+    for other in (tmp_path / "512px").glob("*/*.jpg"):
+        if other != broken:
+            other.unlink()
+    assert fetch_all(work, recipe, retry_failed=True) == {"fetched": 30}
+    changed = {path for path, data in contents(work).items() if before[path] != data}
+    assert len(changed) == 2  # one tar and its rows
+    undisturbed, other_recipe = make_work(tmp_path / "again", 30)
+    same = replace(other_recipe, source=replace(other_recipe.source, images=recipe.source.images))
+    for post_id in range(1, 31):
+        path = tmp_path / "512px" / f"{post_id:04d}" / f"{post_id}.jpg"
+        path.write_bytes(draw_original(post_id))
+    fetch_all(undisturbed, same)
+    assert list(contents(undisturbed).values()) == list(contents(work).values())
+
+
+def test_the_ledger_counts_attempts_over_runs(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 5)
+    broken = tmp_path / "512px" / "0004" / "4.jpg"
+    broken.unlink()
+    broken.mkdir()
+    for _ in range(3):
+        fetch_all(work, recipe, retry_failed=True)
+    attempts: dict[int, int] = {}
+    for name in planned_shards(work.plan_path):
+        ledger = read_rows(rows_path(work.ledger_dir, name), LEDGER)
+        attempts |= {row["post_id"]: row["attempts"] for row in ledger.to_pylist()}
+    assert attempts == {1: 1, 2: 1, 3: 1, 4: 3, 5: 1}
+
+
+def test_a_damaged_shard_is_fetched_again(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 10)
+    fetch_all(work, recipe)
+    before = contents(work)
+    name = next(iter(planned_shards(work.plan_path)))
+    tar = tar_path(work.raw_dir, name)
+    tar.write_bytes(tar.read_bytes()[:-512])
+    fetch_all(work, recipe)
+    assert contents(work) == before
+
+
+@pytest.mark.parametrize("num_posts", [10, 80])
+def test_another_plan_takes_over_what_is_fetched(tmp_path: Path, num_posts: int) -> None:
+    work, recipe = make_work(tmp_path, 40)
+    fetch_all(work, recipe)
+    for post_id in range(1, 41):
+        (tmp_path / "512px" / f"{post_id:04d}" / f"{post_id}.jpg").unlink()
+    earlier = work.reuse_dir / "1"
+    earlier.mkdir(parents=True)
+    work.raw_dir.rename(earlier / work.raw_dir.name)
+    work.plan_path.rename(earlier / work.plan_path.name)
+    plan_work(work, recipe, num_posts)
+    fates = fetch_all(work, recipe, reuse_dirs=(earlier,))
+    assert fates["fetched"] == min(num_posts, 40)
+    assert fates.total() == num_posts
+
+
+def test_the_same_bytes_with_any_number_of_connections(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 20)
+    fetch_all(work, recipe)
+    before = contents(work)
+    shutil.rmtree(work.raw_dir)
+    fetch_all(work, replace(recipe, source=replace(recipe.source, connections=1)))
+    assert contents(work) == before

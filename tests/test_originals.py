@@ -1,0 +1,102 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.client import Client
+from pipeline.errors import UserError
+from pipeline.originals import check_template, expand_template, get_original, inspect
+from pipeline.recipe import SourceSettings
+from tests.pictures import draw_picture, encoded, letterboxed
+
+POST = {
+    "post_id": 1234567,
+    "ext": "png",
+    "md5": "a" * 32,
+    "file_url": "https://cdn.example/a.png",
+    "width": 400,
+    "height": 200,
+}
+SOURCE = SourceSettings(images="")
+
+
+@pytest.mark.parametrize(
+    ("template", "place"),
+    [
+        ("512px/{bucket}/{id}.jpg", "512px/0567/1234567.jpg"),
+        ("https://h/{md5}.{ext}", f"https://h/{'a' * 32}.png"),
+        ("{file_url}", "https://cdn.example/a.png"),
+    ],
+)
+def test_templates_name_a_posts_picture(template: str, place: str) -> None:
+    check_template(template)
+    assert expand_template(template, POST) == place
+
+
+@pytest.mark.parametrize(
+    ("template", "message"), [("{idd}.jpg", "{idd}"), ("a.jpg", "needs {id}"), ("", "needs {id}")]
+)
+def test_templates_that_name_none_are_refused(template: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_template(template)
+
+
+def test_what_the_record_hides_has_no_place() -> None:
+    assert expand_template("{md5}.{ext}", {**POST, "md5": ""}) == ""
+
+
+def test_values_are_put_in_once() -> None:
+    # A hostile extension must not be read as a template again.
+    assert expand_template("{id}.{ext}", {**POST, "ext": "{md5}"}) == "1234567.{md5}"
+
+
+def test_originals_come_from_disk(tmp_path: Path) -> None:
+    source = replace(SOURCE, images=f"{tmp_path}/{{id}}.jpg", max_bytes=100)
+    client = Client(source, frozenset())
+
+    def fate() -> str:
+        return str(get_original(client, source, POST).fate)
+
+    assert fate() == "missing/no_file"
+    path = tmp_path / "1234567.jpg"
+    path.write_bytes(b"")
+    assert fate() == "rejected/empty"
+    path.write_bytes(b"x" * 100)
+    assert get_original(client, source, POST).content == b"x" * 100
+    path.write_bytes(b"x" * 101)
+    assert fate() == "rejected/too_many_bytes"
+    path.unlink()
+    path.mkdir()
+    assert fate() == "failed/io"
+
+
+def test_an_original_is_looked_at() -> None:
+    picture = draw_picture(1, 200, 400)
+    data = encoded(letterboxed(picture), "jpeg", quality=92)
+    found = inspect(POST, data, SOURCE)
+    assert (found["status"], found["format"], found["key"]) == ("fetched", "jpeg", "001234567")
+    assert (found["file_width"], found["file_height"]) == (512, 512)
+    assert (found["content_width"], found["content_height"]) == (512, 256)
+    plain = inspect(POST, encoded(picture, "png"), replace(SOURCE, layout="original"))
+    distance = (plain["perceptual_hash"] ^ found["perceptual_hash"]).bit_count()
+    assert distance <= 4  # the same picture, with and without its letterbox
+    assert len(found["thumbnail"]) == 192
+
+
+@pytest.mark.parametrize(
+    ("data", "source", "reason"),
+    [
+        (b"<html>busy</html>", SOURCE, "not_an_image"),
+        (encoded(draw_picture(1)), replace(SOURCE, max_pixels=120 * 119), "too_many_pixels"),
+        (encoded(draw_picture(1)), replace(SOURCE, check_md5=True), "hash_mismatch"),
+    ],
+)
+def test_what_is_not_usable_is_rejected(data: bytes, source: SourceSettings, reason: str) -> None:
+    assert inspect(POST, data, source) == {"status": "rejected", "reason": reason}
+
+
+def test_a_damaged_picture_is_fetched_all_the_same() -> None:
+    data = encoded(draw_picture(2, 300, 300))
+    found = inspect(POST, data[: len(data) // 2], SOURCE)
+    assert found["status"] == "fetched"
+    assert "perceptual_hash" not in found

@@ -1,0 +1,209 @@
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from datasets import load_dataset
+from PIL import Image
+from rich.console import Console
+from webdataset import WebDataset
+
+from pipeline.errors import UserError
+from pipeline.executor import Fates
+from pipeline.image import decode
+from pipeline.plan import planned_shards
+from pipeline.prepare import prepare_picture
+from pipeline.recipe import PrepareSettings, Recipe
+from pipeline.run import prepare
+from pipeline.schema import SAMPLES
+from pipeline.shard import Span, read_shard, read_span, tar_path
+from pipeline.sketch import draw_sketch
+from pipeline.work import Work
+from tests.pictures import draw_picture, encoded, letterboxed
+from tests.test_fetch import fetch_all
+from tests.works import draw_original, make_work
+
+QUIET = Console(quiet=True)
+SETTINGS = PrepareSettings(size=64)
+
+
+def run_prepare(work: Work, recipe: Recipe, num_workers: int = 1) -> Fates:
+    summary = prepare(recipe, work, QUIET, num_workers=num_workers)
+    assert not summary.errors
+    return summary.fates
+
+
+def contents(work: Work) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in work.samples_dir.iterdir()}
+
+
+def prepared_fate(data: bytes, settings: PrepareSettings = SETTINGS) -> str:
+    return str(prepare_picture(data, 300, 400, "512px", 10**8, settings).fate)
+
+
+def test_what_may_become_of_a_picture() -> None:
+    whole = draw_original(1)
+    assert prepared_fate(whole) == "kept"
+    assert prepared_fate(whole[: len(whole) // 2]) == "corrupt/truncated"
+    assert prepared_fate(b"\xff\xd8\xff" + b"x" * 90) == "corrupt/undecodable"
+    assert prepared_fate(encoded(np.zeros((512, 512, 3), np.uint8))) == "blank/flat"
+    assert prepared_fate(whole, replace(SETTINGS, min_side=385)) == "too_small/after_crop"
+    assert prepared_fate(whole, replace(SETTINGS, min_side=384)) == "kept"
+    few = prepare_picture(whole, 300, 400, "512px", 512 * 511, SETTINGS)
+    assert str(few.fate) == "corrupt/undecodable"
+
+
+def test_a_prepared_picture_is_the_crop_without_its_bars() -> None:
+    picture = draw_picture(3, 400, 300)
+    prepared = prepare_picture(
+        encoded(letterboxed(picture), quality=95), 300, 400, "512px", 10**8, SETTINGS
+    )
+    color = decode(prepared.color)
+    expected = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(color.astype(int) - expected).mean() < 4
+    sketch = decode(prepared.sketch)[..., 0]
+    assert np.abs(sketch.astype(int) - draw_sketch(color, SETTINGS.sketch)).mean() < 6
+    untouched = prepare_picture(
+        encoded(letterboxed(picture)), 300, 400, "original", 10**8, SETTINGS
+    )
+    assert untouched.box is not None
+    assert untouched.box.width == 512
+
+
+def odd_original(post_id: int) -> bytes | None:
+    if post_id == 2:
+        return None
+    if post_id == 4:
+        return draw_original(4)[:6000]
+    if post_id == 6:
+        return encoded(np.zeros((512, 512, 3), np.uint8))
+    return draw_original(1 if post_id == 8 else post_id)
+
+
+EXPECTED = {
+    "kept": 26,
+    "missing/no_file": 1,
+    "corrupt/truncated": 1,
+    "blank/flat": 1,
+    "duplicate/same_pixels": 1,
+}
+
+
+def test_every_row_that_goes_in_comes_out_with_one_fate(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    fetch_all(work, recipe)
+    assert run_prepare(work, recipe) == EXPECTED
+    rows: dict[int, dict[str, Any]] = {}
+    for name in planned_shards(work.plan_path):
+        table, info = read_shard(work.samples_dir, name, SAMPLES)
+        rows |= {row["post_id"]: row | {"shard": name} for row in table.to_pylist()}
+        assert info["recipe"]["prepare"]["size"] == 64
+    assert sorted(rows) == list(range(1, 31))
+    assert rows[8]["duplicate_of"] == 1
+    assert rows[6]["key"] is None
+    kept = rows[10]
+    assert (kept["letterbox"], kept["crop_left"], kept["crop_right"]) == ("confirmed", 64, 448)
+    with tar_path(work.samples_dir, kept["shard"]).open("rb") as tar:
+        description = json.loads(read_span(tar, Span(kept["json_offset"], kept["json_size"])))
+    assert description["post_id"] == 10
+    assert description["character"] == "miku"
+    assert None not in description.values()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_second_run_does_nothing_and_workers_change_no_byte(
+    tmp_path: Path, num_workers: int
+) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    fetch_all(work, recipe)
+    run_prepare(work, recipe)
+    before = contents(work)
+    stamps = {path: path.stat().st_mtime_ns for path in work.samples_dir.iterdir()}
+    assert run_prepare(work, recipe, num_workers) == EXPECTED
+    assert {path: path.stat().st_mtime_ns for path in work.samples_dir.iterdir()} == stamps
+    shutil.rmtree(work.samples_dir)
+    run_prepare(work, recipe, num_workers)
+    assert contents(work) == before
+
+
+def test_another_setting_makes_other_samples(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 10)
+    fetch_all(work, recipe)
+    run_prepare(work, recipe)
+    before = contents(work)
+    run_prepare(work, replace(recipe, prepare=replace(recipe.prepare, size=32)))
+    assert contents(work) != before
+
+
+def test_shards_are_plain_webdataset(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    fetch_all(work, recipe)
+    run_prepare(work, recipe)
+    urls = [str(tar_path(work.samples_dir, name)) for name in planned_shards(work.plan_path)]
+    samples = list(WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert len(samples) == EXPECTED["kept"]
+    for sample in samples:
+        assert {key for key in sample if not key.startswith("__")} == {
+            "color.jpg",
+            "json",
+            "sketch.png",
+        }
+        assert sample["color.jpg"].shape == (64, 64, 3)
+        assert int(sample["__key__"]) == sample["json"]["post_id"]
+
+
+def test_shards_load_with_hugging_face_datasets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    fetch_all(work, recipe)
+    run_prepare(work, recipe)
+    files = [str(tar_path(work.samples_dir, name)) for name in planned_shards(work.plan_path)]
+    loaded = load_dataset(
+        "webdataset",
+        data_files={"train": files},
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert len(loaded) == EXPECTED["kept"]
+    assert isinstance(loaded[0]["color.jpg"], Image.Image)
+    assert loaded[0]["sketch.png"].size == (64, 64)
+    assert {"post_id", "tags", "character"} <= set(loaded[0]["json"])
+
+
+def test_a_shard_without_samples_is_still_a_shard(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 3, lambda post_id: None)
+    fetch_all(work, recipe)
+    assert run_prepare(work, recipe) == Counter({"missing/no_file": 3})
+    for name in planned_shards(work.plan_path):
+        assert list(WebDataset([str(tar_path(work.samples_dir, name))], empty_check=False)) == []
+
+
+def test_wrong_use_is_named(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 3)
+    with pytest.raises(UserError, match="run `fetch` first"):
+        prepare(recipe, work, QUIET)
+    fetch_all(work, recipe)
+    sketch = replace(recipe.prepare.sketch, method="charcoal")
+    odd = replace(recipe, prepare=replace(recipe.prepare, sketch=sketch))
+    with pytest.raises(UserError, match=r"charcoal.*dodge"):
+        prepare(odd, work, QUIET)
+    with pytest.raises(UserError, match=r"selection\.parquet"):
+        prepare(recipe, Work(tmp_path / "nowhere"), QUIET)
+
+
+def test_a_damaged_raw_shard_is_an_error_of_its_shard_only(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30)
+    fetch_all(work, recipe)
+    name = next(iter(planned_shards(work.plan_path)))
+    tar = tar_path(work.raw_dir, name)
+    tar.write_bytes(tar.read_bytes()[:-512])
+    summary = prepare(recipe, work, QUIET)
+    assert list(summary.errors) == [name]
+    assert summary.num_posts == 30 - planned_shards(work.plan_path)[name]

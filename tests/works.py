@@ -1,0 +1,63 @@
+"""Small work folders for tests: posts, their pictures on disk, and the plan."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.plan import hash_table, plan_posts, write_plan
+from pipeline.recipe import PrepareSettings, Recipe, SourceSettings, SplitSettings
+from pipeline.records import Post
+from pipeline.work import Work
+from tests.pictures import draw_picture, encoded, letterboxed
+
+POST = Post(
+    id=1,
+    md5="",
+    rating="s",
+    ext="jpg",
+    width=300,
+    height=400,
+    file_size=1,
+    parent_id=0,
+    tags=frozenset({"solo", "smile"}),
+    characters=("miku",),
+    is_deleted=False,
+    is_banned=False,
+)
+
+Draw = Callable[[int], bytes | None]
+
+
+def draw_original(post_id: int) -> bytes:
+    """Return a letterboxed JPEG that no other post has."""
+    return encoded(letterboxed(draw_picture(post_id, 400, 300)), "jpeg", quality=92)
+
+
+def make_work(root: Path, num_posts: int = 20, draw: Draw = draw_original) -> tuple[Work, Recipe]:
+    """Write pictures to ``root/512px`` and the plan of posts 1 to ``num_posts`` to ``root/work``.
+
+    A post for which ``draw`` returns None has no file.
+    """
+    for post_id in range(1, num_posts + 1):
+        data = draw(post_id)
+        path = root / "512px" / f"{post_id % 1000:04d}" / f"{post_id}.jpg"
+        if data is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    recipe = Recipe(
+        name="test",
+        source=SourceSettings(images=f"{root}/512px/{{bucket}}/{{id}}.jpg", rate=0),
+        prepare=PrepareSettings(size=64),
+        split=SplitSettings(shard_size=10),
+    )
+    work = Work(root / "work")
+    plan_work(work, recipe, num_posts)
+    return work, recipe
+
+
+def plan_work(work: Work, recipe: Recipe, num_posts: int) -> None:
+    """Write the plan of posts 1 to ``num_posts``."""
+    posts = [replace(POST, id=post_id) for post_id in range(1, num_posts + 1)]
+    table = plan_posts(posts, recipe.split)
+    info = {"counts": {"planned": num_posts}, "num_records": num_posts}
+    write_plan(work.plan_path, table, {**info, "content": hash_table(table)})
