@@ -1,0 +1,130 @@
+"""Dolls: drawn characters with records in Danbooru's shape, the data set that is always there.
+
+Everything follows from a seed. Since lines and colours are drawn apart, the true answer is known
+for any sketch and any reference: the sketch's doll in the reference's palette.
+"""
+
+import csv
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
+
+from pipeline.dolls_posts import Doll, DollPost, make_trouble, picture_of, post_doll
+from pipeline.dolls_traits import invent_character, invent_palette, invent_pose, invent_size
+from pipeline.image import Picture
+from pipeline.records import Fate
+
+__all__ = ["Doll", "doll_of", "make_dolls", "picture_of", "true_answer", "write_dolls"]
+
+MAX_POSES = 100
+"""Most poses of a character: so many post ids are its own."""
+
+_FIRST_ID = 1_000_000
+_FIRST_TROUBLE_ID = 9_000_000  # after all dolls: of two like pictures the later one is left out
+_MAX_CHARACTERS = (_FIRST_TROUBLE_ID - _FIRST_ID) // MAX_POSES
+_NUM_OF_EACH_TROUBLE = 3
+
+
+def doll_of(post_id: int, seed: int = 0) -> Doll:
+    """Return the doll of a post, which its id and the data set's seed decide.
+
+    The id is 1,000,000 + 100 x character + pose, and the character's tag ``doll_0012_(nurie)``.
+
+    Raises:
+        ValueError: on the id of any other post, those with trouble included.
+    """
+    if not _FIRST_ID <= post_id < _FIRST_TROUBLE_ID:
+        raise ValueError(f"post {post_id} is no doll's")
+    index, pose = divmod(post_id - _FIRST_ID, MAX_POSES)
+    return Doll(
+        post_id,
+        f"doll_{index:04d}_(nurie)",
+        invent_character(seed, index),
+        invent_pose(seed, index, pose),
+        invent_palette(seed, index),
+        *invent_size(seed, index, pose),
+    )
+
+
+def make_dolls(num_characters: int, num_poses: int, seed: int = 0) -> list[Doll]:
+    """Return dolls, character by character. More of either change none of those before.
+
+    Args:
+        num_characters: 1 to 80,000.
+        num_poses: of each character, 1 to MAX_POSES.
+        seed: another one gives other characters under the same names.
+
+    Raises:
+        ValueError: on other numbers.
+    """
+    if not (1 <= num_characters <= _MAX_CHARACTERS and 1 <= num_poses <= MAX_POSES):
+        raise ValueError(
+            f"{num_characters} characters in {num_poses} poses: at least 1 of each, at most "
+            f"{_MAX_CHARACTERS} and {MAX_POSES}"
+        )
+    indices = ((index, pose) for index in range(num_characters) for pose in range(num_poses))
+    return [doll_of(_FIRST_ID + MAX_POSES * index + pose, seed) for index, pose in indices]
+
+
+def true_answer(sketch: Doll, reference: Doll) -> Picture:
+    """Return what the sketch of one doll, coloured after another one, has to look like.
+
+    Returns:
+        uint8 RGB, height x width x 3 of the sketch's doll.
+    """
+    return picture_of(replace(sketch, palette=reference.palette))
+
+
+def write_dolls(
+    directory: Path, num_characters: int = 96, num_poses: int = 8, seed: int = 0
+) -> None:
+    """Write a small Danbooru2021: pictures, records, and among them every kind of trouble.
+
+    ``metadata/posts000000000000.json`` holds the records in the 2021 schema, ``512px/0XXX/ID.jpg``
+    the pictures, letterboxed with black, and ``nsfw-ids.txt`` the ids to leave out.
+    ``trouble.csv`` (``id,fate``) says of each unusual post what must become of it, by
+    ``str(Fate)``; all others are to be kept. Equal arguments give equal bytes.
+
+    Args:
+        directory: made where it is absent; other files in it stay.
+        num_characters: see ``make_dolls``.
+        num_poses: likewise.
+        seed: likewise.
+
+    Raises:
+        ValueError: see ``make_dolls``.
+    """
+    dolls = make_dolls(num_characters, num_poses, seed)
+    trouble = make_trouble(dolls, _make_spares(num_characters, seed), _NUM_OF_EACH_TROUBLE)
+    lines: list[bytes] = []
+    fates: list[tuple[int, Fate]] = []
+    for post in chain(map(post_doll, dolls), trouble):
+        _write_picture(directory, post)
+        lines.append(post.to_line())
+        fates.append((post.post_id, post.fate))
+    random.Random(seed).shuffle(lines)
+    (directory / "metadata").mkdir(exist_ok=True)
+    (directory / "metadata" / "posts000000000000.json").write_bytes(b"".join(lines))
+    nsfw_ids = [f"{post_id}\n" for post_id, fate in fates if fate.reason == "nsfw_id"]
+    (directory / "nsfw-ids.txt").write_text("".join(nsfw_ids), encoding="utf-8")
+    with (directory / "trouble.csv").open("w", encoding="utf-8", newline="") as file:
+        unusual = [(post_id, str(fate)) for post_id, fate in fates if post_id >= _FIRST_TROUBLE_ID]
+        csv.writer(file, lineterminator="\n").writerows([("id", "fate"), *unusual])
+
+
+def _make_spares(num_characters: int, seed: int) -> Iterator[Doll]:
+    """Yield dolls of characters that ``make_dolls`` did not give, under ids for trouble."""
+    for number in count():
+        doll = doll_of(_FIRST_ID + MAX_POSES * (num_characters + number), seed)
+        yield replace(doll, post_id=_FIRST_TROUBLE_ID + number)
+
+
+def _write_picture(directory: Path, post: DollPost) -> None:
+    path = directory / "512px" / f"{post.post_id % 1000:04d}" / f"{post.post_id}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if post.content is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(post.content)

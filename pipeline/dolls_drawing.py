@@ -1,0 +1,274 @@
+"""Drawing a doll: who it is, how it stands and its colours, three things that do not touch.
+
+Every trait goes by Danbooru's tag for it, so that a doll's traits are its record's tags.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.dolls_canvas import (
+    SUPERSAMPLING,
+    Labels,
+    Part,
+    Pen,
+    Points,
+    Tone,
+    Warp,
+    curve,
+    ellipse,
+    paint,
+    path,
+    polygon,
+    shape,
+)
+from pipeline.dolls_face import draw_brows, draw_face
+from pipeline.dolls_hair import draw_back_hair, draw_front_hair, sway
+from pipeline.dolls_outfits import OUTFITS, draw_headwear, draw_limb
+from pipeline.image import Picture
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Character:
+    """What stays the same in every picture of a doll, colours apart.
+
+    Attributes:
+        hair: out of ``dolls_hair.HAIR``.
+        fringe: out of ``dolls_hair.FRINGES``.
+        sidelocks: out of ``dolls_hair.SIDELOCKS``.
+        ahoge: whether a loose strand stands up.
+        eyes: out of ``dolls_face.EYES``.
+        outfit: out of ``dolls_outfits.OUTFITS``.
+        legwear: out of ``LEGWEAR``.
+        headwear: out of ``dolls_outfits.HEADWEAR``.
+        glasses: whether it wears any.
+    """
+
+    hair: str
+    fringe: str
+    sidelocks: str
+    ahoge: bool
+    eyes: str
+    outfit: str
+    legwear: str
+    headwear: str
+    glasses: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """How a doll is shown in one picture.
+
+    Attributes:
+        framing: out of ``FRAMINGS``: how much of it is in the picture.
+        zoom: 1 fits the framing into the picture.
+        shift: right and down, in shares of the picture.
+        flip: mirrored.
+        tilt: of the head, degrees clockwise.
+        lean: of the whole body, degrees clockwise.
+        turn: of the face to the right, -0.35 to 0.35.
+        nod: of the face down, -0.15 to 0.15.
+        gaze: of the eyes right and down, -1 to 1.
+        eyelids: out of ``dolls_face.EYELIDS``.
+        brows: out of ``dolls_face.BROWS``.
+        mouth: out of ``dolls_face.MOUTHS``.
+        blush: whether the cheeks are red.
+        arms: left and right in the picture before ``flip``, out of ``ARMS``.
+        stride: -1 to 1; how far the legs stand apart, and which one is lifted.
+        wind: -1 to 1; blows the hair.
+    """
+
+    framing: str
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    flip: bool = False
+    tilt: float = 0.0
+    lean: float = 0.0
+    turn: float = 0.0
+    nod: float = 0.0
+    gaze: tuple[float, float] = (0.0, 0.0)
+    eyelids: str = ""
+    brows: str = ""
+    mouth: str = "smile"
+    blush: bool = True
+    arms: tuple[str, str] = ("arm_at_side", "arm_at_side")
+    stride: float = 0.0
+    wind: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """The colours of a doll, RGB of 0 to 255 each; shade, gloss and blush follow from them."""
+
+    hair: Color
+    eyes: Color
+    skin: Color
+    clothes: Color
+    accent: Color
+    accessory: Color
+
+
+def draw_doll(
+    character: Character, pose: Pose, palette: Palette, height: int, width: int
+) -> Picture:
+    """Draw a doll on white.
+
+    Another palette changes no line and no region: those are ``draw_labels``'s.
+
+    Returns:
+        uint8 RGB, height x width x 3.
+
+    Raises:
+        KeyError: on a trait that its table does not hold.
+    """
+    return paint(draw_labels(character, pose, height, width), mix_colors(palette))
+
+
+def mix_colors(palette: Palette) -> NDArray[np.uint8]:
+    """Return the RGB of every label, uint8, N x 3."""
+    colors: Points = np.full((len(Part), len(Tone), 3), 255.0)
+    colors[Part.INK] = (58, 40, 52)
+    colors[Part.WHITE, Tone.SHADE] = (220, 222, 240)
+    colors[Part.MOUTH] = [(196, 84, 92), (150, 56, 70), (244, 150, 150), (120, 40, 60)]
+    for name in ("hair", "eyes", "skin", "clothes", "accent", "accessory"):
+        base = np.array(getattr(palette, name), np.float64)
+        shade, deep = base * (0.76, 0.69, 0.82), base * (0.55, 0.45, 0.6)
+        if name == "skin":
+            shade, deep = base * (0.93, 0.79, 0.77), 0.72 * base + (68, 24, 28)
+        if name == "eyes":
+            shade, deep = base * (0.56, 0.5, 0.62), base * 0.24
+        colors[Part[name.upper()]] = [base, shade, 0.5 * base + 127.5, deep]
+    return colors.round().clip(0, 255).astype(np.uint8).reshape(-1, 3)
+
+
+FRAMINGS = {
+    "full_body": (-1.8, 3.6, 3.2),
+    "cowboy_shot": (-1.7, 2.4, 3.0),
+    "upper_body": (-1.6, 1.75, 2.8),
+    "portrait": (-1.4, 1.2, 2.4),
+}
+"""Uppermost and lowest line, and width, of what each framing shows; the head is 2 high."""
+
+
+def draw_labels(character: Character, pose: Pose, height: int, width: int) -> Labels:
+    """Draw a doll without colours.
+
+    Returns:
+        uint8, (SUPERSAMPLING * height) x (SUPERSAMPLING * width): the label of each point.
+    """
+    labels = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
+    body = _frame(labels, pose).turned(pose.lean, 0, 2.2)
+    head = body.turned(pose.tilt, 0, 0.85)
+    face = head.warped(_turn_face(pose.turn, pose.nod))
+    back = head.at(-0.35 * pose.turn, -0.2 * pose.nod).warped(sway(pose.wind))
+    draw_back_hair(back, character.hair)
+    _draw_body(body, character, pose)
+    draw_face(
+        face,
+        character.fringe,
+        character.eyes,
+        pose.eyelids,
+        pose.gaze,
+        pose.mouth,
+        blush=pose.blush,
+        glasses=character.glasses,
+    )
+    draw_front_hair(face, character.fringe, character.sidelocks, character.ahoge, pose.wind)
+    draw_brows(face, pose.brows)
+    draw_headwear(face, character.headwear)
+    _draw_arms(body, character, pose, raised=True)
+    return labels
+
+
+def _frame(labels: Labels, pose: Pose) -> Pen:
+    height, width = labels.shape
+    top, bottom, across = FRAMINGS[pose.framing]
+    unit = pose.zoom * min(height / (bottom - top), width / across)
+    x = width * (0.5 + pose.shift[0])
+    y = height * (0.5 + pose.shift[1]) - unit * (top + bottom) / 2
+    ink = 1.15 * SUPERSAMPLING + 0.007 * unit
+    flip = -1 if pose.flip else 1
+    return Pen(labels, ink, (np.array([(unit * flip, 0), (0, unit), (x, y)]),))
+
+
+def _turn_face(turn: float, nod: float) -> Warp:
+    """Return the warp that moves a point by its height over a dome: the face turns or nods."""
+
+    def warp(points: Points) -> Points:
+        depth: Points = np.maximum(0, 1 - (points * points).sum(axis=1, keepdims=True) / 1.5)
+        return points + depth * (turn, nod)
+
+    return warp
+
+
+ARMS = {
+    "arm_at_side": ".62 1.5, .72 1.8, .76 2.08",
+    "hand_on_own_hip": ".74 1.42, .98 1.66, .86 1.86, .58 1.94",
+    "waving": ".7 1.42, .98 1.5, 1.14 1.28, 1.24 .98",
+    "arm_up": ".74 1.16, 1 .98, 1.14 .72, 1.24 .4",
+    "own_hands_together": ".6 1.46, .68 1.74, .5 1.9, .14 1.86",
+    "hand_on_own_cheek": ".66 1.46, .9 1.54, .94 1.3, .72 .98",
+    "outstretched_arm": ".72 1.34, 1.04 1.44, 1.38 1.42",
+    "arm_behind_back": ".66 1.46, .76 1.7, .64 1.9, .4 1.96",
+}
+"""Elbow to hand of a right arm; its shoulder is at (0.44, 1.24)."""
+
+_RAISED = {"waving", "arm_up", "own_hands_together", "hand_on_own_cheek"}
+
+LEGWEAR = {
+    "bare_legs": (1.0, Part.SKIN),
+    "socks": (0.75, Part.WHITE),
+    "kneehighs": (0.5, Part.ACCENT),
+    "thighhighs": (0.2, Part.WHITE),
+    "pantyhose": (0.0, Part.ACCESSORY),
+}
+"""Where along the leg it begins, and its part."""
+
+
+def _draw_body(pen: Pen, character: Character, pose: Pose) -> None:
+    outfit = OUTFITS[character.outfit]
+    for half, arm in zip(pen.halves(), pose.arms, strict=True):
+        if arm == "arm_behind_back":
+            _draw_arm(half, character, arm)
+    for half, side in zip(pen.halves(), (-1, 1), strict=True):
+        _draw_leg(half, character, pose.stride * side)
+    outfit.draw_back(pen)
+    pen.fill(polygon("-.15 .8, .15 .8, .17 1.2, -.17 1.2"), Part.SKIN)
+    pen.shade(polygon("-.2 .8, .2 .8, .2 1.06, -.2 1.12"), Part.SKIN)
+    outfit.draw(pen)
+    _draw_arms(pen, character, pose, raised=False)
+
+
+def _draw_arms(pen: Pen, character: Character, pose: Pose, *, raised: bool) -> None:
+    for half, arm in zip(pen.halves(), pose.arms, strict=True):
+        if arm != "arm_behind_back" and (arm in _RAISED) == raised:
+            _draw_arm(half, character, arm)
+
+
+def _draw_arm(pen: Pen, character: Character, arm: str) -> None:
+    outfit = OUTFITS[character.outfit]
+    middle = path(".44 1.24, " + ARMS[arm])
+    draw_limb(pen, middle, (0.13, 0.12, 0.1), Part.SKIN)
+    x, y = middle[-1]
+    pen.at(x, y + 0.02).fill(ellipse(0, 0, 0.13, 0.13), Part.SKIN)
+    length = len(middle) - 3 if outfit.long_sleeves else 8
+    outline = draw_limb(pen, middle[:length], outfit.widths, outfit.sleeve)
+    pen.fill(outline[length - 2 : length + 2], outfit.cuff)
+
+
+def _draw_leg(pen: Pen, character: Character, stride: float) -> None:
+    """Draw a right leg; ``stride`` moves it out, or up where it is negative."""
+    begin, part = LEGWEAR[character.legwear]
+    foot = (0.26 + 0.14 * abs(stride), 3.24 + 0.22 * min(stride, 0))
+    middle = curve(np.array([(0.23, 2.2), (0.24 + 0.06 * abs(stride), 2.7), foot]))
+    draw_limb(pen, middle, (0.22, 0.18, 0.13), Part.SKIN)
+    first = round(begin * (len(middle) - 1))
+    if first < len(middle) - 1:
+        start = 0.22 - 0.09 * begin
+        draw_limb(pen, middle[first:], (start, 0.13), part)
+    shoe = pen.at(*foot)
+    shoe.fill(shape("-.15 -.1, .13 -.1, .2 .05, .25 .17, .1 .22, -.12 .2, -.18 .1"), Part.ACCESSORY)
+    shoe.shade(polygon("-.3 .11, .3 .11, .3 .3, -.3 .3"), Part.ACCESSORY)

@@ -1,0 +1,398 @@
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rich.console import Console
+
+from pipeline.dolls import (
+    MAX_POSES,
+    Doll,
+    doll_of,
+    make_dolls,
+    picture_of,
+    true_answer,
+    write_dolls,
+)
+from pipeline.dolls_canvas import Part, Tone, label_of
+from pipeline.dolls_drawing import (
+    ARMS,
+    FRAMINGS,
+    LEGWEAR,
+    Character,
+    Palette,
+    Pose,
+    draw_doll,
+    draw_labels,
+    mix_colors,
+)
+from pipeline.dolls_face import BROWS, EYELIDS, EYES, MOUTHS
+from pipeline.dolls_hair import FRINGES, HAIR, SIDELOCKS
+from pipeline.dolls_outfits import HEADWEAR, OUTFITS
+from pipeline.image import (
+    Letterbox,
+    Picture,
+    crop,
+    decode,
+    find_letterbox,
+    perceptual_hash,
+    predict_box,
+    resize,
+)
+from pipeline.posts import parse_record
+from pipeline.recipe import load_recipe
+from pipeline.run import fetch, make_plan, prepare
+from pipeline.serve import serve_folder
+from pipeline.work import Work
+
+DAY = Palette(
+    (230, 120, 160), (40, 160, 90), (250, 222, 200), (60, 90, 170), (220, 60, 50), (240, 200, 60)
+)
+NIGHT = Palette(
+    (90, 70, 200), (200, 140, 30), (150, 102, 76), (40, 120, 60), (30, 180, 190), (150, 40, 140)
+)
+DRESSED = Character(
+    "twintails", "bangs", "sidelocks", True, "", "overalls", "kneehighs", "hair_bow", True
+)
+STANDING = Pose("full_body")
+
+Mask = NDArray[np.bool_]
+
+
+def shows(picture: Picture, color: tuple[int, int, int]) -> Mask:
+    """Return where a picture has exactly this colour."""
+    mask: Mask = (picture == np.array(color, np.uint8)).all(axis=2)
+    return mask
+
+
+def color_of(palette: Palette, part: Part, tone: Tone = Tone.BASE) -> tuple[int, int, int]:
+    red, green, blue = mix_colors(palette)[label_of(part, tone)].tolist()
+    return red, green, blue
+
+
+def picture_path(directory: Path, post_id: int) -> Path:
+    return directory / "512px" / f"{post_id % 1000:04d}" / f"{post_id}.jpg"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("dolls")
+    write_dolls(directory, 6, 4, seed=5)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def records(folder: Path) -> dict[int, dict[str, object]]:
+    """Return the records that can be read and have an id, by id."""
+    found = {}
+    for line in (folder / "metadata" / "posts000000000000.json").read_bytes().splitlines():
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if "id" in record:
+            found[record["id"]] = record
+    return found
+
+
+@pytest.fixture(scope="module")
+def trouble(folder: Path) -> dict[int, str]:
+    with (folder / "trouble.csv").open(encoding="utf-8", newline="") as file:
+        return {int(row["id"]): row["fate"] for row in csv.DictReader(file)}
+
+
+# Drawing
+
+
+def test_the_same_doll_is_drawn_to_the_byte() -> None:
+    first, second = make_dolls(3, 2, seed=1), make_dolls(3, 2, seed=1)
+    assert first == second
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(picture_of(a), picture_of(b))
+
+
+@pytest.mark.parametrize("doll", make_dolls(3, 3, seed=2), ids=lambda doll: str(doll.post_id))
+def test_a_palette_touches_no_line_and_no_region(doll: Doll) -> None:
+    labels = draw_labels(doll.character, doll.pose, doll.height, doll.width)
+    blocks = labels.reshape(doll.height, 2, doll.width, 2).swapaxes(1, 2)
+    flat = blocks.min(axis=(2, 3)) == blocks.max(axis=(2, 3))
+    assert 0.7 < flat.mean() < 1
+    for palette in (DAY, NIGHT):
+        picture = draw_doll(doll.character, doll.pose, palette, doll.height, doll.width)
+        assert picture.dtype == np.uint8
+        assert picture.shape == (doll.height, doll.width, 3)
+        colors = mix_colors(palette)[blocks]
+        assert np.array_equal(picture[flat], colors[flat][:, 0, 0])
+        assert np.abs(picture - colors.mean(axis=(2, 3))).max() <= 0.5
+    assert (labels == label_of(Part.INK)).mean() > 0.005
+    assert {part for part in Part if (labels // len(Tone) == part).any()} >= {Part.HAIR, Part.SKIN}
+
+
+def test_the_true_answer_has_the_lines_of_one_doll_and_the_colours_of_the_other() -> None:
+    sketch, reference = make_dolls(2, 1, seed=3)
+    answer = true_answer(sketch, reference)
+    own = picture_of(sketch)
+    assert np.array_equal(true_answer(sketch, sketch), own)
+    assert answer.shape == own.shape
+    hair = shows(own, sketch.palette.hair)
+    assert hair.sum() > 1000
+    assert np.array_equal(shows(answer, reference.palette.hair), hair)
+    assert not shows(answer, sketch.palette.hair).any()
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("hair", HAIR),
+        ("fringe", FRINGES),
+        ("sidelocks", SIDELOCKS),
+        ("ahoge", (False, True)),
+        ("eyes", EYES),
+        ("outfit", OUTFITS),
+        ("legwear", LEGWEAR),
+        ("headwear", HEADWEAR),
+        ("glasses", (False, True)),
+    ],
+)
+def test_every_trait_shows(field: str, options: list[object]) -> None:
+    characters = [replace(DRESSED, **{field: option}) for option in options]  # type: ignore[arg-type]
+    drawn = {draw_labels(character, STANDING, 256, 160).tobytes() for character in characters}
+    assert len(drawn) == len(options) > 1
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("framing", list(FRAMINGS)),
+        ("zoom", [0.9, 1.1]),
+        ("shift", [(0.0, 0.0), (0.05, 0.0), (0.0, 0.05)]),
+        ("flip", [False, True]),
+        ("tilt", [-10.0, 0.0, 10.0]),
+        ("lean", [-5.0, 0.0, 5.0]),
+        ("turn", [-0.3, 0.0, 0.3]),
+        ("nod", [-0.1, 0.0, 0.1]),
+        ("gaze", [(-1.0, 0.0), (0.0, 0.0), (0.0, 0.7)]),
+        ("eyelids", list(EYELIDS)),
+        ("brows", list(BROWS)),
+        ("mouth", list(MOUTHS)),
+        ("blush", [False, True]),
+        ("arms", [(arm, "arm_at_side") for arm in ARMS]),
+        ("stride", [-1.0, 0.0, 1.0]),
+        ("wind", [-1.0, 0.0, 1.0]),
+    ],
+)
+def test_every_part_of_a_pose_shows(field: str, options: list[object]) -> None:
+    poses = [replace(STANDING, **{field: option}) for option in options]  # type: ignore[arg-type]
+    drawn = {draw_labels(DRESSED, pose, 256, 160).tobytes() for pose in poses}
+    assert len(drawn) == len(options) > 1
+
+
+def test_a_flipped_pose_is_the_mirror_image() -> None:
+    pose = replace(STANDING, tilt=7.0, wind=0.5)
+    plain, flipped = (
+        resize(draw_doll(DRESSED, replace(pose, flip=flip), DAY, 512, 320), 32).astype(int)
+        for flip in (False, True)
+    )
+    assert np.abs(plain - flipped[:, ::-1]).mean() < 3
+    assert np.abs(plain - flipped).mean() > 10
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**64),
+    index=st.integers(0, 79_999),
+    pose=st.integers(0, MAX_POSES - 1),
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+)
+def test_drawing_never_fails(seed: int, index: int, pose: int, height: int, width: int) -> None:
+    doll = doll_of(1_000_000 + MAX_POSES * index + pose, seed)
+    assert draw_doll(doll.character, doll.pose, doll.palette, height, width).shape == (
+        height,
+        width,
+        3,
+    )
+    assert max(doll.width, doll.height) == 512
+    assert min(doll.width, doll.height) >= 288
+    picture = picture_of(doll)
+    assert 0.1 < shows(picture, (255, 255, 255)).mean() < 0.9
+    assert shows(picture, color_of(doll.palette, Part.INK)).any()
+
+
+# The cast
+
+
+def test_more_dolls_change_none_of_those_before() -> None:
+    few, many = make_dolls(5, 3, seed=7), make_dolls(9, 6, seed=7)
+    assert set(few) < set(many)
+    assert len(many) == len({doll.post_id for doll in many}) == 54
+    assert not set(few) & set(make_dolls(5, 3, seed=8))
+
+
+def test_a_post_id_and_the_seed_recall_the_doll() -> None:
+    for doll in make_dolls(3, 3, seed=4):
+        assert doll_of(doll.post_id, seed=4) == doll
+    assert doll_of(1_001_203).character_name == "doll_0012_(nurie)"
+    for other in (0, 999_999, 9_000_000):
+        with pytest.raises(ValueError, match="no doll"):
+            doll_of(other)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (80_001, 1), (1, MAX_POSES + 1)])
+def test_numbers_that_ids_have_no_room_for_are_refused(numbers: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="characters in"):
+        make_dolls(*numbers)
+
+
+def test_posts_of_a_character_share_all_but_the_pose() -> None:
+    dolls = make_dolls(3, 8, seed=0)
+    for name in {doll.character_name for doll in dolls}:
+        posts = [doll for doll in dolls if doll.character_name == name]
+        assert len({(doll.character, doll.palette) for doll in posts}) == 1
+        assert len({doll.pose for doll in posts}) == len(posts) == 8
+        assert {doll.pose.framing for doll in posts} == set(FRAMINGS)
+
+
+def test_palettes_are_spread_and_skins_natural() -> None:
+    palettes = [doll.palette for doll in make_dolls(96, 1)]
+    assert len(set(palettes)) == 96
+    for name in ("hair", "clothes", "accent", "accessory", "eyes"):
+        colors = np.array([[getattr(palette, name) for palette in palettes]], np.uint8)
+        hues = cv2.cvtColor(colors, cv2.COLOR_RGB2HSV)[0, :, 0] // 15
+        assert len(set(hues.tolist())) == 12, f"{name} misses a twelfth of the wheel"
+    for palette in palettes:
+        red, green, blue = palette.skin
+        assert 255 >= red > green > blue >= 70
+
+
+def test_different_dolls_look_different_to_the_search_for_duplicates() -> None:
+    dolls = make_dolls(25, 8, seed=0)
+    hashes = np.array([perceptual_hash(picture_of(doll)) for doll in dolls], np.uint64)
+    first, second = np.triu_indices(len(hashes), k=1)
+    bits = np.bitwise_count(hashes[first] ^ hashes[second])
+    assert (bits > 6).mean() > 0.9999
+    assert bits.min() > load_recipe("dolls-64").prepare.near_duplicates
+
+
+# The folder
+
+
+def test_equal_arguments_write_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_dolls(tmp_path / name, 1, 2, seed=9)
+    first, second = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "a", tmp_path / "b")
+    )
+    assert first == second
+    assert len(first) > 40
+
+
+def test_records_are_of_the_2021_schema(records: dict[int, dict[str, object]]) -> None:
+    for record in records.values():
+        post = parse_record(record)
+        general = set(str(record["tag_string_general"]).split())
+        kinds = ("general", "artist", "copyright", "character")
+        tags = [str(record[f"tag_string_{kind}"]) for kind in kinds]
+        assert post.tags == set(" ".join(tags).split())
+        assert "doll" in general
+        assert all(value not in (None, "", False) for value in record.values())
+    kept = [post_id for post_id in records if post_id < 9_000_000]
+    assert kept != sorted(kept)  # as in the dump, there is no order
+    assert len(kept) == 24
+
+
+def test_tags_name_the_traits(records: dict[int, dict[str, object]]) -> None:
+    for doll in make_dolls(6, 4, seed=5):
+        tags = parse_record(records[doll.post_id]).tags
+        assert {doll.character.hair, doll.character.outfit, doll.pose.framing} <= tags
+        assert {doll.character_name, "white_background"} <= tags
+        assert ("glasses" in tags) == doll.character.glasses
+
+
+def test_the_letterbox_is_where_the_record_predicts_it(folder: Path) -> None:
+    seen: Counter[Letterbox] = Counter()
+    for doll in make_dolls(6, 4, seed=5):
+        picture = decode(picture_path(folder, doll.post_id).read_bytes())
+        assert picture.shape == (512, 512, 3)
+        box, letterbox = find_letterbox(picture, doll.width, doll.height)
+        seen[letterbox] += 1
+        assert box == predict_box(512, doll.width, doll.height)
+        difference = np.abs(crop(picture, box).astype(int) - picture_of(doll))
+        assert difference.mean() < 2
+    assert seen[Letterbox.DISAGREES] == 0
+    assert seen[Letterbox.CONFIRMED] > 12
+
+
+def test_every_kind_of_trouble_is_there_a_few_times(
+    trouble: dict[int, str], records: dict[int, dict[str, object]], folder: Path
+) -> None:
+    counts = Counter(trouble.values())
+    assert set(counts) == {
+        *("filtered/rating", "filtered/deleted", "filtered/banned", "filtered/nsfw_id"),
+        *("filtered/not_a_picture", "filtered/tag_missing", "filtered/malformed"),
+        *("missing/http_404", "rejected/empty", "rejected/not_an_image", "corrupt/truncated"),
+        *("blank/flat", "too_small/after_crop", "duplicate/same_pixels", "duplicate/near", "kept"),
+    }
+    assert min(counts.values()) >= 3
+    malformed = {post_id for post_id, fate in trouble.items() if fate == "filtered/malformed"}
+    assert set(trouble) - set(records) == malformed
+    ids = [post_id for post_id, fate in trouble.items() if fate == "filtered/nsfw_id"]
+    assert (folder / "nsfw-ids.txt").read_text(encoding="utf-8").split() == [str(i) for i in ids]
+
+
+def test_the_pipeline_gives_every_post_the_fate_that_the_folder_names(
+    folder: Path, trouble: dict[int, str], tmp_path: Path
+) -> None:
+    work = Work(tmp_path)
+    with serve_folder(folder) as url:
+        images = f"source.images={url}/512px/{{bucket}}/{{id}}.jpg"
+        recipe = load_recipe("dolls-64", [f"source.metadata={folder / 'metadata'}", images])
+        filtered = {
+            fate: count
+            for fate, count in make_plan(recipe).counts.items()
+            if fate.startswith("filtered/") and count
+        }
+        fetch(recipe, work, Console(quiet=True))
+    prepare(recipe, work, Console(quiet=True))
+    fates = {
+        row["post_id"]: f"{row['status']}/{row['reason']}".rstrip("/")
+        for path in work.samples_dir.glob("*.parquet")
+        for row in pq.read_table(path, columns=["post_id", "status", "reason"]).to_pylist()
+    }
+    wanted = {doll.post_id: "kept" for doll in make_dolls(6, 4, seed=5)} | trouble
+    assert fates == {i: fate for i, fate in wanted.items() if not fate.startswith("filtered/")}
+    expected = Counter(fate for fate in trouble.values() if fate.startswith("filtered/"))
+    assert filtered == expected
+
+
+def test_kept_oddities_keep_their_pixels(
+    folder: Path, trouble: dict[int, str], records: dict[int, dict[str, object]]
+) -> None:
+    kinds = set()
+    for post_id in (post_id for post_id, fate in trouble.items() if fate == "kept"):
+        post = parse_record(records[post_id])
+        picture = decode(picture_path(folder, post_id).read_bytes())
+        inside = crop(picture, find_letterbox(picture, post.width, post.height)[0])
+        assert inside.shape[1] / inside.shape[0] == pytest.approx(post.width / post.height, 0.01)
+        if post.parent_id:
+            kinds.add("recoloured")
+            parent = doll_of(post.parent_id, seed=5)
+            other = doll_of(1_000_000 + MAX_POSES * int(post.characters[0][5:9]), seed=5)
+            assert np.abs(inside.astype(int) - true_answer(parent, other)).mean() < 2
+            assert np.abs(inside.astype(int) - picture_of(parent)).mean() > 5
+        elif (inside[:, :, 0] == inside[:, :, 2]).all():
+            kinds.add("grey")
+        else:
+            kinds.add("dark edges")
+            assert inside.shape == (512, 512, 3)
+            assert inside[:, :30].max() < 30
+    assert kinds == {"recoloured", "grey", "dark edges"}
