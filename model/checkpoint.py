@@ -1,0 +1,151 @@
+"""Checkpoints: one .safetensors that is whole by itself, and a JSON beside it to read.
+
+The file's header carries what the JSON says and a hash over both that and the tensors, so one
+atomic rename puts a checkpoint in place, and no crash can pair old words with new weights. The
+JSON is a copy for people and other tools. Nothing is pickled, so a checkpoint cannot run code.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import orjson
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from model.config import ModelConfig, TrainConfig
+from model.style import Provenance
+from model.weights import StateDict, digest_weights
+from pipeline.errors import UserError
+from pipeline.rows import replacing
+from pipeline.settings import Table, convert, to_table
+
+FORMAT = "nurie-checkpoint"
+VERSION = 1
+"""Raise it when an older program must not read what this one writes."""
+
+
+def _versions() -> dict[str, str]:
+    return {"torch": str(torch.__version__), "numpy": np.__version__}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """What a checkpoint says about itself.
+
+    Attributes:
+        model: what to build.
+        train: the settings of the run.
+        size: sides of its pictures in pixels, (height, width).
+        style: where the style network's weights came from.
+        samples: fingerprint of the training samples.
+        step: optimiser steps so far.
+        epoch: the epoch under way, from 0 on.
+        position: samples consumed in it.
+        metrics: of the latest validation.
+        best_mse: lowest validation MSE so far, None before the first.
+        recipe: the effective recipe of the data set, {} where unknown.
+        versions: of the libraries that decide the numbers.
+    """
+
+    model: ModelConfig
+    train: TrainConfig
+    size: tuple[int, int]
+    style: Provenance
+    samples: str
+    step: int
+    epoch: int
+    position: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_mse: float | None = None
+    recipe: Table = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=_versions)
+
+
+def save_checkpoint(path: Path, tensors: StateDict, info: CheckpointInfo) -> None:
+    """Write ``path`` (.safetensors), then its JSON; an older checkpoint there is replaced whole.
+
+    Args:
+        path: of the .safetensors.
+        tensors: by name, from any device.
+        info: what they are.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = orjson.dumps(to_table(info)).decode()
+    version = str(VERSION)
+    sha256 = _digest(version, text, plain)
+    header = {"format": FORMAT, "version": version, "info": text, "sha256": sha256}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(plain, metadata=header))  # save_file's files are 0600
+    readable = {"format": FORMAT, "version": VERSION, "weights": path.name, "sha256": sha256}
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_bytes(
+            orjson.dumps({**readable, **to_table(info)}, option=orjson.OPT_INDENT_2)
+        )
+
+
+def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
+    """Read a checkpoint and check every byte of it.
+
+    Args:
+        path: of the .safetensors, of its JSON, or of a run's folder for its best checkpoint.
+
+    Returns:
+        The tensors, on the CPU, and what they are.
+
+    Raises:
+        UserError: where it is missing, damaged, of another program, or of a newer version.
+    """
+    path = path / "best.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint. Give a run's folder or a .safetensors in it.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged, or not a .safetensors file: {error}.") from error
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path}: holds weights, but is not a checkpoint of this program.")
+    version, text = header.get("version", ""), header.get("info", "")
+    if version.isdecimal() and int(version) > VERSION:
+        raise UserError(
+            f"{path}: written by a newer version of this program (format {version}; this one "
+            f"reads up to {VERSION}). Update it."
+        )
+    if _digest(version, text, tensors) != header.get("sha256"):
+        raise UserError(f"{path}: damaged; its contents do not match their hash.")
+    return tensors, convert(orjson.loads(text), CheckpointInfo, str(path))
+
+
+def pack(prefix: str, tensors: StateDict) -> StateDict:
+    """Return tensors under ``prefix.name``."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unpack(prefix: str, tensors: StateDict) -> StateDict:
+    """Return the tensors under ``prefix.``, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> StateDict:
+    """Return an optimiser's state as ``index.name`` tensors."""
+    states = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": value for i, state in states.items() for key, value in state.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> None:
+    """Put ``optimizer_tensors`` back; settings such as the learning rate stay as they are."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", maxsplit=1)
+        states.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+
+
+def _digest(version: str, info: str, tensors: StateDict) -> str:
+    return hashlib.sha256(f"{version}\n{info}\n{digest_weights(tensors)}".encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""What to build, how to train it, how to judge it: frozen dataclasses, checked when made.
+
+``pipeline.settings.convert`` builds them from tables. Without any setting they describe the
+article's run of its first model. Imports no torch.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+MODELS = ("zhang2017", "batchnorm", "inception")
+GANS = ("acgan", "paper", "none")
+PRECISIONS = ("fp32", "bf16")
+REFERENCES = ("self", "same_character")
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Everything needed to build a generator with its style network again.
+
+    Attributes:
+        name: of the generator, out of ``MODELS``.
+        width_multiplier: factor on every number of channels; 1.0 is the article's network.
+        style_weights: of the frozen style network: ``imagenet``, ``random``, or the path of a
+            torchvision state dict (.pth or .safetensors).
+        style_seed: of ``random`` style weights.
+    """
+
+    name: str = "zhang2017"
+    width_multiplier: float = 1.0
+    style_weights: str = "imagenet"
+    style_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.name in MODELS, f"model: {self.name!r} is not out of {', '.join(MODELS)}")
+        _check(
+            0 < self.width_multiplier <= 4,
+            f"width_multiplier: {self.width_multiplier} is not above 0 and up to 4",
+        )
+        _check(self.style_weights != "", "style_weights: give imagenet, random, or a path")
+        _check(self.style_seed >= 0, f"style_seed: {self.style_seed} is negative")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """The recipe's ``[train]`` table.
+
+    Attributes:
+        model, width_multiplier, style_weights, style_seed: see ``ModelConfig``.
+        gan: ``acgan`` (source and style head), ``paper`` (one output as wide as the style
+            vector), or ``none``.
+        batch_size: samples a step.
+        epochs: passes over the training set.
+        validations_per_epoch: how often the validation set is measured, and a checkpoint kept.
+        lr, betas: of Adam, for both networks.
+        l1_weight: the lambda on all L1 terms. The paper and the article never state theirs; 100
+            is the customary weight of an L1 term beside an adversary (pix2pix).
+        alpha: weight of the grey guide's L1 term.
+        beta: weight of the colour guide's L1 term.
+        seed: of initial weights and of the order of the samples.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
+        precision: ``fp32``, or ``bf16`` for mixed precision.
+        compile: compile the networks with torch.compile.
+        channels_last: lay activations out channels-last; measure it for each model.
+        cache_style: compute each picture's style features once and keep them beside the run.
+        decode_threads: threads that decode pictures.
+        log_every: steps between two lines of the log.
+        num_following: sketches, and references, of the following measure at each validation.
+        num_grid: samples shown in the grid at each validation.
+    """
+
+    model: str = "zhang2017"
+    width_multiplier: float = 1.0
+    style_weights: str = "imagenet"
+    style_seed: int = 0
+    gan: str = "acgan"
+    batch_size: int = 32
+    epochs: int = 10
+    validations_per_epoch: int = 6
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    l1_weight: float = 100.0
+    alpha: float = 0.3
+    beta: float = 0.9
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"
+    compile: bool = False
+    channels_last: bool = False
+    cache_style: bool = True
+    decode_threads: int = 2
+    log_every: int = 20
+    num_following: int = 4
+    num_grid: int = 8
+
+    def __post_init__(self) -> None:
+        self.model_config()
+        _check(self.gan in GANS, f"train.gan: {self.gan!r} is not out of {', '.join(GANS)}")
+        _check(
+            self.precision in PRECISIONS,
+            f"train.precision: {self.precision!r} is not out of {', '.join(PRECISIONS)}",
+        )
+        for name in ("batch_size", "epochs", "validations_per_epoch", "decode_threads"):
+            _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
+        for name in ("log_every", "num_grid"):
+            _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
+        _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
+        for name in ("l1_weight", "alpha", "beta", "seed"):
+            _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
+        _check(self.lr > 0, f"train.lr: {self.lr} is not above 0")
+        _check(all(0 <= b < 1 for b in self.betas), f"train.betas: {self.betas} are not in [0, 1)")
+
+    def model_config(self) -> ModelConfig:
+        """Return the part that decides what is built."""
+        return ModelConfig(self.model, self.width_multiplier, self.style_weights, self.style_seed)
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """Return the settings that a resumed run must share with its beginning and does not.
+
+        Left out is what may change between two legs of one run: where and how fast it computes,
+        how often it speaks, and how long it goes on.
+        """
+        free = {"epochs", "device", "compile", "channels_last", "decode_threads"}
+        free |= {"log_every", "num_following", "num_grid", "style_weights"}
+        names = [f.name for f in dataclasses.fields(self) if f.name not in free]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """How a checkpoint is judged.
+
+    Attributes:
+        batch_size: samples at once.
+        reference: ``self``, each picture after itself as in training, or ``same_character``,
+            each after another post of its character (samples without one are left out).
+        num_sketches, num_references: of the following measure: every one of these sketches is
+            coloured after every one of these references.
+        num_grid: samples shown in grid.png.
+        fid_weights: path of torch-fidelity's Inception weights for FID and KID; "" for none.
+        style_weights: path of the style network's weights where they are not found again as the
+            checkpoint names them; "" to take the checkpoint's word.
+        seed: of the choice of references, and of KID's subsets.
+        device: as in ``TrainConfig``.
+        decode_threads: threads that decode pictures.
+    """
+
+    batch_size: int = 32
+    reference: str = "self"
+    num_sketches: int = 16
+    num_references: int = 16
+    num_grid: int = 8
+    fid_weights: str = ""
+    style_weights: str = ""
+    seed: int = 0
+    device: str = "auto"
+    decode_threads: int = 2
+
+    def __post_init__(self) -> None:
+        _check(
+            self.reference in REFERENCES,
+            f"eval.reference: {self.reference!r} is not out of {', '.join(REFERENCES)}",
+        )
+        for name in ("batch_size", "num_sketches", "num_grid", "decode_threads"):
+            _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")
+        _check(self.num_references >= 2, f"eval.num_references: {self.num_references} is under 2")
+        _check(self.seed >= 0, f"eval.seed: {self.seed} is negative")

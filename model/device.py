@@ -1,0 +1,47 @@
+"""Where the networks compute, and what to say when its memory is full."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pipeline.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is a GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: on a name that PyTorch does not know, or a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: built without CUDA
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"device {name!r}: {reason}. Give auto, cpu, or a GPU that this machine has."
+        ) from error
+    return device
+
+
+@contextmanager
+def memory_guard(setting: str, batch_size: int) -> Iterator[None]:
+    """Turn running out of memory into advice: ``setting`` is what to make smaller, and to what.
+
+    Raises:
+        UserError: in place of PyTorch's out-of-memory errors.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "allocate memory" not in str(error):
+            raise
+        advice = (
+            f"try --set {setting}={batch_size // 2}"
+            if batch_size > 1
+            else "prepare smaller pictures, or take a machine with more memory"
+        )
+        raise UserError(f"out of memory with {setting} = {batch_size}: {advice}.") from error

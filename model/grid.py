@@ -1,0 +1,58 @@
+"""Contact sheets: columns of pictures under their names, as one PNG."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+Sheet = NDArray[np.uint8]
+"""height x width x 3, RGB."""
+
+GAP = 4
+HEADER = 20
+PAPER = 236  # not white, so that white pictures keep their edges
+
+
+def tile(columns: Mapping[str, Tensor]) -> Sheet:
+    """Lay pictures out in labelled columns, one sample a row.
+
+    Args:
+        columns: label to uint8 N x C x H x W on the CPU, C = 1 or 3, all of one N, H and W.
+
+    Returns:
+        uint8, height x width x 3, RGB.
+    """
+    shapes = {(len(c), *c.shape[2:]) for c in columns.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"columns of different shapes: {sorted(shapes)}")
+    num_rows, height, width = shapes.pop()
+    sheet = np.full(
+        (HEADER + num_rows * (height + GAP), GAP + len(columns) * (width + GAP), 3),
+        PAPER,
+        dtype=np.uint8,
+    )
+    for i, pictures in enumerate(columns.values()):
+        left = GAP + i * (width + GAP)
+        for j, picture in enumerate(pictures):
+            top = HEADER + j * (height + GAP)
+            sheet[top : top + height, left : left + width] = picture.permute(1, 2, 0).numpy()
+    return _label(sheet, list(columns), width + GAP)
+
+
+def save_png(path: Path, sheet: Sheet) -> None:
+    """Write a sheet as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path, optimize=True)
+
+
+def _label(sheet: Sheet, labels: list[str], pitch: int) -> Sheet:
+    image = Image.fromarray(sheet)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(12)
+    for i, label in enumerate(labels):
+        center = (GAP + i * pitch + (pitch - GAP) // 2, HEADER // 2)
+        draw.text(center, label, fill=(40, 40, 40), font=font, anchor="mm")
+    return np.asarray(image)

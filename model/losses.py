@@ -1,0 +1,107 @@
+"""Every term of the losses, by name and already weighted: the loss is the sum of its terms.
+
+Pictures are float N x C x H x W in [0, 1]. Logits go into losses that take logits. All are
+computed in float32, whatever precision the networks ran in.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from model.discriminator import Verdict
+from model.generator import Outputs
+
+Terms = dict[str, Tensor]
+
+
+def total(terms: Terms) -> Tensor:
+    """Return the sum of a loss's terms."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def to_grey(picture: Tensor) -> Tensor:
+    """Return T(y), the luma of RGB pictures (ITU-R BT.601): N x 1 x H x W."""
+    weights = picture.new_tensor((0.299, 0.587, 0.114)).view(3, 1, 1)
+    return (picture * weights).sum(1, keepdim=True)
+
+
+def l1_terms(outputs: Outputs, color: Tensor, *, weight: float, alpha: float, beta: float) -> Terms:
+    """Return lambda L_G (the paper's equation 1): L1 distances of the output and the guides.
+
+    Guide 1 is the grey one, weighted by alpha, guide 2 the coloured one, weighted by beta; the
+    article's formula has their targets the wrong way round, its text and the figure do not.
+
+    Args:
+        outputs: of the generator.
+        color: the true pictures.
+        weight: lambda.
+        alpha: of the grey guide.
+        beta: of the colour guide.
+    """
+    terms = {"l1": weight * F.l1_loss(outputs.picture.float(), color)}
+    if outputs.guide_grey is not None:
+        grey = F.l1_loss(outputs.guide_grey.float(), to_grey(color))
+        terms["l1_guide_grey"] = weight * alpha * grey
+    if outputs.guide_color is not None:
+        colored = F.l1_loss(outputs.guide_color.float(), color)
+        terms["l1_guide_color"] = weight * beta * colored
+    return terms
+
+
+def discriminator_terms(real: Verdict, generated: Verdict, style: Tensor) -> Terms:
+    """Return what the discriminator minimises: -(L_S + L_C), or the paper's variant.
+
+    L_S is the log-likelihood of the right source, L_C that of the right style on real and on
+    generated pictures: Gaussian with deviation 1 in standardised numbers, averaged over them, so
+    that half the squared error is left.
+
+    The paper's variant (``Verdict.style`` is None) has the style vector as the target of its
+    logits on real pictures, and 0 on generated ones. A target of such a loss is a probability,
+    and standardised numbers are not; their sigmoid is.
+
+    Args:
+        real: on the true pictures.
+        generated: on the generator's, detached from it.
+        style: standardised style vectors of the references, N x style size.
+    """
+    if real.style is None or generated.style is None:
+        return {
+            "d_real": _cross_entropy(real.source, style.sigmoid()),
+            "d_generated": _cross_entropy(generated.source, 0.0),
+        }
+    return {
+        "d_source_real": _cross_entropy(real.source, 1.0),
+        "d_source_generated": _cross_entropy(generated.source, 0.0),
+        "d_style_real": _gaussian(real.style, style),
+        "d_style_generated": _gaussian(generated.style, style),
+    }
+
+
+def adversarial_terms(generated: Verdict, style: Tensor) -> Terms:
+    """Return what the generator minimises through the discriminator: -(L_C - L_S).
+
+    In place of the log-likelihood of "generated", lowered, that of "real" is raised: the same
+    aim, and a gradient that does not vanish while the discriminator wins (Goodfellow et al. 2014,
+    section 3).
+
+    Args:
+        generated: the verdict on the generator's pictures.
+        style: standardised style vectors of the references, N x style size.
+    """
+    if generated.style is None:
+        return {"g_paper": _cross_entropy(generated.source, style.sigmoid())}
+    return {
+        "g_source": _cross_entropy(generated.source, 1.0),
+        "g_style": _gaussian(generated.style, style),
+    }
+
+
+def _cross_entropy(logits: Tensor, target: Tensor | float) -> Tensor:
+    logits = logits.float()
+    if not isinstance(target, Tensor):
+        target = torch.full_like(logits, target)
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def _gaussian(predicted: Tensor, style: Tensor) -> Tensor:
+    return 0.5 * F.mse_loss(predicted.float(), style)

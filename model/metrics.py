@@ -1,0 +1,153 @@
+"""Measures of coloured pictures, on uint8 pictures N x 3 x H x W as they would be saved.
+
+MSE, PSNR and SSIM say how near a picture is to the true one; the average colour does well by
+them. ``chroma_error`` and ``following`` say whether a model colours, and after the reference.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+PSNR_CAP = 100.0
+"""Decibels given to pictures that are equal, whose ratio has no bound."""
+
+PAPER_LEVEL = 240
+"""A pixel with all three channels at or above this is paper; the rest is the foreground."""
+
+Floats = NDArray[np.float64]
+Answer = Callable[[Tensor, Tensor], Tensor]
+"""Whatever colours: uint8 sketches N x 1 x H x W, and as many references N x 3 x H x W or a single
+one for all of them, to pictures N x 3 x H x W."""
+
+
+def mse(output: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean squared error of each picture, in [0, 1] units: N."""
+    difference = (output.double() - truth.double()) / 255
+    return difference.square().flatten(1).mean(1)
+
+
+def psnr(output: Tensor, truth: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of each picture in dB, at most ``PSNR_CAP``: N."""
+    floor = 10 ** (-PSNR_CAP / 10)
+    return -10 * mse(output, truth).clamp(min=floor).log10()
+
+
+def ssim(output: Tensor, truth: Tensor) -> Tensor:
+    """Return the structural similarity of each picture (Wang et al. 2004): N, at most 1.
+
+    As published: an 11 x 11 Gaussian window of deviation 1.5, K1 = 0.01, K2 = 0.03, population
+    statistics, only windows that lie wholly inside; averaged over the three channels.
+    """
+    x, y = (p.double().flatten(0, 1).unsqueeze(1) / 255 for p in (output, truth))
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x**2
+    variance_y = _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return (luminance * structure).flatten(1).mean(1).view(len(output), -1).mean(1)
+
+
+def _blur(x: Tensor) -> Tensor:
+    window = torch.exp(-(torch.arange(-5, 6, dtype=x.dtype, device=x.device) ** 2) / (2 * 1.5**2))
+    window = window / window.sum()
+    return F.conv2d(F.conv2d(x, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+
+
+class Chroma(NamedTuple):
+    """The colours of pictures.
+
+    Attributes:
+        ab: float32 N x H x W x 2, the a and b of CIELAB (sRGB, D65).
+        foreground: bool N x H x W, what is not paper.
+    """
+
+    ab: NDArray[np.float32]
+    foreground: NDArray[np.bool_]
+
+
+def chroma(picture: Tensor) -> Chroma:
+    """Return the colours of pictures."""
+    rgb = np.ascontiguousarray(picture.permute(0, 2, 3, 1).cpu().numpy())
+    rows = rgb.reshape(1, -1, 3)
+    lab = cv2.cvtColor(rows.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    ab: NDArray[np.float32] = np.asarray(lab[..., 1:], np.float32).reshape(*rgb.shape[:3], 2)
+    return Chroma(ab, rgb.min(axis=3) < PAPER_LEVEL)
+
+
+def chroma_distances(output: Tensor, truth: Tensor) -> Floats:
+    """Return the parts of the chroma error of each picture, float64 N x 2.
+
+    The first is the mean distance in (a, b) to the true picture over its foreground, the second
+    that of a colourless answer, a = b = 0. ``chroma_error`` divides one by the other.
+    """
+    true = chroma(truth)
+    distance = np.linalg.norm(chroma(output).ab - true.ab, axis=3)
+    colourless = np.linalg.norm(true.ab, axis=3)
+    return np.stack(
+        [_mean_over(true.foreground, distance), _mean_over(true.foreground, colourless)], axis=1
+    )
+
+
+def chroma_error(distances: Floats) -> float | None:
+    """Return the chroma error of a set of pictures: 1 is no better than no colour.
+
+    Args:
+        distances: of ``chroma_distances``.
+
+    Returns:
+        The mean distance over the mean distance of a colourless answer; None where the true
+        pictures have no colour.
+    """
+    found, colourless = distances.mean(axis=0)
+    return float(found / colourless) if colourless > 0 else None
+
+
+def palette(picture: Tensor) -> Floats:
+    """Return the mean (a, b) over each picture's own foreground, N x 2; 0 where all is paper."""
+    ab, foreground = chroma(picture)
+    return np.stack([_mean_over(foreground, ab[..., i]) for i in range(2)], axis=1)
+
+
+def _mean_over(mask: NDArray[np.bool_], values: NDArray[np.float32]) -> Floats:
+    count = mask.sum(axis=(1, 2))
+    total = np.where(mask, values, 0).sum(axis=(1, 2), dtype=np.float64)
+    return np.asarray(total / np.maximum(count, 1))
+
+
+def following(outputs: Floats, references: Floats) -> float | None:
+    """Return how far the palettes of outputs follow those of their references.
+
+    The slope of outputs on references, the latter less their mean; what a sketch's outputs have
+    in common over all references drops out of it. 0: the reference is ignored; 1: the
+    palette follows it; over 1: exaggerated.
+
+    Args:
+        outputs: ``palette`` of each sketch after each reference, sketches x references x 2.
+        references: ``palette`` of the references, references x 2.
+
+    Returns:
+        The slope; None where the references all have one palette.
+    """
+    x = references - references.mean(axis=0)
+    spread = len(outputs) * (x * x).sum()
+    return float((outputs * x).sum() / spread) if spread > 0 else None
+
+
+def measure_following(answer: Answer, sketches: Tensor, references: Tensor) -> float | None:
+    """Colour every sketch after every reference and return ``following``.
+
+    Args:
+        answer: what colours.
+        sketches: uint8 n x 1 x H x W.
+        references: uint8 m x 3 x H x W, m at least 2.
+    """
+    outputs = [palette(answer(sketches, reference)) for reference in references.unsqueeze(1)]
+    return following(np.stack(outputs, axis=1), palette(references))

@@ -1,0 +1,80 @@
+"""A run's folder: who may write into it, and whether it can go on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+from filelock import FileLock, Timeout
+
+from model.checkpoint import CheckpointInfo, load_checkpoint
+from model.config import TrainConfig
+from model.weights import StateDict
+from pipeline.errors import UserError
+from pipeline.rows import replacing
+from pipeline.settings import Table, to_table
+
+
+@contextmanager
+def claim(run_dir: Path) -> Iterator[None]:
+    """Hold a run's folder for this process alone; makes it where it is missing.
+
+    Raises:
+        UserError: where another process holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run_dir / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"{run_dir}: another process is training here. Wait for it, or name another run."
+        ) from error
+
+
+def load_last(
+    run_dir: Path, config: TrainConfig, samples: str, *, resume: bool
+) -> tuple[StateDict, CheckpointInfo] | None:
+    """Return the checkpoint to go on from, or None where the run begins.
+
+    Args:
+        run_dir: the run's folder.
+        config: of this call.
+        samples: fingerprint of the training samples.
+        resume: whether going on was asked for.
+
+    Raises:
+        UserError: where a run is there and going on was not asked for, or it had other settings
+            or other samples.
+    """
+    path = run_dir / "last.safetensors"
+    if not path.exists():
+        return None
+    if not resume:
+        raise UserError(
+            f"{run_dir}: holds a run already. Go on with --resume, or name another run."
+        )
+    tensors, info = load_checkpoint(path)
+    different = info.train.differences(config)
+    if different:
+        values = ", ".join(
+            f"{name} ({getattr(info.train, name)} there, {getattr(config, name)} here)"
+            for name in different
+        )
+        raise UserError(
+            f"{run_dir}: its run has other settings: {values}. Give its settings, or name "
+            "another run."
+        )
+    if info.samples != samples:
+        raise UserError(
+            f"{run_dir}: its run was trained on other samples than those here, and cannot go on "
+            "exactly. Name another run."
+        )
+    return tensors, info
+
+
+def write_config(run_dir: Path, config: TrainConfig, recipe: Table | None) -> None:
+    """Write the effective settings to ``config.json``."""
+    table = {"train": to_table(config), "recipe": recipe or {}}
+    with replacing(run_dir / "config.json") as temporary:
+        temporary.write_bytes(orjson.dumps(table, option=orjson.OPT_INDENT_2))

@@ -1,0 +1,272 @@
+"""Training, top to bottom: samples, networks, resume, loop, validation."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from model.checkpoint import CheckpointInfo, save_checkpoint
+from model.colorize import Colorizer
+from model.config import TrainConfig
+from model.data import Batch, Samples, epoch_order, iterate_batches, to_bytes, to_unit
+from model.device import memory_guard, pick_device
+from model.features import StyleFeatures
+from model.grid import Sheet, tile
+from model.interact import show_progress, stop_on_signal
+from model.journal import Journal
+from model.metrics import measure_following, mse
+from model.rundir import claim, load_last, write_config
+from model.state import TrainState
+from model.steps import Autocast, training_step
+from model.style import build_style_network
+from pipeline.errors import UserError
+from pipeline.settings import Table
+
+NUM_STYLE_SAMPLES = 512
+"""Training pictures from which mean and deviation of the style vectors are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run stands.
+
+    Attributes:
+        step: optimiser steps done, over all legs.
+        epoch: the epoch under way, from 0 on.
+        best_mse: lowest validation MSE, None before the first validation.
+        finished: whether all epochs are done; otherwise it was stopped, and can be resumed.
+    """
+
+    step: int
+    epoch: int
+    best_mse: float | None
+    finished: bool
+
+
+def train(
+    config: TrainConfig,
+    samples_dir: Path,
+    run_dir: Path,
+    *,
+    recipe: Table | None = None,
+    resume: bool = False,
+    max_steps: int | None = None,
+    console: Console | None = None,
+) -> TrainResult:
+    """Train a model on prepared samples.
+
+    Each picture is its own reference (the article's self-reference). ``run_dir`` gets
+    ``best.safetensors`` (the generator of lowest validation MSE), ``last.safetensors``
+    (everything, to resume from), a JSON beside each, ``config.json``, ``log.jsonl``, TensorBoard
+    events, and a grid of samples for each validation. Ctrl-C and SIGTERM stop after the step
+    under way, and save; a second one stops at once.
+
+    Args:
+        config: the settings.
+        samples_dir: folder of prepared shards.
+        run_dir: folder of the run.
+        recipe: the effective recipe, kept in the checkpoints; the samples' own if None.
+        resume: go on from ``last.safetensors`` where there is one, exactly as if never stopped.
+        max_steps: stop, as Ctrl-C does, after so many steps of this call; None for no limit.
+        console: where to speak; standard output if None.
+
+    Raises:
+        UserError: on unusable samples, settings, weights or run folder, when memory is full, and
+            when a loss is not finite.
+    """
+    console = console or Console()
+    device = pick_device(config.device)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+    with ExitStack() as stack:
+        stack.enter_context(claim(run_dir))
+        train_set = stack.enter_context(Samples(samples_dir, "train"))
+        val_set = stack.enter_context(Samples(samples_dir, "val"))
+        steps_per_epoch = count_steps(train_set, config)
+        resumed = load_last(run_dir, config, train_set.fingerprint, resume=resume)
+        write_config(run_dir, config, recipe)
+        stack.enter_context(memory_guard("train.batch_size", config.batch_size))
+
+        state = TrainState.build(config, device)
+        spec = state.generator.style_spec
+        style_network = build_style_network(
+            spec.network,
+            normalised=spec.normalised,
+            weights=config.style_weights,
+            seed=config.style_seed,
+        ).to(device)
+        console.print(f"style network: {style_network.provenance}", highlight=False)
+        cache_dir = run_dir / "style" if config.cache_style else None
+        features = StyleFeatures(style_network, train_set, cache_dir)
+        val_features = StyleFeatures(style_network, val_set, cache_dir)
+        stack.callback(features.close)
+        stack.callback(val_features.close)
+
+        if resumed is not None:
+            tensors, info = resumed
+            if info.style.sha256 != style_network.provenance.sha256:
+                raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
+            state.restore(tensors, info)
+            del tensors, resumed
+        elif state.discriminator is not None:
+            order = epoch_order(len(train_set), config.seed, 0)[:NUM_STYLE_SAMPLES]
+            batches = iterate_batches(train_set, order, config.batch_size)
+            vectors = [style_network.vector(features(b, to_unit(b.color, device))) for b in batches]
+            state.discriminator.fit_style(torch.cat(vectors))
+
+        def save(name: str) -> None:
+            everything = name == "last"
+            info = CheckpointInfo(
+                model=config.model_config(),
+                train=config,
+                size=train_set.size,
+                style=style_network.provenance,
+                samples=train_set.fingerprint,
+                step=state.step,
+                epoch=state.epoch,
+                position=state.position,
+                metrics=state.metrics,
+                best_mse=state.best_mse,
+                recipe=recipe or train_set.recipe,
+            )
+            tensors = state.tensors() if everything else state.generator_tensors()
+            features.flush()
+            val_features.flush()
+            save_checkpoint(run_dir / f"{name}.safetensors", tensors, info)
+
+        journal = Journal(run_dir, state.step, config.log_every)
+        stack.callback(journal.close)
+        colorizer = Colorizer(state.generator, style_network, device)
+        forward = torch.compile(state.generator) if config.compile else state.generator
+        marks = validation_marks(steps_per_epoch, config.validations_per_epoch)
+        total_steps = steps_per_epoch * config.epochs
+        last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
+        stopping = stack.enter_context(stop_on_signal())
+        advance = stack.enter_context(
+            show_progress(console, config.model, "steps", total_steps, state.step)
+        )
+
+        for epoch, position, batch, waited in iterate_steps(
+            train_set, config, state.epoch, state.position, pin=device.type == "cuda"
+        ):
+            color = to_unit(batch.color, device, memory_format)
+            sketch = to_unit(batch.sketch, device, memory_format)
+            style = features(batch, color)
+            vector = style_network.vector(style) if state.discriminator is not None else None
+            terms = training_step(state, config, forward, color, sketch, style, vector, autocast)
+            state.step, state.epoch, state.position = state.step + 1, epoch, position
+            journal.record(state.step, epoch, position, terms, len(batch.indices), waited)
+            advance(1)
+
+            stop = stopping.is_set() or state.step == last_step
+            if position // config.batch_size in marks:
+                journal.flush()
+                state.metrics = validate(colorizer, val_set, val_features, config, autocast)
+                error = state.metrics["mse"]
+                if state.best_mse is None or error < state.best_mse:
+                    state.best_mse = error
+                    save("best")
+                journal.validation(state.metrics, draw_samples(colorizer, val_set, config))
+                save("last")
+                console.print(_describe(state, config), highlight=False)
+            elif stop:
+                journal.flush()
+                save("last")
+            if stop:
+                break
+        return TrainResult(state.step, state.epoch, state.best_mse, state.step == total_steps)
+
+
+def count_steps(samples: Samples, config: TrainConfig) -> int:
+    """Return the steps of an epoch; a last batch that is not full is left out.
+
+    Raises:
+        UserError: where not even one batch is full, or the pictures' size fits no generator.
+    """
+    height, width = samples.size
+    if height % 32 or width % 32 or min(height, width) < 64:
+        raise UserError(
+            f"the samples are {width} x {height} pixels, and models take multiples of 32 from 64 "
+            "on. Prepare them anew, for instance with --set prepare.size=256."
+        )
+    if len(samples) < config.batch_size:
+        raise UserError(
+            f"{len(samples)} training samples do not fill a batch of {config.batch_size}: "
+            f"--set train.batch_size={len(samples)} or less, or prepare more."
+        )
+    return len(samples) // config.batch_size
+
+
+def validation_marks(steps_per_epoch: int, num_validations: int) -> frozenset[int]:
+    """Return after which steps of an epoch to validate: evenly spread, the last one included."""
+    parts = range(1, num_validations + 1)
+    return frozenset(max(1, round(steps_per_epoch * i / num_validations)) for i in parts)
+
+
+def iterate_steps(
+    samples: Samples, config: TrainConfig, epoch: int, position: int, *, pin: bool
+) -> Iterator[tuple[int, int, Batch, float]]:
+    """Yield (epoch, position after the batch, batch, seconds waited) from a place to the end."""
+    for current in range(epoch, config.epochs):
+        order = epoch_order(len(samples), config.seed, current)[position:]
+        with closing(
+            iterate_batches(
+                samples,
+                order,
+                config.batch_size,
+                num_threads=config.decode_threads,
+                pin=pin,
+                drop_last=True,
+            )
+        ) as batches:
+            asked = time.monotonic()
+            for batch in batches:
+                position += len(batch.indices)
+                yield current, position, batch, time.monotonic() - asked
+                asked = time.monotonic()
+        position = 0
+
+
+@torch.no_grad()
+def validate(
+    colorizer: Colorizer,
+    samples: Samples,
+    features: StyleFeatures,
+    config: TrainConfig,
+    autocast: Autocast,
+) -> dict[str, float]:
+    """Return ``mse`` over all samples, and ``following`` over a few, which MSE cannot see."""
+    generator, device = colorizer.generator.eval(), colorizer.device
+    errors = []
+    for batch in iterate_batches(
+        samples, np.arange(len(samples)), config.batch_size, num_threads=config.decode_threads
+    ):
+        style = features(batch, to_unit(batch.color, device))
+        with autocast:
+            outputs = generator(to_unit(batch.sketch, device), style)
+        errors.append(mse(to_bytes(outputs.picture), batch.color.to(device)).cpu())
+    generator.train()
+    metrics = {"mse": float(torch.cat(errors).mean())}
+    some = samples.load(range(min(config.num_following, len(samples))))
+    slope = measure_following(colorizer, some.sketch, some.color) if len(some.indices) > 1 else None
+    return metrics if slope is None else {**metrics, "following": slope}
+
+
+def draw_samples(colorizer: Colorizer, samples: Samples, config: TrainConfig) -> Sheet:
+    """Return a sheet of the first samples: sketch, reference, output, truth."""
+    some = samples.load(range(min(config.num_grid, len(samples))))
+    output = colorizer(some.sketch, some.color)
+    return tile(
+        {"sketch": some.sketch, "reference": some.color, "output": output, "truth": some.color}
+    )
+
+
+def _describe(state: TrainState, config: TrainConfig) -> str:
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in state.metrics.items())
+    return f"epoch {state.epoch + 1}/{config.epochs}, step {state.step}: {metrics}"

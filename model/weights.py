@@ -1,0 +1,83 @@
+"""Weights of other people's networks: read without running their code, named by their hash."""
+
+import hashlib
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+
+StateDict = dict[str, Tensor]
+
+
+def read_weights(path: Path) -> StateDict:
+    """Read a state dict from a .safetensors file, or from any other as PyTorch's own format.
+
+    A PyTorch file is a pickle, and a pickle can run code: only tensors and plain containers are
+    accepted from it.
+
+    Raises:
+        UserError: where the file is missing, damaged, or anything but named tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as weights: {_first_line(error)}.") from error
+    except UnpicklingError as error:
+        raise UserError(
+            f"{path}: holds something other than tensors, and is not loaded. "
+            "Save it again as a plain state dict, or as .safetensors."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: is not a state dict of named tensors. Save the state dict alone.")
+    return state
+
+
+def download_weights(url: str) -> StateDict:
+    """Return published weights from PyTorch's cache, or download them there first.
+
+    Args:
+        url: of a file called ``NAME-HASH.pth``, HASH being the beginning of its SHA-256.
+
+    Raises:
+        UserError: where they cannot be had, or are not what was published; it names ways round.
+    """
+    name = url.rsplit("/", 1)[1]
+    prefix = name.removesuffix(".pth").rsplit("-", 1)[1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"{url}: cannot be downloaded ({_first_line(error)}). Give the file with "
+            "--style-weights PATH, or go without ImageNet's knowledge: --style-weights random."
+        ) from error
+    if not sha256.startswith(prefix):
+        raise UserError(f"{path}: is not the file that was published as {url}. Delete it.")
+    return read_weights(path)
+
+
+def digest_weights(state: StateDict) -> str:
+    """Return the SHA-256 (hex) over names, shapes and values: the same in every file format."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        values = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

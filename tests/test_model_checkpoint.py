@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import orjson
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from model.checkpoint import (
+    VERSION,
+    CheckpointInfo,
+    load_checkpoint,
+    optimizer_tensors,
+    pack,
+    restore_optimizer,
+    save_checkpoint,
+    unpack,
+)
+from model.config import ModelConfig, TrainConfig
+from model.style import Provenance
+from pipeline.errors import UserError
+
+
+def info_at(step: int) -> CheckpointInfo:
+    return CheckpointInfo(
+        model=ModelConfig(width_multiplier=0.5),
+        train=TrainConfig(batch_size=4),
+        size=(64, 96),
+        style=Provenance("vgg19", "random", 3, "ab" * 32),
+        samples="cd" * 32,
+        step=step,
+        epoch=1,
+        position=8,
+        metrics={"mse": 0.25},
+        best_mse=0.125,
+        recipe={"name": "r", "prepare": {"fit": "pad"}},
+    )
+
+
+def tensors_at(step: int) -> dict[str, torch.Tensor]:
+    return {
+        "generator.weight": torch.full((3, 2), float(step)),
+        "generator.counter": torch.tensor(step),
+        "random.cpu": torch.arange(5, dtype=torch.uint8),
+        "generator.half": torch.full((2,), step, dtype=torch.bfloat16),
+    }
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "best.safetensors", tensors_at(7), info_at(7))
+    return tmp_path / "best.safetensors"
+
+
+def test_what_is_saved_is_loaded(saved: Path) -> None:
+    for path in (saved, saved.with_suffix(".json"), saved.parent):
+        tensors, info = load_checkpoint(path)
+        assert info == info_at(7)
+        assert tensors.keys() == tensors_at(7).keys()
+        for name, tensor in tensors_at(7).items():
+            assert torch.equal(tensors[name], tensor)
+            assert tensors[name].dtype == tensor.dtype
+
+
+def test_the_json_beside_it_can_be_read(saved: Path) -> None:
+    table = orjson.loads(saved.with_suffix(".json").read_bytes())
+    assert table["weights"] == "best.safetensors"
+    assert table["step"] == 7
+    assert table["recipe"]["prepare"] == {"fit": "pad"}
+    assert table["versions"].keys() == {"torch", "numpy"}
+    assert table["model"]["name"] == "zhang2017"
+
+
+def test_layouts_that_share_or_skip_memory_are_saved_plainly(tmp_path: Path) -> None:
+    weight = torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "a.safetensors", {"w": weight, "t": weight[:, 0].mT}, info_at(1))
+    tensors, _ = load_checkpoint(tmp_path / "a.safetensors")
+    assert torch.equal(tensors["w"], weight)
+    assert torch.equal(tensors["t"], weight[:, 0].mT)
+
+
+@settings(max_examples=50)
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_found(
+    tmp_path_factory: pytest.TempPathFactory, where: float, bit: int
+) -> None:
+    path = tmp_path_factory.mktemp("c") / "last.safetensors"
+    save_checkpoint(path, tensors_at(7), info_at(7))
+    data = bytearray(path.read_bytes())
+    data[int(where * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"last\.safetensors"):
+        load_checkpoint(path)
+
+
+def test_missing_torn_and_foreign_files_are_named(tmp_path: Path, saved: Path) -> None:
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "empty")
+    saved.write_bytes(saved.read_bytes()[:-3])
+    with pytest.raises(UserError, match="damaged, or not a .safetensors"):
+        load_checkpoint(saved)
+    save_file(tensors_at(1), tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match="not a checkpoint of this program"):
+        load_checkpoint(tmp_path / "weights.safetensors")
+
+
+def test_a_newer_format_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.checkpoint.VERSION", VERSION + 1)
+    save_checkpoint(saved, tensors_at(7), info_at(7))
+    monkeypatch.setattr("model.checkpoint.VERSION", VERSION)
+    with pytest.raises(UserError, match="newer version"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("fatal", [1, 2, 3])
+def test_a_crash_leaves_the_old_or_the_new_whole(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+) -> None:
+    """Dies at every rename in turn; the third never comes, and there the new one must be there."""
+    renames = []
+    rename = Path.replace
+
+    def dying_rename(self: Path, target: Path) -> Path:
+        renames.append(self)
+        if len(renames) == fatal:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", dying_rename)
+    try:
+        save_checkpoint(saved, tensors_at(8), info_at(8))
+    except KeyboardInterrupt:
+        assert fatal < 3
+    tensors, info = load_checkpoint(saved)
+    assert info.step == int(tensors["generator.counter"]) == (7 if fatal == 1 else 8)
+
+
+def test_an_optimiser_goes_on_as_if_it_had_never_stopped() -> None:
+    runs = []
+    for stop in (False, True):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        optimizer = torch.optim.Adam(layer.parameters(), 0.1)
+        for step in range(6):
+            if stop and step == 3:
+                kept = optimizer_tensors(optimizer)
+                assert all(isinstance(t, torch.Tensor) for t in kept.values())
+                optimizer = torch.optim.Adam(layer.parameters(), 0.1)
+                restore_optimizer(optimizer, kept)
+            optimizer.zero_grad()
+            layer(torch.full((1, 3), float(step))).sum().backward()
+            optimizer.step()
+        runs.append(layer.weight.detach().clone())
+    assert torch.equal(runs[0], runs[1])
+
+
+def test_packing_is_undone() -> None:
+    tensors = tensors_at(1)
+    both = {**pack("a", tensors), **pack("ab", {"x": torch.zeros(1)})}
+    assert unpack("a", both).keys() == tensors.keys()
+    assert unpack("ab", both).keys() == {"x"}

@@ -1,0 +1,70 @@
+import pytest
+
+from model.config import MODELS, EvalConfig, ModelConfig, TrainConfig
+from model.generator import GENERATORS
+from pipeline.errors import UserError
+from pipeline.settings import convert, to_table
+
+
+def test_the_defaults_are_the_articles() -> None:
+    config = TrainConfig()
+    assert (config.model, config.width_multiplier, config.style_weights) == (
+        "zhang2017",
+        1.0,
+        "imagenet",
+    )
+    assert (config.lr, config.betas, config.batch_size) == (1e-3, (0.9, 0.999), 32)
+    assert (config.epochs, config.validations_per_epoch) == (10, 6)
+    assert (config.alpha, config.beta, config.gan) == (0.3, 0.9, "acgan")
+
+
+def test_every_model_that_can_be_named_can_be_built() -> None:
+    assert set(GENERATORS) == set(MODELS)
+
+
+def test_tables_and_configs_are_inverse() -> None:
+    config = TrainConfig(model="inception", betas=(0.5, 0.9), gan="none")
+    assert convert(to_table(config), TrainConfig, "x") == config
+    assert convert({}, EvalConfig, "x") == EvalConfig()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"batch_sise": 4}, "did you mean 'batch_size'"),
+        ({"model": "unet"}, "'unet' is not out of zhang2017, batchnorm, inception"),
+        ({"gan": "wgan"}, "train.gan"),
+        ({"precision": "fp16"}, "train.precision"),
+        ({"batch_size": 0}, "train.batch_size: 0 is under 1"),
+        ({"batch_size": "many"}, "batch_size"),
+        ({"alpha": -1.0}, "train.alpha: -1.0 is negative"),
+        ({"lr": 0.0}, "train.lr"),
+        ({"betas": [0.9, 1.0]}, "train.betas"),
+        ({"width_multiplier": 0.0}, "width_multiplier"),
+        ({"style_weights": ""}, "style_weights"),
+        ({"num_following": 1}, "train.num_following"),
+    ],
+)
+def test_a_wrong_setting_is_named(table: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match="recipe.toml") as caught:
+        convert(table, TrainConfig, "recipe.toml")
+    assert message in str(caught.value)
+
+
+def test_wrong_eval_settings_are_named() -> None:
+    for table in ({"reference": "any"}, {"num_references": 1}, {"batch_size": 0}):
+        with pytest.raises(UserError, match=f"eval.{next(iter(table))}"):
+            convert(dict(table), EvalConfig, "--set")
+
+
+def test_only_what_decides_the_result_must_stay_the_same_in_a_run() -> None:
+    free = TrainConfig(epochs=99, device="cpu", decode_threads=7, log_every=1, num_grid=1)
+    assert TrainConfig().differences(free) == []
+    assert TrainConfig().differences(TrainConfig(lr=0.1, seed=4)) == ["lr", "seed"]
+
+
+def test_the_model_config_is_what_decides_the_network() -> None:
+    config = TrainConfig(
+        model="batchnorm", width_multiplier=0.5, style_weights="random", style_seed=3
+    )
+    assert config.model_config() == ModelConfig("batchnorm", 0.5, "random", 3)

@@ -1,0 +1,165 @@
+import itertools
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.data import Batch, Samples, epoch_order, iterate_batches, to_bytes, to_unit
+from pipeline.errors import UserError
+from pipeline.schema import SAMPLES
+from pipeline.shard import read_shard, tar_path
+from tests.model_samples import write_samples
+from tests.pictures import draw_picture
+
+SEEDS = st.integers(0, 2**64 - 1)
+
+
+@given(n=st.integers(1, 200), seed=SEEDS, epoch=st.integers(0, 1000), world=st.integers(1, 7))
+def test_each_epoch_is_a_permutation_and_the_ranks_divide_it(
+    n: int, seed: int, epoch: int, world: int
+) -> None:
+    parts = [epoch_order(n, seed, epoch, rank, world) for rank in range(world)]
+    assert sorted(itertools.chain(*(p.tolist() for p in parts))) == list(range(n))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    interleaved = np.empty(n, np.int64)
+    for rank, part in enumerate(parts):
+        interleaved[rank::world] = part
+    assert (interleaved == epoch_order(n, seed, epoch)).all()
+
+
+def test_the_order_is_the_same_on_every_machine_and_differs_by_seed_and_epoch() -> None:
+    assert epoch_order(10, seed=1, epoch=2).tolist() == [4, 2, 0, 6, 1, 5, 9, 8, 7, 3]
+    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(5) for epoch in range(5)}
+    assert len(orders) == 25
+
+
+def test_samples_are_the_kept_rows_decoded(tmp_path: Path) -> None:
+    with Samples(write_samples(tmp_path), "train") as samples:
+        assert len(samples) == 8
+        assert samples.size == (64, 64)
+        assert samples.recipe == {"prepare": {"fit": "stretch"}}
+        batch = samples.load([5, 0])
+    assert batch.post_ids.tolist() == [samples.post_ids[5], samples.post_ids[0]]
+    assert batch.color.shape == (2, 3, 64, 64)
+    assert batch.sketch.shape == (2, 1, 64, 64)
+    assert batch.color.dtype == batch.sketch.dtype == torch.uint8
+    for i, post_id in enumerate(batch.post_ids):
+        drawn = torch.from_numpy(draw_picture(int(post_id), 64, 64)).permute(2, 0, 1)
+        assert (batch.color[i].float() - drawn.float()).abs().mean() < 4  # JPEG
+    assert batch.sketch.float().std() > 5
+
+
+@given(batch_size=st.integers(1, 9), stop=st.integers(0, 8), num_threads=st.integers(1, 3))
+def test_a_stop_and_a_resume_see_every_sample_once(
+    eight_samples: Samples, batch_size: int, stop: int, num_threads: int
+) -> None:
+    order = epoch_order(8, seed=3, epoch=1)
+    batches = iterate_batches(eight_samples, order, batch_size, num_threads=num_threads)
+    seen = []
+    for batch in itertools.islice(batches, stop):
+        seen += batch.indices.tolist()
+    batches.close()
+    for batch in iterate_batches(eight_samples, order[len(seen) :], batch_size):
+        seen += batch.indices.tolist()
+        assert (batch.post_ids == eight_samples.post_ids[batch.indices]).all()
+    assert seen == order.tolist()
+
+
+def test_the_last_batch_can_be_left_out(eight_samples: Samples) -> None:
+    sizes = [
+        [len(b.indices) for b in iterate_batches(eight_samples, np.arange(8), 3, drop_last=drop)]
+        for drop in (False, True)
+    ]
+    assert sizes == [[3, 3, 2], [3, 3]]
+
+
+def test_decoding_ahead_is_bounded(eight_samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = Samples.load
+
+    def counted(self: Samples, part: Sequence[int], *, pin: bool) -> Batch:
+        loaded.append(part)
+        return load(self, part, pin=pin)
+
+    monkeypatch.setattr(Samples, "load", counted)
+    batches = iterate_batches(eight_samples, np.arange(8).repeat(20), 1, num_threads=2)
+    next(batches)
+    time.sleep(0.1)  # time enough to decode all 160
+    assert 1 <= len(loaded) <= 4
+    batches.close()
+
+
+def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:
+    write_samples(tmp_path, {"train": 2})
+    with pytest.raises(UserError, match=r"no samples in the split 'val'.*Run prepare"):
+        Samples(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("member", "message"), [("color", "color member does not"), ("sketch", "sketch member does")]
+)
+def test_a_damaged_member_is_named_with_its_shard(
+    tmp_path: Path, member: str, message: str
+) -> None:
+    samples_dir = write_samples(tmp_path / "samples")
+    rows, _ = read_shard(samples_dir, "train-000000", SAMPLES)
+    row = rows.to_pylist()[2]
+    tar = tar_path(samples_dir, "train-000000")
+    with tar.open("r+b") as file:
+        file.seek(row[f"{member}_offset"])
+        file.write(b"\0" * 40)
+    with Samples(samples_dir, "train") as samples, pytest.raises(UserError) as caught:
+        list(iterate_batches(samples, np.arange(8), 4))
+    assert message in str(caught.value)
+    assert str(tar) in str(caught.value)
+    assert row["key"] in str(caught.value)
+    assert f"python cli.py verify {tmp_path}" in str(caught.value)
+
+
+def test_a_tar_that_shrank_is_found(tmp_path: Path) -> None:
+    samples_dir = write_samples(tmp_path)
+    with Samples(samples_dir, "train") as samples:
+        tar_path(samples_dir, "train-000001").open("r+b").truncate(2048)
+        with pytest.raises(UserError, match="ends before its members"):
+            samples.load(range(8))
+    with pytest.raises(UserError, match="not as long as its rows say"):
+        Samples(samples_dir, "train")
+
+
+def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
+    mixed = write_samples(tmp_path / "mixed", {"train": 4})
+    small = write_samples(tmp_path / "small", {"train": 4}, size=32)
+    for path in small.glob("train-000001.*"):
+        shutil.copy(path, mixed)
+    with Samples(mixed, "train") as samples, pytest.raises(UserError) as caught:
+        samples.load(range(4))
+    assert "color is (32, 32), not (64, 64)" in str(caught.value)
+
+
+def test_the_fingerprint_follows_the_samples(tmp_path: Path) -> None:
+    one = write_samples(tmp_path / "one")
+    same = write_samples(tmp_path / "same")
+    other = write_samples(tmp_path / "other", {"train": 9})
+    first, second, third = (Samples(path, "train").fingerprint for path in (one, same, other))
+    assert first == second != third
+
+
+def test_bytes_and_floats_are_inverse() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    unit = to_unit(levels, torch.device("cpu"))
+    assert unit.dtype == torch.float32
+    assert unit.min() == 0
+    assert unit.max() == 1
+    assert torch.equal(to_bytes(unit), levels)
+    assert to_bytes(torch.tensor([-1.0, 2.0])).tolist() == [0, 255]
+
+
+@pytest.fixture(scope="module")
+def eight_samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    return Samples(write_samples(tmp_path_factory.mktemp("eight")), "train")

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from model.device import memory_guard, pick_device
+from pipeline.errors import UserError
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(UserError, match=f"device '{name}'.*auto"):
+        pick_device(name)
+
+
+def test_a_full_memory_gives_advice() -> None:
+    advice = r"train\.batch_size = 32: try --set train\.batch_size=16"
+    with pytest.raises(UserError, match=advice), memory_guard("train.batch_size", 32):
+        torch.empty(2**50)  # a real failure of the CPU's allocator
+    with pytest.raises(UserError, match="smaller pictures"), memory_guard("x", 1):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_guard("x", 1):
+        raise RuntimeError("shapes differ")
+    with pytest.raises(ValueError, match="x"), memory_guard("x", 1):
+        raise ValueError("x")

@@ -1,0 +1,152 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from model.checkpoint import load_checkpoint
+from model.colorize import load_colorizer
+from model.config import EvalConfig
+from model.data import Samples
+from model.evaluate import evaluate, mean_picture, pair_up
+from model.metrics import mse
+from pipeline.errors import UserError
+from tests.model_checkpoints import cached_style_network, write_checkpoint
+from tests.model_samples import write_samples
+from tests.test_model_fid import Thumbnails
+
+CONFIG = EvalConfig(batch_size=3, num_sketches=3, num_references=2, num_grid=2, device="cpu")
+QUIET = Console(quiet=True)
+MEASURES = {"mse", "psnr", "ssim", "chroma_error", "following", "fid", "kid"}
+
+
+@pytest.fixture(scope="module")
+def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_samples(
+        tmp_path_factory.mktemp("samples"), {"train": 4, "test": 7}, characters=["a", "b", ""]
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
+
+
+def test_everything_is_measured_for_the_model_and_the_baselines(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    extractor = Thumbnails("thumbnails", ["small"])
+    metrics = evaluate(
+        checkpoint, samples_dir, "test", tmp_path, CONFIG, extractor=extractor, console=QUIET
+    )
+    assert orjson.loads((tmp_path / "metrics.json").read_bytes()) == metrics
+    assert metrics["num_samples"] == 7
+    assert metrics["unavailable"] == {}
+    assert metrics["baselines"].keys() == {"mean", "grey", "copy"}
+    answers = {"model": metrics, **metrics["baselines"]}
+    for answer in answers.values():
+        assert answer.keys() >= MEASURES
+        assert all(isinstance(answer[name], float) for name in MEASURES)
+    copy, grey, mean = (answers[name] for name in ("copy", "grey", "mean"))
+    assert (copy["mse"], copy["chroma_error"]) == (0, 0)
+    assert copy["ssim"] == pytest.approx(1)
+    assert copy["fid"] == pytest.approx(0, abs=1e-4)
+    assert copy["following"] == pytest.approx(1)
+    assert grey["chroma_error"] == pytest.approx(1, abs=1e-3)
+    assert grey["following"] == pytest.approx(0)
+    assert mean["following"] == pytest.approx(0)
+    assert grey["fid"] > copy["fid"]
+    assert "RANDOM" in metrics["style"]
+
+
+def test_rows_and_means_agree(samples_dir: Path, checkpoint: Path, tmp_path: Path) -> None:
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, CONFIG, console=QUIET)
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pydict()
+    colorizer, _ = load_colorizer(checkpoint, device="cpu")
+    with Samples(samples_dir, "test") as samples:
+        assert rows["post_id"] == samples.post_ids.tolist()
+        batch = samples.load(range(7))
+    expected = mse(colorizer(batch.sketch, batch.color), batch.color)
+    assert rows["mse"] == pytest.approx(expected.tolist())
+    for name in ("mse", "psnr", "ssim"):
+        assert np.mean(rows[name]) == pytest.approx(metrics[name])
+    assert all(value > 0 for value in rows["chroma_error"])
+
+
+def test_what_cannot_be_computed_is_null_with_its_reason(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, CONFIG, console=QUIET)
+    assert metrics["fid"] is metrics["kid"] is metrics["baselines"]["grey"]["fid"] is None
+    assert metrics["unavailable"].keys() == {"fid", "kid"}
+    assert "--fid-weights PATH" in metrics["unavailable"]["fid"]
+
+
+def test_one_sample_is_enough_for_what_it_can_tell(checkpoint: Path, tmp_path: Path) -> None:
+    samples_dir = write_samples(tmp_path / "samples", {"train": 1, "test": 1})
+    extractor = Thumbnails("thumbnails", ["small"])
+    metrics = evaluate(
+        checkpoint, samples_dir, "test", tmp_path, CONFIG, extractor=extractor, console=QUIET
+    )
+    assert metrics["mse"] > 0
+    assert metrics["unavailable"].keys() == {"following", "fid", "kid"}
+
+
+def test_the_grid_shows_what_was_coloured_after_what(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, reference="same_character")
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
+    assert metrics["num_samples"] == 5  # a b - a b - a: without the two without a character
+    assert metrics["baselines"]["copy"]["mse"] > 0
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
+    with Samples(samples_dir, "test") as samples:
+        references = samples.load([3, 4]).color  # of samples 0 and 1
+        truths = samples.load([0, 1]).color
+    for column, pictures in ((1, references), (3, truths)):
+        for row, picture in enumerate(pictures):
+            top, left = 20 + row * 68, 4 + column * 68
+            found = torch.from_numpy(sheet[top : top + 64, left : left + 64].copy())
+            assert torch.equal(found.permute(2, 0, 1), picture)
+
+
+def test_variants_of_one_drawing_are_not_each_others_reference(samples_dir: Path) -> None:
+    with Samples(samples_dir, "test") as samples:
+        places, references = pair_up(samples, "same_character")
+        assert dict(zip(places, references, strict=True)) == {0: 3, 3: 6, 6: 0, 1: 4, 4: 1}
+        samples.families[3] = samples.families[0]
+        places, references = pair_up(samples, "same_character")
+        assert dict(zip(places, references, strict=True)) == {0: 6, 3: 6, 6: 0, 1: 4, 4: 1}
+        samples.characters = [""] * 7
+        with pytest.raises(UserError, match=r"eval\.reference=self"):
+            pair_up(samples, "same_character")
+
+
+def test_the_mean_picture_is_the_mean(samples_dir: Path) -> None:
+    with Samples(samples_dir, "train") as samples:
+        mean = mean_picture(samples, CONFIG)
+        expected = samples.load(range(4)).color.float().mean(0, keepdim=True)
+    assert mean.shape == (1, 3, 64, 64)
+    assert (mean.float() - expected).abs().max() <= 0.5
+
+
+def test_wrong_use_is_explained(samples_dir: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no samples in the split 'val'"):
+        evaluate(checkpoint, samples_dir, "val", tmp_path, CONFIG, console=QUIET)
+    large = write_samples(tmp_path / "large", {"train": 1, "test": 1}, size=96)
+    with pytest.raises(UserError, match=r"\(96, 96\), and the model was trained on \(64, 64\)"):
+        evaluate(checkpoint, large, "test", tmp_path, CONFIG, console=QUIET)
+    config = dataclasses.replace(CONFIG, fid_weights=str(tmp_path / "none.pth"))
+    with pytest.raises(UserError, match=r"none\.pth"):
+        evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
+    assert load_checkpoint(checkpoint)[1].step == 3

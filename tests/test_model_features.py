@@ -1,0 +1,99 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.data import Samples, to_unit
+from model.features import StyleFeatures
+from model.style import Provenance, StyleNetwork
+from pipeline.errors import UserError
+from tests.model_samples import write_samples
+
+CPU = torch.device("cpu")
+
+
+class Means(StyleNetwork):
+    """A style network that is cheap, and counts what it is asked for."""
+
+    name = "means"
+    shape = (3, 2, 2)
+    imagenet_url = ""
+
+    def __init__(self, sha256: str = "a") -> None:
+        super().__init__(nn.Sequential(nn.AdaptiveAvgPool2d(2)), normalised=True)
+        self.provenance = Provenance("means", "random", 0, sha256)
+        self.num_seen = 0
+
+    def prepare(self, reference: Tensor) -> Tensor:
+        self.num_seen += len(reference)
+        return reference
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Samples:
+    return Samples(write_samples(tmp_path / "samples"), "train")
+
+
+def ask(features: StyleFeatures, samples: Samples, *places: int) -> Tensor:
+    batch = samples.load(places)
+    return features(batch, to_unit(batch.color, CPU))
+
+
+def test_each_picture_is_computed_once(samples: Samples, tmp_path: Path) -> None:
+    network = Means()
+    features = StyleFeatures(network, samples, tmp_path / "style")
+    first = ask(features, samples, 1, 2, 3)
+    second = ask(features, samples, 3, 4, 1)
+    assert network.num_seen == 4
+    assert torch.equal(first[[2, 0]], second[[0, 2]])
+    fresh = network(to_unit(samples.load([1, 2, 3]).color, CPU))
+    assert first.dtype == torch.float32
+    assert torch.equal(first, fresh.half().float())
+    features.close()
+
+
+def test_features_outlive_the_process_once_flushed(samples: Samples, tmp_path: Path) -> None:
+    features = StyleFeatures(Means(), samples, tmp_path)
+    first = ask(features, samples, 0, 5)
+    features.flush()
+    ask(features, samples, 6)  # computed, and lost with the process
+    again = Means()
+    reopened = StyleFeatures(again, samples, tmp_path)
+    assert torch.equal(ask(reopened, samples, 0, 5), first)
+    assert again.num_seen == 0
+    ask(reopened, samples, 6)
+    assert again.num_seen == 1
+
+
+def test_other_weights_and_other_samples_have_their_own_file(
+    samples: Samples, tmp_path: Path
+) -> None:
+    StyleFeatures(Means("a"), samples, tmp_path / "style").close()
+    StyleFeatures(Means("b"), samples, tmp_path / "style").close()
+    other = Samples(write_samples(tmp_path / "other", {"train": 9}), "train")
+    StyleFeatures(Means("a"), other, tmp_path / "style").close()
+    assert len(list((tmp_path / "style").glob("train-*.f16"))) == 3
+
+
+def test_without_a_folder_nothing_is_kept(samples: Samples) -> None:
+    network = Means()
+    features = StyleFeatures(network, samples, None)
+    first = ask(features, samples, 0, 1)
+    assert torch.equal(first, ask(features, samples, 0, 1))
+    assert network.num_seen == 4
+    features.flush()
+    features.close()
+
+
+def test_a_full_disk_is_found_beforehand(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = SimpleNamespace(free=8 * np.prod(Means.shape) * 2 - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: full)
+    with pytest.raises(UserError, match=r"train\.cache_style=false"):
+        StyleFeatures(Means(), samples, tmp_path)
+    full.free += 1
+    StyleFeatures(Means(), samples, tmp_path).close()

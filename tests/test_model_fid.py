@@ -1,0 +1,129 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from model.fid import extract_features, fid, kid, load_extractor
+from pipeline.errors import UserError
+from tests import one_thread  # noqa: F401
+from tests.test_model_metrics import drawn
+from tests.test_model_style import Trap
+
+
+class Thumbnails(FeatureExtractorBase):  # type: ignore[misc]
+    """A small stand-in for Inception: the picture at 2 x 2."""
+
+    def __init__(self, name: str, features_list: list[str], **kwargs: object) -> None:
+        super().__init__(name, features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return ("small",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "small"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor]:
+        return (torch.nn.functional.adaptive_avg_pool2d(pictures.float() / 255, 2).flatten(1),)
+
+
+class Pictures(Dataset[Tensor]):
+    def __init__(self, pictures: Tensor) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.pictures[index]
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Thumbnails:
+    torch_fidelity.register_feature_extractor("thumbnails", Thumbnails)
+    return Thumbnails("thumbnails", ["small"])
+
+
+def noisy(pictures: Tensor, amount: float) -> Tensor:
+    noise = torch.randn(len(pictures), 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    return (pictures + amount * noise).clamp(0, 255).to(torch.uint8)
+
+
+def test_equal_sets_have_no_distance_and_noise_adds_to_it(extractor: Thumbnails) -> None:
+    pictures = drawn(*range(40))
+    real = extract_features(extractor, pictures)
+    found = [extract_features(extractor, noisy(pictures, a)) for a in (0, 20, 60)]
+    fids = [fid(real, f) for f in found]
+    kids = [kid(real, f, seed=0) for f in found]
+    assert fids[0] == pytest.approx(0, abs=1e-4)
+    assert kids[0] == pytest.approx(0, abs=1e-2)
+    assert fids == sorted(fids)
+    assert kids == sorted(kids)
+    assert fids[2] > 2 * fids[1] > 0
+
+
+def test_the_numbers_are_torch_fidelitys(extractor: Thumbnails) -> None:
+    one, two = drawn(*range(30)), drawn(*range(100, 130))
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Pictures(one),
+        input2=Pictures(two),
+        fid=True,
+        kid=True,
+        kid_subset_size=30,
+        rng_seed=7,
+        feature_extractor="thumbnails",
+        cuda=False,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    a, b = (
+        torch.cat([extract_features(extractor, part) for part in torch.tensor_split(pictures, 4)])
+        for pictures in (one, two)
+    )
+    assert fid(a, b) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
+    assert kid(a, b, seed=7) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
+
+
+def test_inceptions_weights_come_from_a_file_that_cannot_run_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: object, **kwargs: object) -> dict[str, Tensor]:
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(
+        "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline
+    )
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"x": Trap()}))
+    with pytest.raises(UserError, match="holds something other than tensors"):
+        load_extractor(path, torch.device("cpu"))
+    torch.save({"x": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="not the weights of torch-fidelity's Inception"):
+        load_extractor(path, torch.device("cpu"))
+
+
+def test_inceptions_weights_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:  # weights of the right names, without a download
+        patch.setattr(
+            "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
+            lambda *args, **kwargs: {},
+        )
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
+        original = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], verbose=False)
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    loaded = load_extractor(tmp_path / "weights.pth", torch.device("cpu"))
+    pictures = drawn(1, 2)
+    features = extract_features(loaded, pictures)
+    assert features.shape == (2, 2048)
+    assert torch.equal(features, extract_features(original, pictures))

@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.grid import HEADER, save_png, tile
+from tests.test_model_metrics import drawn
+
+
+def test_pictures_lie_in_labelled_columns(tmp_path: Path) -> None:
+    pictures = drawn(1, 2, 3)
+    save_png(tmp_path / "new" / "sheet.png", tile({"sketch": pictures[:, :1], "truth": pictures}))
+    sheet = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
+    assert sheet.shape == (HEADER + 3 * 68, 4 + 2 * 68, 3)
+    cell = sheet[HEADER + 68 : HEADER + 68 + 64, 4 + 68 : 4 + 68 + 64]
+    assert (cell == pictures[1].permute(1, 2, 0).numpy()).all()
+    grey = sheet[HEADER : HEADER + 64, 4 : 4 + 64]
+    assert (grey == pictures[0, :1].permute(1, 2, 0).numpy()).all()
+    headers = sheet[:HEADER, 4:68], sheet[:HEADER, 72:136]
+    assert all(header.min() < 100 for header in headers)
+    assert (headers[0] != headers[1]).any()
+
+
+def test_columns_must_match() -> None:
+    with pytest.raises(ValueError, match="different shapes"):
+        tile({"a": torch.zeros(2, 3, 8, 8), "b": torch.zeros(1, 3, 8, 8)})

@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+
+from model import build_discriminator, build_generator
+from model.discriminator import Verdict
+from model.generator import Outputs
+from model.losses import adversarial_terms, discriminator_terms, l1_terms, to_grey, total
+from tests import one_thread  # noqa: F401
+
+
+def picture(*channels: float) -> torch.Tensor:
+    return torch.tensor(channels).view(1, -1, 1, 1).expand(2, -1, 4, 4)
+
+
+def test_grey_is_luma() -> None:
+    assert torch.allclose(to_grey(picture(1.0, 0.0, 0.5)), picture(0.299 + 0.5 * 0.114))
+    assert torch.allclose(to_grey(picture(1.0, 1.0, 1.0)), picture(1.0))
+
+
+def test_l1_terms_by_hand() -> None:
+    color = picture(0.2, 0.4, 0.6)  # luma 0.363
+    outputs = Outputs(picture(0.3, 0.3, 0.9), picture(0.5), picture(0.2, 0.0, 0.6))
+    terms = l1_terms(outputs, color, weight=10, alpha=0.3, beta=0.9)
+    assert {name: pytest.approx(float(t), rel=1e-5) for name, t in terms.items()} == {
+        "l1": 10 * (0.1 + 0.1 + 0.3) / 3,
+        "l1_guide_grey": 10 * 0.3 * (0.5 - 0.363),
+        "l1_guide_color": 10 * 0.9 * 0.4 / 3,
+    }
+    assert list(l1_terms(Outputs(color), color, weight=1, alpha=0.3, beta=0.9)) == ["l1"]
+    assert float(total(terms)) == pytest.approx(sum(map(float, terms.values())))
+
+
+def test_acgan_terms_by_hand() -> None:
+    style = torch.tensor([[1.0, -1.0]])
+    real = Verdict(torch.tensor([[0.0]]), torch.tensor([[1.0, 1.0]]))
+    generated = Verdict(torch.tensor([[2.0]]), torch.tensor([[4.0, -1.0]]))
+    terms = discriminator_terms(real, generated, style)
+    assert {name: pytest.approx(float(t), rel=1e-5) for name, t in terms.items()} == {
+        "d_source_real": math.log(2),
+        "d_source_generated": math.log(1 + math.exp(2)),
+        "d_style_real": 0.5 * (0 + 4) / 2,
+        "d_style_generated": 0.5 * (9 + 0) / 2,
+    }
+    terms = adversarial_terms(generated, style)
+    assert {name: pytest.approx(float(t), rel=1e-5) for name, t in terms.items()} == {
+        "g_source": math.log(1 + math.exp(-2)),
+        "g_style": 0.5 * 9 / 2,
+    }
+
+
+def test_the_papers_terms_by_hand() -> None:
+    style = torch.tensor([[0.0, 50.0]])  # targets 0.5 and 1
+    real = Verdict(torch.tensor([[0.0, 3.0]]), None)
+    generated = Verdict(torch.tensor([[0.0, -3.0]]), None)
+    terms = discriminator_terms(real, generated, style)
+    assert {name: pytest.approx(float(t), rel=1e-5) for name, t in terms.items()} == {
+        "d_real": (math.log(2) + math.log(1 + math.exp(-3))) / 2,
+        "d_generated": (math.log(2) + math.log(1 + math.exp(-3))) / 2,
+    }
+    (term,) = adversarial_terms(generated, style).values()
+    assert float(term) == pytest.approx((math.log(2) + math.log(1 + math.exp(3))) / 2, rel=1e-5)
+
+
+def test_sure_verdicts_keep_their_gradient() -> None:
+    """Losses of probabilities saturate here: this is what losses of logits are for."""
+    logits = torch.tensor([[-200.0]], requires_grad=True)
+    (source, _) = adversarial_terms(Verdict(logits, torch.zeros(1, 2)), torch.zeros(1, 2)).values()
+    (gradient,) = torch.autograd.grad(source, logits)
+    assert source.item() == pytest.approx(200)
+    assert gradient.item() == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_the_discriminator_has_the_heads_of_its_kind(size: int) -> None:
+    pictures = torch.rand(2, 3, size, size)
+    source, style = build_discriminator(7, "acgan", 0.25)(pictures)
+    assert source.shape == (2, 1)
+    assert style.shape == (2, 7)
+    source, style = build_discriminator(7, "paper", 0.25)(pictures)
+    assert source.shape == (2, 7)
+    assert style is None
+
+
+def test_style_vectors_are_standardised_by_the_training_set() -> None:
+    discriminator = build_discriminator(3, "acgan", 0.25)
+    vectors = torch.tensor([[0.0, 10.0, 5.0], [4.0, 30.0, 5.0]])
+    discriminator.fit_style(vectors)
+    assert torch.allclose(
+        discriminator.standardise(vectors),
+        torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]]),
+        atol=1e-4,
+    )
+    assert torch.equal(discriminator.state_dict()["style_mean"], torch.tensor([2.0, 20.0, 5.0]))
+
+
+def test_generators_and_discriminators_are_built_by_name() -> None:
+    with torch.device("meta"):
+        assert build_generator().style_spec.network == "vgg19"
+        assert build_discriminator().style_mean.shape == (4096,)

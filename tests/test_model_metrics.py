@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from model.metrics import (
+    PSNR_CAP,
+    chroma,
+    chroma_distances,
+    chroma_error,
+    following,
+    measure_following,
+    mse,
+    palette,
+    psnr,
+    ssim,
+)
+from tests.pictures import draw_picture
+
+
+def stack(*pictures: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def flat(*color: int, size: int = 16) -> Tensor:
+    return torch.tensor(color, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, size, size)
+
+
+def drawn(*seeds: int) -> Tensor:
+    return stack(*(draw_picture(seed, 64, 64) for seed in seeds))
+
+
+def test_mse_and_psnr_by_hand() -> None:
+    truth, output = flat(0, 100, 200), flat(51, 100, 200)  # a fifth off in one channel
+    assert mse(output, truth).tolist() == pytest.approx([0.04 / 3])
+    assert psnr(output, truth).tolist() == pytest.approx([-10 * np.log10(0.04 / 3)])
+    assert psnr(truth, truth).tolist() == pytest.approx([PSNR_CAP])
+
+
+def test_ssim_and_psnr_agree_with_scikit_image() -> None:
+    """Golden values of scikit-image 0.26.
+
+    structural_similarity(a, b, channel_axis=2, gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=255) and peak_signal_noise_ratio(a, b).
+    """
+    y, x = np.mgrid[0:48, 0:40]
+    a = np.stack([x * 6 % 256, y * 5 % 256, x * y % 256], axis=-1).astype(np.uint8)
+    noise = ((x * 7 + y * 13) % 41 - 20)[..., None]
+    b = np.clip(a.astype(int) + noise, 0, 255).astype(np.uint8)
+    assert ssim(stack(a, a), stack(b, a)).tolist() == pytest.approx([0.710123779569172, 1.0])
+    assert psnr(stack(a), stack(b)).item() == pytest.approx(26.830466138515874)
+
+
+def test_each_picture_is_measured_alone() -> None:
+    outputs, truths = drawn(1, 2, 3), drawn(4, 2, 6)
+    for measure in (mse, psnr, ssim):
+        together = measure(outputs, truths)
+        alone = [measure(outputs[i : i + 1], truths[i : i + 1]).item() for i in range(3)]
+        assert together.tolist() == pytest.approx(alone)
+
+
+def test_chroma_is_cielab() -> None:
+    """Golden values of scikit-image 0.26's rgb2lab; OpenCV rounds to about a tenth."""
+    known = {
+        (255, 0, 0): (80.0923, 67.2028),
+        (0, 128, 255): (18.7735, -70.9138),
+        (90, 60, 30): (9.6812, 23.5530),
+        (128, 128, 128): (0.0, 0.0),
+    }
+    for color, ab in known.items():
+        assert chroma(flat(*color)).ab[0, 0, 0] == pytest.approx(ab, abs=0.15)
+
+
+def test_paper_is_not_foreground() -> None:
+    picture = flat(240, 250, 255).clone()
+    picture[..., :4, :] = flat(240, 239, 255, size=16)[..., :4, :]
+    assert chroma(picture).foreground.sum() == 4 * 16
+    assert palette(flat(255, 255, 255)).tolist() == [[0.0, 0.0]]
+    half = flat(255, 255, 255).clone()
+    half[..., :8, :] = flat(90, 60, 30)[..., :8, :]
+    assert palette(half)[0] == pytest.approx((9.6812, 23.5530), abs=0.15)
+
+
+def test_chroma_error_is_relative_to_no_colour() -> None:
+    truth = drawn(1, 2)
+    grey = truth.float().mean(1, keepdim=True).to(torch.uint8).expand(-1, 3, -1, -1)
+    assert chroma_error(chroma_distances(truth, truth)) == 0
+    assert chroma_error(chroma_distances(grey, truth)) == pytest.approx(1, abs=1e-3)
+    red_for_blue = chroma_error(chroma_distances(truth.flip(1), truth))
+    assert red_for_blue is not None
+    assert red_for_blue > 1
+    assert chroma_error(chroma_distances(truth[:1], flat(255, 255, 255, size=64))) is None
+
+
+def test_following_is_0_for_an_average_and_1_for_a_copy() -> None:
+    sketches, references = drawn(1, 2, 3)[:, :1], drawn(4, 5, 6, 7)
+    average = references.float().mean(0, keepdim=True).to(torch.uint8)
+    answers = {
+        "copy": (lambda sketch, reference: reference.expand(len(sketch), -1, -1, -1), 1),
+        "average": (lambda sketch, reference: average.expand(len(sketch), -1, -1, -1), 0),
+        "sketch": (lambda sketch, reference: sketch.expand(-1, 3, -1, -1), 0),
+    }
+    for answer, expected in answers.values():
+        assert measure_following(answer, sketches, references) == pytest.approx(expected, abs=1e-9)
+
+
+@given(
+    slope=st.floats(-2, 2),
+    shape=st.tuples(st.integers(1, 4), st.integers(2, 5)),
+    seed=st.integers(0, 2**32),
+)
+def test_following_is_the_slope_whatever_sketches_have_in_common(
+    slope: float, shape: tuple[int, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    references = rng.normal(size=(shape[1], 2)) * 30
+    own_color = rng.normal(size=(shape[0], 1, 2)) * 50
+    assert following(own_color + slope * references, references) == pytest.approx(slope)
+
+
+def test_following_needs_references_that_differ() -> None:
+    assert following(np.zeros((3, 2, 2)), np.ones((2, 2))) is None

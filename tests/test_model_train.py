@@ -1,0 +1,273 @@
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import torch
+from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+
+from model.checkpoint import load_checkpoint
+from model.config import TrainConfig
+from model.discriminator import Verdict
+from model.losses import Terms, adversarial_terms
+from model.train import TrainResult, train, validation_marks
+from pipeline.errors import UserError
+from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_samples import write_samples
+from tests.one_thread import ENVIRONMENT
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(autouse=True)
+def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build VGG19's random weights once, not for every run."""
+    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
+
+
+def run(
+    samples_dir: Path, run_dir: Path, config: TrainConfig = CONFIG, **options: Any
+) -> TrainResult:
+    return train(config, samples_dir, run_dir, console=QUIET, **options)
+
+
+def log_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in (run_dir / "log.jsonl").read_bytes().splitlines()]
+
+
+def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    times = ("samples_per_second", "data_wait")
+    return [{k: v for k, v in line.items() if k not in times} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole_run(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.train.build_style_network", cached_style_network)
+        result = run(samples_dir, run_dir)
+    assert result == TrainResult(8, 1, result.best_mse, True)
+    return run_dir
+
+
+def test_a_run_leaves_what_it_promises(whole_run: Path) -> None:
+    lines = log_of(whole_run)
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    validations = [line for line in lines if line["kind"] == "validation"]
+    assert steps == [2, 3, 4, 6, 8]  # every third, and before each validation
+    assert [line["step"] for line in validations] == [2, 4, 6, 8]
+    assert [(line["epoch"], line["position"]) for line in validations] == [
+        *((0, 4), (0, 8), (1, 4), (1, 8))
+    ]
+    terms = {"l1", "l1_guide_grey", "l1_guide_color", "g_source", "g_style"}
+    terms |= {"d_source_real", "d_source_generated", "d_style_real", "d_style_generated"}
+    assert terms < lines[0].keys()
+    assert 0 <= lines[0]["data_wait"] < 1
+    assert lines[0]["samples_per_second"] > 0
+    assert all({"mse", "following"} < line.keys() for line in validations)
+
+    _, best = load_checkpoint(whole_run / "best.safetensors")
+    _, last = load_checkpoint(whole_run / "last.json")
+    assert best.best_mse == min(line["mse"] for line in validations) == last.best_mse
+    assert (last.step, last.epoch, last.position) == (8, 1, 8)
+    assert last.recipe == {"prepare": {"fit": "stretch"}}  # the samples' own
+    assert orjson.loads((whole_run / "config.json").read_bytes())["train"]["batch_size"] == 2
+
+    board = EventAccumulator(str(whole_run), {"scalars": 0, "images": 0}).Reload()
+    assert [e.step for e in board.Scalars("validation/mse")] == [2, 4, 6, 8]
+    assert "train/g_style" in board.Tags()["scalars"]
+    assert len(board.Images("samples")) == 4
+    sheet = Image.open(whole_run / "grids" / "step-0000008.png")
+    assert sheet.width > 4 * 64
+    assert sheet.height > 2 * 64
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5])
+def test_a_stopped_run_goes_on_exactly(
+    samples_dir: Path, whole_run: Path, tmp_path: Path, stop_after: int
+) -> None:
+    first = run(samples_dir, tmp_path, max_steps=stop_after)
+    assert first.step == stop_after
+    assert not first.finished
+    assert run(samples_dir, tmp_path, resume=True).finished
+    for name in ("last", "best"):
+        expected, expected_info = load_checkpoint(whole_run / f"{name}.safetensors")
+        found, found_info = load_checkpoint(tmp_path / f"{name}.safetensors")
+        assert found_info == expected_info
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+    validations = [
+        [line for line in without_times(log_of(path)) if line["kind"] == "validation"]
+        for path in (whole_run, tmp_path)
+    ]
+    assert validations[0] == validations[1]
+    again = run(samples_dir, tmp_path, resume=True)
+    assert again == TrainResult(8, 1, expected_info.best_mse, True)
+
+
+def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_path: Path) -> None:
+    """Killed after steps that no checkpoint holds: their lines of the log are taken back."""
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "import model.train; from tests.model_checkpoints import CONFIG\n"
+        "record = model.train.Journal.record\n"
+        "def dying(self, step, *rest):\n"
+        "    record(self, step, *rest)\n"
+        "    if step == 3: os.kill(os.getpid(), 9)\n"
+        "model.train.Journal.record = dying\n"
+        "model.train.train(CONFIG, Path(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    killed = subprocess.run(
+        [sys.executable, "-c", code, samples_dir, tmp_path], cwd=root, env=ENVIRONMENT
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert log_of(tmp_path)[-1]["step"] == 3
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(b'{"kind": "tra')  # torn by the crash
+    assert load_checkpoint(tmp_path / "last.safetensors")[1].step == 2
+    assert run(samples_dir, tmp_path, resume=True).finished
+    assert without_times(log_of(tmp_path)) == without_times(log_of(whole_run))
+    expected, _ = load_checkpoint(whole_run / "last.safetensors")
+    found, _ = load_checkpoint(tmp_path / "last.safetensors")
+    assert all(torch.equal(found[k], expected[k]) for k in expected)
+
+
+def test_ctrl_c_saves_and_stops(samples_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "import dataclasses, model.train; from rich.console import Console\n"
+        "from tests.model_checkpoints import CONFIG\n"
+        "config = dataclasses.replace(CONFIG, epochs=10_000, gan='none')\n"
+        "quiet = Console(quiet=True)\n"
+        "result = model.train.train(config, Path(sys.argv[1]), Path(sys.argv[2]), console=quiet)\n"
+        "print(result.finished, result.step)\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", code, samples_dir, tmp_path],
+        cwd=root,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "last.json").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            os.kill(process.pid, signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    finished, step = output.split()
+    assert finished == "False"
+    assert load_checkpoint(tmp_path / "last.safetensors")[1].step == int(step)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gan": "paper"},
+        {"model": "batchnorm", "gan": "none", "cache_style": False},
+        {"precision": "bf16"},
+        {"channels_last": True},
+    ],
+)
+def test_every_kind_of_run_trains(
+    samples_dir: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1, validations_per_epoch=1, **changes)
+    result = run(samples_dir, tmp_path, config)
+    assert result.finished
+    assert result.best_mse is not None
+    assert np.isfinite(result.best_mse)
+    assert (tmp_path / "style").exists() == config.cache_style
+
+
+def test_the_inception_model_trains(samples_dir: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        CONFIG, model="inception", epochs=1, validations_per_epoch=1, batch_size=4
+    )
+    assert run(samples_dir, tmp_path, config, max_steps=1).step == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def poisoned(generated: Verdict, style: torch.Tensor) -> Terms:
+        calls.append(1)
+        terms = adversarial_terms(generated, style)
+        return {**terms, "g_style": terms["g_style"] * (float("nan") if len(calls) == 5 else 1)}
+
+    monkeypatch.setattr("model.steps.adversarial_terms", poisoned)
+    with pytest.raises(UserError, match=r"step 5: the loss term 'g_style' is nan"):
+        run(samples_dir, tmp_path)
+    tensors, info = load_checkpoint(tmp_path / "last.safetensors")
+    assert info.step == 4
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_wrong_use_is_explained(samples_dir: Path, whole_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds a run already. Go on with --resume"):
+        run(samples_dir, whole_run)
+    other = dataclasses.replace(CONFIG, lr=0.5)
+    with pytest.raises(UserError, match=r"other settings: lr \(0.001 there, 0.5 here\)"):
+        run(samples_dir, whole_run, other, resume=True)
+    weights = dataclasses.replace(CONFIG, style_seed=9)
+    with pytest.raises(UserError, match="style_seed"):
+        run(samples_dir, whole_run, weights, resume=True)
+    more = write_samples(tmp_path / "more", {"train": 9, "val": 4})
+    with pytest.raises(UserError, match="trained on other samples"):
+        run(more, whole_run, resume=True)
+    large = dataclasses.replace(CONFIG, batch_size=9)
+    with pytest.raises(UserError, match=r"8 training samples do not fill a batch of 9"):
+        run(samples_dir, tmp_path / "run", large)
+    with pytest.raises(UserError, match="no samples in the split 'val'"):
+        run(write_samples(tmp_path / "no-val", {"train": 2}), tmp_path / "run")
+    odd = write_samples(tmp_path / "odd", {"train": 2, "val": 1}, size=80)
+    with pytest.raises(UserError, match=r"80 x 80 pixels.*multiples of 32"):
+        run(odd, tmp_path / "run")
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(UserError, match="another process"):
+        run(samples_dir, tmp_path / "run")
+
+
+@given(steps=st.integers(1, 1000), num=st.integers(1, 12))
+def test_validations_are_spread_over_the_epoch(steps: int, num: int) -> None:
+    marks = sorted(validation_marks(steps, num))
+    assert marks[-1] == steps
+    assert marks[0] >= 1
+    assert len(marks) == min(num, steps)
+    gaps = np.diff([0, *marks])
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_a_run_says_what_its_style_network_is(
+    samples_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(CONFIG, samples_dir, tmp_path, max_steps=2)
+    output = capsys.readouterr().out
+    assert "vgg19, RANDOM weights (seed 0)" in output
+    assert re.search(r"epoch 1/2, step 2: mse 0\.\d+, following ", output)
