@@ -1,0 +1,190 @@
+"""report: a work folder as one page to look at, that needs neither network nor scripts.
+
+What it shows was made by strangers. So every value is escaped, cut and rid of control characters,
+every picture is encoded anew, and the page forbids itself scripts and connections.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.errors import UserError
+from pipeline.plan import planned_shards
+from pipeline.records import Status
+from pipeline.report_funnel import Place, Roll, build_funnel, count_splits, read_roll
+from pipeline.report_pictures import Exhibit, build_wall, exhibit
+from pipeline.report_statistics import measure
+from pipeline.rows import read_info, replacing
+from pipeline.schema import SPLITS
+from pipeline.settings import Table
+from pipeline.shard import list_shards, rows_path
+from pipeline.work import Work, read_status
+
+_NUM_SAMPLES = 6  # of a split
+_NUM_LEFT_OUT = 6  # of a fate, and of disagreeing letterboxes
+_NUM_PAIRS = 4  # of a reason
+_MAX_LINES = 10  # of malformed records, and of families in two splits
+_MAX_ROWS = 40  # of a recipe's table, and of tables
+_MAX_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A fate that ended the way of some posts, and a few of them."""
+
+    fate: str
+    num_posts: int
+    exhibits: list[Exhibit]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A post that repeats an earlier one; None where that one is not there."""
+
+    later: Exhibit
+    earlier: Exhibit | None
+
+    @property
+    def reason(self) -> str:
+        """Why the later one is left out."""
+        return str(self.later.row["reason"])
+
+    @property
+    def num_bits(self) -> int | None:
+        """Bits in which the perceptual hashes differ; None where one is not known."""
+        rows = [shown.row for shown in (self.later, self.earlier) if shown is not None]
+        hashes = [row["perceptual_hash"] for row in rows if "perceptual_hash" in row]
+        return (hashes[0] ^ hashes[1]).bit_count() if len(hashes) == 2 else None
+
+
+def write_report(work: Work, path: Path) -> None:
+    """Write the page about a work folder: one HTML file of a few megabytes at most.
+
+    Reads columns and some dozens of pictures, never whole shards. The same folder gives the same
+    bytes.
+
+    Args:
+        work: a work folder with a plan; what comes after it may not be there yet.
+        path: of the page; replaced as a whole.
+
+    Raises:
+        UserError: where the folder holds no plan or damaged shards, or the page cannot be written.
+    """
+    page = render_report(work)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def render_report(work: Work) -> str:
+    """Return the page about a work folder as HTML.
+
+    Raises:
+        UserError: as ``write_report``.
+    """
+    planned = planned_shards(work.plan_path)
+    info = read_info(work.plan_path)
+    status = read_status(work)
+    roll = read_roll(work, list(planned))
+    funnel = build_funnel(status, planned, roll)
+    statistics = measure(work, roll)
+    splits, straddling = count_splits(roll)
+    recipe = _effective_recipe(work, info)
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        name=recipe.get("name") or work.root.resolve().name,
+        description=recipe.get("description", ""),
+        recipe=_tables({k: v for k, v in recipe.items() if k not in ("name", "description")}),
+        status=status,
+        num_planned=sum(planned.values()),
+        num_with_rows=len(roll.names),
+        funnel=funnel,
+        adds_up=status.adds_up and all(stage.adds_up for stage in funnel),
+        splits=splits,
+        straddling=straddling[:_MAX_LINES],
+        num_straddling=len(straddling),
+        statistics=statistics,
+        wall=build_wall(statistics.colours.all_means()),
+        malformed=info.get("malformed", [])[:_MAX_LINES],
+        num_malformed=status.select.get("filtered/malformed", 0),
+        **_show_pictures(work, roll, statistics.disagreeing),
+    )
+
+
+def _show_pictures(work: Work, roll: Roll, disagreeing: list[int]) -> dict[str, Any]:
+    """Choose posts to show, and read all of them at once: shards are opened once or twice."""
+    gone = [fate for fate in roll.fates() if fate not in (Status.FETCHED, Status.KEPT)]
+    repeated = [fate for fate in gone if fate.startswith(Status.DUPLICATE)]
+    places: dict[str, list[Place]] = {
+        **{split: roll.choose(Status.KEPT, _NUM_SAMPLES, split) for split in SPLITS},
+        **{f: roll.choose(f, _NUM_PAIRS if f in repeated else _NUM_LEFT_OUT) for f in gone},
+        "disagreeing": roll.find(disagreeing)[:_NUM_LEFT_OUT],
+    }
+    found = exhibit(work, {place for some in places.values() for place in some})
+    shown = {title: [found[place.post_id] for place in some] for title, some in places.items()}
+    later = [post for fate in repeated for post in shown[fate] if "duplicate_of" in post.row]
+    earlier = exhibit(work, roll.find([post.row["duplicate_of"] for post in later]))
+    return {
+        "samples": {split: shown[split] for split in SPLITS},
+        "left_out": [
+            LeftOut(fate, roll.count(fate), shown[fate]) for fate in gone if fate not in repeated
+        ],
+        "pairs": [Pair(post, earlier.get(post.row["duplicate_of"])) for post in later],
+        "disagreeing": shown["disagreeing"],
+    }
+
+
+def _effective_recipe(work: Work, info: dict[str, Any]) -> Table:
+    """Return the recipe that made the plan, with the settings that made the samples."""
+    recipe: Table = dict(info.get("recipe", {}))
+    for name in list_shards(work.samples_dir)[:1]:
+        made_by = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
+        recipe = made_by | recipe | {"prepare": made_by.get("prepare", {})}
+    return recipe
+
+
+def _tables(recipe: Table, path: str = "") -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return a recipe as flat tables: the path of each, and its keys and values as text."""
+    rows = [
+        (key, json.dumps(value, ensure_ascii=False))
+        for key, value in recipe.items()
+        if not isinstance(value, dict)
+    ]
+    tables = [(path or "recipe", rows[:_MAX_ROWS])] if rows else []
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            tables += _tables(value, f"{path}.{key}" if path else key)
+    return tables[:_MAX_ROWS]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clip": clip, "percent": percent}
+    return environment
+
+
+def clip(text: object, length: int = _MAX_TEXT) -> str:
+    """Return a stranger's text fit to be shown: printable, in one line, and not too long."""
+    start = str(text)[: length + 1]
+    shown = "".join(letter if letter.isprintable() else "�" for letter in start)
+    return shown if len(shown) <= length else shown[:length] + "…"
+
+
+def percent(share: float) -> str:
+    """Return a share as text that never rounds something to nothing, or nearly all to all."""
+    if 0 < share < 0.001:
+        return "<0.1%"
+    if 0.999 < share < 1:
+        return ">99.9%"
+    return f"{share:.1%}"

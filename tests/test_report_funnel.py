@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.plan import planned_shards
+from pipeline.report_funnel import Roll, count_splits, read_roll
+from tests.test_fetch import fetch_all
+from tests.works import draw_original, make_work
+
+
+def test_the_choice_looks_at_nothing_but_ids(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 40, lambda i: draw_original(i) if i % 4 else None)
+    fetch_all(work, recipe)
+    names = list(planned_shards(work.plan_path))
+    roll = read_roll(work, names)
+    chosen = roll.choose("fetched", 5)
+    assert chosen == read_roll(work, names[::-1]).choose("fetched", 5)
+    everything = roll.choose("fetched", 40)
+    assert chosen == everything[:5]
+    assert len(everything) == roll.count("fetched") == 30
+    assert {p.post_id for p in everything} == {i for i in range(1, 41) if i % 4}
+    assert everything != sorted(everything, key=lambda place: place.post_id)
+    of_splits = [roll.choose("fetched", 40, split) for split in ("train", "val", "test")]
+    assert sorted(map(len, of_splits)) == sorted(c.num_posts for c in count_splits(roll)[0])
+    assert {p.shard.partition("-")[0] for p in of_splits[0]} == {"train"}
+    assert {place.post_id for place in roll.find([1, 4, 999])} == {1, 4}
+
+
+def test_families_in_two_splits_are_found() -> None:
+    table = {
+        "family": [1, 1, 2, 3, 3, 4],
+        "split": ["train", "train", "val", "train", "test", "test"],
+        "fate": ["kept", "kept", "kept", "kept", "kept", "blank/flat"],
+    }
+    counts, straddling = count_splits(Roll([], pa.table(table)))
+    assert straddling == [3]
+    assert [(c.num_posts, c.num_families, c.largest_family) for c in counts] == [
+        (3, 2, 2),
+        (1, 1, 1),
+        (1, 1, 1),
+    ]
