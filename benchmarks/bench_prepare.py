@@ -1,0 +1,89 @@
+"""prepare: CPU milliseconds a picture, share of the cores that is busy, and memory a worker.
+
+    python benchmarks/bench_prepare.py PICTURES [--repeats 5] [--workers 2]
+
+PICTURES is a folder of pictures in Danbooru2021's 512px layout (``0XXX/ID.jpg``). Each repeat
+prepares all of them anew from raw shards into 256 px samples, sketch and sums included.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from pipeline.executor import run_stage
+from pipeline.fetch import FetchStage
+from pipeline.plan import plan_posts, planned_shards, write_plan
+from pipeline.recipe import Recipe, SourceSettings, SplitSettings
+from pipeline.records import Post
+from pipeline.run import prepare
+from pipeline.work import Work
+
+QUIET = Console(quiet=True)
+
+
+def posts_of(pictures: Path) -> Iterator[Post]:
+    for path in sorted(pictures.glob("*/*.jpg")):
+        yield Post(
+            id=int(path.stem),
+            md5="",
+            rating="s",
+            ext="jpg",
+            width=0,
+            height=0,
+            file_size=path.stat().st_size,
+            parent_id=0,
+            tags=frozenset(),
+            characters=(),
+            is_deleted=False,
+            is_banned=False,
+        )
+
+
+def cpu_seconds() -> float:
+    own, workers = (resource.getrusage(who) for who in (0, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + workers.ru_utime + workers.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    recipe = Recipe(
+        name="bench",
+        source=SourceSettings(images=f"{options.pictures}/{{bucket}}/{{id}}.jpg", rate=0),
+        split=SplitSettings(shard_size=256),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(Path(folder))
+        table = plan_posts(posts_of(options.pictures), recipe.split)
+        write_plan(work.plan_path, table, {})
+        stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
+        run_stage(stage, planned_shards(work.plan_path), options.workers, "fetch", QUIET)
+        cpu, wall = [], []
+        for _ in range(options.repeats):
+            shutil.rmtree(work.samples_dir, ignore_errors=True)
+            before, started = cpu_seconds(), time.perf_counter()
+            summary = prepare(recipe, work, QUIET, num_workers=options.workers)
+            cpu.append((cpu_seconds() - before) / len(table) * 1e3)
+            wall.append((time.perf_counter() - started) / len(table) * 1e3)
+        print(dict(summary.fates), f"{options.workers} workers")
+    busy = statistics.median(c / w / options.workers for c, w in zip(cpu, wall, strict=True))
+    print(f"CPU a picture: {min(cpu):.2f} / {statistics.median(cpu):.2f} / {max(cpu):.2f} ms")
+    print(f"wall a picture: {min(wall):.2f} / {statistics.median(wall):.2f} / {max(wall):.2f} ms")
+    print(f"busy: {busy:.0%} of {options.workers} cores, worker start-up included")
+    peak = max(resource.getrusage(who).ru_maxrss for who in (0, resource.RUSAGE_CHILDREN))
+    print(f"peak memory of the largest process: {peak / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
