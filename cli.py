@@ -33,6 +33,9 @@ Overrides = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
 ]
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A .safetensors of a training run.")
+]
 
 
 @app.callback()
@@ -112,6 +115,138 @@ def prepare(
 
 
 @app.command()
+def train(
+    recipe: RecipeName,
+    work: WorkDir = None,
+    run: Annotated[
+        str, typer.Option("--run", metavar="NAME", help="Name of the run in WORK/runs.")
+    ] = "default",
+    model: Annotated[
+        str | None,
+        typer.Option(help="zhang2017, batchnorm or inception; the recipe's if not given."),
+    ] = None,
+    gan: Annotated[str | None, typer.Option(help="acgan, paper or none.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    style_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|imagenet|random", help="Of the style network; random for tests."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    overrides: Overrides = [],
+) -> None:
+    """Train a model on a work folder's samples."""
+    from model.config import TrainConfig
+    from model.train import train as run_training
+    from pipeline.recipe import recipe_table
+    from pipeline.settings import convert
+
+    chosen = _recipe(recipe, overrides)
+    flags = {
+        "model": model,
+        "gan": gan,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "device": device,
+        "style_weights": style_weights,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = convert(chosen.train | given, TrainConfig, f"recipe {chosen.name!r}, [train]")
+    place = _work(work, chosen)
+    run_dir = place.runs_dir / _run_name(run)
+    result = run_training(
+        config, place.samples_dir, run_dir, recipe=recipe_table(chosen), resume=resume
+    )
+    state = "finished" if result.finished else "stopped; --resume goes on"
+    print(f"{run_dir}: {state} after {result.step} steps, best validation MSE {result.best_mse}")
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Checkpoint,
+    work: Annotated[Path, typer.Option("--work", help="The work folder with the samples.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Beside the checkpoint by default.")
+    ] = None,
+    fid_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="Inception weights for FID and KID.")
+    ] = "",
+    style_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
+    ] = "",
+    overrides: Overrides = [],
+) -> None:
+    """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
+    from model.config import EvalConfig
+    from model.evaluate import evaluate as run_evaluation
+    from pipeline.settings import apply_overrides, convert
+
+    flags = {"fid_weights": fid_weights, "style_weights": style_weights}
+    table = apply_overrides({"eval": flags}, overrides)["eval"]
+    config = convert(table, EvalConfig, "--set eval")
+    out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
+    metrics = run_evaluation(checkpoint, Path(work) / "samples", split, out_dir, config)
+    _print_metrics(metrics)
+    print(f"{out_dir}: metrics.json, rows.parquet, grid.png")
+
+
+@app.command()
+def colorize(
+    checkpoint: Checkpoint,
+    sketch: Annotated[Path, typer.Option(help="Dark lines on light paper, any size.")],
+    reference: Annotated[Path, typer.Option(help="A coloured picture, any size.")],
+    out: Annotated[Path, typer.Option(help="Where the picture goes; its suffix is the format.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    style_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
+    ] = "",
+) -> None:
+    """Colour one sketch after one reference picture."""
+    from model.colorize import colorize as run_colorizer
+
+    width, height = run_colorizer(
+        checkpoint, sketch, reference, out, device=device, style_weights=style_weights
+    )
+    print(f"{out}: {width} x {height}")
+
+
+@app.command()
+def demo(
+    work: Annotated[
+        Path, typer.Option("--work", help="Where everything that it makes goes.")
+    ] = Path("data/demo"),
+) -> None:
+    """Do the whole job on drawn dolls, offline, in about two minutes on two cores."""
+    from pipeline.dolls import write_dolls
+    from pipeline.serve import serve_folder
+
+    mirror = work / "mirror"
+    print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
+    write_dolls(mirror)
+    with serve_folder(mirror) as url:
+        images = f"{url}/512px/{{bucket}}/{{id}}.jpg"
+        print(f"-- fetch, from {url}")
+        fetch("dolls-64", metadata=mirror / "metadata", images=images, work=work)
+    print("-- prepare")
+    prepare("dolls-64", work=work)
+    print("-- train")
+    train("dolls-64", work=work, run="demo", resume=True)
+    print("-- eval")
+    checkpoint = work / "runs" / "demo" / "best.safetensors"
+    out = work / "eval"
+    evaluate(checkpoint, work=work, out=out)
+    print("-- what became of every record")
+    status(work)
+    print(f"\nLook at {out / 'grid.png'}: sketch, reference, output, truth.")
+
+
+@app.command()
 def status(
     work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -158,6 +293,29 @@ def _work(path: Path | None, recipe: "Recipe") -> "Work":
     from pipeline.work import Work
 
     return Work(path if path is not None else Path("data") / recipe.name)
+
+
+def _run_name(name: str) -> str:
+    from pipeline.errors import UserError
+
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UserError(f"--run {name!r}: a plain name, not a path.")
+    return name
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    """Print the figures of the model beside those of the baselines, and what is not there."""
+    names = ("mse", "psnr", "ssim", "fid", "kid", "following", "chroma_error")
+    columns = [name for name in names if metrics.get(name) is not None]
+    print(f"{metrics['num_samples']} {metrics['split']} samples, reference: {metrics['reference']}")
+    print(" " * 12 + "".join(f"{name:>14}" for name in columns))
+    for answer, values in {metrics["model"]: metrics, **metrics["baselines"]}.items():
+        cells = (values.get(name) for name in columns)
+        print(
+            f"{answer:12}" + "".join(f"{c:14.4f}" if c is not None else f"{'-':>14}" for c in cells)
+        )
+    for name, why in metrics["unavailable"].items():
+        print(f"no {name}: {why}")
 
 
 def _console() -> Any:
