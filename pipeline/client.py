@@ -8,23 +8,29 @@ Danbooru's 422 for a query out of bounds, is ``failed``, and a later run may ask
 
 import contextlib
 import importlib.metadata
-import ipaddress
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.errors import UserError
+from pipeline.hosts import allowed_hosts, canonical_host, is_local, template_host
 from pipeline.pacing import Clock, Sleep, Turns, choose_wait, may_pass, parse_retry_after
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
-from pipeline.transport import PrivateAddressError, Transport, host_of, prepare_get
+from pipeline.transport import (
+    PrivateAddressError,
+    Transport,
+    host_of,
+    prepare_get,
+    why_unreachable,
+)
 
 _MAX_REDIRECTS = 5
 _CHUNK = 64 * 2**10  # bytes a read; also as much of an error page as is worth a connection
@@ -83,41 +89,6 @@ def user_agent() -> str:
     return f"{name} (+{contact})" if contact else name
 
 
-def template_host(template: str) -> str:
-    """Return the ``host`` or ``host:port`` that a template of pictures names; "" where none.
-
-    Raises:
-        UserError: on a URL whose host cannot be read, or holds a placeholder.
-    """
-    if not template.startswith(("http://", "https://")):
-        return ""
-    try:
-        host = host_of(prepare_get(template, {}))
-    except ValueError as error:
-        raise UserError(f"source.images {template!r}: no host can be read: {error}.") from error
-    if "{" in template.split("/")[2]:
-        raise UserError(f"source.images {template!r}: the host must be spelled out.")
-    return host
-
-
-def allowed_hosts(source: SourceSettings) -> frozenset[str]:
-    """Return the hosts that may be asked: those of ``source.hosts``, and the template's own.
-
-    Each is ``host``, meaning its ports 80 and 443, or ``host:port``. A path on disk has none.
-
-    Raises:
-        UserError: on an entry that is no host, and when ``{file_url}`` leaves the choice of hosts
-            to the records and ``source.hosts`` is empty.
-    """
-    hosts = {_canonical(entry) for entry in source.hosts} | {template_host(source.images)} - {""}
-    if not hosts and source.images.startswith("{file_url}"):
-        raise UserError(
-            "source.hosts is empty, and {file_url} may point anywhere: list the hosts that may be "
-            "asked, such as cdn.donmai.us."
-        )
-    return frozenset(hosts)
-
-
 class Client:
     """Downloads URLs for many threads at once. Keep one for a whole process.
 
@@ -163,9 +134,9 @@ class Client:
         interval = 1 / (source.rate * share) if source.rate else 0.0
         # Processes start together: a random phase keeps their requests from coming in volleys.
         start = clock() + (draw() * interval if share < 1 else 0.0)
-        names = {_canonical(host) for host in hosts}
+        names = {canonical_host(host) for host in hosts}
         self._hosts = {name: Turns(name, interval, start, self._sleep, clock) for name in names}
-        local_hosts = {template_host(source.images), *filter(_is_local, names)}
+        local_hosts = {template_host(source.images), *filter(is_local, names)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)
 
     def get(self, url: str) -> Download:
@@ -174,29 +145,36 @@ class Client:
         Content type and magic are not looked at. A body that ends early is ``failed/truncated``
         where its length was announced, or it came in chunks; without either nobody can tell.
 
+        While nobody is there at all, tries cost none of them: everyone waits for the host.
+
         Raises:
             SourceRefusesError: when the host has answered 401 or 403 five times in a row, and from
                 then on.
+            SourceDownError: when the host cannot be reached, on which see ``Turns.note_missed``.
             RuntimeError: when the client was closed.
         """
         started = self._clock()
-        attempt = 1
+        num_tries = attempt = 0
         while True:
+            num_tries += 1
             download = self._try(url)
+            if download is None:
+                continue
+            attempt += 1
             fate, status = download.fate, download.http_status
             wait = choose_wait(attempt, self._source.attempts, fate, status, self._draw())
             if wait is None:
                 seconds = self._clock() - started
-                return replace(download, num_attempts=attempt, seconds=seconds)
+                return replace(download, num_attempts=num_tries, seconds=seconds)
             self._sleep(wait)
-            attempt += 1
 
     def close(self) -> None:
         """Close the connections and wake the threads that wait; their calls raise."""
         self._closed.set()
         self._transport.close()
 
-    def _try(self, url: str) -> Download:
+    def _try(self, url: str) -> Download | None:
+        """Ask once, and follow where it leads; None while the host is out of reach."""
         location, status = "", 0
         for _ in range(1 + _MAX_REDIRECTS):
             try:
@@ -211,10 +189,13 @@ class Client:
                 response = self._transport.send(request)
             except PrivateAddressError:
                 return Download(_NOT_ALLOWED, http_status=status)
-            except requests.Timeout:
-                return Download(Fate(Status.FAILED, "timeout"))
-            except (requests.RequestException, HTTPError):
-                return Download(Fate(Status.FAILED, "connection"))
+            except (requests.RequestException, HTTPError) as error:
+                why = why_unreachable(error)
+                if why and host.note_missed(why):
+                    return None
+                is_late = isinstance(error, requests.Timeout)
+                return Download(Fate(Status.FAILED, "timeout" if is_late else "connection"))
+            host.note_reached()
             with response:
                 status = response.status_code
                 if not response.is_redirect:
@@ -260,15 +241,27 @@ def _drain(response: requests.Response) -> None:
         response.raw.read(_CHUNK)
 
 
-def _canonical(entry: str) -> str:
-    with contextlib.suppress(ValueError):
-        if not set(entry) & set("/\\?#@{}"):
-            return host_of(prepare_get(f"http://{entry}", {}))
-    raise UserError(f"source.hosts: {entry!r} is no host; write host or host:port.")
+_shared: dict[tuple[SourceSettings, float], Client] = {}
 
 
-def _is_local(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_address(name))
-    return name == "localhost"
+@contextlib.contextmanager
+def shared_client(source: SourceSettings, share: float) -> Iterator[Client]:
+    """Lend this process's client for some settings, so that its memory outlives a shard.
+
+    What it knows of the hosts (turns, holds, refusals, open connections) is kept until
+    ``close_shared_clients``, or until an error ends what it was lent for: it is closed then, so
+    that no thread goes on waiting for it.
+    """
+    if (source, share) not in _shared:
+        _shared[source, share] = Client(source, allowed_hosts(source), share)
+    try:
+        yield _shared[source, share]
+    except BaseException:
+        close_shared_clients()
+        raise
+
+
+def close_shared_clients() -> None:
+    """Close every client that ``shared_client`` keeps; the next call makes a new one."""
+    while _shared:
+        _shared.popitem()[1].close()

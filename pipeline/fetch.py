@@ -5,7 +5,6 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.client import Client, Download, allowed_hosts
+from pipeline.client import Client, Download, shared_client
 from pipeline.executor import Fates, Tick
 from pipeline.originals import Row, get_original, inspect
 from pipeline.plan import hash_table, read_planned
@@ -84,7 +83,7 @@ class FetchStage:
         share = 1 / self.num_workers
         with (
             ShardWriter(self.raw_dir, name) as shard,
-            closing(Client(self.source, allowed_hosts(self.source), share)) as client,
+            shared_client(self.source, share) as client,
         ):
             for post, download in self._get_all(posts, settled, client):
                 if download is None:

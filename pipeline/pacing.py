@@ -15,10 +15,16 @@ Clock = Callable[[], float]
 _MAX_REFUSALS = 5  # 401 and 403 in a row: enough to know that it is not about one picture
 _MAX_BACKOFF = 60  # seconds
 _MAX_HOLD = 300.0  # seconds: the longest Retry-After that is honoured
+_MAX_MISSES = 4  # times in a row that a host which never answered may be out of reach ...
+_MAX_OUTAGE = 600.0  # ... and seconds that one may which has answered: a router starts anew
 
 
 class SourceRefusesError(UserError):
     """A host turns everything down. To go on would be hammering, so the run must stop."""
+
+
+class SourceDownError(UserError):
+    """Nobody is there. Every other picture would fail the same way, so the run must stop."""
 
 
 def may_pass(fate: Fate, http_status: int) -> bool:
@@ -78,11 +84,16 @@ class Turns:
         self._next_turn = start
         self._held_until = start
         self._num_refusals = 0
+        self._was_reached = False
+        self._num_misses = 0
+        self._missed_since = start
+        self._why_down = ""
 
     def wait_for_turn(self) -> None:
         """Wait until a request may go out. Turns are evenly spaced; an unused one is lost."""
         while True:
             with self._lock:
+                self._check()
                 now = self._clock()
                 turn = max(now, self._next_turn, self._held_until)
                 self._next_turn = turn + self._interval
@@ -107,7 +118,49 @@ class Turns:
                 self._num_refusals = 0
             self._check()
 
+    def note_reached(self) -> None:
+        """Take down that the host has answered, whatever it was."""
+        with self._lock:
+            self._was_reached = True
+            self._num_misses = 0
+
+    def note_missed(self, why: str) -> bool:
+        """Take down that no connection was made, and hold the host back: 1, 2, 4 ... 60 s.
+
+        Misses of one moment, by many threads, are one. A host that has never answered is given up
+        after four: its name is wrong, or there is no network. One that has answered gets ten
+        minutes to come back.
+
+        Args:
+            why: what went wrong, for people.
+
+        Returns:
+            Whether the host was out of reach before and has not answered since, so that this try
+            says nothing about what was asked for.
+
+        Raises:
+            SourceDownError: when it is given up, and from then on.
+        """
+        with self._lock:
+            now = self._clock()
+            was_missed = self._num_misses > 0
+            if now >= self._held_until:
+                self._missed_since = self._missed_since if was_missed else now
+                self._num_misses += 1
+                self._held_until = now + min(_MAX_BACKOFF, 1 << (self._num_misses - 1))
+                lasts_long = now - self._missed_since >= _MAX_OUTAGE
+                if lasts_long if self._was_reached else self._num_misses >= _MAX_MISSES:
+                    self._why_down = why
+            self._check()
+            return was_missed
+
     def _check(self) -> None:
+        if self._why_down:
+            raise SourceDownError(
+                f"{self._name} is out of reach, again and again: {self._why_down}. Look at the "
+                "network and at the host's name (source.images, --metadata), then run again: "
+                "finished shards are kept."
+            )
         if self._num_refusals >= _MAX_REFUSALS:
             raise SourceRefusesError(
                 f"{self._name} refused {_MAX_REFUSALS} requests in a row (HTTP 401 or 403), so "

@@ -61,7 +61,8 @@ class SourceSettings:
         images: path or URL with ``{id} {bucket} {ext} {md5}``; ``{bucket}`` is id % 1000 in four
             digits, as in Danbooru2021's folders.
         layout: ``512px`` (letterboxed JPEGs of Danbooru2021) or ``original``.
-        hosts: hosts that may be asked; empty means the one named in ``images``.
+        hosts: hosts that may be asked besides the one named in ``images``, as ``host`` or
+            ``host:port``; ``{file_url}`` names none.
         rate: requests a second and host; 0 for no limit.
         connections: simultaneous requests, over all workers.
         attempts: tries a picture before it counts as failed.

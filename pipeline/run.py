@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from pipeline.client import close_shared_clients
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.executor import Summary, run_stage
@@ -132,7 +133,10 @@ def fetch(
             reuse_dirs,
         )
         planned = planned_shards(work.plan_path)
-        summary = run_stage(stage, planned, num_workers, "fetch", console)
+        try:
+            summary = run_stage(stage, planned, num_workers, "fetch", console)
+        finally:
+            close_shared_clients()
         if work.reuse_dir.is_dir() and not summary.errors:
             shutil.rmtree(work.reuse_dir)
     return summary

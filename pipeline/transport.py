@@ -14,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import NewConnectionError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -51,6 +52,22 @@ def host_of(request: requests.PreparedRequest) -> str:
         raise ValueError("a URL starts with http:// or https:// and a host")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return host if parts.port in (None, 80, 443) else f"{host}:{parts.port}"
+
+
+def why_unreachable(error: Exception) -> str:
+    """Return why no connection was made, from what ``Transport.send`` raised; "" where one was.
+
+    An unknown name, a closed port, silence, a certificate that does not fit, a proxy.
+    """
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    if isinstance(reason, NewConnectionError):
+        cause = reason.__cause__
+        return (isinstance(cause, OSError) and cause.strerror) or str(reason)
+    if isinstance(error, requests.ConnectTimeout):
+        return "it does not take the connection"
+    if isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError):
+        return str(reason or error)
+    return ""
 
 
 class Transport:

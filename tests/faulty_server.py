@@ -15,7 +15,7 @@ Script = Callable[[socket.socket], None]
 
 
 class FaultyServer:
-    """Serves on a free port of 127.0.0.1 from ``with`` to its end.
+    """Serves on a port of 127.0.0.1, by default any free one, from ``with`` to its end.
 
     The n-th request gets the n-th script, those after the last the last one again. A script that
     closes the socket ends the connection; any other leaves it open for the next request.
@@ -27,15 +27,16 @@ class FaultyServer:
         num_connections: how many were opened.
     """
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, port: int = 0) -> None:
         self.scripts = list(scripts)
         self.requests: list[str] = []
         self.arrivals: list[float] = []
         self.num_connections = 0
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port = self._listener.getsockname()[1]
+        self.host = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.host}"
 
     def __enter__(self) -> Self:

@@ -17,9 +17,16 @@ from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
-from pipeline.client import Client, allowed_hosts, fate_of_status, template_host, user_agent
+from pipeline.client import (
+    Client,
+    close_shared_clients,
+    fate_of_status,
+    shared_client,
+    user_agent,
+)
 from pipeline.errors import UserError
-from pipeline.pacing import SourceRefusesError
+from pipeline.hosts import allowed_hosts
+from pipeline.pacing import SourceDownError, SourceRefusesError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
@@ -211,12 +218,60 @@ def test_broken_transport_is_tried_again(
     assert fake_time.slept == [1, 2]
 
 
-def test_nobody_listens(fake_time: FakeTime, connect: Connect) -> None:
+@pytest.fixture
+def closed_url() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    download = connect(url, fake_time, attempts=3).get(f"{url}/1")
-    assert (str(download.fate), download.num_attempts) == ("failed/connection", 3)
-    assert download.http_status == 0
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_where_nobody_listens_the_run_stops_and_no_picture_is_to_blame(
+    closed_url: str, fake_time: FakeTime, connect: Connect
+) -> None:
+    client = connect(closed_url, fake_time, attempts=2)
+    for n in range(3):
+        with pytest.raises(SourceDownError, match=r"out of reach.*Connection refused"):
+            client.get(f"{closed_url}/{n}")
+    assert fake_time.slept == [1, 2, 4]  # the hold and, the first time, the back-off within it
+
+
+def test_a_name_that_nobody_knows_stops_the_run(
+    fake_time: FakeTime, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    client = connect("http://pictures.example", fake_time)
+    with pytest.raises(SourceDownError, match=r"^pictures\.example.*Name or service not known"):
+        for n in range(4):
+            client.get(f"http://pictures.example/{n}")
+
+
+def test_an_outage_is_waited_out_and_costs_no_picture_its_tries(
+    fake_time: FakeTime, connect: Connect
+) -> None:
+    server = FaultyServer(answer(200, PICTURE))
+    with server:
+        client = connect(server.url, fake_time, attempts=3)
+        assert client.get(f"{server.url}/1").fate == FETCHED
+    revived: list[FaultyServer] = []
+
+    def revive() -> None:
+        if fake_time.now > 1300:
+            revived.append(FaultyServer(answer(200, PICTURE), port=server.port))
+            revived[0].__enter__()
+        else:
+            fake_time.meanwhile.append(revive)
+
+    fake_time.meanwhile.append(revive)
+    try:
+        download = client.get(f"{server.url}/2")
+    finally:
+        for server in revived:
+            server.__exit__(None, None, None)
+    assert (download.fate, download.content) == (FETCHED, PICTURE)
+    assert download.num_attempts > 8
+    assert max(fake_time.slept) == 60
 
 
 @pytest.fixture(scope="module")
@@ -391,53 +446,6 @@ def test_the_port_is_part_of_the_host(wrong_host: FaultyServer, connect: Connect
     assert client.get(f"{wrong_host.url}/1").fate == NOT_ALLOWED
 
 
-@pytest.mark.parametrize(
-    ("template", "host"),
-    [
-        ("https://example.org/{bucket}/{id}.{ext}", "example.org"),
-        ("https://EXAMPLE.org:443/{id}", "example.org"),
-        ("http://example.org:8000/{id}", "example.org:8000"),
-        ("http://me:secret@example.org/{id}", "example.org"),
-        ("http://[::1]:8000/{id}", "[::1]:8000"),
-        ("https://塗り絵.jp/{id}", "xn--nbk211jrwy.jp"),
-        ("/data/512px/{bucket}/{id}.jpg", ""),
-        ("{file_url}", ""),
-    ],
-)
-def test_a_template_names_its_host(template: str, host: str) -> None:
-    assert template_host(template) == host
-
-
-@pytest.mark.parametrize("template", ["http://{md5}.org/{id}", "http://x:{id}/", "https:///{id}"])
-def test_a_template_without_a_readable_host_is_an_error(template: str) -> None:
-    with pytest.raises(UserError, match=r"source\.images"):
-        template_host(template)
-
-
-@pytest.mark.parametrize(
-    ("images", "hosts", "allowed"),
-    [
-        ("https://a.org/{id}", (), {"a.org"}),
-        ("https://a.org/{id}", ("B.org", "c.org:8080"), {"a.org", "b.org", "c.org:8080"}),
-        ("{file_url}", ("cdn.donmai.us",), {"cdn.donmai.us"}),
-        ("/data/{id}.jpg", (), set()),
-    ],
-)
-def test_the_allowed_hosts(images: str, hosts: tuple[str, ...], allowed: set[str]) -> None:
-    assert allowed_hosts(SourceSettings(images=images, hosts=hosts)) == allowed
-
-
-@pytest.mark.parametrize("entry", ["https://a.org", "a.org/x", "*.a.org", "", "a b", "a@b", "a:b"])
-def test_an_entry_that_is_no_host_is_an_error(entry: str) -> None:
-    with pytest.raises(UserError, match=r"source\.hosts"):
-        allowed_hosts(SourceSettings(images="https://a.org/{id}", hosts=(entry,)))
-
-
-def test_file_urls_need_a_list_of_hosts() -> None:
-    with pytest.raises(UserError, match=r"source\.hosts is empty"):
-        allowed_hosts(SourceSettings(images="{file_url}"))
-
-
 # Manners
 
 
@@ -516,6 +524,21 @@ def test_closing_wakes_those_who_wait(connect: Connect) -> None:
                 with pytest.raises(RuntimeError, match="closed"):
                     call.result(timeout=5)
         assert time.monotonic() - started < 2
+
+
+def test_a_process_keeps_one_client_until_an_error(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/1").respond_with_data("no", 403)
+    source = SourceSettings(images=httpserver.url_for("/{id}"), rate=0)
+    for _ in range(4):
+        with shared_client(source, 1.0) as client:
+            client.get(httpserver.url_for("/1"))
+    with pytest.raises(SourceRefusesError), shared_client(source, 1.0) as client:
+        client.get(httpserver.url_for("/1"))  # the fifth in a row, over all shards
+    with shared_client(source, 1.0) as other:
+        assert other.get(httpserver.url_for("/1")).fate == fate_of_status(403)
+    close_shared_clients()
+    with pytest.raises(RuntimeError, match="closed"):
+        other.get(httpserver.url_for("/1"))
 
 
 def test_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:

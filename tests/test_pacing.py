@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.pacing import SourceRefusesError, Turns, choose_wait, may_pass, parse_retry_after
+from pipeline.pacing import (
+    SourceDownError,
+    SourceRefusesError,
+    Turns,
+    choose_wait,
+    may_pass,
+    parse_retry_after,
+)
 from pipeline.records import Fate, Status
 
 TIMEOUT = Fate(Status.FAILED, "timeout")
@@ -169,3 +176,49 @@ def test_a_success_between_refusals_starts_the_count_anew() -> None:
     for status in (403, 403, 403, 403, 200) * 3:
         turns.note(status)
     turns.wait_for_turn()
+
+
+def test_a_host_that_never_answered_is_soon_given_up() -> None:
+    time = FakeTime()
+    turns = time.turns()
+    for was_missed in (False, True, True):
+        assert turns.note_missed("no such name") is was_missed
+        turns.wait_for_turn()
+    with pytest.raises(SourceDownError, match=r"^host is out of reach.*: no such name\.") as raised:
+        turns.note_missed("no such name")
+    assert isinstance(raised.value, UserError)
+    assert time.slept == [1, 2, 4]
+    turns.note_reached()  # an answer that was still under way changes nothing
+    with pytest.raises(SourceDownError):
+        turns.wait_for_turn()
+
+
+def test_a_host_that_has_answered_gets_ten_minutes() -> None:
+    time = FakeTime()
+    turns = time.turns()
+    turns.note_reached()
+    with pytest.raises(SourceDownError):
+        for _ in range(99):
+            turns.note_missed("refused")
+            turns.wait_for_turn()
+    assert 600 <= time.now - 1000 < 700
+    assert time.slept[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_misses_of_one_moment_are_one() -> None:
+    time = FakeTime()
+    turns = time.turns()
+    for _ in range(50):
+        turns.note_missed("refused")
+    turns.wait_for_turn()
+    assert time.slept == [1]
+
+
+def test_an_answer_between_misses_starts_the_count_anew() -> None:
+    time = FakeTime()
+    turns = time.turns()
+    for _ in range(9):
+        assert turns.note_missed("refused") is False
+        turns.wait_for_turn()
+        turns.note_reached()
+    assert time.slept == [1] * 9

@@ -1,0 +1,52 @@
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.hosts import allowed_hosts, template_host
+from pipeline.recipe import SourceSettings
+
+
+@pytest.mark.parametrize(
+    ("template", "host"),
+    [
+        ("https://example.org/{bucket}/{id}.{ext}", "example.org"),
+        ("https://EXAMPLE.org:443/{id}", "example.org"),
+        ("http://example.org:8000/{id}", "example.org:8000"),
+        ("http://me:secret@example.org/{id}", "example.org"),
+        ("http://[::1]:8000/{id}", "[::1]:8000"),
+        ("https://塗り絵.jp/{id}", "xn--nbk211jrwy.jp"),
+        ("/data/512px/{bucket}/{id}.jpg", ""),
+        ("{file_url}", ""),
+    ],
+)
+def test_a_template_names_its_host(template: str, host: str) -> None:
+    assert template_host(template) == host
+
+
+@pytest.mark.parametrize("template", ["http://{md5}.org/{id}", "http://x:{id}/", "https:///{id}"])
+def test_a_template_without_a_readable_host_is_an_error(template: str) -> None:
+    with pytest.raises(UserError, match=r"source\.images"):
+        template_host(template)
+
+
+@pytest.mark.parametrize(
+    ("images", "hosts", "allowed"),
+    [
+        ("https://a.org/{id}", (), {"a.org"}),
+        ("https://a.org/{id}", ("B.org", "c.org:8080"), {"a.org", "b.org", "c.org:8080"}),
+        ("{file_url}", ("cdn.donmai.us",), {"cdn.donmai.us"}),
+        ("/data/{id}.jpg", (), set()),
+    ],
+)
+def test_the_allowed_hosts(images: str, hosts: tuple[str, ...], allowed: set[str]) -> None:
+    assert allowed_hosts(SourceSettings(images=images, hosts=hosts)) == allowed
+
+
+@pytest.mark.parametrize("entry", ["https://a.org", "a.org/x", "*.a.org", "", "a b", "a@b", "a:b"])
+def test_an_entry_that_is_no_host_is_an_error(entry: str) -> None:
+    with pytest.raises(UserError, match=r"source\.hosts"):
+        allowed_hosts(SourceSettings(images="https://a.org/{id}", hosts=(entry,)))
+
+
+def test_file_urls_need_a_list_of_hosts() -> None:
+    with pytest.raises(UserError, match=r"source\.hosts is empty"):
+        allowed_hosts(SourceSettings(images="{file_url}"))
