@@ -1,7 +1,7 @@
 """prepare: one shard of originals -> one shard of samples (colour picture, sketch, description)."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,31 +29,44 @@ from pipeline.originals import Row
 from pipeline.recipe import PrepareSettings, fingerprint
 from pipeline.records import Fate, Sample, Status
 from pipeline.rows import read_rows, read_seal
-from pipeline.schema import MEMBERS, RAW, SAMPLES, SCHEMA_VERSION, build_table
+from pipeline.schema import (
+    MEMBERS,
+    RAW,
+    SAMPLES,
+    SCHEMA_VERSION,
+    build_table,
+    extension_of,
+    samples_schema,
+)
 from pipeline.shard import ShardWriter, Span, is_current, read_shard, read_span, rows_path, tar_path
 from pipeline.sketch import draw_sketch
 
 _CARRIED = [name for name in SAMPLES.names if name in RAW.names]
 
-EXTENSIONS = {"color": "color.jpg", "json": "json", "sketch": "sketch.png"}
-"""Name of each member after the key and a dot; what WebDataset calls the extension."""
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What became of one original: a fate, and for a kept one its members and geometry."""
+    """What became of one original: a fate, and for a kept one its members and geometry.
+
+    Attributes:
+        fate: kept, corrupt, blank or too_small.
+        box: what is inside the letterbox.
+        letterbox: how record and pixels agree.
+        color: the colour picture, JPEG.
+        sketches: PNG, by the names of their members.
+    """
 
     fate: Fate
     box: Box | None = None
     letterbox: Letterbox | None = None
     color: bytes = b""
-    sketch: bytes = b""
+    sketches: dict[str, bytes] = field(default_factory=dict)
 
 
 def prepare_picture(
     data: bytes, width: int, height: int, layout: str, max_pixels: int, settings: PrepareSettings
 ) -> Prepared:
-    """Turn one original into the two pictures of a sample; a pure function of its arguments.
+    """Turn one original into the pictures of a sample; a pure function of its arguments.
 
     Args:
         data: the original's bytes.
@@ -81,10 +94,13 @@ def prepare_picture(
     return Prepared(Fate(Status.KEPT), box, letterbox, *_encode(picture, settings))
 
 
-def _encode(picture: Picture, settings: PrepareSettings) -> tuple[bytes, bytes]:
+def _encode(picture: Picture, settings: PrepareSettings) -> tuple[bytes, dict[str, bytes]]:
     color = resize(picture, settings.size, settings.fit)
-    sketch = draw_sketch(color, settings.sketch)
-    return encode_jpeg(color, settings.jpeg_quality), encode_png(sketch)
+    sketches = {
+        member: encode_png(draw_sketch(color, sketch))
+        for member, sketch in settings.sketch_members.items()
+    }
+    return encode_jpeg(color, settings.jpeg_quality), sketches
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +153,8 @@ class PrepareStage:
             for row in rows.to_pylist():
                 finished.append(self._finish(row, duplicates.get(row["post_id"]), originals, shard))
                 tick(1)
-            table = build_table(finished, SAMPLES)
+            schema = samples_schema((*MEMBERS, *self.settings.sketch_members))
+            table = build_table(finished, schema)
             info = {"stage": "prepare", "fingerprint": proof, "recipe": self.recipe}
             shard.commit(table, info | {"size": self.settings.size})
         return count_fates(table)
@@ -169,15 +186,18 @@ class PrepareStage:
 
 
 def _members(row: Row, prepared: Prepared) -> dict[str, bytes]:
-    """Return a sample's members; the description has the same keys in every sample, none null."""
+    """Return a sample's members by name, in the tar's order.
+
+    The description has the same keys in every sample, none null.
+    """
     description = {
         name: row[name]
         for name in ("post_id", "split", "md5", "character", "rating", "tags", "width", "height")
     }
     return {
-        EXTENSIONS["color"]: prepared.color,
-        EXTENSIONS["json"]: orjson.dumps(description),
-        EXTENSIONS["sketch"]: prepared.sketch,
+        "color": prepared.color,
+        "json": orjson.dumps(description),
+        **prepared.sketches,
     }
 
 
@@ -185,9 +205,8 @@ def _place(sample: Sample, shard: ShardWriter) -> Row:
     """Write a sample's members side by side; return where they lie and their joint hash."""
     digest = hashlib.sha256()
     columns: Row = {}
-    for member in MEMBERS:
-        data = sample.members[EXTENSIONS[member]]
-        span = shard.add(f"{sample.key}.{EXTENSIONS[member]}", data)
+    for member, data in sample.members.items():
+        span = shard.add(f"{sample.key}.{extension_of(member)}", data)
         digest.update(data)
         columns |= {f"{member}_offset": span.offset, f"{member}_size": span.size}
     return columns | {"sha256": digest.hexdigest()}

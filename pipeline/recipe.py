@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from pipeline.errors import UserError
+from pipeline.schema import SKETCH, is_sketch_name
 from pipeline.settings import Table, apply_overrides, convert, to_table
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
@@ -92,16 +93,70 @@ class SourceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class XdogSettings:
+    """Of the sketch method ``xdog``: an extended difference of Gaussians.
+
+    Attributes:
+        sigma: of the narrow Gaussian, in pixels of the finished size; about the lines' width.
+        k: the wide Gaussian's sigma, in narrow ones; 1.6 is the customary value.
+        sharpness: weight of the difference (the paper's p); larger draws fainter edges, too.
+        threshold: brightness in [-1, 1] from which on there is paper (epsilon). At 0 dark areas
+            stay paper; at 0.2 they are filled with ink.
+        steepness: how fast ink turns black below the threshold (phi); larger gives harder lines.
+    """
+
+    sigma: float = 0.8
+    k: float = 1.6
+    sharpness: float = 20.0
+    threshold: float = 0.0
+    steepness: float = 3.0
+
+    def __post_init__(self) -> None:
+        _check_range("xdog.sigma", self.sigma, 0.1, 64)
+        _check_range("xdog.k", self.k, 1.01, 16)
+        _check_range("xdog.sharpness", self.sharpness, 0, 1000)
+        _check_range("xdog.threshold", self.threshold, -1, 1)
+        _check_range("xdog.steepness", self.steepness, 0.01, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxSettings:
+    """Of the sketch method ``onnx``: a network of the user's, see ``pipeline/sketch_onnx.py``.
+
+    Attributes:
+        model: path of the ONNX file.
+        sha256: of that file; "" takes any, and the effective recipe says which it was.
+    """
+
+    model: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SketchSettings:
     """How a sketch is made of a picture.
 
     Attributes:
-        method: name of the method in ``pipeline/sketch.py``.
-        sigma: of the Gaussian blur, in pixels of the finished size.
+        method: ``dodge``, ``xdog`` or ``onnx``.
+        sigma: of dodge's Gaussian blur, in pixels of the finished size; 0 takes the one that
+            OpenCV has for the kernel.
+        kernel: side of dodge's blur window in pixels, odd; 0 takes all that ``sigma`` reaches.
+        xdog: of the method of that name.
+        onnx: likewise.
     """
 
     method: str = "dodge"
     sigma: float = 3.5
+    kernel: int = 0
+    xdog: XdogSettings = field(default_factory=XdogSettings)
+    onnx: OnnxSettings = field(default_factory=OnnxSettings)
+
+    def __post_init__(self) -> None:
+        _check_range("sketch.sigma", self.sigma, 0, 256)
+        if self.kernel and not (self.kernel % 2 and 0 < self.kernel < 2048):
+            raise ValueError(f"sketch.kernel: {self.kernel} is not odd, or not in 0 to 2047")
+        if not self.sigma and not self.kernel:
+            raise ValueError("sketch: sigma and kernel are both 0, which blurs nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +172,8 @@ class PrepareSettings:
         near_duplicates: bits of 64 in which two perceptual hashes may differ and still show the
             same picture; -1 switches the search off.
         sketch: how the sketch is made.
+        sketches: further sketches by name: ``[prepare.sketches.ink]`` gives every sample the
+            member ``sketch_ink.png``.
     """
 
     letterbox: bool = True
@@ -126,14 +183,24 @@ class PrepareSettings:
     jpeg_quality: int = 95
     near_duplicates: int = 4
     sketch: SketchSettings = field(default_factory=SketchSettings)
+    sketches: dict[str, SketchSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in self.sketches:
+            if not is_sketch_name(name):
+                raise ValueError(f"prepare.sketches: {name!r} is not a name of a-z, 0-9 and _")
         if self.fit not in ("stretch", "pad"):
             raise ValueError(f"prepare.fit: {self.fit!r} is neither 'stretch' nor 'pad'")
         if not 16 <= self.size <= 4096:
             raise ValueError(f"prepare.size: {self.size} is not between 16 and 4096")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"prepare.jpeg_quality: {self.jpeg_quality} is not in 1 to 100")
+
+    @property
+    def sketch_members(self) -> dict[str, SketchSettings]:
+        """Every sketch by the name of its member, in the order in which they lie in a sample."""
+        others = {f"{SKETCH}_{name}": self.sketches[name] for name in sorted(self.sketches)}
+        return {SKETCH: self.sketch, **others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +240,11 @@ class Recipe:
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     train: dict[str, Any] = field(default_factory=dict)
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name}: {value} is not in {least} to {most}")
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -121,7 +121,7 @@ class Sample:
 
     Attributes:
         key: ``f"{post_id:09d}"``; names the sample's members in the tar.
-        members: extension (``color.jpg``, ``json``, ``sketch.png``) to the member's bytes.
+        members: name (``color``, ``json``, ``sketch``, ...) to bytes, in the tar's order.
     """
 
     key: str

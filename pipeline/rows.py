@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.schema import is_table_of
 
 _INFO_KEY = b"nurie"
 _SEAL_KEY = b"nurie_seal"
@@ -193,11 +194,12 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -
     """Return a sealed file's table, or only some of its columns.
 
     Raises:
-        DamagedError: where it does not read, or has other columns or types than ``schema``.
+        DamagedError: where it does not read, or has other columns or types than ``schema``;
+            samples may have further sketches.
     """
     try:
         with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(schema, check_metadata=False):
+            if not is_table_of(file.schema_arrow, schema):
                 raise DamagedError(f"{path}: its columns are not those of this version's tables.")
             return file.read(columns=columns).replace_schema_metadata(None)
     except (OSError, pa.ArrowException) as error:

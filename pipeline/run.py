@@ -1,7 +1,7 @@
 """The two data commands over a whole work folder: fetch and prepare."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from pipeline.rows import DamagedError, read_info, read_rows, replacing
 from pipeline.schema import RAW, SCHEMA_VERSION
 from pipeline.selection import load_nsfw_ids, select_posts
 from pipeline.shard import list_shards, remove_shards, rows_path
-from pipeline.sketch import sketch_names
+from pipeline.sketch import pin_sketches
 from pipeline.work import Work
 
 
@@ -188,12 +188,9 @@ def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 
     """Crop, resize, sketch, and shard every fetched original into ``samples/``.
 
     Raises:
-        UserError: where nothing has been fetched, or the recipe names an unknown sketch.
+        UserError: where nothing has been fetched, or a sketch cannot be drawn as the recipe says.
     """
-    method = recipe.prepare.sketch.method
-    if method not in sketch_names():
-        known = ", ".join(sketch_names())
-        raise UserError(f"prepare.sketch.method: no sketch {method!r}; known: {known}.")
+    settings = pin_sketches(recipe.prepare)
     planned = planned_shards(work.plan_path)
     with work.lock():
         fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
@@ -204,7 +201,6 @@ def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 
                 f"{len(planned) - len(fetched)} of {len(planned)} planned shards are not fetched "
                 "yet; preparing the others."
             )
-        settings = recipe.prepare
         duplicates = find_duplicates(
             work.raw_dir, fetched, settings.near_duplicates, settings.min_side
         )
@@ -214,7 +210,7 @@ def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 
             recipe.source.layout,
             recipe.source.max_pixels,
             settings,
-            recipe_table(recipe),
+            recipe_table(replace(recipe, prepare=settings)),
             duplicates,
         )
         sizes = {name: planned[name] for name in fetched}

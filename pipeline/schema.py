@@ -4,6 +4,8 @@ Every table begins with the same seven columns, so that any of them answers "whi
 and what became of them". Later stages keep the columns of the earlier ones and add their own.
 """
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -66,19 +68,35 @@ RAW = pa.schema(
 )
 """``raw/X.parquet``: one row for each planned post of the shard."""
 
-MEMBERS = ("color", "json", "sketch")
-"""A sample's members in the order in which they lie in the tar."""
+SKETCH = "sketch"
+"""The member that every sample has; further sketches are called ``sketch_NAME``."""
+
+MEMBERS = ("color", "json", SKETCH)
+"""The members of every sample, in the order in which they lie in the tar; others come after."""
+
+_SKETCH_NAME = re.compile("[a-z0-9_]{1,32}")
+
+
+def is_sketch_name(name: str) -> bool:
+    """Whether a further sketch may have this name."""
+    return _SKETCH_NAME.fullmatch(name) is not None
+
+
+def extension_of(member: str) -> str:
+    """Return what a member is called after the key and a dot: WebDataset's extension."""
+    return {"color": "color.jpg", "json": "json"}.get(member, f"{member}.png")
+
+
+def _places(member: str) -> list[pa.Field]:
+    return [pa.field(f"{member}_{column}", pa.int64()) for column in ("offset", "size")]
+
 
 SAMPLES = pa.schema(
     [
         *COMMON,
         *_POST,
         pa.field("key", pa.string()),
-        *[
-            pa.field(f"{member}_{column}", pa.int64())
-            for member in MEMBERS
-            for column in ("offset", "size")
-        ],
+        *[place for member in MEMBERS for place in _places(member)],
         pa.field("sha256", _SHA256),  # of the members' bytes, one after the other
         pa.field("source_sha256", _SHA256),  # of the original's bytes
         pa.field("file_width", pa.int32()),
@@ -92,7 +110,46 @@ SAMPLES = pa.schema(
         pa.field("duplicate_of", pa.int64()),  # the earlier post that shows the same picture
     ]
 )
-"""``samples/X.parquet``: one row for each row of ``raw/X.parquet``."""
+"""``samples/X.parquet``: one row for each row of ``raw/X.parquet``.
+
+Places of further sketches follow after these columns; see ``samples_schema``.
+"""
+
+
+def samples_schema(members: Iterable[str]) -> pa.Schema:
+    """Return ``SAMPLES`` with the places of all ``members``, those of ``MEMBERS`` among them."""
+    further = [member for member in members if member not in MEMBERS]
+    return pa.schema([*SAMPLES, *[place for member in further for place in _places(member)]])
+
+
+def members_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the members whose places a table of samples names, in the tar's order.
+
+    Raises:
+        ValueError: where it is no table of samples.
+    """
+    names = schema.names[len(SAMPLES) :: 2]
+    further = [name.removesuffix("_offset") for name in names]
+    named = [name.removeprefix(f"{SKETCH}_") for name in further]
+    members = (*MEMBERS, *(f"{SKETCH}_{name}" for name in named))
+    if (
+        not all(map(is_sketch_name, named))
+        or named != sorted(set(named))
+        or not schema.equals(samples_schema(members), check_metadata=False)
+    ):
+        raise ValueError("these are not the columns of samples")
+    return members
+
+
+def is_table_of(found: pa.Schema, schema: pa.Schema) -> bool:
+    """Whether a table with the columns ``found`` is one of ``schema``, further sketches allowed."""
+    if found.equals(schema, check_metadata=False):
+        return True
+    try:
+        return schema is SAMPLES and len(members_of(found)) > len(MEMBERS)
+    except ValueError:
+        return False
+
 
 LEDGER = pa.schema(
     [

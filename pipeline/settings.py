@@ -84,6 +84,11 @@ def _check_keys(table: Table, into: type, where: str, path: str) -> None:
         nested = _dataclass_in(fields[key])
         if nested is not None and isinstance(value, dict):
             _check_keys(value, nested, where, f"{path}{key}.")
+        named = _dataclass_named(fields[key])
+        if named is not None and isinstance(value, dict):
+            for name, table_of_name in value.items():
+                if isinstance(table_of_name, dict):
+                    _check_keys(table_of_name, named, where, f"{path}{key}.{name}.")
 
 
 def _dataclass_in(hint: Any) -> type | None:
@@ -91,3 +96,8 @@ def _dataclass_in(hint: Any) -> type | None:
     return next(
         (c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)), None
     )
+
+
+def _dataclass_named(hint: Any) -> type | None:
+    """Return the dataclass in a hint such as ``dict[str, Inner]``: tables under names."""
+    return _dataclass_in(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else None

@@ -1,7 +1,7 @@
 """verify: every promise that a data folder makes, checked against its bytes."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from pipeline.errors import UserError
 from pipeline.plan import planned_shards, read_planned
-from pipeline.prepare import EXTENSIONS
 from pipeline.records import Fate, Status
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows
-from pipeline.schema import MEMBERS, RAW, SAMPLES
+from pipeline.schema import RAW, SAMPLES, extension_of, members_of
 from pipeline.shard import (
     Span,
     iterate_members,
@@ -98,13 +97,14 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
     if info.get("shard") != name:
         yield Problem(rows_file, f"holds the rows of {info.get('shard')}")
     rows = table.to_pylist()
+    members = () if schema is RAW else members_of(table.schema)
     yield from (Problem(rows_file, what) for what in _wrong_rows(rows))
     if quick:
         return
     with tar.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != info["tar_sha256"]:
             yield Problem(tar, "damaged; its bytes do not match the sum in its rows")
-        yield from (Problem(tar, what) for what in _wrong_members(rows, schema, file, tar))
+        yield from (Problem(tar, what) for what in _wrong_members(rows, members, file, tar))
 
 
 def _wrong_rows(rows: list[Row]) -> Iterator[str]:
@@ -118,22 +118,23 @@ def _wrong_rows(rows: list[Row]) -> Iterator[str]:
             yield f"post {row['post_id']}: {error}"
 
 
-def _expected_members(row: Row, schema: pa.Schema) -> dict[str, Span]:
-    if schema is RAW:
+def _expected_members(row: Row, members: Sequence[str]) -> dict[str, Span]:
+    """Return where a post's members have to lie; without ``members``, its original."""
+    if not members:
         held = row["status"] == Status.FETCHED
         return {f"{row['key']}.{row['format']}": Span(row["offset"], row["size"])} if held else {}
     if row["status"] != Status.KEPT:
         return {}
     return {
-        f"{row['key']}.{EXTENSIONS[member]}": Span(row[f"{member}_offset"], row[f"{member}_size"])
-        for member in MEMBERS
+        f"{row['key']}.{extension_of(member)}": Span(row[f"{member}_offset"], row[f"{member}_size"])
+        for member in members
     }
 
 
-def _wrong_members(rows: list[Row], schema: pa.Schema, file: Any, tar: Path) -> Iterator[str]:
+def _wrong_members(rows: list[Row], names: Sequence[str], file: Any, tar: Path) -> Iterator[str]:
     expected: dict[str, Span] = {}
     for row in rows:
-        members = _expected_members(row, schema)
+        members = _expected_members(row, names)
         expected |= members
         try:
             digest = hashlib.sha256(b"".join(read_span(file, span) for span in members.values()))

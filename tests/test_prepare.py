@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -18,12 +19,14 @@ from pipeline.executor import Fates
 from pipeline.image import decode
 from pipeline.plan import planned_shards
 from pipeline.prepare import prepare_picture
-from pipeline.recipe import PrepareSettings, Recipe
+from pipeline.recipe import OnnxSettings, PrepareSettings, Recipe, SketchSettings, XdogSettings
 from pipeline.run import prepare
-from pipeline.schema import SAMPLES
+from pipeline.schema import SAMPLES, members_of
 from pipeline.shard import Span, read_shard, read_span, tar_path
-from pipeline.sketch import draw_sketch
-from pipeline.work import Work
+from pipeline.sketch import draw_sketch, xdog
+from pipeline.verify import verify
+from pipeline.work import Work, read_status
+from tests.onnx_models import write_model
 from tests.pictures import draw_picture, encoded, letterboxed
 from tests.test_fetch import fetch_all
 from tests.works import draw_original, make_work
@@ -66,7 +69,7 @@ def test_a_prepared_picture_is_the_crop_without_its_bars() -> None:
     color = decode(prepared.color)
     expected = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA)
     assert np.abs(color.astype(int) - expected).mean() < 4
-    sketch = decode(prepared.sketch)[..., 0]
+    sketch = decode(prepared.sketches["sketch"])[..., 0]
     assert np.abs(sketch.astype(int) - draw_sketch(color, SETTINGS.sketch)).mean() < 6
     untouched = prepare_picture(
         encoded(letterboxed(picture)), 300, 400, "original", 10**8, SETTINGS
@@ -138,6 +141,65 @@ def test_another_setting_makes_other_samples(tmp_path: Path) -> None:
     before = contents(work)
     run_prepare(work, replace(recipe, prepare=replace(recipe.prepare, size=32)))
     assert contents(work) != before
+
+
+SEVERAL = {
+    "ink": SketchSettings("xdog"),
+    "broad": SketchSettings("xdog", xdog=XdogSettings(sigma=1.4)),
+}
+
+
+def test_several_sketches_are_several_members(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    fetch_all(work, recipe)
+    run_prepare(work, recipe)
+    one = {name: read_shard(work.samples_dir, name, SAMPLES)[0] for name in planned(work)}
+    several = replace(recipe, prepare=replace(recipe.prepare, sketches=SEVERAL))
+    assert run_prepare(work, several) == EXPECTED
+    assert verify(work.root) == []
+    assert read_status(work).adds_up
+    for name in planned(work):
+        table, _ = read_shard(work.samples_dir, name, SAMPLES)
+        assert members_of(table.schema) == ("color", "json", "sketch", "sketch_broad", "sketch_ink")
+        assert table.select(["post_id", "status"]).equals(one[name].select(["post_id", "status"]))
+        with tar_path(work.samples_dir, name).open("rb") as tar:
+            for row in table.to_pylist():
+                if row["status"] != "kept":
+                    assert row["sketch_ink_offset"] is None
+                    continue
+                place = Span(row["sketch_ink_offset"], row["sketch_ink_size"])
+                ink = decode(read_span(tar, place))[..., 0]
+                color = decode(read_span(tar, Span(row["color_offset"], row["color_size"])))
+                assert np.abs(ink.astype(int) - xdog(color, XdogSettings())).mean() < 12
+    urls = [str(tar_path(work.samples_dir, name)) for name in planned(work)]
+    samples = list(WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert len(samples) == EXPECTED["kept"]
+    for sample in samples:
+        assert {"sketch.png", "sketch_broad.png", "sketch_ink.png"} < set(sample)
+
+
+def planned(work: Work) -> list[str]:
+    return list(planned_shards(work.plan_path))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_file_of_a_network_is_part_of_the_fingerprint(tmp_path: Path, num_workers: int) -> None:
+    work, recipe = make_work(tmp_path, 12)
+    fetch_all(work, recipe)
+    path = write_model(tmp_path / "m.onnx")
+    network = SketchSettings("onnx", onnx=OnnxSettings(str(path)))
+    recipe = replace(recipe, prepare=replace(recipe.prepare, sketch=network))
+    run_prepare(work, recipe, num_workers)
+    before = contents(work)
+    run_prepare(work, recipe, num_workers)
+    assert contents(work) == before
+    _, info = read_shard(work.samples_dir, planned(work)[0], SAMPLES)
+    said = info["recipe"]["prepare"]["sketch"]["onnx"]["sha256"]
+    assert said == hashlib.sha256(path.read_bytes()).hexdigest()
+    write_model(path, scale=0.5)
+    run_prepare(work, recipe, num_workers)
+    after = contents(work)
+    assert all(after[name] != data for name, data in before.items())
 
 
 def test_shards_are_plain_webdataset(tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ def test_a_recipe_is_a_file_a_folder_or_a_name(tmp_path: Path) -> None:
         ("[source]\nrate = -1", "rate"),
         ('[prepare]\nfit = "crop"', "fit"),
         ("[prepare]\nsize = 3", "size"),
+        ("[prepare.sketch]\nkernel = 20", "sketch.kernel: 20 is not odd"),
+        ("[prepare.sketch]\nsigma = 0", "sigma and kernel are both 0"),
+        ("[prepare.sketch]\nsigma = nan", "sketch.sigma: nan is not in 0"),
+        ("[prepare.sketch.xdog]\nsigma = 0", "xdog.sigma: 0.0 is not in 0.1 to 64"),
+        ("[prepare.sketch.xdog]\nphi = 1", "unknown key 'prepare.sketch.xdog.phi'"),
+        ('[prepare.sketches."a/b"]\nsigma = 1', "'a/b' is not a name of a-z, 0-9 and _"),
+        ("[prepare.sketches.ink]\nsigna = 1", "did you mean 'prepare.sketches.ink.sigma'"),
         ("[split]\ntrain = -1", "split"),
         ("[split]\nshard_size = 0", "shard_size"),
     ],
@@ -64,3 +71,17 @@ def test_equal_settings_have_equal_fingerprints() -> None:
     assert fingerprint(one.prepare) == fingerprint(load_recipe("portrait-256").prepare)
     assert fingerprint(one.prepare) != fingerprint(other.prepare)
     assert fingerprint(one.prepare, {"a": 1, "b": 2}) == fingerprint(one.prepare, {"b": 2, "a": 1})
+
+
+def test_sketches_have_members_in_the_order_of_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(
+        "[prepare.sketches.ink]\nmethod = 'xdog'\n"
+        "[prepare.sketches.broad]\nmethod = 'xdog'\nxdog = {sigma = 2.0}\n"
+    )
+    recipe = load_recipe(str(path), ["prepare.sketches.ink.xdog.k=2"])
+    assert convert(recipe_table(recipe), Recipe, "a") == recipe
+    members = recipe.prepare.sketch_members
+    assert list(members) == ["sketch", "sketch_broad", "sketch_ink"]
+    assert [members[name].method for name in members] == ["dodge", "xdog", "xdog"]
+    assert (members["sketch_broad"].xdog.sigma, members["sketch_ink"].xdog.k) == (2.0, 2.0)
