@@ -51,11 +51,17 @@ def options(
 def fetch(
     recipe: RecipeName,
     metadata: Annotated[
-        Path | None, typer.Option(help="File or folder of Danbooru metadata.")
+        str | None,
+        typer.Option(
+            metavar="PATH|URL",
+            help="File or folder of Danbooru metadata, or an API's https://.../posts.json.",
+        ),
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(metavar="TEMPLATE", help="URL or path with {id} {bucket} {ext} {md5}."),
+        typer.Option(
+            metavar="TEMPLATE", help="URL or path with {id} {bucket} {ext} {md5}, or {file_url}."
+        ),
     ] = None,
     work: WorkDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N wanted posts.")] = None,
@@ -77,13 +83,14 @@ def fetch(
     chosen = _recipe(recipe, overrides)
     source = chosen.source
     if metadata is not None:
-        source = replace(source, metadata=str(metadata))
+        source = replace(source, metadata=metadata)
     if images is not None:
         source = replace(source, images=images)
     chosen = replace(chosen, source=source)
     place = _work(work, chosen)
     if dry_run:
-        plan = run.make_plan(chosen, limit)
+        found = run.find_metadata(chosen, place, _console(), keeps_pages=False)
+        plan = run.make_plan(chosen, limit, found)
         _print_counts("select", plan.counts, plan.num_records)
         print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
         return
@@ -232,7 +239,7 @@ def demo(
     with serve_folder(mirror) as url:
         images = f"{url}/512px/{{bucket}}/{{id}}.jpg"
         print(f"-- fetch, from {url}")
-        fetch("dolls-64", metadata=mirror / "metadata", images=images, work=work)
+        fetch("dolls-64", metadata=str(mirror / "metadata"), images=images, work=work)
     print("-- prepare")
     prepare("dolls-64", work=work)
     print("-- train")

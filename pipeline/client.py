@@ -20,7 +20,7 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts, canonical_host, is_local, template_host
+from pipeline.hosts import allowed_hosts, canonical_host, is_local, named_hosts
 from pipeline.pacing import Clock, Sleep, Turns, choose_wait, may_pass, parse_retry_after
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
@@ -28,6 +28,7 @@ from pipeline.transport import (
     PrivateAddressError,
     Transport,
     host_of,
+    origin_of,
     prepare_get,
     why_unreachable,
 )
@@ -98,7 +99,8 @@ class Client:
     Only ``hosts`` are asked, over http or https. Redirects are followed as long as they stay
     there, and a URL's own user and password never go along to another host. A *name* among the
     hosts must not lead to a private address, on which see ``Transport``; exempt is what the user
-    named as local: the template's own host, ``localhost``, and addresses written out.
+    named as local: the hosts of the template and of the metadata's API, ``localhost``, and
+    addresses written out.
 
     Args:
         source: rate, attempts, time-out and size cap; the template.
@@ -136,11 +138,18 @@ class Client:
         start = clock() + (draw() * interval if share < 1 else 0.0)
         names = {canonical_host(host) for host in hosts}
         self._hosts = {name: Turns(name, interval, start, self._sleep, clock) for name in names}
-        local_hosts = {template_host(source.images), *filter(is_local, names)}
+        local_hosts = {*named_hosts(source), *filter(is_local, names)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)
 
-    def get(self, url: str) -> Download:
+    def get(self, url: str, *, authorization: str = "", span: range | None = None) -> Download:
         """Download one URL, with as many tries as the source's settings allow.
+
+        Args:
+            url: over http or https.
+            authorization: value of that header. It goes to the URL's own scheme and host only,
+                wherever redirects lead.
+            span: the bytes to ask for; all of the file by default. What came is as long as it, or
+                ``failed/truncated``.
 
         Content type and magic are not looked at. A body that ends early is ``failed/truncated``
         where its length was announced, or it came in chunks; without either nobody can tell.
@@ -151,13 +160,14 @@ class Client:
             SourceRefusesError: when the host has answered 401 or 403 five times in a row, and from
                 then on.
             SourceDownError: when the host cannot be reached, on which see ``Turns.note_missed``.
+            UserError: when a span was asked for, and the host sends the whole file.
             RuntimeError: when the client was closed.
         """
         started = self._clock()
         num_tries = attempt = 0
         while True:
             num_tries += 1
-            download = self._try(url)
+            download = self._try(url, authorization, span)
             if download is None:
                 continue
             attempt += 1
@@ -173,15 +183,19 @@ class Client:
         self._closed.set()
         self._transport.close()
 
-    def _try(self, url: str) -> Download | None:
+    def _try(self, url: str, authorization: str, span: range | None) -> Download | None:
         """Ask once, and follow where it leads; None while the host is out of reach."""
-        location, status = "", 0
+        location, status, origin = "", 0, ""
+        headers = self._headers | ({"Range": f"bytes={span[0]}-{span[-1]}"} if span else {})
         for _ in range(1 + _MAX_REDIRECTS):
             try:
-                request = prepare_get(urljoin(url, location), self._headers)
+                request = prepare_get(urljoin(url, location), headers)
                 host = self._hosts[host_of(request)]
             except (ValueError, KeyError):  # no URL at all, or none that may be asked
                 return Download(_NOT_ALLOWED, http_status=status)
+            origin = origin or origin_of(request)
+            if authorization and origin_of(request) == origin:
+                request.headers["Authorization"] = authorization
             host.wait_for_turn()
             if self._closed.is_set():
                 raise RuntimeError("the client was closed")
@@ -199,15 +213,26 @@ class Client:
             with response:
                 status = response.status_code
                 if not response.is_redirect:
-                    return self._receive(response, host)
+                    return self._receive(response, host, span)
                 url, location = str(request.url), response.headers["Location"]
                 _drain(response)
         return Download(fate_of_status(status), http_status=status)
 
-    def _receive(self, response: requests.Response, host: Turns) -> Download:
+    def _receive(self, response: requests.Response, host: Turns, span: range | None) -> Download:
         status = response.status_code
         host.note(status)
         fate = fate_of_status(status)
+        if span and status == 200:
+            raise UserError(
+                f"{host.name} sends whole files only (it answers 200 to a request for a range of "
+                "bytes), so no picture can be taken out of a tar there. Use a mirror that serves "
+                "ranges, or download the tars."
+            )
+        if span and status == 206:
+            fate, content = _read(response, len(span))
+            if fate.status is not Status.FAILED and len(content) != len(span):
+                fate = Fate(Status.FAILED, "truncated")
+            return Download(fate, content if fate.status is Status.FETCHED else b"", status)
         if fate.status is Status.FETCHED:
             return Download(*_read(response, self._source.max_bytes), status)
         if may_pass(fate, status):

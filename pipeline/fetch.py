@@ -193,7 +193,7 @@ def _content_settings(source: SourceSettings) -> dict[str, Any]:
         "layout": source.layout,
         "max_bytes": source.max_bytes,
         "max_pixels": source.max_pixels,
-        "check_md5": source.check_md5,
+        "check_md5": source.verifies_md5,
     }
 
 

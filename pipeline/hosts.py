@@ -8,41 +8,76 @@ from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
 from pipeline.transport import host_of, prepare_get
 
+_PICTURES_OF = {"donmai.us": "cdn.donmai.us"}
+"""A site's domain -> the host that its pictures lie on."""
 
-def template_host(template: str) -> str:
-    """Return the ``host`` or ``host:port`` that a template of pictures names; "" where none.
+
+def is_http(place: str) -> bool:
+    """Whether a path, URL or template names something that is asked for over HTTP."""
+    return place.startswith(("http://", "https://"))
+
+
+def url_host(url: str, what: str = "source.images") -> str:
+    """Return the ``host`` or ``host:port`` that a URL, or template of one, names; "" for a path.
+
+    Args:
+        url: or a path.
+        what: where it was given, for the error's text.
 
     Raises:
         UserError: on a URL whose host cannot be read, or holds a placeholder.
     """
-    if not template.startswith(("http://", "https://")):
+    if not is_http(url):
         return ""
     try:
-        host = host_of(prepare_get(template, {}))
+        host = host_of(prepare_get(url, {}))
     except ValueError as error:
-        raise UserError(f"source.images {template!r}: no host can be read: {error}.") from error
-    if "{" in template.split("/")[2]:
-        raise UserError(f"source.images {template!r}: the host must be spelled out.")
+        raise UserError(f"{what} {url!r}: no host can be read: {error}.") from error
+    if "{" in url.split("/")[2]:
+        raise UserError(f"{what} {url!r}: the host must be spelled out.")
     return host
 
 
-def allowed_hosts(source: SourceSettings) -> frozenset[str]:
-    """Return the hosts that may be asked: those of ``source.hosts``, and the template's own.
+def named_hosts(source: SourceSettings) -> frozenset[str]:
+    """Return the hosts that the source's pictures and metadata name; they may be anywhere.
 
-    Each is ``host``, meaning its ports 80 and 443, or ``host:port``. A path on disk has none.
+    Raises:
+        UserError: where one cannot be read.
+    """
+    hosts = {url_host(source.images), url_host(source.metadata, "source.metadata")}
+    return frozenset(hosts - {""})
+
+
+def allowed_hosts(source: SourceSettings) -> frozenset[str]:
+    """Return the hosts that may be asked for pictures.
+
+    They are those of ``source.hosts``, each ``host``, meaning its ports 80 and 443, or
+    ``host:port``; the template's own; and with ``{file_url}``, which leaves the choice to the
+    records, the host of the API that gave them, with ``cdn.donmai.us`` for Danbooru's own. A path
+    on disk has none.
 
     Raises:
         UserError: on an entry that is no host, and when ``{file_url}`` leaves the choice of hosts
-            to the records and ``source.hosts`` is empty.
+            to the records and nothing says which may be asked.
     """
-    named = {canonical_host(entry) for entry in source.hosts}
-    hosts = named | {template_host(source.images)} - {""}
-    if not hosts and source.images.startswith("{file_url}"):
-        raise UserError(
-            "source.hosts is empty, and {file_url} may point anywhere: list the hosts that may be "
-            "asked, such as cdn.donmai.us."
-        )
-    return frozenset(hosts)
+    hosts = {canonical_host(entry) for entry in source.hosts} | {url_host(source.images)}
+    if source.images == "{file_url}":
+        hosts |= _hosts_of_api(url_host(source.metadata, "source.metadata"))
+        if not hosts - {""}:
+            raise UserError(
+                "source.hosts is empty, and {file_url} may point anywhere: list the hosts that "
+                "may be asked, such as cdn.donmai.us."
+            )
+    return frozenset(hosts - {""})
+
+
+def _hosts_of_api(host: str) -> set[str]:
+    """Return the API's host, and where its site's pictures are known to lie."""
+    return {host} | {
+        pictures
+        for domain, pictures in _PICTURES_OF.items()
+        if host == domain or host.endswith(f".{domain}")
+    }
 
 
 def canonical_host(entry: str) -> str:

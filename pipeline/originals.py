@@ -11,6 +11,7 @@ import xxhash
 
 from pipeline.client import Client, Download
 from pipeline.errors import UserError
+from pipeline.hosts import allowed_hosts, is_http
 from pipeline.image import (
     UndecodableError,
     crop,
@@ -29,6 +30,21 @@ _FIELDS = ("id", "bucket", "ext", "md5", "file_url")
 _LOOK_SIDE = 128  # pixels: enough for a hash that survives re-encoding, and cheap to decode
 
 
+def check_source(source: SourceSettings) -> None:
+    """Check that a source can name a post's picture.
+
+    Raises:
+        UserError: on a template that names none, and where layout or hosts do not fit it.
+    """
+    check_template(source.images)
+    allowed_hosts(source)
+    if "{file_url}" in source.images and source.layout != "original":
+        raise UserError(
+            "--images {file_url}: names untouched originals, without a letterbox; say so: "
+            "--set source.layout=original."
+        )
+
+
 def check_template(template: str) -> None:
     """Check that a template names a post's picture.
 
@@ -45,6 +61,8 @@ def check_template(template: str) -> None:
             f"--images {template!r}: needs {{id}} (or {{md5}}, {{file_url}}), as in "
             "512px/{bucket}/{id}.jpg."
         )
+    if "file_url" in fields and template != "{file_url}":
+        raise UserError(f"--images {template}: {{file_url}} is a whole URL and stands alone.")
 
 
 def expand_template(template: str, post: Row) -> str:
@@ -66,7 +84,7 @@ def expand_template(template: str, post: Row) -> str:
 
 def is_url(template: str) -> bool:
     """Whether a template names something that is asked for over HTTP."""
-    return template.startswith(("http://", "https://", "{file_url}"))
+    return is_http(template) or template == "{file_url}"
 
 
 def get_original(client: Client, source: SourceSettings, post: Row) -> Download:
@@ -106,7 +124,7 @@ def inspect(post: Row, content: bytes, source: SourceSettings) -> Row:
         return _rejected("not_an_image")
     if header.width * header.height > source.max_pixels:
         return _rejected("too_many_pixels")
-    if source.check_md5 and post["md5"] and _md5(content) != post["md5"]:
+    if source.verifies_md5 and post["md5"] and _md5(content) != post["md5"]:
         return _rejected("hash_mismatch")
     return {
         "status": Status.FETCHED,

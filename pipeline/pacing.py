@@ -71,12 +71,16 @@ def parse_retry_after(value: str, date: str = "") -> float:
 
 
 class Turns:
-    """What all threads share about one host: whose turn it is, and whether it refuses us."""
+    """What all threads share about one host: whose turn it is, and whether it refuses us.
+
+    Attributes:
+        name: the host's.
+    """
 
     def __init__(
         self, name: str, interval: float, start: float, sleep: Sleep, clock: Clock
     ) -> None:
-        self._name = name
+        self.name = name
         self._interval = interval
         self._sleep = sleep
         self._clock = clock
@@ -114,7 +118,7 @@ class Turns:
         with self._lock:
             if http_status in (401, 403):
                 self._num_refusals += 1
-            elif http_status == 200 and self._num_refusals < _MAX_REFUSALS:
+            elif http_status in (200, 206) and self._num_refusals < _MAX_REFUSALS:
                 self._num_refusals = 0
             self._check()
 
@@ -157,13 +161,13 @@ class Turns:
     def _check(self) -> None:
         if self._why_down:
             raise SourceDownError(
-                f"{self._name} is out of reach, again and again: {self._why_down}. Look at the "
+                f"{self.name} is out of reach, again and again: {self._why_down}. Look at the "
                 "network and at the host's name (source.images, --metadata), then run again: "
                 "finished shards are kept."
             )
         if self._num_refusals >= _MAX_REFUSALS:
             raise SourceRefusesError(
-                f"{self._name} refused {_MAX_REFUSALS} requests in a row (HTTP 401 or 403), so "
+                f"{self.name} refused {_MAX_REFUSALS} requests in a row (HTTP 401 or 403), so "
                 "it is left alone. Set NURIE_CONTACT so that its operators can reach you, lower "
                 "source.rate, or ask them; then run again."
             )

@@ -58,19 +58,23 @@ class SourceSettings:
     """Where metadata and pictures come from, and how politely.
 
     Attributes:
-        metadata: path of the metadata: a file, or a folder of files.
+        metadata: path of the metadata: a file, or a folder of files; or the URL of a Danbooru's
+            API, such as ``https://danbooru.donmai.us/posts.json``.
         images: path or URL with ``{id} {bucket} {ext} {md5}``; ``{bucket}`` is id % 1000 in four
-            digits, as in Danbooru2021's folders.
+            digits, as in Danbooru2021's folders. ``{file_url}`` alone is what the record names.
         layout: ``512px`` (letterboxed JPEGs of Danbooru2021) or ``original``.
         hosts: hosts that may be asked besides the one named in ``images``, as ``host`` or
-            ``host:port``; ``{file_url}`` names none.
+            ``host:port``. With ``{file_url}`` these are the only ones, but for the host of the
+            metadata's API, and ``cdn.donmai.us`` where that is Danbooru's.
         rate: requests a second and host; 0 for no limit.
+        api_rate: likewise, of the metadata's API.
         connections: simultaneous requests, over all workers.
         attempts: tries a picture before it counts as failed.
         timeout: seconds without a byte before a try is given up.
         max_bytes: largest file that is taken.
         max_pixels: largest picture that is taken, by its header.
-        check_md5: compare with the record's md5; only right for untouched originals.
+        check_md5: compare with the record's md5; only right for untouched originals. With
+            ``{file_url}``, which names these, it is always compared.
     """
 
     metadata: str = ""
@@ -78,6 +82,7 @@ class SourceSettings:
     layout: str = "512px"
     hosts: tuple[str, ...] = ()
     rate: float = 1.0
+    api_rate: float = 1.0
     connections: int = 8
     attempts: int = 5
     timeout: float = 30.0
@@ -88,8 +93,15 @@ class SourceSettings:
     def __post_init__(self) -> None:
         if self.layout not in ("512px", "original"):
             raise ValueError(f"source.layout: {self.layout!r} is neither '512px' nor 'original'")
-        if self.rate < 0 or self.timeout <= 0 or self.connections < 1 or self.attempts < 1:
-            raise ValueError("source: rate >= 0, timeout > 0, connections and attempts >= 1")
+        if min(self.rate, self.api_rate) < 0 or self.timeout <= 0:
+            raise ValueError("source: rate and api_rate >= 0, timeout > 0")
+        if min(self.connections, self.attempts) < 1:
+            raise ValueError("source: connections and attempts >= 1")
+
+    @property
+    def verifies_md5(self) -> bool:
+        """Whether an original's bytes must have the md5 that its record gives."""
+        return self.check_md5 or self.images == "{file_url}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.executor import Summary, run_stage
 from pipeline.fetch import FetchStage
-from pipeline.originals import check_template
+from pipeline.hosts import is_http
+from pipeline.listing import Listing, make_listing
+from pipeline.originals import check_source
 from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, fingerprint, recipe_table
@@ -45,14 +47,22 @@ class Plan:
     proof: str
 
 
-def make_plan(recipe: Recipe, limit: int | None = None) -> Plan:
-    """Read the metadata and plan every wanted post; touches nothing on disk.
+def make_plan(
+    recipe: Recipe, limit: int | None = None, metadata: Path | Listing | None = None
+) -> Plan:
+    """Read the metadata and plan every wanted post; keeps nothing on disk but an API's pages.
+
+    Args:
+        recipe: what is wanted.
+        limit: plan the first few wanted posts only.
+        metadata: as ``find_metadata`` returns it; by default the recipe's path.
 
     Raises:
         UserError: where metadata is missing or unreadable, or no post is left.
     """
-    nsfw_ids = load_nsfw_ids(recipe.select, _metadata_path(recipe))
-    selection = select_posts(_metadata_path(recipe), recipe.select, nsfw_ids, limit)
+    metadata = _metadata_path(recipe) if metadata is None else metadata
+    nsfw_ids = load_nsfw_ids(recipe.select, metadata)
+    selection = select_posts(metadata, recipe.select, nsfw_ids, limit)
     posts = plan_posts(selection, recipe.split)
     if not len(posts):
         found = ", ".join(f"{count} {fate}" for fate, count in selection.counts.items())
@@ -61,9 +71,28 @@ def make_plan(recipe: Recipe, limit: int | None = None) -> Plan:
             "look at the recipe's [select] table."
         )
     malformed = [f"{m.path}:{m.line}: {m.why}" for m in selection.malformed]
-    return Plan(
-        posts, selection.counts, selection.num_records, malformed, _plan_proof(recipe, limit)
-    )
+    proof = _plan_proof(recipe, limit, metadata)  # after the reading, which may have got pages
+    return Plan(posts, selection.counts, selection.num_records, malformed, proof)
+
+
+def find_metadata(
+    recipe: Recipe, work: Work, console: Console, *, keeps_pages: bool = True
+) -> Path | Listing:
+    """Return the recipe's metadata: a file or folder that exists, or an API, not yet asked.
+
+    Args:
+        recipe: its source's metadata, and what is to be listed.
+        work: the folder where an API's pages are kept.
+        console: is told how far the listing has come.
+        keeps_pages: whether new pages may be written there.
+
+    Raises:
+        UserError: where there is no such file or folder, or the URL is none to list.
+    """
+    if is_http(recipe.source.metadata):
+        listing = make_listing(recipe.source, recipe.select, work.listing_dir)
+        return replace(listing, keeps=keeps_pages, say=console.print)
+    return _metadata_path(recipe)
 
 
 def _metadata_path(recipe: Recipe) -> Path:
@@ -75,12 +104,16 @@ def _metadata_path(recipe: Recipe) -> Path:
     return path
 
 
-def _plan_proof(recipe: Recipe, limit: int | None) -> str:
+def _plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing) -> str:
     """A hash of what decides a plan: settings, and names and sizes of the metadata's files."""
-    path = _metadata_path(recipe)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if isinstance(metadata, Listing):
+        path, files = metadata.directory, metadata.page_paths()
+    else:
+        path, files = metadata, [metadata]
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
     sizes = {str(file.relative_to(path)): file.stat().st_size for file in files}
-    nsfw_ids = sorted(load_nsfw_ids(recipe.select, path))
+    nsfw_ids = sorted(load_nsfw_ids(recipe.select, metadata))
     return fingerprint(SCHEMA_VERSION, recipe.select, recipe.split, limit or 0, sizes, nsfw_ids)
 
 
@@ -119,9 +152,9 @@ def fetch(
     """
     if not recipe.source.images:
         raise UserError(f"recipe {recipe.name!r} names no pictures: give --images TEMPLATE.")
-    check_template(recipe.source.images)
+    check_source(recipe.source)
     with work.lock():
-        _ensure_plan(recipe, work, limit, replan)
+        _ensure_plan(recipe, work, limit, replan, find_metadata(recipe, work, console))
         reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
         stage = FetchStage(
             work.plan_path,
@@ -142,12 +175,14 @@ def fetch(
     return summary
 
 
-def _ensure_plan(recipe: Recipe, work: Work, limit: int | None, replan: bool) -> None:
+def _ensure_plan(
+    recipe: Recipe, work: Work, limit: int | None, replan: bool, metadata: Path | Listing
+) -> None:
     """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
     before = read_info(work.plan_path) if work.plan_path.is_file() else None
-    if before is not None and before.get("fingerprint") == _plan_proof(recipe, limit):
+    if before is not None and before.get("fingerprint") == _plan_proof(recipe, limit, metadata):
         return
-    plan = make_plan(recipe, limit)
+    plan = make_plan(recipe, limit, metadata)
     content = hash_table(plan.posts)
     if before is not None and before.get("content") != content:
         if not replan:

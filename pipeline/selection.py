@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.listing import Listing, read_listing
 from pipeline.metadata import read_posts
-from pipeline.posts import Counted, Malformed, Unparsed
+from pipeline.posts import Counted, Item, Malformed, Unparsed
+from pipeline.ratings import allowed_ratings
 from pipeline.recipe import SelectSettings
 from pipeline.records import Fate, Post, Status
 
@@ -18,34 +19,6 @@ _PLANNED = Fate(Status.PLANNED)
 _TAG_MISSING = Fate(Status.FILTERED, "tag_missing")
 _MALFORMED = Fate(Status.FILTERED, "malformed")
 _REPEATED_ID = Fate(Status.FILTERED, "repeated_id")
-
-
-@cache
-def allowed_ratings(select: SelectSettings) -> frozenset[str]:
-    """Return the wanted ratings out of g, s, q, e, by what they meant when the snapshot was taken.
-
-    Danbooru divided ``s``, until then *safe*, into ``g`` (general) and ``s`` (sensitive) in May
-    2022. ``safe`` is ``s`` in snapshots until 2021 and ``g`` in those from 2023.
-
-    Raises:
-        UserError: for ``safe`` in 2022, when ``s`` had both meanings, and for ``g`` before.
-    """
-    ratings = frozenset(select.rating)
-    if select.snapshot <= 2021 and "g" in ratings:
-        raise UserError(
-            f"select.rating: snapshots until 2021, such as this one of {select.snapshot}, have no "
-            "rating g. Use --set 'select.rating=[\"safe\"]', or give the metadata's year: "
-            "--set select.snapshot=YEAR."
-        )
-    if "safe" not in ratings:
-        return ratings
-    if select.snapshot == 2022:
-        raise UserError(
-            "select.rating: in a snapshot of 2022 a rating of s may mean safe or sensitive. Say "
-            "which you want: --set 'select.rating=[\"s\"]' (safe then, and sensitive since), or "
-            "--set 'select.rating=[\"g\"]' (general, which only posts rated since May have)."
-        )
-    return ratings - {"safe"} | ({"s"} if select.snapshot <= 2021 else {"g"})
 
 
 def judge(post: Post, select: SelectSettings, nsfw_ids: frozenset[int]) -> Fate | None:
@@ -79,16 +52,17 @@ def judge(post: Post, select: SelectSettings, nsfw_ids: frozenset[int]) -> Fate 
     return Fate(Status.FILTERED, reason) if reason else None
 
 
-def load_nsfw_ids(select: SelectSettings, metadata: str | Path) -> frozenset[int]:
+def load_nsfw_ids(select: SelectSettings, metadata: str | Path | Listing) -> frozenset[int]:
     """Return the ids to leave out although rated safe: one a line, as in Danbooru2021's list.
 
     The list is ``select.nsfw_ids``, or else ``nsfw-ids.txt`` in the metadata's folder or beside
-    the metadata; without one no id is left out.
+    the metadata; without one, and beside an API, no id is left out.
 
     Raises:
         UserError: where the named list cannot be read, or a line holds no id.
     """
-    places = [Path(metadata) / "nsfw-ids.txt", Path(metadata).parent / "nsfw-ids.txt"]
+    beside = () if isinstance(metadata, Listing) else (Path(metadata), Path(metadata).parent)
+    places = [folder / "nsfw-ids.txt" for folder in beside]
     path = next((place for place in places if place.is_file()), None)
     path = Path(select.nsfw_ids) if select.nsfw_ids else path
     if path is None:
@@ -118,7 +92,7 @@ class Selection:
 
     def __init__(
         self,
-        metadata: str | Path,
+        metadata: str | Path | Listing,
         select: SelectSettings,
         nsfw_ids: frozenset[int] = frozenset(),
         limit: int | None = None,
@@ -132,6 +106,11 @@ class Selection:
         self.num_records = 0
         self.malformed: list[Malformed] = []
 
+    def _read(self) -> Iterator[Item]:
+        if isinstance(self._metadata, Listing):
+            return read_listing(self._metadata)
+        return read_posts(self._metadata, self._select.tags)
+
     def __iter__(self) -> Iterator[Post]:
         """Read the metadata anew.
 
@@ -143,7 +122,7 @@ class Selection:
         fates: Counter[Fate] = Counter()
         num_counted = 0
         wanted_ids: set[int] = set()
-        for item in read_posts(self._metadata, self._select.tags):
+        for item in self._read():
             match item:
                 case Counted(num_records):
                     num_counted += num_records
@@ -171,7 +150,7 @@ class Selection:
 
 
 def select_posts(
-    metadata: str | Path,
+    metadata: str | Path | Listing,
     select: SelectSettings,
     nsfw_ids: frozenset[int] = frozenset(),
     limit: int | None = None,
@@ -179,7 +158,7 @@ def select_posts(
     """Return the posts of ``metadata`` that ``select`` wants, to be iterated as they are read.
 
     Args:
-        metadata: as for ``metadata.read_posts``.
+        metadata: path as for ``metadata.read_posts``, or an API's listing.
         select: what is wanted.
         nsfw_ids: ids to leave out, as ``load_nsfw_ids`` gives them.
         limit: stop after as many wanted posts, one at least; None for no limit.

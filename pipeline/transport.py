@@ -54,6 +54,12 @@ def host_of(request: requests.PreparedRequest) -> str:
     return host if parts.port in (None, 80, 443) else f"{host}:{parts.port}"
 
 
+def origin_of(request: requests.PreparedRequest) -> str:
+    """Return scheme, host and port of a prepared request, as its URL writes them."""
+    url = str(request.url)
+    return url[: url.index("/", len("https://"))]
+
+
 def why_unreachable(error: Exception) -> str:
     """Return why no connection was made, from what ``Transport.send`` raised; "" where one was.
 
@@ -105,7 +111,7 @@ class Transport:
             PrivateAddressError: when the name leads to a private address.
             requests.RequestException, urllib3.exceptions.HTTPError: when no answer came.
         """
-        origin = str(request.url)[: str(request.url).index("/", len("https://"))]
+        origin = origin_of(request)
         environment = self._environments.get(origin)
         if environment is None:  # reading it takes as long as half a request
             merge = self._session.merge_environment_settings

@@ -31,6 +31,11 @@ class Work:
         return self.root / "selection.parquet"
 
     @property
+    def listing_dir(self) -> Path:
+        """Pages of an API that the selection was made from, a folder for each query."""
+        return self.root / "listing"
+
+    @property
     def raw_dir(self) -> Path:
         """Shards of originals."""
         return self.root / "raw"
@@ -79,7 +84,7 @@ class Work:
                 self._recover()
 
     def _recover(self) -> None:
-        for directory in (self.root, self.ledger_dir):
+        for directory in (self.root, self.ledger_dir, *self.listing_dir.glob("*")):
             sweep_temporaries(directory)
         for directory in (self.raw_dir, self.samples_dir):
             recover(directory)

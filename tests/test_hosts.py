@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts, template_host
+from pipeline.hosts import allowed_hosts, named_hosts, url_host
 from pipeline.recipe import SourceSettings
 
 
@@ -19,13 +19,13 @@ from pipeline.recipe import SourceSettings
     ],
 )
 def test_a_template_names_its_host(template: str, host: str) -> None:
-    assert template_host(template) == host
+    assert url_host(template) == host
 
 
 @pytest.mark.parametrize("template", ["http://{md5}.org/{id}", "http://x:{id}/", "https:///{id}"])
 def test_a_template_without_a_readable_host_is_an_error(template: str) -> None:
     with pytest.raises(UserError, match=r"source\.images"):
-        template_host(template)
+        url_host(template)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,26 @@ def test_an_entry_that_is_no_host_is_an_error(entry: str) -> None:
 def test_file_urls_need_a_list_of_hosts() -> None:
     with pytest.raises(UserError, match=r"source\.hosts is empty"):
         allowed_hosts(SourceSettings(images="{file_url}"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "hosts", "allowed"),
+    [
+        (
+            "https://danbooru.donmai.us/posts.json",
+            (),
+            {"danbooru.donmai.us", "cdn.donmai.us"},
+        ),
+        ("https://donmai.us/posts.json", (), {"donmai.us", "cdn.donmai.us"}),
+        ("https://evildonmai.us/posts.json", (), {"evildonmai.us"}),
+        ("http://booru.lan:3000/posts.json", ("a.org",), {"booru.lan:3000", "a.org"}),
+    ],
+)
+def test_an_api_implies_where_its_pictures_lie(
+    metadata: str, hosts: tuple[str, ...], allowed: set[str]
+) -> None:
+    source = SourceSettings(metadata=metadata, images="{file_url}", hosts=hosts)
+    assert allowed_hosts(source) == allowed
+    elsewhere = SourceSettings(metadata=metadata, images="https://a.org/{id}")
+    assert allowed_hosts(elsewhere) == {"a.org"}
+    assert url_host(metadata) in named_hosts(source)

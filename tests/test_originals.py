@@ -34,7 +34,13 @@ def test_templates_name_a_posts_picture(template: str, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "message"), [("{idd}.jpg", "{idd}"), ("a.jpg", "needs {id}"), ("", "needs {id}")]
+    ("template", "message"),
+    [
+        ("{idd}.jpg", "{idd}"),
+        ("a.jpg", "needs {id}"),
+        ("", "needs {id}"),
+        ("/data/{file_url}", "stands alone"),
+    ],
 )
 def test_templates_that_name_none_are_refused(template: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -13,9 +13,10 @@ from pipeline import selection
 from pipeline.errors import UserError
 from pipeline.metadata import read_posts
 from pipeline.posts import Counted, Item, Malformed, Unparsed
+from pipeline.ratings import allowed_ratings
 from pipeline.recipe import SelectSettings
 from pipeline.records import Post
-from pipeline.selection import MAX_MALFORMED, allowed_ratings, judge, load_nsfw_ids, select_posts
+from pipeline.selection import MAX_MALFORMED, judge, load_nsfw_ids, select_posts
 from tests.metadata_records import TAGS, lines_of, make_post, new_record, posts
 
 SELECT = SelectSettings(tags=("solo",), exclude_tags=("comic", "monochrome"), min_side=300)

@@ -1,0 +1,408 @@
+import gzip
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pytest_httpserver import HTTPServer
+from rich.console import Console
+from typer.testing import CliRunner
+
+import cli
+from pipeline import listing as listing_module
+from pipeline.client import Client
+from pipeline.errors import UserError
+from pipeline.listing import Listing, make_listing, make_query, read_listing
+from pipeline.posts import Counted, Item, Malformed
+from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
+from pipeline.records import Post
+from pipeline.rows import replacing
+from pipeline.run import fetch, find_metadata, make_plan
+from pipeline.work import Work, read_status
+from tests.fake_danbooru import FakeDanbooru
+from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
+
+QUIET = Console(quiet=True)
+SELECT = SelectSettings(snapshot=2026, tags=("solo", "white_background", "smile"))
+LOGIN, KEY = "somebody", "secret-key-7f3a"
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DANBOORU_LOGIN", "DANBOORU_API_KEY", "DANBOORU_HOST", "NURIE_CONTACT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def danbooru(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> FakeDanbooru:
+    """Thirty posts, in pages of seven."""
+    monkeypatch.setattr(listing_module, "_PAGE_SIZE", 7)
+    return FakeDanbooru(httpserver, 30)
+
+
+def recipe_for(url: str, **source: Any) -> Recipe:
+    settings: dict[str, Any] = {
+        "rate": 0,
+        "api_rate": 0,
+        "attempts": 1,
+        "timeout": 1.0,
+        "layout": "original",
+        **source,
+    }
+    return Recipe(
+        name="live",
+        select=SELECT,
+        source=SourceSettings(metadata=url, images="{file_url}", **settings),
+        split=SplitSettings(shard_size=10),
+    )
+
+
+def listing_of(url: str, tmp_path: Path, **source: Any) -> Listing:
+    return make_listing(recipe_for(url, **source).source, SELECT, tmp_path / "listing")
+
+
+def ids_of(items: list[Item]) -> list[int]:
+    return [item.id for item in items if isinstance(item, Post)]
+
+
+def page_of(*ids: int) -> Script:
+    records = [{"id": i, "rating": "g", "tag_string": "solo", "file_ext": "jpg"} for i in ids]
+    return answer(200, orjson.dumps(records))
+
+
+def files_under(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# The whole way
+
+
+def test_posts_are_listed_fetched_and_accounted_for(
+    danbooru: FakeDanbooru, tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    records = danbooru.records
+    records[3] |= {"is_deleted": True}
+    records[4] |= {"rating": "s"}  # sensitive: not even asked for
+    records[5] |= {"tag_string": "solo white_background"}  # the third tag is looked for here
+    records[6] |= {"file_ext": "mp4"}
+    for hidden in ("md5", "file_url"):
+        del records[7][hidden]
+    records[8] |= {"file_url": "http://127.0.0.2:9/8.jpg"}
+    records[9] |= {"file_url": records[10]["file_url"]}  # another post's picture
+    records[11] |= {"file_url": "file:///etc/passwd"}
+    records[12] |= {"id": 12, "image_width": "wide"}
+    work = Work(tmp_path)
+    summary = fetch(recipe_for(danbooru.url), work, QUIET)
+    assert summary.fates == {
+        "fetched": 21,
+        "missing/no_url": 1,
+        "refused/host_not_allowed": 2,
+        "rejected/hash_mismatch": 1,
+    }
+    status = read_status(work)
+    assert status.adds_up
+    assert status.select == {
+        "planned": 25,
+        "filtered/deleted": 1,
+        "filtered/malformed": 1,
+        "filtered/not_a_picture": 1,
+        "filtered/tag_missing": 1,
+    }
+    queries = danbooru.queries
+    assert {query["tags"] for query in queries} == {"solo white_background rating:g"}
+    assert {query["limit"] for query in queries} == {"7"}
+    pages = ["", "b24", "b17", "b10", "b2", "b1"]
+    assert [query.get("page", "") for query in queries] == pages
+    assert all(headers["User-Agent"].startswith("Nurie/") for _, headers in danbooru.headers)
+
+
+def test_a_second_run_asks_for_nothing(danbooru: FakeDanbooru, tmp_path: Path) -> None:
+    work, recipe = Work(tmp_path), recipe_for(danbooru.url)
+    first = fetch(recipe, work, QUIET)
+    before, num_requests = files_under(tmp_path), len(danbooru.headers)
+    assert fetch(recipe, work, QUIET).fates == first.fates
+    assert len(danbooru.headers) == num_requests
+    assert files_under(tmp_path) == before
+
+
+def test_the_plan_can_be_made_again_although_the_site_has_moved_on(
+    danbooru: FakeDanbooru, tmp_path: Path
+) -> None:
+    work, recipe = Work(tmp_path), recipe_for(danbooru.url)
+    fetch(recipe, work, QUIET)
+    plan = work.plan_path.read_bytes()
+    danbooru.records.clear()
+    work.plan_path.unlink()
+    assert fetch(recipe, work, QUIET).fates == {"fetched": 30}
+    assert work.plan_path.read_bytes() == plan
+
+
+def test_an_interrupted_listing_goes_on(
+    danbooru: FakeDanbooru, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_for(danbooru.url)
+    fetch(recipe, Work(tmp_path / "undisturbed"), QUIET)
+    danbooru.queries.clear()
+    work = Work(tmp_path / "work")
+    num_pages = [0]
+
+    def stop_at_the_third(path: Path) -> Any:
+        num_pages[0] += 1
+        if num_pages[0] == 3:
+            raise KeyboardInterrupt
+        return replacing(path)
+
+    monkeypatch.setattr(listing_module, "replacing", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(recipe, work, QUIET)
+    assert fetch(recipe, work, QUIET).fates == {"fetched": 30}
+    pages = [query.get("page", "") for query in danbooru.queries]
+    assert pages == ["", "b24", "b17", "b17", "b10", "b3", "b1"]
+    undisturbed = Work(tmp_path / "undisturbed").plan_path
+    assert work.plan_path.read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_limit_stops_the_asking_and_a_larger_one_goes_on(
+    danbooru: FakeDanbooru, tmp_path: Path
+) -> None:
+    recipe, work = recipe_for(danbooru.url), Work(tmp_path)
+    assert fetch(recipe, work, QUIET, limit=10).fates == {"fetched": 10}
+    assert len(danbooru.queries) == 2
+    assert fetch(recipe, work, QUIET, limit=10).fates == {"fetched": 10}
+    assert fetch(recipe, work, QUIET, limit=20, replan=True).fates == {"fetched": 20}
+    assert [query.get("page", "") for query in danbooru.queries] == ["", "b24", "b17"]
+    assert read_status(work).select == {"planned": 20}
+
+
+def test_a_dry_run_asks_but_touches_nothing(danbooru: FakeDanbooru, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    settings = ("select.snapshot=2026", "source.layout=original", "source.api_rate=0")
+    command = ["fetch", "white-background-256", "--metadata", danbooru.url, "--dry-run"]
+    command += ["--images", "{file_url}", "--work", str(work)]
+    command += [word for setting in settings for word in ("--set", setting)]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    assert "select: 30 in" in result.output
+    assert "30 originals would be fetched" in result.output
+    assert not work.exists()
+    recipe = recipe_for(danbooru.url)
+    kept = find_metadata(recipe, Work(work), QUIET)
+    make_plan(recipe, 5, kept)
+    before, num_queries = files_under(work), len(danbooru.queries)
+    read = find_metadata(recipe, Work(work), QUIET, keeps_pages=False)
+    assert make_plan(recipe, None, read).counts == {"planned": 30}
+    assert len(danbooru.queries) == num_queries + 5  # the page that is there was not asked for
+    assert files_under(work) == before
+
+
+# Login and key
+
+
+def test_login_and_key_go_to_the_api_and_nowhere_else(
+    danbooru: FakeDanbooru, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DANBOORU_LOGIN", LOGIN)
+    monkeypatch.setenv("DANBOORU_API_KEY", KEY)
+    with (tmp_path / "said").open("w") as said:
+        fetch(recipe_for(danbooru.url), Work(tmp_path / "work"), Console(file=said))
+    for path, headers in danbooru.headers:
+        expected = "Basic c29tZWJvZHk6c2VjcmV0LWtleS03ZjNh" if path == "/posts.json" else None
+        assert headers.get("Authorization") == expected
+    for secret in (LOGIN, KEY, "c29tZWJvZHk6"):
+        for file, data in files_under(tmp_path).items():
+            plain = gzip.decompress(data) if file.suffix == ".gz" else data
+            assert secret.encode() not in plain, file
+
+
+@pytest.mark.parametrize("location", ["http://OTHER/posts.json", "https://SAME/posts.json"])
+def test_no_redirect_takes_the_key_elsewhere(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DANBOORU_LOGIN", LOGIN)
+    monkeypatch.setenv("DANBOORU_API_KEY", KEY)
+    with FaultyServer(page_of()) as other, FaultyServer() as server:
+        location = location.replace("OTHER", other.host).replace("SAME", server.host)
+        server.scripts[:] = [answer(302, Location=location)]
+        with pytest.raises(UserError, match="leads to another host|did not come"):
+            list(read_listing(listing_of(f"{server.url}/posts.json", tmp_path)))
+        assert "Authorization: Basic" in server.requests[0]
+        assert other.num_connections == 0
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "is_given"),
+    [
+        ("https://danbooru.donmai.us/posts.json", True),
+        ("https://testbooru.donmai.us/posts.json", True),
+        ("https://donmai.us.example/posts.json", False),
+        ("https://evildonmai.us/posts.json", False),
+        ("https://booru.example/posts.json", True),  # DANBOORU_HOST
+        ("http://127.0.0.1:3000/posts.json", True),
+    ],
+)
+def test_only_hosts_that_the_user_trusts_get_the_key(
+    url: str, is_given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = listing_module._authorization
+    host = url.split("/")[2]
+    assert given(url, host) == ""
+    monkeypatch.setenv("DANBOORU_LOGIN", LOGIN)
+    with pytest.raises(UserError, match="both DANBOORU_LOGIN and DANBOORU_API_KEY"):
+        given(url, host)
+    monkeypatch.setenv("DANBOORU_API_KEY", KEY)
+    monkeypatch.setenv("DANBOORU_HOST", "booru.example")
+    assert bool(given(url, host)) is is_given
+    if is_given and "127" not in url:
+        with pytest.raises(UserError, match="in the clear"):
+            given(url.replace("https", "http"), host)
+
+
+# APIs that fail and lie
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answer(503),
+        answer(500, b"{}"),
+        answer(429, Retry_After="0"),
+        reset(),
+        reset(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[{"),
+        send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b'[{"id": 1}]'),
+        hang(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n["),
+        drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", repeat(b" "), 0.03),
+    ],
+)
+def test_a_page_that_fails_is_asked_for_again(
+    fault: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_module, "Client", partial(Client, draw=lambda: 0.0))
+    scripts = [page_of(30, 20), fault, page_of(19, 4), fault, page_of()]
+    with FaultyServer(*scripts) as server:
+        listing = listing_of(server.url, tmp_path, attempts=2, timeout=0.1)
+        items = list(read_listing(listing))
+        assert ids_of(items) == [30, 20, 19, 4]
+        asked = [head.split()[1].partition("page=")[2] for head in server.requests]
+        assert asked == ["", "b20", "b20", "b4", "b4"]
+        assert list(read_listing(listing)) != []  # from the disk
+        assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        pytest.param(page_of(30, 20), "repeats itself", id="repeated for ever"),
+        pytest.param(page_of(19, 20), "holds post 20", id="does not descend"),
+        pytest.param(page_of(40, 31), "holds post 40", id="ascends"),
+        pytest.param(answer(200, b"<html>busy</html>"), "no page of posts", id="HTML"),
+        pytest.param(answer(200, b'{"success": false}'), "not a list", id="no list"),
+        pytest.param(answer(200, b'[{"id": 1}'), "no page of posts", id="cut off"),
+        pytest.param(answer(200), r"not to be had \(HTTP 200\)", id="empty body"),
+        pytest.param(answer(200, b'[{"rating": "g"}, 5]'), "without ids", id="no ids"),
+        pytest.param(answer(200, b'[{"id": "19"}, {"id": true}]'), "without ids", id="odd ids"),
+        pytest.param(answer(401), "DANBOORU_API_KEY right", id="401"),
+        pytest.param(answer(403, b"<html>"), "DANBOORU_API_KEY right", id="403"),
+        pytest.param(answer(422), "Does the account allow", id="422"),
+        pytest.param(answer(410), "not to be had", id="410"),
+        pytest.param(answer(500), r"did not come \(HTTP 500\)", id="500"),
+        pytest.param(reset(), "did not come", id="reset"),
+    ],
+)
+def test_what_is_no_page_stops_the_listing_and_keeps_what_came(
+    last: Script, message: str, tmp_path: Path
+) -> None:
+    with FaultyServer(page_of(30, 20), last) as server:
+        listing = listing_of(server.url, tmp_path)
+        seen: list[Item] = []
+        with pytest.raises(UserError, match=message) as raised:
+            seen.extend(read_listing(listing))
+        assert server.url in str(raised.value)
+        assert len(server.requests) == 2
+        assert [path.name for path in listing.page_paths()] == ["000000.json.gz"]
+        server.scripts[:] = [page_of(19), page_of()]
+        server.requests.clear()
+        assert ids_of(list(read_listing(listing))) == [30, 20, 19]
+
+
+def test_malformed_records_of_a_page_are_counted_and_named(tmp_path: Path) -> None:
+    page = answer(200, b'[{"id": 9, "rating": "x"}, 5, {"id": 8, "rating": "g"}]')
+    with FaultyServer(page, page_of()) as server:
+        items = list(read_listing(listing_of(server.url, tmp_path)))
+    malformed = [item for item in items if isinstance(item, Malformed)]
+    assert [(m.line, m.why.split()[0]) for m in malformed] == [(1, "rating"), (2, "not")]
+    assert sum(item.num_records for item in items if isinstance(item, Counted)) == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-9], lambda _: b"", lambda _: gzip.compress(b"{}"), lambda _: b"[]"],
+)
+def test_a_damaged_page_on_disk_is_named(
+    damage: Callable[[bytes], bytes], danbooru: FakeDanbooru, tmp_path: Path
+) -> None:
+    listing = listing_of(danbooru.url, tmp_path)
+    list(read_listing(listing))
+    path = listing.page_paths()[2]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"000002\.json\.gz: damaged .* delete it"):
+        list(read_listing(listing))
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    ("changes", "query"),
+    [
+        ({}, "solo white_background rating:g"),
+        ({"tags": ()}, "rating:g"),
+        ({"rating": ("safe", "s")}, "solo white_background rating:g,s"),
+        ({"rating": ("g", "s", "q", "e")}, "solo white_background"),
+        ({"tags": ("-solo", "order:random", "1girl*", "~a", "re:zero", "smile")}, "smile rating:g"),
+        ({"tags": ("fate/zero", "初音ミク")}, "fate/zero 初音ミク rating:g"),
+    ],
+)
+def test_the_search_has_two_plain_tags_and_the_ratings(changes: dict[str, Any], query: str) -> None:
+    assert make_query(replace(SELECT, **changes)) == query
+
+
+@pytest.mark.parametrize(
+    ("url", "snapshot", "message"),
+    [
+        ("https://danbooru.donmai.us/posts.json", 2021, "select.snapshot=YEAR"),
+        ("https://danbooru.donmai.us/posts.json", 2022, "select.snapshot=YEAR"),
+        ("https://danbooru.donmai.us/posts.json?api_key=1", 2026, "without login and search"),
+        ("https://me:key@danbooru.donmai.us/posts.json", 2026, "without login and search"),
+        ("https:///posts.json", 2026, "no host can be read"),
+    ],
+)
+def test_a_url_that_cannot_be_listed_is_refused(
+    url: str, snapshot: int, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        make_listing(SourceSettings(metadata=url), replace(SELECT, snapshot=snapshot), tmp_path)
+    assert "me:key" not in str(raised.value)
+
+
+def test_each_query_has_pages_of_its_own(tmp_path: Path) -> None:
+    source = SourceSettings(metadata="https://danbooru.donmai.us")
+    one = make_listing(source, SELECT, tmp_path)
+    assert one.url == "https://danbooru.donmai.us/posts.json"
+    assert one.directory != make_listing(source, replace(SELECT, tags=()), tmp_path).directory
+    assert one == make_listing(source, replace(SELECT, min_side=9), tmp_path)
+
+
+def test_the_rate_of_the_api_is_its_own(
+    tmp_path: Path, danbooru: FakeDanbooru, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    source = replace(recipe_for(danbooru.url).source, api_rate=4.0)
+    client = partial(Client, sleep=slept.append, clock=lambda: 0.0)
+    monkeypatch.setattr(listing_module, "Client", client)
+    list(read_listing(make_listing(source, SELECT, tmp_path)))
+    assert slept == [0.25 * n for n in range(1, 6)]
