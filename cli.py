@@ -1,10 +1,11 @@
 """The command line: parse, call one function, print. Heavy imports stay inside the commands."""
 
+import atexit
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_STOPPED = "stopped; the same command goes on from here."
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
@@ -363,16 +366,27 @@ def main() -> None:
     except UserError as error:
         if os.environ.get("NURIE_DEBUG"):
             raise
-        sys.exit(_say(f"error: {error}", 2))
+        _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        sys.exit(_say("stopped; the same command goes on from here.", 130))
+        _leave(_STOPPED, 130)
+    except SystemExit as end:
+        if end.code == 130:  # Typer's way to pass Ctrl-C on
+            _leave(_STOPPED, 130)
+        raise
     except BrokenPipeError:
         sys.exit(141)
 
 
-def _say(message: str, code: int) -> int:
+def _leave(message: str, code: int) -> NoReturn:
+    """Print a sentence and end at once, although threads may still wait for a server's answer.
+
+    An ordinary exit would wait for these, for as long as their time-outs allow.
+    """
     print(message, file=sys.stderr)
-    return code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 if __name__ == "__main__":

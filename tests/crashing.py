@@ -2,7 +2,7 @@
 
 As a program, ``python -m tests.crashing SCENARIO FAULT ROOT FIRST STEP``, it lets a run meet the
 fault at its FIRST-th, (FIRST + STEP)-th ... operation, looks at the disk, runs the same commands
-again, and prints a line of JSON each time.
+again, and prints a line of JSON each time. ``kill,interrupt`` are two faults, each in its turn.
 """
 
 import errno
@@ -298,16 +298,18 @@ class Trials:
         return lies, problems, [n for n in names if found.get(n) != self._expected.get(n)]
 
 
-def _sync_nothing(descriptor: int) -> None:
+def _sync_nothing(fd: Any) -> None:
     """Stand in for fsync, which would cost most of the time."""
 
 
-def main(scenario: str, fault: str, root: Path, first: int, step: int) -> None:
+def main(scenario: str, faults: str, root: Path, first: int, step: int) -> None:
     pa.Table.from_pylist([{"a": 1}])  # imports what it needs once, not in every child
     os.fsync = _sync_nothing  # the dead lose nothing that they wrote, synced or not
     trials = Trials(SCENARIOS[scenario], root)
-    for number in range(first, len(trials.operations) + 1, step):
-        print(json.dumps(asdict(trials.meet(fault, number))), flush=True)
+    for fault in faults.split(","):
+        for number in range(first, len(trials.operations) + 1, step):
+            trial = asdict(trials.meet(fault, number))
+            print(json.dumps({"fault": fault, **trial}), flush=True)
 
 
 if __name__ == "__main__":

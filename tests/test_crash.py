@@ -1,0 +1,69 @@
+"""Faults at the k-th operation on disk: nothing lies afterwards, and the same commands mend it."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crashing import SCENARIOS
+
+ROOT = Path(__file__).resolve().parent.parent
+ENDS = {"kill": "9", "full disk": "UserError: ", "interrupt": "KeyboardInterrupt: "}
+"""How a run ends that meets a fault."""
+
+ROWS_FIRST = """
+import sys
+from pathlib import Path
+from tests import crashing
+from pipeline import rows, shard
+
+def put_in_place(directory, name, tar):
+    rows_path = shard.rows_path(directory, name)
+    rows.commit(rows.temporary_path(rows_path), rows_path)
+    rows.commit(tar, shard.tar_path(directory, name))
+
+shard._put_in_place = put_in_place
+crashing.main("other settings", "kill", Path(sys.argv[1]), 21, 3)
+"""
+"""A protocol that is wrong: the rows stand for a tar that is not there yet."""
+
+
+def run_trials(*arguments: object) -> list[dict[str, Any]]:
+    """Return the trials of a harness in a process of its own: a test's threads do not fork well."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_harmless(trials: list[dict[str, Any]]) -> None:
+    for trial in trials:
+        assert trial["end"].startswith(ENDS[trial["fault"]]), trial
+        assert not any(trial[finding] for finding in ("lies", "problems", "different")), trial
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_fault_now_and_then_does_no_harm(tmp_path: Path, scenario: str) -> None:
+    trials = run_trials("-m", "tests.crashing", scenario, ",".join(ENDS), tmp_path, 17, 31)
+    assert_harmless(trials)
+    assert Counter(trial["fault"] for trial in trials).keys() == ENDS.keys()
+    assert any(trial["left"] for trial in trials if trial["fault"] == "kill")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_kill_at_any_operation_does_no_harm(tmp_path: Path, scenario: str) -> None:
+    trials = run_trials("-m", "tests.crashing", scenario, "kill", tmp_path, 1, 1)
+    assert_harmless(trials)
+    assert [trial["number"] for trial in trials] == list(range(1, len(trials) + 1))
+    kinds = {trial["operation"].split()[0] for trial in trials}
+    assert kinds >= {"open", "add", "write_table", "close", "fsync", "rename"}
+
+
+def test_a_protocol_that_lies_is_caught(tmp_path: Path) -> None:
+    trials = run_trials("-c", ROWS_FIRST, tmp_path)
+    assert any(trial["lies"] for trial in trials)

@@ -1,0 +1,347 @@
+"""Real commands that are stopped, starved or killed, alone and in pairs, and then run again."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipeline import run
+from pipeline.errors import UserError
+from pipeline.executor import Fates, Stage, Tick
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.crashing import (
+    contents,
+    fetch,
+    find_lies,
+    make_source,
+    meet_fault,
+    prepare,
+    temporaries,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 60  # seconds after which a command that hangs fails its test
+
+
+class Gate:
+    """A folder over HTTP that answers some requests and then holds back until it is opened.
+
+    Attributes:
+        url: where it is.
+        is_full: set once a request is held back.
+    """
+
+    def __init__(self, directory: Path, num_free: int) -> None:
+        self.is_full = threading.Event()
+        self._opened = threading.Event()
+        self._num_left = num_free
+        gate = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                gate.wait()
+                try:
+                    super().do_GET()
+                except ConnectionError:
+                    self.close_connection = True  # who asked is gone, as planned
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(Handler, directory=str(directory))
+        )
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def wait(self) -> None:
+        self._num_left -= 1
+        if self._num_left < 0:
+            self.is_full.set()
+            self._opened.wait(LIMIT)
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def __enter__(self) -> "Gate":
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the recipe, metadata and pictures are, and what an undisturbed run makes of them."""
+
+    root: Path
+    expected: dict[str, bytes]
+
+    def fetch(self, gate: Gate, work: Work, num_workers: int = 1) -> list[str]:
+        images = f"{gate.url}/original/{{id}}.jpg"
+        return [*self.command("fetch", work, num_workers), "--images", images]
+
+    def command(self, name: str, work: Work, num_workers: int = 1) -> list[str]:
+        recipe, workers = str(self.root / "recipe.toml"), str(num_workers)
+        return [name, recipe, "--work", str(work.root), "--workers", workers]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    root = tmp_path_factory.mktemp("source")
+    make_source(root, "http://127.0.0.1:1/original/{{id}}.jpg")
+    work = Work(root / "undisturbed")
+    with Gate(root, 1000) as gate:
+        for command in (
+            Source(root, {}).fetch(gate, work),
+            Source(root, {}).command("prepare", work),
+        ):
+            run_command(command)
+    return Source(root, contents(work))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path / "work")
+
+
+def start(
+    arguments: list[str], before: Callable[[], object] | None = None
+) -> "subprocess.Popen[str]":
+    """Start a command as the leader of a process group, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "cli.py", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=before,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Return a command's exit code and all that it said."""
+    try:
+        said, _ = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def run_command(arguments: list[str]) -> None:
+    code, said = finish(start(arguments))
+    assert code == 0, said
+
+
+def assert_mended(source: Source, work: Work, gate: Gate, num_workers: int = 1) -> None:
+    """Run the same commands again; they have to make what an undisturbed run makes."""
+    run_command(source.fetch(gate, work, num_workers))
+    run_command(source.command("prepare", work))
+    assert contents(work) == source.expected
+    assert verify(work.root) == []
+    assert temporaries(work) == []
+
+
+def assert_group_is_gone(leader: int) -> None:
+    deadline = threading.Event()
+    for _ in range(100):
+        try:
+            os.killpg(leader, 0)
+        except ProcessLookupError:
+            return
+        deadline.wait(0.1)
+    pytest.fail("processes of the command are still there")
+
+
+@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_ctrl_c_stops_and_the_same_command_goes_on(
+    source: Source, work: Work, tmp_path: Path, num_workers: int
+) -> None:
+    with Gate(source.root, num_free=3) as gate:
+        process = start(source.fetch(gate, work, num_workers))
+        assert gate.is_full.wait(LIMIT)
+        os.killpg(process.pid, signal.SIGINT)
+        code, said = finish(process)
+        assert code == 130, said
+        assert said.splitlines()[-1] == "stopped; the same command goes on from here."
+        assert "Traceback" not in said
+        assert_group_is_gone(process.pid)
+        assert find_lies(work, tmp_path / "scratch") == []
+        gate.open()
+        assert_mended(source, work, gate, num_workers)
+
+
+@pytest.mark.slow
+def test_a_killed_command_takes_its_workers_along(
+    source: Source, work: Work, tmp_path: Path
+) -> None:
+    with Gate(source.root, num_free=3) as gate:
+        process = start(source.fetch(gate, work, 2))
+        assert gate.is_full.wait(LIMIT)
+        process.kill()
+        finish(process)
+        assert_group_is_gone(process.pid)
+        assert find_lies(work, tmp_path / "scratch") == []
+        gate.open()
+        assert_mended(source, work, gate, 2)
+
+
+def test_a_second_run_on_a_folder_is_refused(source: Source, work: Work) -> None:
+    with Gate(source.root, num_free=3) as gate:
+        process = start(source.fetch(gate, work))
+        assert gate.is_full.wait(LIMIT)
+        for second in (source.fetch(gate, work), source.command("prepare", work)):
+            code, said = finish(start(second))
+            assert code == 2
+            assert said == (
+                f"error: {work.root}: another run is using this folder; wait until it has ended.\n"
+            )
+        gate.open()
+        assert finish(process)[0] == 0
+        assert_mended(source, work, gate)
+
+
+@dataclass(frozen=True)
+class Dying:
+    """A stage whose first worker is killed instead of its ``number``-th operation on disk."""
+
+    stage: Stage
+    number: int
+    directory: Path
+    marker: Path
+
+    def __call__(self, name: str, tick: Tick) -> Fates:
+        try:
+            self.marker.open("x").close()
+        except FileExistsError:
+            return self.stage(name, tick)
+        meet_fault("kill", self.number, self.directory)
+        fates = self.stage(name, tick)
+        self.marker.with_suffix(".survived").touch()
+        return fates
+
+
+def die_once(monkeypatch: pytest.MonkeyPatch, work: Work, number: int, marker: Path) -> None:
+    for name in ("FetchStage", "PrepareStage"):
+        plain = getattr(run, name)
+
+        def make(*args: object, plain: Callable[..., Stage] = plain, name: str = name) -> Dying:
+            return Dying(plain(*args), number, work.root, marker.with_name(f"{name}.{number}"))
+
+        monkeypatch.setattr(run, name, make)
+
+
+def survivors(marker: Path) -> list[str]:
+    return sorted(path.name for path in marker.parent.glob("*.survived"))
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A source on disk, for runs inside this process."""
+    root = tmp_path_factory.mktemp("local")
+    make_source(root)
+    work = Work(root / "undisturbed")
+    fetch(root, work)
+    prepare(root, work)
+    return Source(root, contents(work))
+
+
+def run_both(source: Source, work: Work, num_workers: int = 1) -> None:
+    for command in (fetch, prepare):
+        summary = command(source.root, work, num_workers=num_workers)
+        assert not summary.errors
+
+
+@pytest.mark.parametrize(
+    "number", [12, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 24) if n != 12)]
+)
+def test_a_killed_worker_costs_nothing(
+    local: Source, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    die_once(monkeypatch, work, number, tmp_path / "marker")
+    run_both(local, work, num_workers=2)
+    assert survivors(tmp_path / "marker") == []
+    assert contents(work) == local.expected
+    assert verify(work.root) == []
+    assert temporaries(work) == []
+
+
+@contextmanager
+def small_disk(place: Path, num_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Mount a file system of so many bytes; yields what gives it another size."""
+
+    def mount(*arguments: object) -> None:
+        command = ["mount", "-t", "tmpfs", *map(str, arguments), str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no small file system can be mounted: {done.stderr.strip()}")
+
+    place.mkdir()
+    mount("-o", f"size={num_bytes}", "none")
+    try:
+        yield lambda size: mount("-o", f"remount,size={size}", "none")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def check_full_disk(local: Source, disk: Path, num_pages: int) -> bool:
+    """Run on a disk of so many pages, then with room; return whether it was too small."""
+    work = Work(disk / "work")
+    with small_disk(disk, num_pages * resource.getpagesize()) as set_size:
+        try:
+            run_both(local, work)
+            is_full = False
+        except UserError as error:
+            assert str(error) == (
+                f"{work.root}: no space left on device; make room there and run the same command "
+                "again."
+            )
+            is_full = True
+        assert not work.root.exists() or find_lies(work, local.root / "scratch") == []
+        set_size(2**24)
+        run_both(local, work)
+        assert contents(work) == local.expected
+        assert verify(work.root) == []
+        assert temporaries(work) == []
+    disk.rmdir()
+    return is_full
+
+
+def test_a_full_disk_stops_the_run_with_advice(local: Source, tmp_path: Path) -> None:
+    sizes = (2, 9, 16, 23, 29, 200)
+    found = [check_full_disk(local, tmp_path / "disk", num_pages) for num_pages in sizes]
+    assert found == [True, True, True, True, True, False]
+
+
+@pytest.mark.slow
+def test_a_disk_may_be_full_at_any_page(local: Source, tmp_path: Path) -> None:
+    num_pages = 1
+    while check_full_disk(local, tmp_path / "disk", num_pages):
+        num_pages += 1
+    assert num_pages > 29
+
+
+def test_a_limit_on_files_is_a_full_disk_too(source: Source, work: Work) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    with Gate(source.root, num_free=1000) as gate:
+        code, said = finish(start(source.fetch(gate, work), limit))
+        assert code == 2, said
+        advice = "file too large; make room there and run the same command again.\n"
+        assert said == f"error: {work.root}: {advice}"
+        assert_mended(source, work, gate)
