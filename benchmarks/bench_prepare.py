@@ -1,9 +1,10 @@
 """prepare: CPU milliseconds a picture, share of the cores that is busy, and memory a worker.
 
-    python benchmarks/bench_prepare.py PICTURES [--repeats 5] [--workers 2]
+    python -m benchmarks.bench_prepare [--pictures FOLDER] [--repeats 5] [--workers 2]
 
-PICTURES is a folder of pictures in Danbooru2021's 512px layout (``0XXX/ID.jpg``). Each repeat
-prepares all of them anew from raw shards into 256 px samples, sketch and sums included.
+FOLDER holds pictures in Danbooru2021's 512px layout (``0XXX/ID.jpg``); drawn dolls are taken where
+none is given. Each repeat prepares all of them anew from raw shards into 256 px samples, sketch
+and sums included.
 """
 
 import argparse
@@ -13,38 +14,19 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.source_folder import ensure_pictures, posts_of
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
 from pipeline.plan import plan_posts, planned_shards, write_plan
 from pipeline.recipe import Recipe, SourceSettings, SplitSettings
-from pipeline.records import Post
 from pipeline.run import prepare
 from pipeline.work import Work
 
 QUIET = Console(quiet=True)
-
-
-def posts_of(pictures: Path) -> Iterator[Post]:
-    for path in sorted(pictures.glob("*/*.jpg")):
-        yield Post(
-            id=int(path.stem),
-            md5="",
-            rating="s",
-            ext="jpg",
-            width=0,
-            height=0,
-            file_size=path.stat().st_size,
-            parent_id=0,
-            tags=frozenset(),
-            characters=(),
-            is_deleted=False,
-            is_banned=False,
-        )
 
 
 def cpu_seconds() -> float:
@@ -54,18 +36,19 @@ def cpu_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--pictures", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    recipe = Recipe(
-        name="bench",
-        source=SourceSettings(images=f"{options.pictures}/{{bucket}}/{{id}}.jpg", rate=0),
-        split=SplitSettings(shard_size=256),
-    )
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(Path(folder))
-        table = plan_posts(posts_of(options.pictures), recipe.split)
+        pictures = ensure_pictures(options.pictures, Path(folder) / "source")
+        recipe = Recipe(
+            name="bench",
+            source=SourceSettings(images=f"{pictures}/{{bucket}}/{{id}}.jpg", rate=0),
+            split=SplitSettings(shard_size=256),
+        )
+        work = Work(Path(folder) / "work")
+        table = plan_posts(posts_of(pictures), recipe.split)
         write_plan(work.plan_path, table, {})
         stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
         run_stage(stage, planned_shards(work.plan_path), options.workers, "fetch", QUIET)

@@ -1,6 +1,6 @@
 """select_posts beside DuckDB on metadata in the 2020 schema: MB/s, CPU time and peak memory.
 
-    python benchmarks/bench_selection.py [--gb 1] [--repeats 5]
+    python -m benchmarks.bench_selection [--gb 1] [--repeats 5]
 
 Writes that many gigabytes of made-up JSON lines (2.7 KB each, white_background in one of a
 hundred) to the temporary folder, and a tenth of a gigabyte more to see whether memory grows.
