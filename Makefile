@@ -26,7 +26,7 @@ lint: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(PIP) --constraint constraints.txt --editable ".[bench]"
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python -m benchmarks.run_all
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Nurie needs Python 3.11 or newer')"

@@ -1,14 +1,13 @@
 """fetch + prepare beside img2dataset, from one loopback server: pictures a second, and losses.
 
-    python -m benchmarks.bench_fetch --img2dataset PROGRAM [--pictures FOLDER] [--repeats 5]
+    python -m benchmarks.bench_fetch [--pictures FOLDER] [--repeats 5] [--delay 0]
 
-PROGRAM is img2dataset's, from an environment of its own (its pins clash with ours):
-``python -m venv VENV && VENV/bin/pip install img2dataset==1.47.0``. FOLDER holds pictures in
-Danbooru2021's 512px layout; drawn dolls are taken where none is given. Each repeat runs both, one
-after the other, as whole commands on an empty folder: ours with two workers through ``fetch`` and
-``prepare`` (crop, near duplicates, sketch, sums and fsync included), img2dataset with 2 processes
-of 16 threads, which downloads, resizes with a border, and writes. ``--delay`` makes the server
-wait so many seconds before each answer.
+img2dataset 1.47.0 gets an environment of its own in ``data/bench``, for its pins clash with ours.
+FOLDER holds pictures in Danbooru2021's 512px layout; drawn dolls are taken where none is given.
+Each repeat runs both, one after the other, as whole commands on an empty folder: ours with two
+workers through ``fetch`` and ``prepare`` (crop, near duplicates, sketch, sums and fsync included),
+img2dataset with 2 processes of 16 threads, which downloads, resizes with a border, and writes.
+``--delay`` makes the server wait so many seconds before each answer.
 """
 
 import argparse
@@ -22,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -62,6 +62,17 @@ class _SlowHandler(SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+def install_img2dataset(folder: Path) -> Path:
+    """Return the program of img2dataset, in an environment of its own."""
+    program = folder / "bin" / "img2dataset"
+    if not program.is_file():
+        venv.create(folder, clear=True, with_pip=True)
+        # It needs pkg_resources, which setuptools 82 no longer brings.
+        packages = ["img2dataset==1.47.0", "setuptools<82"]
+        subprocess.run([folder / "bin" / "pip", "install", "--quiet", *packages], check=True)
+    return program
 
 
 def serve(directory: str, delay: float, pipe: Connection) -> None:
@@ -130,11 +141,11 @@ def run_img2dataset(program: Path, url: str, folder: Path, pictures: Path) -> Ru
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--img2dataset", type=Path, required=True, metavar="PROGRAM")
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--delay", type=float, default=0.0)
     options = parser.parse_args()
+    program = install_img2dataset(ROOT / "data" / "bench" / "img2dataset")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = ensure_pictures(options.pictures, folder / "source").resolve()
@@ -150,7 +161,7 @@ def main() -> None:
         try:
             url = f"http://127.0.0.1:{mine.recv()}"
             for _ in range(options.repeats):
-                peer = run_img2dataset(options.img2dataset.absolute(), url, folder, pictures)
+                peer = run_img2dataset(program, url, folder, pictures)
                 runs["img2dataset"].append(peer)
                 runs["ours"].append(run_ours(url, folder, metadata))
         finally:
