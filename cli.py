@@ -133,11 +133,14 @@ def train(
     ] = "default",
     model: Annotated[
         str | None,
-        typer.Option(help="zhang2017, batchnorm or inception; the recipe's if not given."),
+        typer.Option(help="zhang2017, batchnorm, inception, reference; the recipe's if not given."),
     ] = None,
     gan: Annotated[str | None, typer.Option(help="acgan, paper or none.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    best_by: Annotated[
+        str | None, typer.Option(help="mse, chroma_error, regional_error or following.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
     style_weights: Annotated[
         str | None,
@@ -151,10 +154,9 @@ def train(
     overrides: Overrides = [],
 ) -> None:
     """Train a model on a work folder's samples."""
-    from model.config import TrainConfig
+    from model.config import train_config
     from model.train import train as run_training
     from pipeline.recipe import recipe_table
-    from pipeline.settings import convert
 
     chosen = _recipe(recipe, overrides)
     flags = {
@@ -162,18 +164,20 @@ def train(
         "gan": gan,
         "epochs": epochs,
         "batch_size": batch_size,
+        "best_by": best_by,
         "device": device,
         "style_weights": style_weights,
     }
     given = {name: value for name, value in flags.items() if value is not None}
-    config = convert(chosen.train | given, TrainConfig, f"recipe {chosen.name!r}, [train]")
+    config = train_config(chosen.train | given, f"recipe {chosen.name!r}, [train]")
     place = _work(work, chosen)
     run_dir = place.runs_dir / _run_name(run)
     result = run_training(
         config, place.samples_dir, run_dir, recipe=recipe_table(chosen), resume=resume
     )
     state = "finished" if result.finished else "stopped; --resume goes on"
-    print(f"{run_dir}: {state} after {result.step} steps, best validation MSE {result.best_mse}")
+    best = "none yet" if result.best is None else f"{result.best:.4f}"
+    print(f"{run_dir}: {state} after {result.step} steps, best by {config.best_by}: {best}")
 
 
 @app.command("eval")
@@ -190,6 +194,13 @@ def evaluate(
     style_weights: Annotated[
         str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
     ] = "",
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="self: each after itself; same: in other colours, after itself warped; "
+            "character: after another drawing of its character; any: after any other picture."
+        ),
+    ] = "self",
     overrides: Overrides = [],
 ) -> None:
     """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
@@ -197,7 +208,7 @@ def evaluate(
     from model.evaluate import evaluate as run_evaluation
     from pipeline.settings import apply_overrides, convert
 
-    flags = {"fid_weights": fid_weights, "style_weights": style_weights}
+    flags = {"fid_weights": fid_weights, "style_weights": style_weights, "reference": reference}
     table = apply_overrides({"eval": flags}, overrides)["eval"]
     config = convert(table, EvalConfig, "--set eval")
     out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
@@ -315,7 +326,7 @@ def _run_name(name: str) -> str:
 
 def _print_metrics(metrics: dict[str, Any]) -> None:
     """Print the figures of the model beside those of the baselines, and what is not there."""
-    names = ("mse", "psnr", "ssim", "fid", "kid", "following", "chroma_error")
+    names = ("mse", "psnr", "ssim", "fid", "kid", "following", "chroma_error", "regional_error")
     columns = [name for name in names if metrics.get(name) is not None]
     print(f"{metrics['num_samples']} {metrics['split']} samples, reference: {metrics['reference']}")
     print(" " * 12 + "".join(f"{name:>14}" for name in columns))

@@ -46,7 +46,7 @@ class CheckpointInfo:
         epoch: the epoch under way, from 0 on.
         position: samples consumed in it.
         metrics: of the latest validation.
-        best_mse: lowest validation MSE so far, None before the first.
+        best: lowest ``train.criterion`` so far, None before the first validation.
         recipe: the effective recipe of the data set, {} where unknown.
         versions: of the libraries that decide the numbers.
     """
@@ -60,7 +60,7 @@ class CheckpointInfo:
     epoch: int
     position: int
     metrics: dict[str, float] = field(default_factory=dict)
-    best_mse: float | None = None
+    best: float | None = None
     recipe: Table = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=_versions)
 

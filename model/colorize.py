@@ -71,7 +71,7 @@ def load_colorizer(
     """
     tensors, info = load_checkpoint(checkpoint)
     target = pick_device(device)
-    generator = build_generator(info.model.name, info.model.width_multiplier)
+    generator = build_generator(info.model.name, info.model.width_multiplier, info.model.size)
     try:
         generator.load_state_dict(unpack("generator", tensors))
     except RuntimeError as error:

@@ -7,10 +7,14 @@ article's run of its first model. Imports no torch.
 import dataclasses
 from dataclasses import dataclass
 
-MODELS = ("zhang2017", "batchnorm", "inception")
+from pipeline.settings import Table, convert
+
+MODELS = ("zhang2017", "batchnorm", "inception", "reference")
+SIZES = ("small", "base")
 GANS = ("acgan", "paper", "none")
 PRECISIONS = ("fp32", "bf16")
-REFERENCES = ("self", "same_character")
+REFERENCES = ("self", "same", "character", "any")
+CRITERIA = ("mse", "chroma_error", "regional_error", "following")
 
 
 def _check(condition: bool, message: str) -> None:
@@ -26,14 +30,16 @@ class ModelConfig:
         name: of the generator, out of ``MODELS``.
         width_multiplier: factor on every number of channels; 1.0 is the article's network.
         style_weights: of the frozen style network: ``imagenet``, ``random``, or the path of a
-            torchvision state dict (.pth or .safetensors).
+            torchvision state dict (.pth or .safetensors). ``reference`` has no style network.
         style_seed: of ``random`` style weights.
+        size: of ``reference``: ``small`` for two cores and 64 pixels, ``base`` for 256 pixels.
     """
 
     name: str = "zhang2017"
     width_multiplier: float = 1.0
     style_weights: str = "imagenet"
     style_seed: int = 0
+    size: str = "small"
 
     def __post_init__(self) -> None:
         _check(self.name in MODELS, f"model: {self.name!r} is not out of {', '.join(MODELS)}")
@@ -41,6 +47,7 @@ class ModelConfig:
             0 < self.width_multiplier <= 4,
             f"width_multiplier: {self.width_multiplier} is not above 0 and up to 4",
         )
+        _check(self.size in SIZES, f"size: {self.size!r} is not out of {', '.join(SIZES)}")
         _check(self.style_weights != "", "style_weights: give imagenet, random, or a path")
         _check(self.style_seed >= 0, f"style_seed: {self.style_seed} is negative")
 
@@ -50,17 +57,24 @@ class TrainConfig:
     """The recipe's ``[train]`` table.
 
     Attributes:
-        model, width_multiplier, style_weights, style_seed: see ``ModelConfig``.
+        model, width_multiplier, style_weights, style_seed, size: see ``ModelConfig``.
         gan: ``acgan`` (source and style head), ``paper`` (one output as wide as the style
             vector), or ``none``.
         batch_size: samples a step.
         epochs: passes over the training set.
         validations_per_epoch: how often the validation set is measured, and a checkpoint kept.
-        lr, betas: of Adam, for both networks.
+        lr, betas, weight_decay: of AdamW, for both networks; without decay it is Adam.
         l1_weight: the lambda on all L1 terms. The paper and the article never state theirs; 100
             is the customary weight of an L1 term beside an adversary (pix2pix).
         alpha: weight of the grey guide's L1 term.
-        beta: weight of the colour guide's L1 term.
+        beta: weight of the colour guide's L1 term; the guide of ``reference`` is what its
+            attention found.
+        chroma_weight: weight of the L1 term on chroma alone, beside the 1 of the whole picture's.
+        jitter: share of the samples whose colours are changed, 0 to 1; see ``augment``.
+        warp: bend each reference, so that it is not its sketch's picture place by place.
+        pairs: share of the samples whose reference is another drawing of their character, 0 to 1.
+        best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
+            ``regional_error``, or ``following`` (the nearest to 1), on the validation set.
         seed: of initial weights and of the order of the samples.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
         precision: ``fp32``, or ``bf16`` for mixed precision.
@@ -69,6 +83,7 @@ class TrainConfig:
         cache_style: compute each picture's style features once and keep them beside the run.
         decode_threads: threads that decode pictures.
         log_every: steps between two lines of the log.
+        num_chroma: samples of the chroma errors at each validation.
         num_following: sketches, and references, of the following measure at each validation.
         num_grid: samples shown in the grid at each validation.
     """
@@ -77,15 +92,22 @@ class TrainConfig:
     width_multiplier: float = 1.0
     style_weights: str = "imagenet"
     style_seed: int = 0
+    size: str = "small"
     gan: str = "acgan"
     batch_size: int = 32
     epochs: int = 10
     validations_per_epoch: int = 6
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
     l1_weight: float = 100.0
     alpha: float = 0.3
     beta: float = 0.9
+    chroma_weight: float = 0.0
+    jitter: float = 0.0
+    warp: bool = False
+    pairs: float = 0.0
+    best_by: str = "mse"
     seed: int = 0
     device: str = "auto"
     precision: str = "fp32"
@@ -94,6 +116,7 @@ class TrainConfig:
     cache_style: bool = True
     decode_threads: int = 2
     log_every: int = 20
+    num_chroma: int = 256
     num_following: int = 4
     num_grid: int = 8
 
@@ -106,17 +129,30 @@ class TrainConfig:
         )
         for name in ("batch_size", "epochs", "validations_per_epoch", "decode_threads"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
-        for name in ("log_every", "num_grid"):
+        for name in ("log_every", "num_chroma", "num_grid"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
-        for name in ("l1_weight", "alpha", "beta", "seed"):
+        for name in ("l1_weight", "alpha", "beta", "chroma_weight", "weight_decay", "seed"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
+        for name in ("jitter", "pairs"):
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
+        _check(
+            self.best_by in CRITERIA,
+            f"train.best_by: {self.best_by!r} is not out of {', '.join(CRITERIA)}",
+        )
         _check(self.lr > 0, f"train.lr: {self.lr} is not above 0")
         _check(all(0 <= b < 1 for b in self.betas), f"train.betas: {self.betas} are not in [0, 1)")
 
     def model_config(self) -> ModelConfig:
         """Return the part that decides what is built."""
-        return ModelConfig(self.model, self.width_multiplier, self.style_weights, self.style_seed)
+        return ModelConfig(
+            self.model, self.width_multiplier, self.style_weights, self.style_seed, self.size
+        )
+
+    def is_self_reference(self) -> bool:
+        """Return whether each picture is its own reference, untouched: the article's way."""
+        return self.jitter == 0 and self.pairs == 0 and not self.warp
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Return the settings that a resumed run must share with its beginning and does not.
@@ -125,9 +161,41 @@ class TrainConfig:
         how often it speaks, and how long it goes on.
         """
         free = {"epochs", "device", "compile", "channels_last", "decode_threads"}
-        free |= {"log_every", "num_following", "num_grid", "style_weights"}
+        free |= {"log_every", "num_grid", "style_weights"}
         names = [f.name for f in dataclasses.fields(self) if f.name not in free]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+DEFAULTS: dict[str, Table] = {
+    "reference": {
+        "gan": "none",
+        "batch_size": 16,
+        "lr": 3e-4,
+        "betas": [0.5, 0.999],
+        "weight_decay": 0.01,
+        "l1_weight": 1.0,
+        "chroma_weight": 2.0,
+        "jitter": 0.8,
+        "warp": True,
+        "pairs": 0.25,
+        "best_by": "chroma_error",
+    }
+}
+"""Where a model's defaults differ from ``TrainConfig``'s, which are those of the article."""
+
+
+def train_config(table: Table, where: str) -> TrainConfig:
+    """Return the settings of a run: its model's defaults, and over them what ``table`` says.
+
+    Args:
+        table: the recipe's ``[train]`` with what else was given.
+        where: it comes from, for the error's text.
+
+    Raises:
+        UserError: on an unknown key, or a value that may not be.
+    """
+    model = table.get("model", TrainConfig().model)
+    return convert(DEFAULTS.get(str(model), {}) | table, TrainConfig, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +204,10 @@ class EvalConfig:
 
     Attributes:
         batch_size: samples at once.
-        reference: ``self``, each picture after itself as in training, or ``same_character``,
-            each after another post of its character (samples without one are left out).
+        reference: ``self``, each picture after itself, as the article's models are trained;
+            ``same``, each in other colours and after itself warped (``augment.same_reference``);
+            ``character``, each after another post of its character (samples without one are left
+            out); or ``any``, each after any other picture, which has no true answer.
         num_sketches, num_references: of the following measure: every one of these sketches is
             coloured after every one of these references.
         num_grid: samples shown in grid.png.

@@ -40,12 +40,15 @@ class Batch:
         post_ids: int64 N.
         color: uint8 N x 3 x H x W, RGB; channels last in memory, as decoded.
         sketch: uint8 N x 1 x H x W.
+        reference: uint8 N x 3 x H x W, what to colour after; ``color`` itself where every sample
+            is its own reference.
     """
 
     indices: Indices
     post_ids: Indices
     color: Tensor
     sketch: Tensor
+    reference: Tensor
 
 
 class Samples:
@@ -117,32 +120,46 @@ class Samples:
         """Decode some samples; safe to call from several threads.
 
         Args:
-            indices: their places.
+            indices: their places, N for samples that are their own references, or N x 2: places
+                of samples and of their references.
             pin: put the pictures into page-locked memory, for copies to a GPU.
 
         Raises:
             UserError: on a member that is not the picture it should be.
         """
         height, width = self.size
-        color = torch.empty(len(indices), height, width, 3, dtype=torch.uint8, pin_memory=pin)
-        sketch = torch.empty(len(indices), height, width, dtype=torch.uint8, pin_memory=pin)
-        for index, color_out, sketch_out in zip(
-            indices, color.numpy(), sketch.numpy(), strict=True
-        ):
-            self._decode(int(index), color_out, sketch_out)
         places = np.asarray(indices, dtype=np.int64)
-        return Batch(places, self.post_ids[places], color.permute(0, 3, 1, 2), sketch.unsqueeze(1))
+        places, others = places.T if places.ndim == 2 else (places, places)
+        color = torch.empty(len(places), height, width, 3, dtype=torch.uint8, pin_memory=pin)
+        sketch = torch.empty(len(places), height, width, dtype=torch.uint8, pin_memory=pin)
+        for index, color_out, sketch_out in zip(places, color.numpy(), sketch.numpy(), strict=True):
+            self._decode(int(index), color_out, sketch_out)
+        reference = color
+        if not np.array_equal(places, others):
+            reference = torch.empty_like(color, pin_memory=pin).copy_(color)
+            for i in np.flatnonzero(places != others):
+                self._decode_color(others[i], self._members(others[i])[0], reference[i].numpy())
+        return Batch(
+            places,
+            self.post_ids[places],
+            color.permute(0, 3, 1, 2),
+            sketch.unsqueeze(1),
+            reference.permute(0, 3, 1, 2),
+        )
+
+    def _decode_color(self, index: int, data: bytes, color_out: NDArray[np.uint8]) -> None:
+        try:
+            decoded = simplejpeg.decode_jpeg(data, buffer=color_out)
+        except ValueError as error:
+            raise self._damaged(index, f"color member does not decode: {error}") from error
+        if decoded.shape != color_out.shape:
+            raise self._damaged(index, f"color is {decoded.shape[:2]}, not {self.size}")
 
     def _decode(
         self, index: int, color_out: NDArray[np.uint8], sketch_out: NDArray[np.uint8]
     ) -> None:
         color_bytes, sketch_bytes = self._members(index)
-        try:
-            decoded = simplejpeg.decode_jpeg(color_bytes, buffer=color_out)
-        except ValueError as error:
-            raise self._damaged(index, f"color member does not decode: {error}") from error
-        if decoded.shape != color_out.shape:
-            raise self._damaged(index, f"color is {decoded.shape[:2]}, not {self.size}")
+        self._decode_color(index, color_bytes, color_out)
         grey = cv2.imdecode(np.frombuffer(sketch_bytes, np.uint8), cv2.IMREAD_GRAYSCALE)
         if grey is None:
             raise self._damaged(index, "sketch member does not decode")
@@ -209,7 +226,7 @@ def iterate_batches(
 
     Args:
         samples: where they come from.
-        order: places of the samples.
+        order: places of the samples, N or N x 2; see ``Samples.load``.
         batch_size: samples a batch.
         num_threads: batches that are decoded side by side.
         pin: see ``Samples.load``.

@@ -5,8 +5,6 @@ The baselines go through the same code in the same run: ``mean``, the training s
 computed is null, with its reason under ``unavailable``.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +19,10 @@ from rich.console import Console
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from model.augment import same_reference
 from model.colorize import load_colorizer
 from model.config import EvalConfig
-from model.data import Batch, Indices, Samples, epoch_order, iterate_batches
+from model.data import Batch, Samples, epoch_order, iterate_batches
 from model.device import memory_guard
 from model.fid import extract_features, fid, kid, load_extractor
 from model.grid import save_png, tile
@@ -36,10 +35,14 @@ from model.metrics import (
     measure_following,
     mse,
     psnr,
+    regional_distances,
     ssim,
 )
+from model.pairs import pair_up
 from pipeline.errors import UserError
 from pipeline.rows import replacing
+
+NEEDS_TRUTH = ("mse", "psnr", "ssim", "chroma_error", "regional_error")
 
 
 @dataclass(slots=True)
@@ -50,33 +53,44 @@ class Tally:
     psnr: list[Tensor] = field(default_factory=list)
     ssim: list[Tensor] = field(default_factory=list)
     distances: list[Floats] = field(default_factory=list)
+    regional: list[Floats] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
 
-    def add(self, output: Tensor, truth: Tensor, extractor: FeatureExtractorBase | None) -> None:
-        """Measure pictures, uint8 N x 3 x H x W, against the true ones."""
+    def add(
+        self, output: Tensor, truth: Tensor | None, extractor: FeatureExtractorBase | None
+    ) -> None:
+        """Measure pictures, uint8 N x 3 x H x W, against the true ones where there are any."""
+        if extractor is not None:
+            self.features.append(extract_features(extractor, output))
+        if truth is None:
+            return
         self.mse.append(mse(output, truth))
         self.psnr.append(psnr(output, truth))
         self.ssim.append(ssim(output, truth))
         self.distances.append(chroma_distances(output, truth))
-        if extractor is not None:
-            self.features.append(extract_features(extractor, output))
+        self.regional.append(regional_distances(output, truth))
 
     def summary(self) -> dict[str, float | None]:
-        """Return the means over all pictures."""
+        """Return the means over all pictures; None for each where there is no truth."""
+        if not self.mse:
+            return dict.fromkeys(NEEDS_TRUTH)
         means = {n: float(torch.cat(getattr(self, n)).mean()) for n in ("mse", "psnr", "ssim")}
-        return {**means, "chroma_error": chroma_error(np.concatenate(self.distances))}
+        return {
+            **means,
+            "chroma_error": chroma_error(np.concatenate(self.distances)),
+            "regional_error": chroma_error(np.concatenate(self.regional)),
+        }
 
-    def rows(self, post_ids: Indices) -> pa.Table:
-        """Return one row a picture; ``chroma_error`` is null where the true one has no colour."""
-        found, colourless = np.concatenate(self.distances).T
-        ratio = found / np.where(colourless > 0, colourless, 1)
-        return pa.table(
-            {
-                "post_id": post_ids,
-                **{n: torch.cat(getattr(self, n)).numpy() for n in ("mse", "psnr", "ssim")},
-                "chroma_error": pa.array(ratio, mask=colourless == 0),
-            }
-        )
+    def columns(self) -> dict[str, pa.Array]:
+        """Return one value a picture of what was measured; null where the truth has no colour."""
+        if not self.mse:
+            return {}
+        columns = {n: torch.cat(getattr(self, n)).numpy() for n in ("mse", "psnr", "ssim")}
+        for name, parts in (("chroma_error", self.distances), ("regional_error", self.regional)):
+            found, colourless = np.concatenate(parts).T
+            ratio = found / np.where(colourless > 0, colourless, 1)
+            columns[name] = pa.array(ratio, mask=colourless == 0)
+        return columns
 
 
 def evaluate(
@@ -123,19 +137,24 @@ def evaluate(
                     f"was trained on {info.size} (height, width). Prepare them at its size."
                 )
         stack.enter_context(memory_guard("eval.batch_size", config.batch_size))
-        places, references = pair_up(samples, config.reference)
+        pairs = pair_up(samples, config.reference, config.seed)
+        has_truth = config.reference != "any"
         answers: dict[str, Answer] = {
             "model": colorizer,
             **baselines(mean_picture(train_set, config)),
         }
         tallies = {name: Tally() for name in answers}
         real: list[Tensor] = []
-        advance = stack.enter_context(show_progress(console, "eval", "pictures", len(places)))
-        for batch, reference in _iterate_pairs(samples, places, references, config):
+        advance = stack.enter_context(show_progress(console, "eval", "pictures", len(pairs)))
+        for batch in iterate_batches(
+            samples, pairs, config.batch_size, num_threads=config.decode_threads
+        ):
+            truth, reference = set_scene(batch, config)
             for name, answer in answers.items():
-                tallies[name].add(answer(batch.sketch, reference), batch.color, extractor)
+                output = answer(batch.sketch, reference)
+                tallies[name].add(output, truth if has_truth else None, extractor)
             if extractor is not None:
-                real.append(extract_features(extractor, batch.color))
+                real.append(extract_features(extractor, truth))
             advance(len(batch.indices))
 
         order = epoch_order(len(samples), config.seed, 0)
@@ -154,25 +173,40 @@ def evaluate(
             "step": info.step,
             "split": split,
             "reference": config.reference,
-            "num_samples": len(places),
+            "num_samples": len(pairs),
             "num_following": [len(sketches), len(palettes)],
             **results.pop("model"),
             "baselines": results,
         }
-        reasons = _reasons(extractor)
+        reasons = _reasons(extractor, has_truth)
         metrics["unavailable"] = {n: reasons[n] for n in reasons if metrics[n] is None}
-        rows = tallies["model"].rows(samples.post_ids[places])
-        shown = samples.load(places[: config.num_grid])
-        reference = samples.load(references[: config.num_grid]).color
+        post_ids, reference_ids = samples.post_ids[pairs].T
+        rows = pa.table(
+            {"post_id": post_ids, "reference_id": reference_ids, **tallies["model"].columns()}
+        )
+        shown = samples.load(pairs[: config.num_grid])
 
-    output = colorizer(shown.sketch, reference)
-    columns = {"sketch": shown.sketch, "reference": reference}
-    save_png(out_dir / "grid.png", tile({**columns, "output": output, "truth": shown.color}))
+    truth, reference = set_scene(shown, config)
+    columns = {
+        "sketch": shown.sketch,
+        "reference": reference,
+        "output": colorizer(shown.sketch, reference),
+    }
+    if has_truth:
+        columns["truth"] = truth
+    save_png(out_dir / "grid.png", tile(columns))
     with replacing(out_dir / "rows.parquet") as temporary:
         pq.write_table(rows, temporary, compression="zstd")
     with replacing(out_dir / "metrics.json") as temporary:
         temporary.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
     return metrics
+
+
+def set_scene(batch: Batch, config: EvalConfig) -> tuple[Tensor, Tensor]:
+    """Return the true pictures and the references of a setting, uint8 N x 3 x H x W."""
+    if config.reference == "same":
+        return same_reference(batch.color, batch.indices, seed=config.seed)
+    return batch.color, batch.reference
 
 
 def mean_picture(samples: Samples, config: EvalConfig) -> Tensor:
@@ -195,53 +229,6 @@ def baselines(mean: Tensor) -> dict[str, Answer]:
     }
 
 
-def pair_up(samples: Samples, reference: str) -> tuple[Indices, Indices]:
-    """Return which samples are coloured, and after which ones.
-
-    ``self``: each after itself. ``same_character``: each after the next post with exactly the same
-    character tags that is of another family (a variant of the same drawing would give the answer
-    away); samples that have none are left out.
-
-    Raises:
-        UserError: where no sample has another of its character.
-    """
-    if reference == "self":
-        return np.arange(len(samples)), np.arange(len(samples))
-    casts: defaultdict[str, list[int]] = defaultdict(list)
-    for place, characters in enumerate(samples.characters):
-        if characters:
-            casts[characters].append(place)
-    pairs = []
-    for cast in casts.values():
-        for i, place in enumerate(cast):
-            others = cast[i + 1 :] + cast[:i]
-            family = samples.families[place]
-            other = next((o for o in others if samples.families[o] != family), None)
-            if other is not None:
-                pairs.append((place, other))
-    if not pairs:
-        raise UserError(
-            f"the {samples.split} split has no two drawings of one character. "
-            "Use --set eval.reference=self."
-        )
-    places, references = np.array(sorted(pairs), dtype=np.int64).T
-    return places, references
-
-
-def _iterate_pairs(
-    samples: Samples, places: Indices, references: Indices, config: EvalConfig
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield batches of samples, each with its references, uint8 N x 3 x H x W."""
-    size, num_threads = config.batch_size, config.decode_threads
-    batches = iterate_batches(samples, places, size, num_threads=num_threads)
-    if np.array_equal(places, references):
-        yield from ((batch, batch.color) for batch in batches)
-        return
-    others = iterate_batches(samples, references, size, num_threads=num_threads)
-    for batch, other in zip(batches, others, strict=True):
-        yield batch, other.color
-
-
 def _fid_and_kid(real: list[Tensor], found: list[Tensor], seed: int) -> dict[str, float | None]:
     num_pictures = sum(len(features) for features in real)
     if num_pictures < 2:
@@ -250,13 +237,16 @@ def _fid_and_kid(real: list[Tensor], found: list[Tensor], seed: int) -> dict[str
     return {"fid": fid(a, b), "kid": kid(a, b, seed)}
 
 
-def _reasons(extractor: FeatureExtractorBase | None) -> dict[str, str]:
+def _reasons(extractor: FeatureExtractorBase | None, has_truth: bool) -> dict[str, str]:
     """Say why a measure is null where it is."""
     inception = "no Inception weights: give --fid-weights PATH"
     if extractor is not None:
         inception = "needs at least two pictures"
+    no_truth = dict.fromkeys(NEEDS_TRUTH, "another character's colours have no true answer")
     return {
         "chroma_error": "the true pictures have no colour",
+        "regional_error": "the true pictures have no colour",
+        **({} if has_truth else no_truth),
         "following": "the references all have one palette",
         "fid": inception,
         "kid": inception,

@@ -192,7 +192,7 @@ class _Builder(Protocol):
     def __call__(self, *, width_multiplier: float) -> Generator: ...
 
 
-GENERATORS: dict[str, _Builder] = {
+_UNETS: dict[str, _Builder] = {
     "zhang2017": partial(
         UNet, StyleSpec("vgg19", normalised=False), guides=True, batchnorm=False, normalised=False
     ),
@@ -207,10 +207,13 @@ GENERATORS: dict[str, _Builder] = {
         normalised=True,
     ),
 }
-"""The generators by name: the article's models 1, 2 and 3."""
+GENERATORS = (*_UNETS, "reference")
+"""The generators' names: the article's models 1, 2 and 3, and the one of ``model.reference``."""
 
 
-def build_generator(name: str = "zhang2017", width_multiplier: float = 1.0) -> Generator:
+def build_generator(
+    name: str = "zhang2017", width_multiplier: float = 1.0, size: str = "small"
+) -> Generator:
     """Build a generator with fresh weights (PyTorch's global random state decides them).
 
     The style network is not part of it: ``model.style.build_style_network`` builds the one that
@@ -219,5 +222,10 @@ def build_generator(name: str = "zhang2017", width_multiplier: float = 1.0) -> G
     Args:
         name: out of ``GENERATORS``.
         width_multiplier: factor on the number of channels; 1.0 is the article's.
+        size: of ``reference``, out of ``reference.PRESETS``; the article's have one size.
     """
-    return GENERATORS[name](width_multiplier=width_multiplier)
+    if name == "reference":
+        from model.reference import ReferenceUNet  # which imports this module
+
+        return ReferenceUNet(size, width_multiplier)
+    return _UNETS[name](width_multiplier=width_multiplier)

@@ -25,6 +25,26 @@ def to_grey(picture: Tensor) -> Tensor:
     return (picture * weights).sum(1, keepdim=True)
 
 
+def to_chroma(picture: Tensor) -> Tensor:
+    """Return the two chroma axes of YIQ (NTSC 1953), each in about [-0.6, 0.6]: N x 2 x H x W."""
+    weights = picture.new_tensor(((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
+    return torch.einsum("cr,nrhw->nchw", weights, picture)
+
+
+def chroma_terms(outputs: Outputs, color: Tensor, *, weight: float) -> Terms:
+    """Return the L1 distance of the output's chroma, which plain L1 sees little of.
+
+    Args:
+        outputs: of the generator.
+        color: the true pictures.
+        weight: of the term; at 0 there is none.
+    """
+    if weight == 0:
+        return {}
+    distance = F.l1_loss(to_chroma(outputs.picture.float()), to_chroma(color))
+    return {"l1_chroma": weight * distance}
+
+
 def l1_terms(outputs: Outputs, color: Tensor, *, weight: float, alpha: float, beta: float) -> Terms:
     """Return lambda L_G (the paper's equation 1): L1 distances of the output and the guides.
 

@@ -32,7 +32,7 @@ class TrainState:
         epoch: the epoch under way, from 0 on.
         position: samples consumed in it.
         metrics: of the latest validation.
-        best_mse: lowest validation MSE so far.
+        best: lowest ``train.criterion`` so far.
     """
 
     generator: Generator
@@ -42,14 +42,14 @@ class TrainState:
     epoch: int = 0
     position: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    best_mse: float | None = None
+    best: float | None = None
 
     @classmethod
     def build(cls, config: TrainConfig, device: torch.device) -> Self:
         """Return the beginning of a run; the seed decides the networks' first weights."""
         torch.manual_seed(config.seed)
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        generator = build_generator(config.model, config.width_multiplier)
+        generator = build_generator(config.model, config.width_multiplier, config.size)
         generator.to(device).to(memory_format=memory_format)
         discriminator = None
         if config.gan != "none":
@@ -58,8 +58,12 @@ class TrainState:
             discriminator.to(device).to(memory_format=memory_format)
         state = cls(generator, discriminator, {})
         for name, network in state.networks().items():
-            state.optimizers[name] = torch.optim.Adam(
-                network.parameters(), config.lr, config.betas, fused=device.type == "cuda"
+            state.optimizers[name] = torch.optim.AdamW(  # without decay it is Adam
+                network.parameters(),
+                config.lr,
+                config.betas,
+                weight_decay=config.weight_decay,
+                fused=device.type == "cuda",
             )
         return state
 
@@ -93,4 +97,4 @@ class TrainState:
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
         self.step, self.epoch, self.position = info.step, info.epoch, info.position
-        self.metrics, self.best_mse = info.metrics, info.best_mse
+        self.metrics, self.best = info.metrics, info.best

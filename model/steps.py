@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from model.config import TrainConfig
 from model.discriminator import Discriminator
 from model.generator import Outputs
-from model.losses import Terms, adversarial_terms, discriminator_terms, l1_terms, total
+from model.losses import (
+    Terms,
+    adversarial_terms,
+    chroma_terms,
+    discriminator_terms,
+    l1_terms,
+    total,
+)
 from model.state import TrainState
 
 Forward = Callable[[Tensor, Tensor], Outputs]
@@ -44,6 +51,7 @@ def training_step(
     with autocast:
         outputs = forward(sketch, style)
     terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
+    terms |= chroma_terms(outputs, color, weight=config.l1_weight * config.chroma_weight)
     if state.discriminator is None or vector is None:
         descend(state.optimizers["generator"], terms)
         return terms

@@ -33,7 +33,7 @@ class Provenance:
 
     Attributes:
         network: name of the network.
-        weights: ``imagenet``, ``random``, or the file's name.
+        weights: ``imagenet``, ``random``, the file's name, or ``none`` where there are none.
         seed: of random weights, otherwise 0.
         sha256: over the weights that are used; see ``weights.digest_weights``.
     """
@@ -44,6 +44,8 @@ class Provenance:
     sha256: str
 
     def __str__(self) -> str:
+        if self.network == PictureItself.name:
+            return "none: the reference as it is"
         if self.weights == "random":
             return f"{self.network}, RANDOM weights (seed {self.seed}): not trained on anything"
         return f"{self.network}, weights {self.weights} ({self.sha256[:12]})"
@@ -149,7 +151,26 @@ class InceptionMap(StyleNetwork):
         return pad_by_reflection(scaled, 299)
 
 
-STYLE_NETWORKS: dict[str, type[StyleNetwork]] = {n.name: n for n in (Vgg19Fc1, InceptionMap)}
+class PictureItself(StyleNetwork):
+    """No network: the reference as it is, for generators that bring an encoder of their own."""
+
+    name = "picture"
+    shape = (3, 256, 256)  # of a reference of 256 pixels a side
+    imagenet_url = ""
+
+    @classmethod
+    def build_layers(cls) -> nn.Sequential:
+        """Return no layers."""
+        return nn.Sequential()
+
+    def prepare(self, reference: Tensor) -> Tensor:
+        """Leave the picture as it is."""
+        return reference
+
+
+STYLE_NETWORKS: dict[str, type[StyleNetwork]] = {
+    n.name: n for n in (Vgg19Fc1, InceptionMap, PictureItself)
+}
 """The style networks by name."""
 
 
@@ -161,7 +182,8 @@ def build_style_network(
     Args:
         name: out of ``STYLE_NETWORKS``.
         normalised: whether pictures are brought to the range that the network was trained on.
-        weights: ``imagenet``, ``random``, or the path of a torchvision state dict.
+        weights: ``imagenet``, ``random``, or the path of a torchvision state dict; a network
+            that has none leaves it unread.
         seed: of ``random`` weights.
 
     Raises:
@@ -170,7 +192,9 @@ def build_style_network(
     kind = STYLE_NETWORKS[name]
     with torch.device("meta"):  # the real weights follow; initialising 140M others takes seconds
         layers = kind.build_layers()
-    if weights == "random":
+    if not layers.state_dict():
+        weights = "none"
+    elif weights == "random":
         layers.to_empty(device="cpu")
         _initialise(layers, seed)
     elif weights == "imagenet":

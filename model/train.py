@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from model.augment import augment, same_reference
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.colorize import Colorizer
 from model.config import TrainConfig
@@ -19,7 +20,8 @@ from model.features import StyleFeatures
 from model.grid import Sheet, tile
 from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
-from model.metrics import measure_following, mse
+from model.metrics import chroma_distances, chroma_error, measure_following, mse, regional_distances
+from model.pairs import Casts, pair_epoch
 from model.rundir import claim, load_last, write_config
 from model.state import TrainState
 from model.steps import Autocast, training_step
@@ -38,13 +40,13 @@ class TrainResult:
     Attributes:
         step: optimiser steps done, over all legs.
         epoch: the epoch under way, from 0 on.
-        best_mse: lowest validation MSE, None before the first validation.
+        best: lowest ``criterion`` so far, None before the first validation.
         finished: whether all epochs are done; otherwise it was stopped, and can be resumed.
     """
 
     step: int
     epoch: int
-    best_mse: float | None
+    best: float | None
     finished: bool
 
 
@@ -60,8 +62,9 @@ def train(
 ) -> TrainResult:
     """Train a model on prepared samples.
 
-    Each picture is its own reference (the article's self-reference). ``run_dir`` gets
-    ``best.safetensors`` (the generator of lowest validation MSE), ``last.safetensors``
+    Each picture is its own reference (the article's self-reference), unless ``config`` jitters,
+    warps or pairs. ``run_dir`` gets ``best.safetensors`` (the generator that was best on the
+    validation set by ``config.best_by``), ``last.safetensors``
     (everything, to resume from), a JSON beside each, ``config.json``, ``log.jsonl``, TensorBoard
     events, and a grid of samples for each validation. Ctrl-C and SIGTERM stop after the step
     under way, and save; a second one stops at once.
@@ -102,8 +105,10 @@ def train(
             seed=config.style_seed,
         ).to(device)
         console.print(f"style network: {style_network.provenance}", highlight=False)
-        cache_dir = run_dir / "style" if config.cache_style else None
-        features = StyleFeatures(style_network, train_set, cache_dir)
+        can_cache = config.cache_style and any(True for _ in style_network.parameters())
+        cache_dir = run_dir / "style" if can_cache else None
+        self_reference = config.is_self_reference()
+        features = StyleFeatures(style_network, train_set, cache_dir if self_reference else None)
         val_features = StyleFeatures(style_network, val_set, cache_dir)
         stack.callback(features.close)
         stack.callback(val_features.close)
@@ -132,7 +137,7 @@ def train(
                 epoch=state.epoch,
                 position=state.position,
                 metrics=state.metrics,
-                best_mse=state.best_mse,
+                best=state.best,
                 recipe=recipe or train_set.recipe,
             )
             tensors = state.tensors() if everything else state.generator_tensors()
@@ -157,7 +162,17 @@ def train(
         ):
             color = to_unit(batch.color, device, memory_format)
             sketch = to_unit(batch.sketch, device, memory_format)
-            style = features(batch, color)
+            reference = color if self_reference else to_unit(batch.reference, device, memory_format)
+            color, reference = augment(
+                color,
+                reference,
+                batch.indices,
+                seed=config.seed,
+                epoch=epoch,
+                jitter=config.jitter,
+                warped=config.warp,
+            )
+            style = features(batch, reference)
             vector = style_network.vector(style) if state.discriminator is not None else None
             terms = training_step(state, config, forward, color, sketch, style, vector, autocast)
             state.step, state.epoch, state.position = state.step + 1, epoch, position
@@ -168,19 +183,19 @@ def train(
             if position // config.batch_size in marks:
                 journal.flush()
                 state.metrics = validate(colorizer, val_set, val_features, config, autocast)
-                error = state.metrics["mse"]
-                if state.best_mse is None or error < state.best_mse:
-                    state.best_mse = error
+                score = criterion(state.metrics, config.best_by)
+                if state.best is None or score < state.best:
+                    state.best = score
                     save("best")
                 journal.validation(state.metrics, draw_samples(colorizer, val_set, config))
                 save("last")
-                console.print(_describe(state, config), highlight=False)
+                console.print(_describe(state, config), highlight=False, soft_wrap=True)
             elif stop:
                 journal.flush()
                 save("last")
             if stop:
                 break
-        return TrainResult(state.step, state.epoch, state.best_mse, state.step == total_steps)
+        return TrainResult(state.step, state.epoch, state.best, state.step == total_steps)
 
 
 def count_steps(samples: Samples, config: TrainConfig) -> int:
@@ -213,8 +228,9 @@ def iterate_steps(
     samples: Samples, config: TrainConfig, epoch: int, position: int, *, pin: bool
 ) -> Iterator[tuple[int, int, Batch, float]]:
     """Yield (epoch, position after the batch, batch, seconds waited) from a place to the end."""
+    casts = Casts(samples) if config.pairs > 0 else None
     for current in range(epoch, config.epochs):
-        order = epoch_order(len(samples), config.seed, current)[position:]
+        order = pair_epoch(len(samples), casts, config.seed, current, config.pairs)[position:]
         with closing(
             iterate_batches(
                 samples,
@@ -241,7 +257,12 @@ def validate(
     config: TrainConfig,
     autocast: Autocast,
 ) -> dict[str, float]:
-    """Return ``mse`` over all samples, and ``following`` over a few, which MSE cannot see."""
+    """Return ``mse`` over all samples, and over some the measures that see colour.
+
+    ``mse`` is of each picture after itself; ``chroma_error`` and ``regional_error`` are after
+    itself jittered and warped, the truth being jittered alike (``augment.same_reference``), so
+    that neither copying places nor knowing the picture is enough.
+    """
     generator, device = colorizer.generator.eval(), colorizer.device
     errors = []
     for batch in iterate_batches(
@@ -252,19 +273,45 @@ def validate(
             outputs = generator(to_unit(batch.sketch, device), style)
         errors.append(mse(to_bytes(outputs.picture), batch.color.to(device)).cpu())
     generator.train()
-    metrics = {"mse": float(torch.cat(errors).mean())}
+    measured: dict[str, float | None] = {"mse": float(torch.cat(errors).mean())}
+    distances, regional = [], []
+    places = np.arange(min(config.num_chroma, len(samples)))
+    for batch in iterate_batches(samples, places, config.batch_size):
+        truth, reference = same_reference(batch.color, batch.indices, seed=0)
+        output = colorizer(batch.sketch, reference)
+        distances.append(chroma_distances(output, truth))
+        regional.append(regional_distances(output, truth))
+    measured["chroma_error"] = chroma_error(np.concatenate(distances))
+    measured["regional_error"] = chroma_error(np.concatenate(regional))
     some = samples.load(range(min(config.num_following, len(samples))))
-    slope = measure_following(colorizer, some.sketch, some.color) if len(some.indices) > 1 else None
-    return metrics if slope is None else {**metrics, "following": slope}
+    if len(some.indices) > 1:
+        measured["following"] = measure_following(colorizer, some.sketch, some.color)
+    return {name: value for name, value in measured.items() if value is not None}
+
+
+def criterion(metrics: dict[str, float], best_by: str) -> float:
+    """Return what the kept checkpoint has least of.
+
+    Raises:
+        UserError: where the validation set does not tell.
+    """
+    if best_by not in metrics:
+        raise UserError(
+            f"the validation samples do not tell {best_by}: they are too few, or have no colour. "
+            "Use --set train.best_by=mse."
+        )
+    value = metrics[best_by]
+    return abs(value - 1) if best_by == "following" else value
 
 
 def draw_samples(colorizer: Colorizer, samples: Samples, config: TrainConfig) -> Sheet:
     """Return a sheet of the first samples: sketch, reference, output, truth."""
     some = samples.load(range(min(config.num_grid, len(samples))))
-    output = colorizer(some.sketch, some.color)
-    return tile(
-        {"sketch": some.sketch, "reference": some.color, "output": output, "truth": some.color}
-    )
+    truth, reference = some.color, some.color
+    if not config.is_self_reference():
+        truth, reference = same_reference(some.color, some.indices, seed=0)
+    output = colorizer(some.sketch, reference)
+    return tile({"sketch": some.sketch, "reference": reference, "output": output, "truth": truth})
 
 
 def _describe(state: TrainState, config: TrainConfig) -> str:

@@ -33,7 +33,7 @@ def info_at(step: int) -> CheckpointInfo:
         epoch=1,
         position=8,
         metrics={"mse": 0.25},
-        best_mse=0.125,
+        best=0.125,
         recipe={"name": "r", "prepare": {"fit": "pad"}},
     )
 

@@ -1,6 +1,6 @@
 import pytest
 
-from model.config import MODELS, EvalConfig, ModelConfig, TrainConfig
+from model.config import MODELS, EvalConfig, ModelConfig, TrainConfig, train_config
 from model.generator import GENERATORS
 from pipeline.errors import UserError
 from pipeline.settings import convert, to_table
@@ -32,7 +32,7 @@ def test_tables_and_configs_are_inverse() -> None:
     ("table", "message"),
     [
         ({"batch_sise": 4}, "did you mean 'batch_size'"),
-        ({"model": "unet"}, "'unet' is not out of zhang2017, batchnorm, inception"),
+        ({"model": "unet"}, "'unet' is not out of zhang2017, batchnorm, inception, reference"),
         ({"gan": "wgan"}, "train.gan"),
         ({"precision": "fp16"}, "train.precision"),
         ({"batch_size": 0}, "train.batch_size: 0 is under 1"),
@@ -43,6 +43,11 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"width_multiplier": 0.0}, "width_multiplier"),
         ({"style_weights": ""}, "style_weights"),
         ({"num_following": 1}, "train.num_following"),
+        ({"size": "huge"}, "size: 'huge' is not out of small, base"),
+        ({"jitter": 1.5}, "train.jitter: 1.5 is not in 0 to 1"),
+        ({"pairs": -0.1}, "train.pairs"),
+        ({"weight_decay": -1.0}, "train.weight_decay"),
+        ({"best_by": "psnr"}, "train.best_by: 'psnr' is not out of mse, chroma_error"),
     ],
 )
 def test_a_wrong_setting_is_named(table: dict[str, object], message: str) -> None:
@@ -52,7 +57,7 @@ def test_a_wrong_setting_is_named(table: dict[str, object], message: str) -> Non
 
 
 def test_wrong_eval_settings_are_named() -> None:
-    for table in ({"reference": "any"}, {"num_references": 1}, {"batch_size": 0}):
+    for table in ({"reference": "all"}, {"num_references": 1}, {"batch_size": 0}):
         with pytest.raises(UserError, match=f"eval.{next(iter(table))}"):
             convert(dict(table), EvalConfig, "--set")
 
@@ -61,6 +66,23 @@ def test_only_what_decides_the_result_must_stay_the_same_in_a_run() -> None:
     free = TrainConfig(epochs=99, device="cpu", decode_threads=7, log_every=1, num_grid=1)
     assert TrainConfig().differences(free) == []
     assert TrainConfig().differences(TrainConfig(lr=0.1, seed=4)) == ["lr", "seed"]
+
+
+def test_a_models_defaults_lie_under_what_is_given() -> None:
+    config = train_config({"model": "reference", "lr": 0.5}, "x")
+    assert (config.lr, config.batch_size, config.betas, config.gan) == (
+        0.5,
+        16,
+        (0.5, 0.999),
+        "none",
+    )
+    assert (config.jitter, config.warp, config.pairs) == (0.8, True, 0.25)
+    assert config.best_by == "chroma_error"
+    assert not config.is_self_reference()
+    assert train_config({"model": "batchnorm"}, "x") == TrainConfig(model="batchnorm")
+    assert TrainConfig().is_self_reference()
+    with pytest.raises(UserError, match="model: 'unet'"):
+        train_config({"model": "unet"}, "x")
 
 
 def test_the_model_config_is_what_decides_the_network() -> None:

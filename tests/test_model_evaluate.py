@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from model.augment import same_reference
 from model.checkpoint import load_checkpoint
 from model.colorize import load_colorizer
 from model.config import EvalConfig
 from model.data import Samples
-from model.evaluate import evaluate, mean_picture, pair_up
+from model.evaluate import NEEDS_TRUTH, evaluate, mean_picture
 from model.metrics import mse
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
@@ -22,7 +23,7 @@ from tests.test_model_fid import Thumbnails
 
 CONFIG = EvalConfig(batch_size=3, num_sketches=3, num_references=2, num_grid=2, device="cpu")
 QUIET = Console(quiet=True)
-MEASURES = {"mse", "psnr", "ssim", "chroma_error", "following", "fid", "kid"}
+MEASURES = {*NEEDS_TRUTH, "following", "fid", "kid"}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_one_sample_is_enough_for_what_it_can_tell(checkpoint: Path, tmp_path: P
 def test_the_grid_shows_what_was_coloured_after_what(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, reference="same_character")
+    config = dataclasses.replace(CONFIG, reference="character")
     metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
     assert metrics["num_samples"] == 5  # a b - a b - a: without the two without a character
     assert metrics["baselines"]["copy"]["mse"] > 0
@@ -120,16 +121,50 @@ def test_the_grid_shows_what_was_coloured_after_what(
             assert torch.equal(found.permute(2, 0, 1), picture)
 
 
-def test_variants_of_one_drawing_are_not_each_others_reference(samples_dir: Path) -> None:
+def test_same_reference_has_a_truth_in_other_colours(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, reference="same")
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
+    assert metrics["num_samples"] == 7
+    assert metrics["baselines"]["copy"]["mse"] > 0
+    assert 0 < metrics["baselines"]["copy"]["chroma_error"] < 1
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     with Samples(samples_dir, "test") as samples:
-        places, references = pair_up(samples, "same_character")
-        assert dict(zip(places, references, strict=True)) == {0: 3, 3: 6, 6: 0, 1: 4, 4: 1}
-        samples.families[3] = samples.families[0]
-        places, references = pair_up(samples, "same_character")
-        assert dict(zip(places, references, strict=True)) == {0: 6, 3: 6, 6: 0, 1: 4, 4: 1}
-        samples.characters = [""] * 7
-        with pytest.raises(UserError, match=r"eval\.reference=self"):
-            pair_up(samples, "same_character")
+        batch = samples.load([0, 1])
+    truths, references = same_reference(batch.color, batch.indices, seed=0)
+    for column, pictures in ((1, references), (3, truths)):
+        for row, picture in enumerate(pictures):
+            top, left = 20 + row * 68, 4 + column * 68
+            found = torch.from_numpy(sheet[top : top + 64, left : left + 64].copy())
+            assert torch.equal(found.permute(2, 0, 1), picture)
+
+
+def test_any_reference_has_no_truth_but_a_palette_to_follow(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, reference="any")
+    extractor = Thumbnails("thumbnails", ["small"])
+    metrics = evaluate(
+        checkpoint, samples_dir, "test", tmp_path, config, extractor=extractor, console=QUIET
+    )
+    assert metrics["unavailable"].keys() == set(NEEDS_TRUTH)
+    assert "no true answer" in metrics["unavailable"]["mse"]
+    assert metrics["baselines"]["copy"]["following"] == pytest.approx(1)
+    assert metrics["baselines"]["copy"]["fid"] == pytest.approx(0, abs=1e-4)
+    assert metrics["fid"] > 0
+    rows = pq.read_table(tmp_path / "rows.parquet")
+    assert rows.column_names == ["post_id", "reference_id"]
+    assert set(rows["post_id"].to_pylist()) == set(rows["reference_id"].to_pylist())
+    assert Image.open(tmp_path / "grid.png").width == 4 + 3 * 68  # no column for the truth
+
+
+def test_the_reference_model_is_judged_like_the_others(samples_dir: Path, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "best.safetensors", model="reference")
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, CONFIG, console=QUIET)
+    assert metrics["model"] == "reference"
+    assert metrics["style"] == "none: the reference as it is"
+    assert metrics["following"] > 0.5  # untrained, it gives back colours that it finds
 
 
 def test_the_mean_picture_is_the_mean(samples_dir: Path) -> None:

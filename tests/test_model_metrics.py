@@ -15,6 +15,7 @@ from model.metrics import (
     mse,
     palette,
     psnr,
+    regional_distances,
     ssim,
 )
 from tests.pictures import draw_picture
@@ -92,6 +93,37 @@ def test_chroma_error_is_relative_to_no_colour() -> None:
     assert red_for_blue is not None
     assert red_for_blue > 1
     assert chroma_error(chroma_distances(truth[:1], flat(255, 255, 255, size=64))) is None
+
+
+def test_the_regional_error_sees_only_what_is_small_by_hand() -> None:
+    """Regions of 60, 24, 12 and 4 columns of 100: 12 + 4 fit into a third, 24 more would not."""
+    colors = {60: (90, 60, 30), 24: (255, 0, 0), 12: (0, 128, 255), 4: (0, 160, 60)}
+    truth = torch.cat(
+        [flat(*c, size=10)[..., :1].expand(-1, -1, -1, n) for n, c in colors.items()], 3
+    )
+    paper = flat(255, 255, 255, size=10)
+    grey = flat(128, 128, 128, size=10).repeat(1, 1, 1, 20)  # no colour, hence no region
+    truth = torch.cat([truth, paper, grey], dim=3)
+
+    output = truth.clone()
+    output[..., :84] = 128  # the large regions wrong
+    output[..., 100:] = 77
+    assert regional_distances(output, truth)[0, 0] == 0
+    output = truth.clone()
+    output[..., 96:100] = 128  # green: a quarter of the 16 small columns
+    found, colourless = regional_distances(output, truth)[0]
+    blue, green = (
+        float(np.linalg.norm(chroma(flat(*c)).ab[0, 0, 0])) for c in list(colors.values())[2:]
+    )
+    assert found == pytest.approx(4 * green / 16, rel=1e-3)
+    assert colourless == pytest.approx((12 * blue + 4 * green) / 16, rel=1e-3)
+    assert chroma_error(regional_distances(truth, truth)) == 0
+
+
+def test_the_smallest_region_counts_even_if_it_is_large() -> None:
+    truth, wrong = flat(255, 0, 0), flat(128, 128, 128)
+    assert chroma_error(regional_distances(wrong, truth)) == pytest.approx(1, abs=1e-3)
+    assert regional_distances(truth, wrong).tolist() == [[0.0, 0.0]]  # no colour: no region
 
 
 def test_following_is_0_for_an_average_and_1_for_a_copy() -> None:

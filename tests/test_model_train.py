@@ -22,10 +22,10 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 )
 
 from model.checkpoint import load_checkpoint
-from model.config import TrainConfig
+from model.config import TrainConfig, train_config
 from model.discriminator import Verdict
 from model.losses import Terms, adversarial_terms
-from model.train import TrainResult, train, validation_marks
+from model.train import TrainResult, criterion, train, validation_marks
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, cached_style_network
 from tests.model_samples import write_samples
@@ -66,7 +66,7 @@ def whole_run(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.train.build_style_network", cached_style_network)
         result = run(samples_dir, run_dir)
-    assert result == TrainResult(8, 1, result.best_mse, True)
+    assert result == TrainResult(8, 1, result.best, True)
     return run_dir
 
 
@@ -84,11 +84,12 @@ def test_a_run_leaves_what_it_promises(whole_run: Path) -> None:
     assert terms < lines[0].keys()
     assert 0 <= lines[0]["data_wait"] < 1
     assert lines[0]["samples_per_second"] > 0
-    assert all({"mse", "following"} < line.keys() for line in validations)
+    measures = {"mse", "chroma_error", "regional_error", "following"}
+    assert all(measures < line.keys() for line in validations)
 
     _, best = load_checkpoint(whole_run / "best.safetensors")
     _, last = load_checkpoint(whole_run / "last.json")
-    assert best.best_mse == min(line["mse"] for line in validations) == last.best_mse
+    assert best.best == min(line["mse"] for line in validations) == last.best
     assert (last.step, last.epoch, last.position) == (8, 1, 8)
     assert last.recipe == {"prepare": {"fit": "stretch"}}  # the samples' own
     assert orjson.loads((whole_run / "config.json").read_bytes())["train"]["batch_size"] == 2
@@ -122,7 +123,7 @@ def test_a_stopped_run_goes_on_exactly(
     ]
     assert validations[0] == validations[1]
     again = run(samples_dir, tmp_path, resume=True)
-    assert again == TrainResult(8, 1, expected_info.best_mse, True)
+    assert again == TrainResult(8, 1, expected_info.best, True)
 
 
 def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_path: Path) -> None:
@@ -200,8 +201,8 @@ def test_every_kind_of_run_trains(
     config = dataclasses.replace(CONFIG, epochs=1, validations_per_epoch=1, **changes)
     result = run(samples_dir, tmp_path, config)
     assert result.finished
-    assert result.best_mse is not None
-    assert np.isfinite(result.best_mse)
+    assert result.best is not None
+    assert np.isfinite(result.best)
     assert (tmp_path / "style").exists() == config.cache_style
 
 
@@ -210,6 +211,77 @@ def test_the_inception_model_trains(samples_dir: Path, tmp_path: Path) -> None:
         CONFIG, model="inception", epochs=1, validations_per_epoch=1, batch_size=4
     )
     assert run(samples_dir, tmp_path, config, max_steps=1).step == 1
+
+
+@pytest.fixture(scope="module")
+def paired_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("paired"), characters=["a", "b", ""])
+
+
+REFERENCE = train_config(
+    {
+        "model": "reference",
+        "width_multiplier": 0.25,
+        "batch_size": 2,
+        "epochs": 2,
+        "validations_per_epoch": 2,
+        "pairs": 0.5,
+        "device": "cpu",
+        "log_every": 3,
+        "num_following": 2,
+        "num_grid": 2,
+    },
+    "test",
+)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_a_stopped_reference_run_goes_on_exactly(
+    paired_dir: Path, tmp_path: Path, stop_after: int
+) -> None:
+    """Jitter, warp and pairs included."""
+    assert run(paired_dir, tmp_path / "whole", REFERENCE).finished
+    run(paired_dir, tmp_path / "parts", REFERENCE, max_steps=stop_after)
+    assert run(paired_dir, tmp_path / "parts", REFERENCE, resume=True).finished
+    for name in ("last", "best"):
+        expected, expected_info = load_checkpoint(tmp_path / "whole" / f"{name}.safetensors")
+        found, found_info = load_checkpoint(tmp_path / "parts" / f"{name}.safetensors")
+        assert found_info == expected_info
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+    assert expected_info.train.best_by == "chroma_error"
+    assert not (tmp_path / "whole" / "style").exists()
+
+
+@pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
+def test_the_best_checkpoint_is_best_by_what_was_asked(
+    paired_dir: Path, tmp_path: Path, best_by: str
+) -> None:
+    config = dataclasses.replace(REFERENCE, best_by=best_by)
+    result = run(paired_dir, tmp_path, config)
+    validations = [line for line in log_of(tmp_path) if line["kind"] == "validation"]
+    scores = [criterion(line, best_by) for line in validations]
+    _, best = load_checkpoint(tmp_path)
+    assert best.best == result.best == min(scores)
+    assert best.step == validations[int(np.argmin(scores))]["step"]
+
+
+def test_the_best_following_is_the_nearest_to_one() -> None:
+    assert criterion({"following": 1.25}, "following") == 0.25
+    assert criterion({"following": 0.5}, "following") == 0.5
+    assert criterion({"mse": 0.1}, "mse") == 0.1
+    with pytest.raises(UserError, match=r"do not tell following.*best_by=mse"):
+        criterion({"mse": 0.1}, "following")
+
+
+def test_an_article_model_can_learn_from_jittered_references(
+    paired_dir: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, gan="none", jitter=0.8, warp=True, pairs=0.25, chroma_weight=2.0
+    )
+    assert run(paired_dir, tmp_path, config, max_steps=3).step == 3
+    assert "l1_chroma" in log_of(tmp_path)[0]
+    assert not list((tmp_path / "style").glob("train-*"))  # no two epochs' are the same
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
@@ -270,4 +342,4 @@ def test_a_run_says_what_its_style_network_is(
     train(CONFIG, samples_dir, tmp_path, max_steps=2)
     output = capsys.readouterr().out
     assert "vgg19, RANDOM weights (seed 0)" in output
-    assert re.search(r"epoch 1/2, step 2: mse 0\.\d+, following ", output)
+    assert re.search(r"epoch 1/2, step 2: mse 0\.\d+, chroma_error .*, following ", output)

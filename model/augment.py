@@ -1,0 +1,156 @@
+"""Colour jitter and warp: how one picture teaches to follow a reference.
+
+The target is the picture in other colours, the reference that target bent out of shape, so the
+answer can be had only by looking into the reference. Every random number is a pure function of
+(seed, epoch, sample), so a resumed run sees what it would have seen.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from model.data import Indices, to_bytes, to_unit
+
+Floats = NDArray[np.float64]
+
+EVALUATION = 2**63
+"""Stands for an epoch that no training reaches."""
+
+JITTER, WARP, PAIR = 1, 2, 3
+"""What random numbers are for: each use has its own stream."""
+
+_GRID = 4
+NUM_JITTER = 4
+NUM_WARP = 6 + 2 * _GRID**2
+"""Random numbers that a sample takes."""
+
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def draw_uniform(seed: int, epoch: int, use: int, places: Indices, count: int) -> Floats:
+    """Return random numbers in [0, 1), float64 N x ``count``: a pure function of the arguments.
+
+    Raw Philox words, whose stream NumPy promises never to change; ``data.epoch_order`` reads
+    those of use 0.
+
+    Args:
+        seed: of the run.
+        epoch: from 0 on.
+        use: what they are for.
+        places: N numbers, such as samples' places; each row depends on its own alone.
+        count: numbers a row.
+    """
+    key = np.array([seed, epoch], dtype=np.uint64)
+    rows = np.empty((len(places), count), dtype=np.uint64)
+    for row, place in zip(rows, places, strict=True):
+        counter = np.array([0, int(place), use, 0], dtype=np.uint64)
+        row[:] = np.random.Philox(key=key, counter=counter).random_raw(count)
+    return np.ldexp((rows >> np.uint64(11)).astype(np.float64), -53)
+
+
+def augment(
+    color: Tensor,
+    reference: Tensor,
+    places: Indices,
+    *,
+    seed: int,
+    epoch: int,
+    jitter: float,
+    warped: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return targets and references as training sees them: jittered alike, the latter warped.
+
+    Args:
+        color: true pictures, float N x 3 x H x W in [0, 1].
+        reference: what to colour them after, likewise.
+        places: of the samples, which decide the random numbers with ``seed`` and ``epoch``.
+        seed: of the run.
+        epoch: from 0 on.
+        jitter: share of the samples whose colours are changed, 0 to 1.
+        warped: whether the references are bent.
+    """
+    if jitter > 0:
+        random = draw_uniform(seed, epoch, JITTER, places, NUM_JITTER)
+        color, reference = jitter_colors([color, reference], random, jitter)
+    if warped:
+        reference = warp(reference, draw_uniform(seed, epoch, WARP, places, NUM_WARP))
+    return color, reference
+
+
+def jitter_colors(pictures: list[Tensor], random: Floats, share: float) -> list[Tensor]:
+    """Turn the colours of pictures: hue by any angle, saturation 0.6 to 1.4, gamma 0.75 to 1.25.
+
+    Hue and saturation change in YIQ, so that lightness, and with it the sketch, stays as it is
+    but for the gamma. White stays white.
+
+    Args:
+        pictures: each float N x 3 x H x W in [0, 1]; the n-th of all get the same colours.
+        random: N x ``NUM_JITTER`` numbers in [0, 1).
+        share: how many of the N are changed at all, 0 to 1.
+    """
+    angle = 2 * np.pi * random[:, 0]
+    saturation = 0.6 + 0.8 * random[:, 1]
+    cos, sin = saturation * np.cos(angle), saturation * np.sin(angle)
+    turn = np.zeros((len(random), 3, 3))
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1], turn[:, 1, 2] = cos, -sin
+    turn[:, 2, 1], turn[:, 2, 2] = sin, cos
+    to_yiq = np.array(_YIQ)
+    matrix = np.linalg.inv(to_yiq) @ turn @ to_yiq
+    gamma = 0.75 + 0.5 * random[:, 2]
+    spared = random[:, 3] >= share
+    matrix[spared], gamma[spared] = np.eye(3), 1.0
+    results = []
+    for picture in pictures:
+        turned = torch.einsum("nij,njhw->nihw", _like(matrix, picture), picture)
+        results.append(turned.clamp(0, 1) ** _like(gamma, picture).view(-1, 1, 1, 1))
+    return results
+
+
+def warp(picture: Tensor, random: Floats) -> Tensor:
+    """Bend pictures: flip, turn, scale, shift, and displace smoothly from a 4 x 4 grid.
+
+    Args:
+        picture: float N x 3 x H x W.
+        random: N x ``NUM_WARP`` numbers in [0, 1).
+    """
+    angle = 0.25 * (2 * random[:, 0] - 1)
+    scale_x, scale_y = (0.85 + 0.35 * random[:, 1:3]).T
+    flip = np.where(random[:, 3] < 0.5, -1.0, 1.0)
+    shift_x, shift_y = (0.15 * (2 * random[:, 4:6] - 1)).T
+    cos, sin = np.cos(angle), np.sin(angle)
+    theta = np.empty((len(random), 2, 3))  # from places of the output to places of the picture
+    theta[:, 0] = np.stack([flip * scale_x * cos, -scale_y * sin, shift_x], axis=1)
+    theta[:, 1] = np.stack([flip * scale_x * sin, scale_y * cos, shift_y], axis=1)
+    coarse = 0.15 * (2 * random[:, 6:].reshape(-1, 2, _GRID, _GRID) - 1)
+    grid = F.affine_grid(_like(theta, picture), list(picture.shape), align_corners=False)
+    smooth = F.interpolate(_like(coarse, picture), picture.shape[-2:], mode="bicubic")
+    return F.grid_sample(
+        picture, grid + smooth.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
+    )
+
+
+def same_reference(color: Tensor, places: Indices, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the ``same`` reference setting: truths in other colours, references bent from them.
+
+    Every picture is jittered, as in training, and its reference is that, warped.
+
+    Args:
+        color: uint8 N x 3 x H x W.
+        places: of the samples.
+        seed: with ``places`` decides the colours and the bends.
+
+    Returns:
+        The truths and the references, uint8 N x 3 x H x W, on the pictures' device.
+    """
+    picture = to_unit(color, color.device)
+    truth, reference = augment(
+        picture, picture, places, seed=seed, epoch=EVALUATION, jitter=1.0, warped=True
+    )
+    return to_bytes(truth), to_bytes(reference)
+
+
+def _like(values: Floats, picture: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(picture.device, picture.dtype)

@@ -1,0 +1,197 @@
+"""The generator that takes its colours from the reference: attention from sketch to picture.
+
+A U-Net over the sketch asks, at several levels, where in the reference a place like this one is,
+and brings back what the reference has there: features, and the colours themselves. The reference
+enters by no other way, so whatever colour comes out was looked up in it, or learnt to be every
+picture's. Correspondence by attention follows SCFT (Lee et al. 2020). What is added: one encoder
+for both pictures, so that like places are alike before anything is learnt; a preference for the
+same place, which fades as the network learns to do without; and an output that begins as the
+colours that were found.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from model.generator import Generator, Outputs, StyleSpec
+
+
+class Preset(NamedTuple):
+    """A size of the network.
+
+    Attributes:
+        channels: of each level, from the picture's own size down, halved each time.
+        num_matched: how many of the deepest levels look into the reference.
+    """
+
+    channels: tuple[int, ...]
+    num_matched: int
+
+
+PRESETS = {
+    "small": Preset((24, 48, 96, 96), num_matched=2),
+    "base": Preset((32, 64, 128, 192, 256, 256), num_matched=3),
+}
+"""``small``: 64 pixels on a laptop's cores, matched at 8 and 16. ``base``: 256 pixels on a GPU,
+matched at 8, 16 and 32."""
+
+
+class ReferenceUNet(Generator):
+    """Sketch and reference through one encoder; the sketch's decoder looks into the reference.
+
+    Args:
+        size: out of ``PRESETS``.
+        width_multiplier: factor on the number of channels, rounded to eights.
+    """
+
+    style_spec = StyleSpec("picture", normalised=False)
+
+    def __init__(self, size: str = "small", width_multiplier: float = 1.0) -> None:
+        super().__init__()
+        preset = PRESETS[size]
+        channels = [max(8, 8 * round(c * width_multiplier / 8)) for c in preset.channels]
+        upward = channels[::-1]
+        self.encoder = Encoder(channels)
+        self.matches = nn.ModuleList(Match(c) for c in upward[: preset.num_matched])
+        self.bottom = block(channels[-1] + 3, channels[-1])
+        self.decoder = nn.ModuleList(block(a + b + 3, b) for a, b in pairwise(upward))
+        self.out = conv(channels[0], 3)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, sketch: Tensor, style: Tensor) -> Outputs:
+        """Colour sketches after references; see ``Generator``.
+
+        Args:
+            sketch: float N x 1 x H x W in [0, 1].
+            style: the references themselves, float N x 3 x H' x W' in [0, 1].
+        """
+        for name, picture, num in (("sketches", sketch, 1), ("references", style, 3)):
+            height, width = picture.shape[-2:]
+            if picture.ndim != 4 or picture.shape[1] != num or height % 32 or width % 32:
+                raise ValueError(
+                    f"{name} are N x {num} x H x W, sides multiples of 32, not "
+                    f"{tuple(picture.shape)}"
+                )
+        lines = self.encoder(sketch, None)[::-1]  # deepest first
+        places = self.encoder(draw_lines(style), style)[::-1]
+
+        found, features = self.matches[0](lines[0], places[0], style)
+        x = self.bottom(torch.cat([lines[0] + features, found], dim=1))
+        for level in range(1, len(lines)):
+            x, found, line = enlarge(x), enlarge(found), lines[level]
+            if level < len(self.matches):
+                found, features = self.matches[level](line, places[level], style)
+                line = line + features
+            x = self.decoder[level - 1](torch.cat([x, line, found], dim=1))
+        return Outputs(found + self.out(x), guide_color=found)
+
+
+class Encoder(nn.Module):
+    """A picture's features at every level, from its own size down.
+
+    Sketch and reference go through the same weights, as lines with colours beside them; the
+    sketch has none. What reads the colours begins at zero.
+    """
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.lines = conv(1, channels[0])
+        self.color = conv(3, channels[0], bias=False)
+        nn.init.zeros_(self.color.weight)
+        self.first = nn.Sequential(
+            norm(channels[0]), conv(channels[0], channels[0]), norm(channels[0])
+        )
+        self.others = nn.ModuleList(block(a, b) for a, b in pairwise(channels))
+
+    def forward(self, lines: Tensor, color: Tensor | None) -> list[Tensor]:
+        """Return one map a level, the picture's size first."""
+        x = self.lines(lines)
+        if color is not None:
+            x = x + self.color(color)
+        features = [self.first(x)]
+        for level in self.others:
+            features.append(level(F.avg_pool2d(features[-1], 2)))
+        return features
+
+
+class Match(nn.Module):
+    """Attention from the sketch's places to the reference's, by likeness and by nearness.
+
+    The values are the reference's features with its own colours beside them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.likeness = nn.Conv2d(channels, channels, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.log_sharpness = nn.Parameter(torch.tensor(10.0).log())
+        self.log_nearness = nn.Parameter(torch.tensor(8.0).log())
+
+    def forward(self, line: Tensor, place: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Look up what each place of the sketch should be like.
+
+        Args:
+            line: the sketch's features, N x C x h x w.
+            place: the reference's features at this level, N x C x h' x w'.
+            reference: the picture itself, N x 3 x H' x W'.
+
+        Returns:
+            The colours and the features found, N x 3 x h x w and N x C x h x w.
+        """
+        height, width = place.shape[-2:]
+        color = F.adaptive_avg_pool2d(reference, (height, width))
+        query = F.normalize(self.likeness(line), dim=1) * self.log_sharpness.exp()
+        key = F.normalize(self.likeness(place), dim=1)
+        # -n |p - p'|^2 up to what is the same for all p', as one more product of vectors
+        here, there = coordinates(line), coordinates(place)
+        near = self.log_nearness.exp()
+        query = torch.cat([query, 2 * near * here, -near.expand(len(line), 1, *line.shape[-2:])], 1)
+        key = torch.cat([key, there, there.square().sum(1, keepdim=True)], dim=1)
+        values = torch.cat([color, self.value(place)], dim=1)
+        query, key, values = (m.flatten(2).transpose(1, 2) for m in (query, key, values))
+        found = F.scaled_dot_product_attention(query, key, values, scale=1.0)
+        found = found.transpose(1, 2).reshape(len(line), -1, *line.shape[-2:])
+        return found[:, :3], found[:, 3:]
+
+
+def draw_lines(picture: Tensor) -> Tensor:
+    """Return the lines of pictures by colour dodge, N x 1 x H x W: grey over its surroundings."""
+    weights = picture.new_tensor((0.299, 0.587, 0.114)).view(3, 1, 1)
+    grey = (picture * weights).sum(1, keepdim=True)
+    around = F.avg_pool2d(F.pad(grey, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    return (grey / around.clamp(min=1 / 255)).clamp(max=1)
+
+
+def coordinates(maps: Tensor) -> Tensor:
+    """Return where each place of maps is, in [-1, 1]: N x 2 x h x w."""
+    rows, columns = (
+        (2 * torch.arange(n, device=maps.device, dtype=maps.dtype) + 1) / n - 1
+        for n in maps.shape[-2:]
+    )
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+    return grid.expand(len(maps), -1, -1, -1)
+
+
+def enlarge(maps: Tensor) -> Tensor:
+    """Return maps at twice their sides."""
+    return F.interpolate(maps, scale_factor=2.0, mode="bilinear")
+
+
+def block(num_in: int, num_out: int) -> nn.Sequential:
+    """Return two convolutions, each with GroupNorm and SiLU."""
+    return nn.Sequential(
+        conv(num_in, num_out), norm(num_out), conv(num_out, num_out), norm(num_out)
+    )
+
+
+def conv(num_in: int, num_out: int, bias: bool = True) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the size."""
+    return nn.Conv2d(num_in, num_out, kernel_size=3, padding=1, bias=bias)
+
+
+def norm(channels: int) -> nn.Sequential:
+    """Return GroupNorm and SiLU."""
+    return nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU())

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.augment import (
+    NUM_JITTER,
+    NUM_WARP,
+    augment,
+    draw_uniform,
+    jitter_colors,
+    same_reference,
+    warp,
+)
+from model.losses import to_chroma, to_grey
+from tests.test_model_metrics import drawn, flat
+
+PLACES = np.array([5, 3, 8])
+STILL = np.full((3, NUM_WARP), 0.5)
+STILL[:, 1:3] = 3 / 7  # a scale of 1
+
+
+def pictures() -> torch.Tensor:
+    return drawn(1, 2, 3).float() / 255
+
+
+@given(
+    seed=st.integers(0, 2**63),
+    epoch=st.integers(0, 2**64 - 1),
+    place=st.integers(0, 2**40),
+    count=st.integers(1, 9),
+)
+def test_a_samples_numbers_do_not_depend_on_its_batch(
+    seed: int, epoch: int, place: int, count: int
+) -> None:
+    alone = draw_uniform(seed, epoch, 1, np.array([place]), count)
+    among = draw_uniform(seed, epoch, 1, np.array([place + 1, place]), count)
+    assert np.array_equal(alone[0], among[1])
+    assert ((alone >= 0) & (alone < 1)).all()
+
+
+def test_every_use_epoch_seed_and_place_has_its_own_numbers() -> None:
+    found = {
+        float(draw_uniform(seed, epoch, use, np.array([place]), 1)[0, 0])
+        for seed in (0, 1)
+        for epoch in (0, 1)
+        for use in (1, 2, 3)
+        for place in (0, 1)
+    }
+    assert len(found) == 24
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    random = draw_uniform(0, 0, 1, np.arange(500), 8)
+    counts, _ = np.histogram(random, bins=10, range=(0, 1))
+    assert counts.sum() == 4000
+    assert abs(counts - 400).max() < 5 * 19  # five deviations of a binomial's 19
+
+
+def test_augmenting_is_a_pure_function_of_seed_epoch_and_sample() -> None:
+    def run(places: np.ndarray, seed: int = 0, epoch: int = 0) -> tuple[torch.Tensor, ...]:
+        rows = torch.from_numpy(np.searchsorted([3, 5, 8], places))
+        color = pictures()[rows]
+        return augment(color, color, places, seed=seed, epoch=epoch, jitter=1.0, warped=True)
+
+    whole, part = run(PLACES), run(PLACES[1:])
+    assert all(torch.equal(a, b) for a, b in zip(run(PLACES), whole, strict=True))
+    assert all(torch.allclose(a[1:], b, atol=1e-5) for a, b in zip(whole, part, strict=True))
+    for other in (run(PLACES, epoch=1), run(PLACES, seed=1)):
+        assert not any(torch.allclose(a, b, atol=0.05) for a, b in zip(whole, other, strict=True))
+
+
+def test_without_jitter_and_warp_nothing_changes() -> None:
+    color = pictures()
+    target, reference = augment(color, color, PLACES, seed=0, epoch=0, jitter=0.0, warped=False)
+    assert target is color
+    assert reference is color
+
+
+def test_a_pair_gets_the_same_colours() -> None:
+    color = pictures()
+    target, reference = augment(
+        color, color.flip(3), PLACES, seed=0, epoch=0, jitter=1.0, warped=False
+    )
+    assert torch.allclose(target, reference.flip(3), atol=1e-5)
+    assert not torch.allclose(target, color, atol=0.05)
+
+
+def test_jitter_turns_hue_and_scales_saturation_by_hand() -> None:
+    brown = flat(120, 90, 70).float() / 255
+    half_turn = np.array([[0.5, 0.5, 0.5, 0.0]])  # 180 degrees, saturation 1, gamma 1
+    turned, twin = jitter_colors([brown, brown], half_turn, 1.0)
+    assert torch.equal(turned, twin)
+    assert torch.allclose(to_grey(turned), to_grey(brown), atol=1e-3)
+    assert torch.allclose(to_chroma(turned), -to_chroma(brown), atol=1e-3)
+    (paler,) = jitter_colors([brown], np.array([[0.0, 0.0, 0.5, 0.0]]), 1.0)
+    assert torch.allclose(to_chroma(paler), 0.6 * to_chroma(brown), atol=1e-3)
+    (brighter,) = jitter_colors([brown], np.array([[0.0, 0.5, 0.0, 0.0]]), 1.0)
+    assert torch.allclose(brighter, brown**0.75, atol=1e-3)
+
+
+def test_white_stays_white_and_only_the_share_is_changed() -> None:
+    white = flat(255, 255, 255).float().expand(2, -1, -1, -1) / 255
+    random = draw_uniform(0, 0, 1, np.arange(2), NUM_JITTER)
+    assert torch.allclose(jitter_colors([white], random, 1.0)[0], white, atol=1e-5)
+    random = draw_uniform(0, 0, 1, np.arange(400), NUM_JITTER)
+    small = (flat(200, 60, 30, size=1).float() / 255).expand(400, -1, -1, -1)
+    (found,) = jitter_colors([small], random, 0.8)
+    changed = (found - small).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert 0.72 < changed.float().mean() < 0.88
+    assert torch.allclose(found[~changed], small[~changed], atol=1e-5)
+
+
+def test_a_warp_of_nothing_is_nothing_and_a_flip_is_a_flip() -> None:
+    color = pictures()
+    assert torch.allclose(warp(color, STILL), color, atol=1e-4)
+    flipped = STILL.copy()
+    flipped[:, 3] = 0.0
+    assert torch.allclose(warp(color, flipped), color.flip(3), atol=1e-4)
+
+
+def test_a_shift_moves_the_picture_the_stated_way() -> None:
+    color = pictures()
+    shifted = STILL.copy()
+    shifted[:, 4] = 0.5 + 0.5 * (0.125 / 0.15)  # an eighth of half the width: 4 of 64 pixels
+    assert torch.allclose(warp(color, shifted)[..., :-4], color[..., 4:], atol=1e-4)
+
+
+def test_a_warp_keeps_the_colours_in_their_range() -> None:
+    bent = warp(pictures(), draw_uniform(0, 0, 2, PLACES, NUM_WARP))
+    assert bent.shape == pictures().shape
+    assert bent.min() >= 0
+    assert bent.max() <= 1
+    assert bent.mean().item() == pytest.approx(pictures().mean().item(), abs=0.1)
+
+
+def test_the_same_reference_setting_is_the_truth_bent() -> None:
+    color = drawn(1, 2, 3)
+    truth, reference = same_reference(color, PLACES, seed=0)
+    assert truth.dtype == reference.dtype == torch.uint8
+    again = same_reference(color, PLACES, seed=0)
+    assert torch.equal(truth, again[0])
+    assert torch.equal(reference, again[1])
+    for one, other in ((truth, color), (reference, color), (truth, reference)):
+        assert (one.float() - other.float()).abs().mean() > 5
+    gap = truth.float().mean((2, 3)) - reference.float().mean((2, 3))
+    assert gap.abs().max() < 25  # one palette

@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from model import build_generator
+from model.reference import Match, coordinates, draw_lines
+from tests import one_thread  # noqa: F401
+from tests.test_model_metrics import drawn, flat
+
+SKETCH = drawn(1, 2)[:, :1].float() / 255
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize("sides", [(64, 64), (96, 160)])
+def test_sketch_and_reference_may_differ_in_size(size: str, sides: tuple[int, int]) -> None:
+    generator = build_generator("reference", 0.25, size)
+    outputs = generator(torch.rand(2, 1, *sides), torch.rand(2, 3, 128, 64))
+    assert outputs.picture.shape == (2, 3, *sides)
+    assert outputs.guide_color is not None
+    assert outputs.guide_color.shape == (2, 3, *sides)
+    assert outputs.guide_grey is None
+
+
+def test_matched_levels_have_the_stated_sizes() -> None:
+    found: list[int] = []
+    for size, side, expected in (("small", 64, [8, 16]), ("base", 256, [8, 16, 32])):
+        found.clear()
+        with torch.device("meta"):
+            generator = build_generator("reference", 1.0, size)
+            for match in generator.get_submodule("matches").children():
+                match.register_forward_hook(
+                    lambda _, __, output: found.append(len(output[0][0, 0]))
+                )
+            generator(torch.empty(1, 1, side, side), torch.empty(1, 3, side, side))
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("sketch", "reference", "message"),
+    [
+        ((1, 1, 100, 64), (1, 3, 64, 64), "sketches .* 100"),
+        ((1, 3, 64, 64), (1, 3, 64, 64), r"sketches .*\(1, 3"),
+        ((1, 1, 64, 64), (1, 3, 70, 64), "references .* 70"),
+        ((1, 1, 64, 64), (1, 4096), "references .* 4096"),
+    ],
+)
+def test_a_wrong_shape_is_named(
+    sketch: tuple[int, ...], reference: tuple[int, ...], message: str
+) -> None:
+    generator = build_generator("reference", 0.25)
+    with pytest.raises(ValueError, match=message):
+        generator(torch.rand(sketch), torch.rand(reference))
+
+
+def test_it_begins_as_the_colours_of_the_reference() -> None:
+    generator = build_generator("reference", 0.25).eval()
+    bias = generator.get_parameter("out.bias")
+    for color in ((200, 40, 90), (10, 150, 220)):
+        reference = flat(*color, size=64).float() / 255
+        picture = generator(SKETCH[:1], reference).picture
+        assert torch.allclose(picture - bias.view(3, 1, 1), reference, atol=1e-5)
+
+
+def test_like_places_near_each_other_are_matched_before_anything_is_learnt() -> None:
+    """Sketch and reference of one drawing: what is found is nearer to it than the mean colour."""
+    torch.manual_seed(0)
+    generator = build_generator("reference").eval()
+    reference = drawn(1, 2, 3, 4).float() / 255
+    found = generator(draw_lines(reference), reference).guide_color
+    assert found is not None
+    mean = reference.mean((2, 3), keepdim=True)
+    assert (found - reference).abs().mean() < 0.8 * (mean - reference).abs().mean()
+
+
+def test_nearness_is_a_bell_around_the_same_place() -> None:
+    """With all places alike, the weights are exp(-n |p - p'|^2), n = 8 at first."""
+    match = Match(8)
+    reference = torch.zeros(1, 3, 4, 4)
+    reference[0, 0, 1, 2] = 1.0  # its weight comes out as the colour
+    maps = torch.ones(1, 8, 4, 4)
+    found, _ = match(maps, maps, reference)
+    places = coordinates(maps)[0].flatten(1)
+    distances = (places[:, :, None] - places[:, None]).square().sum(0)
+    weights = torch.exp(-8 * distances)
+    weights = weights / weights.sum(1, keepdim=True)
+    assert torch.allclose(found[0, 0].flatten(), weights[:, 6], atol=1e-5)
+
+
+def test_every_weight_learns() -> None:
+    torch.manual_seed(0)
+    generator = build_generator("reference", 0.5)
+    torch.nn.init.normal_(generator.get_parameter("out.weight"))
+    reference = drawn(3, 4).float() / 255
+    outputs = generator(SKETCH, reference)
+    (outputs.picture - reference).square().mean().backward()
+    silent = [
+        name
+        for name, parameter in generator.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert silent == []
+
+
+def test_lines_are_dark_where_a_pixel_is_darker_than_its_surroundings() -> None:
+    picture = torch.full((1, 3, 32, 32), 0.8)
+    picture[..., 16] = 0.2
+    lines = draw_lines(picture)
+    assert lines.shape == (1, 1, 32, 32)
+    around = (4 * 0.8 + 0.2) / 5
+    assert lines[0, 0, 5, 16].item() == pytest.approx(0.2 / around)
+    assert lines[0, 0, 5, 15].item() == 1
+    assert lines[0, 0, 5, 3].item() == pytest.approx(1)
+    assert draw_lines(torch.zeros(1, 3, 32, 32)).isfinite().all()
