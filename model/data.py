@@ -7,14 +7,14 @@ decode side by side, and no batch is copied between processes.
 import hashlib
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import cv2
 import numpy as np
 import pyarrow.compute as pc
 import simplejpeg
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.decode import decode_color, decode_sketch
 from pipeline.errors import UserError
 from pipeline.records import Status
 from pipeline.schema import SAMPLES
@@ -147,25 +148,24 @@ class Samples:
             reference.permute(0, 3, 1, 2),
         )
 
-    def _decode_color(self, index: int, data: bytes, color_out: NDArray[np.uint8]) -> None:
-        try:
-            decoded = simplejpeg.decode_jpeg(data, buffer=color_out)
-        except ValueError as error:
-            raise self._damaged(index, f"color member does not decode: {error}") from error
-        if decoded.shape != color_out.shape:
-            raise self._damaged(index, f"color is {decoded.shape[:2]}, not {self.size}")
+    def _decode_color(self, index: int, data: bytes, out: NDArray[np.uint8]) -> None:
+        with self._blaming(index, "color"):
+            decode_color(data, out)
 
     def _decode(
         self, index: int, color_out: NDArray[np.uint8], sketch_out: NDArray[np.uint8]
     ) -> None:
-        color_bytes, sketch_bytes = self._members(index)
-        self._decode_color(index, color_bytes, color_out)
-        grey = cv2.imdecode(np.frombuffer(sketch_bytes, np.uint8), cv2.IMREAD_GRAYSCALE)
-        if grey is None:
-            raise self._damaged(index, "sketch member does not decode")
-        if grey.shape != self.size:
-            raise self._damaged(index, f"sketch is {grey.shape}, not {self.size}")
-        sketch_out[:] = grey
+        color, sketch = self._members(index)
+        self._decode_color(index, color, color_out)
+        with self._blaming(index, "sketch"):
+            decode_sketch(sketch, sketch_out)
+
+    @contextmanager
+    def _blaming(self, index: int, member: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise self._damaged(index, f"its {member}: {error}") from error
 
     def _members(self, index: int) -> tuple[bytes, bytes]:
         file = self._files[self._shards[index]]
@@ -181,7 +181,7 @@ class Samples:
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(color)
         except ValueError as error:
-            raise self._damaged(0, f"color member does not decode: {error}") from error
+            raise self._damaged(0, f"its color: {error}") from error
         return height, width
 
     def _damaged(self, index: int, what: str) -> UserError:

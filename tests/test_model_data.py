@@ -102,7 +102,7 @@ def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("member", "message"), [("color", "color member does not"), ("sketch", "sketch member does")]
+    ("member", "message"), [("color", "its color: "), ("sketch", "its sketch: is not a PNG")]
 )
 def test_a_damaged_member_is_named_with_its_shard(
     tmp_path: Path, member: str, message: str
@@ -139,7 +139,7 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
         shutil.copy(path, mixed)
     with Samples(mixed, "train") as samples, pytest.raises(UserError) as caught:
         samples.load(range(4))
-    assert "color is (32, 32), not (64, 64)" in str(caught.value)
+    assert "its color: is (32, 32), not (64, 64)" in str(caught.value)
 
 
 def test_the_fingerprint_follows_the_samples(tmp_path: Path) -> None:
