@@ -1,13 +1,15 @@
 """The command line: parse, call one function, print. Heavy imports stay inside the commands."""
 
 import atexit
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from pipeline import commands
+from pipeline.commands import Workers, console, fail, print_counts
 
 if TYPE_CHECKING:
     from pipeline.executor import Summary
@@ -32,9 +34,6 @@ WorkDir = Annotated[Path | None, typer.Option("--work", help="Work folder; data/
 Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe's value: prepare.size=128."),
-]
-Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
 ]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A .safetensors of a training run.")
@@ -92,15 +91,15 @@ def fetch(
     chosen = replace(chosen, source=source)
     place = _work(work, chosen)
     if dry_run:
-        found = run.find_metadata(chosen, place, _console(), keeps_pages=False)
+        found = run.find_metadata(chosen, place, console(), keeps_pages=False)
         plan = run.make_plan(chosen, limit, found)
-        _print_counts("select", plan.counts, plan.num_records)
+        print_counts("select", plan.counts, plan.num_records)
         print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
         return
     summary = run.fetch(
         chosen,
         place,
-        _console(),
+        console(),
         limit=limit,
         num_workers=workers,
         retry_failed=retry_failed,
@@ -121,7 +120,7 @@ def prepare(
 
     chosen = _recipe(recipe, overrides)
     place = _work(work, chosen)
-    _finish("prepare", run.prepare(chosen, place, _console(), num_workers=workers), place)
+    _finish("prepare", run.prepare(chosen, place, console(), num_workers=workers), place)
 
 
 @app.command()
@@ -263,45 +262,12 @@ def demo(
     out = work / "eval"
     evaluate(checkpoint, work=work, out=out)
     print("-- what became of every record")
-    status(work)
+    commands.status(work)
     print(f"\nLook at {out / 'grid.png'}: sketch, reference, output, truth.")
 
 
-@app.command()
-def status(
-    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Show what became of every record and post, and that the fates add up."""
-    from pipeline.work import Work, read_status, status_table
-
-    found = read_status(Work(work))
-    if as_json:
-        print(json.dumps(status_table(found), indent=2))
-    else:
-        _print_counts("select", found.select, found.num_records)
-        for name, stage in found.stages.items():
-            _print_counts(name, dict(stage.fates), stage.num_expected)
-            size = f"{stage.num_bytes / 1e6:.1f} MB"
-            print(f"  in {stage.num_shards} of {found.num_shards} shards, {size}")
-    if not found.adds_up:
-        _fail(f"{work}: the fates do not add up; run `verify {work}`.", 1)
-
-
-@app.command()
-def verify(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work folder, or its shards.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Sizes and indexes only.")] = False,
-) -> None:
-    """Check every hash and every promise of a data folder."""
-    from pipeline.verify import verify as check
-
-    problems = check(directory, quick)
-    for problem in problems:
-        print(problem)
-    if problems:
-        _fail(f"{len(problems)} problems; delete the shards named and run their stage again.", 1)
-    print(f"{directory}: every promise holds.")
+for command in (commands.status, commands.verify, commands.repair, commands.report):
+    app.command()(command)
 
 
 def _recipe(name: str, overrides: list[str]) -> "Recipe":
@@ -339,33 +305,16 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
         print(f"no {name}: {why}")
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def _print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:
-    print(f"{stage}: {num_in} in")
-    for fate, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        print(f"{count:>10}  {fate}")
-
-
 def _finish(stage: str, summary: "Summary", work: "Work") -> None:
     """Print a stage's fates; exit 1 where a rerun may mend something."""
-    _print_counts(stage, dict(summary.fates), summary.num_posts)
+    print_counts(stage, dict(summary.fates), summary.num_posts)
     for name, why in sorted(summary.errors.items()):
         print(f"shard {name} failed: {why}", file=sys.stderr)
     num_failed = sum(count for fate, count in summary.fates.items() if fate.startswith("failed"))
     if summary.errors:
-        _fail(f"{len(summary.errors)} shards are not done; run the same command again.", 1)
+        fail(f"{len(summary.errors)} shards are not done; run the same command again.", 1)
     if num_failed:
-        _fail(f"{num_failed} posts failed; `{stage} --retry-failed` asks again for them.", 1)
-
-
-def _fail(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
-    raise typer.Exit(code)
+        fail(f"{num_failed} posts failed; `{stage} --retry-failed` asks again for them.", 1)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,18 @@ import pyarrow as pa
 
 from pipeline.client import Client, Download, shared_client
 from pipeline.executor import Fates, Tick
+from pipeline.image import FORMATS
 from pipeline.originals import Row, get_original, inspect
 from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
-from pipeline.records import RETRYABLE, Fate, Status
-from pipeline.rows import DamagedError, read_info, read_rows, write_rows
+from pipeline.records import RETRYABLE, Fate, Status, key_of
+from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, build_table
 from pipeline.shard import (
     ShardWriter,
     Span,
     is_current,
     parse_shard_name,
-    read_shard,
     read_span,
     rows_path,
     shard_name,
@@ -46,8 +47,9 @@ class FetchStage:
         source: the recipe's source settings.
         num_workers: worker processes, which share rate and connections evenly.
         retry_failed: ask again for what a retry may mend, in finished shards too.
-        reuse_dirs: each with an earlier ``selection.parquet`` and its ``raw``, from which what fits
-            is taken without asking.
+        reuse_dirs: each with an earlier ``selection.parquet``, its ``raw`` and its ``ledger``, from
+            which what fits is taken without asking.
+        rebuild: make finished shards anew as well, out of what is sound in them.
     """
 
     plan_path: Path
@@ -57,6 +59,7 @@ class FetchStage:
     num_workers: int = 1
     retry_failed: bool = False
     reuse_dirs: tuple[Path, ...] = ()
+    rebuild: bool = False
 
     def __call__(self, name: str, tick: Tick) -> Fates:
         """Fetch the originals of shard ``name``; a shard that is done is left as it is.
@@ -65,9 +68,9 @@ class FetchStage:
         in the tar; and what an earlier run settled is not asked for again.
         """
         planned = read_planned(self.plan_path, name)
-        settings = _content_settings(self.source)
+        settings = content_settings(self.source)
         proof = fingerprint(SCHEMA_VERSION, settings, hash_table(planned))
-        if is_current(self.raw_dir, name, proof):
+        if not self.rebuild and is_current(self.raw_dir, name, proof):
             done = read_rows(rows_path(self.raw_dir, name), RAW, ["status", "reason"])
             if not (self.retry_failed and has_retryable(done)):
                 tick(len(planned))
@@ -78,7 +81,7 @@ class FetchStage:
 
     def _fetch(self, name: str, posts: list[Row], info: dict[str, Any], tick: Tick) -> Fates:
         settled = self._settled_before(name, posts, info["settings"])
-        ledger = _read_ledger(rows_path(self.ledger_dir, name))
+        ledger = self._read_ledger(name)
         rows: list[Row] = []
         share = 1 / self.num_workers
         with (
@@ -89,6 +92,7 @@ class FetchStage:
                 if download is None:
                     found, stored = settled[post["post_id"]]
                     content = stored.read()
+                    ledger.setdefault(post["post_id"], _unknown(post["post_id"], found))
                 else:
                     found, content = self._judge(post, download), download.content
                     _enter(ledger, post["post_id"], download, found)
@@ -98,8 +102,8 @@ class FetchStage:
                 rows.append({k: v for k, v in post.items() if k != "file_url"} | found)
                 tick(1)
             table = build_table(rows, RAW)
-            entries = [ledger[row["post_id"]] for row in rows if row["post_id"] in ledger]
-            write_rows(rows_path(self.ledger_dir, name), [build_table(entries, LEDGER)], {})
+            entries = build_table([ledger[row["post_id"]] for row in rows], LEDGER)
+            write_rows(rows_path(self.ledger_dir, name), [entries], {"shard": name})
             shard.commit(table, info)
         return count_fates(table)
 
@@ -134,14 +138,13 @@ class FetchStage:
     ) -> "dict[int, tuple[Row, _Stored]]":
         """Return what earlier runs settled of this shard's posts: their columns, and the bytes."""
         planned = {post["post_id"]: (post["md5"], post["ext"]) for post in posts}
-        places = [(self.raw_dir, name)]
-        for earlier in self.reuse_dirs:
-            old_names = _overlapping(earlier / self.plan_path.name, self.plan_path, name)
-            places += [(earlier / self.raw_dir.name, old) for old in old_names]
         settled: dict[int, tuple[Row, _Stored]] = {}
-        for directory, shard in places:
+        for root, shard in self._earlier(name):
+            directory = root / self.raw_dir.name
             try:
-                table, info = read_shard(directory, shard, RAW)
+                check_seal(rows_path(directory, shard))
+                table = read_rows(rows_path(directory, shard), RAW)
+                info = read_info(rows_path(directory, shard))
             except DamagedError:
                 continue  # as if it were not there: its posts are asked for again
             if info.get("settings") != settings:
@@ -149,10 +152,28 @@ class FetchStage:
             for row in table.to_pylist():
                 stored = _Stored(tar_path(directory, shard), row["offset"], row["size"])
                 same_post = planned.get(row["post_id"]) == (row["md5"], row["ext"])
-                if same_post and row["status"] not in RETRYABLE and stored.matches(row["sha256"]):
+                if same_post and row["status"] not in RETRYABLE and stored.matches(row):
                     found = {column: row[column] for column in ("status", "reason", *_FOUND)}
                     settled.setdefault(row["post_id"], (found, stored))
         return settled
+
+    def _earlier(self, name: str) -> list[tuple[Path, str]]:
+        """Return where earlier runs left this shard's posts: folders, and their shards' names."""
+        places = [(self.raw_dir.parent, name)]
+        for earlier in self.reuse_dirs:
+            old_names = _overlapping(earlier / self.plan_path.name, self.plan_path, name)
+            places += [(earlier, old) for old in old_names]
+        return places
+
+    def _read_ledger(self, name: str) -> dict[int, Row]:
+        """Return what is written down of this shard's posts; where it is damaged, nothing."""
+        ledger: dict[int, Row] = {}
+        for root, shard in reversed(self._earlier(name)):
+            path = rows_path(root / self.ledger_dir.name, shard)
+            with suppress(DamagedError):
+                check_seal(path)
+                ledger |= {row["post_id"]: row for row in read_rows(path, LEDGER).to_pylist()}
+        return ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +190,15 @@ class _Stored:
         with self.path.open("rb") as file:
             return read_span(file, Span(self.offset, self.size))
 
-    def matches(self, sha256: str | None) -> bool:
-        if sha256 is None:
-            return True
+    def matches(self, row: Row) -> bool:
+        """Whether the bytes are those that the row promises, under a name that is the post's."""
+        if row["status"] != Status.FETCHED:
+            return self.offset is None
+        if row["key"] != key_of(row["post_id"]) or row["format"] not in FORMATS:
+            return False
         try:
-            return hashlib.sha256(self.read()).hexdigest() == sha256
-        except DamagedError:
+            return bool(hashlib.sha256(self.read()).hexdigest() == row["sha256"])
+        except (DamagedError, OSError):
             return False
 
 
@@ -182,7 +206,7 @@ def _wait_for(post: Row, future: Future[Download] | None) -> tuple[Row, Download
     return post, future.result() if future is not None else None
 
 
-def _content_settings(source: SourceSettings) -> dict[str, Any]:
+def content_settings(source: SourceSettings) -> dict[str, Any]:
     """Return the settings that decide what is fetched, without those of how politely.
 
     The host is not among them: a mirror that has moved serves the same pictures.
@@ -210,13 +234,18 @@ def _overlapping(old_path: Path, plan_path: Path, name: str) -> list[str]:
     return [shard_name(split, old) for old in range(first, stop)]
 
 
-def _read_ledger(path: Path) -> dict[int, Row]:
-    if not path.is_file():
-        return {}
-    try:
-        return {row["post_id"]: row for row in read_rows(path, LEDGER).to_pylist()}
-    except DamagedError:
-        return {}
+def _unknown(post_id: int, found: Row) -> Row:
+    """Return the ledger's row of an original whose downloads nothing tells of any more."""
+    return {
+        "post_id": post_id,
+        "status": found["status"],
+        "reason": found["reason"],
+        "http_status": found["http_status"],
+        "attempts": 0,
+        "num_bytes": found["size"] or 0,
+        "seconds": 0.0,
+        "asked_at": None,
+    }
 
 
 def _enter(ledger: dict[int, Row], post_id: int, download: Download, found: Row) -> None:
@@ -235,9 +264,18 @@ def _enter(ledger: dict[int, Row], post_id: int, download: Download, found: Row)
 
 
 def count_fates(table: pa.Table) -> Fates:
-    """Return how many rows of a table have each fate, by ``str(Fate)``."""
-    pairs = zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
-    return Counter(str(Fate(Status(status), reason)) for status, reason in pairs)
+    """Return how many rows of a table have each fate, by ``str(Fate)``.
+
+    Raises:
+        ValueError: on a status or reason that no fate has.
+    """
+    groups = table.group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")])
+    status, reason, count = (
+        groups[column].to_pylist() for column in ("status", "reason", "count_all")
+    )
+    return Counter(
+        {str(Fate(Status(s), r)): n for s, r, n in zip(status, reason, count, strict=True)}
+    )
 
 
 def has_retryable(table: pa.Table) -> bool:

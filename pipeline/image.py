@@ -24,6 +24,9 @@ Picture = NDArray[np.uint8]
 Image.MAX_IMAGE_PIXELS = None  # our own cap is checked on the header, before any decoding
 cv2.setNumThreads(1)  # parallelism is over shards; threads inside a worker only fight each other
 
+FORMATS = ("jpeg", "png", "webp", "avif", "gif")
+"""What a picture may be by its magic bytes."""
+
 NEAR_BLACK = 20  # grey level up to which a letterbox bar may ring around the JPEG's edges
 _EDGE_TOLERANCE = 2  # pixels by which bars may be off centre, or off their prediction
 

@@ -7,6 +7,7 @@ split. Shards follow from the same hash, so each one is a random sample of its s
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.recipe import SplitSettings
 from pipeline.records import Post, Status
-from pipeline.rows import read_info, write_rows
+from pipeline.rows import DamagedError, read_info, write_rows
 from pipeline.schema import SELECTION, SPLITS, build_table
 from pipeline.shard import parse_shard_name, shard_name
 
@@ -165,11 +166,32 @@ def read_planned(path: Path, name: str) -> pa.Table:
     Raises:
         UserError: where the plan has no such shard.
     """
-    names = list(planned_shards(path))
-    if name not in names:
+    footer, numbers = _read_footer(path, *_version_of(path))
+    if name not in numbers:
         raise UserError(f"{path}: plans no shard {name}.")
-    with pq.ParquetFile(path) as file:
-        return file.read_row_group(names.index(name)).replace_schema_metadata(None)
+    try:
+        with pq.ParquetFile(path, metadata=footer) as file:
+            return file.read_row_group(numbers[name]).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+
+
+def _version_of(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _read_footer(path: Path, *version: int) -> tuple[pq.FileMetaData, dict[str, int]]:
+    """Return a plan's footer, with the row group of each shard; read once, however many there are.
+
+    The file's version is there to tell plans apart.
+    """
+    numbers = {name: number for number, name in enumerate(planned_shards(path))}
+    return pq.read_metadata(path), numbers
 
 
 def hash_table(table: pa.Table) -> str:

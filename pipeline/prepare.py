@@ -27,8 +27,8 @@ from pipeline.image import (
 )
 from pipeline.originals import Row
 from pipeline.recipe import PrepareSettings, fingerprint
-from pipeline.records import Fate, Sample, Status
-from pipeline.rows import read_rows, read_seal
+from pipeline.records import Fate, Sample, Status, key_of
+from pipeline.rows import DamagedError, check_seal, read_rows, read_seal
 from pipeline.schema import (
     MEMBERS,
     RAW,
@@ -115,6 +115,7 @@ class PrepareStage:
         settings: the recipe's.
         recipe: the effective recipe, to be written into the shard.
         duplicates: of the whole selection, as ``find_duplicates`` gives them.
+        rebuild: make finished shards anew as well.
     """
 
     raw_dir: Path
@@ -124,25 +125,23 @@ class PrepareStage:
     settings: PrepareSettings
     recipe: dict[str, Any]
     duplicates: pa.Table
+    rebuild: bool = False
 
     def __call__(self, name: str, tick: Tick) -> Fates:
         """Prepare shard ``name``; a shard that is done is left as it is.
 
         Promise: every row that goes in comes out as one row with one fate; every kept one's
         members lie in the tar where the row says; the same input gives the same bytes.
+
+        Raises:
+            DamagedError: where the originals are not what was fetched.
         """
-        seal = read_seal(rows_path(self.raw_dir, name))
-        ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]
-        repeats = self.duplicates.filter(
-            pc.is_in(self.duplicates["post_id"], value_set=ids.combine_chunks())
-        ).to_pylist()
-        proof = fingerprint(
-            SCHEMA_VERSION, self.settings, self.layout, self.max_pixels, seal, repeats
-        )
-        if is_current(self.samples_dir, name, proof):
-            tick(len(ids))
+        proof, repeats = self._proof(name)
+        if not self.rebuild and is_current(self.samples_dir, name, proof):
             done = read_rows(rows_path(self.samples_dir, name), SAMPLES, ["status", "reason"])
+            tick(len(done))
             return count_fates(done)
+        check_seal(rows_path(self.raw_dir, name))
         rows, _ = read_shard(self.raw_dir, name, RAW)
         duplicates = {row["post_id"]: row for row in repeats}
         with (
@@ -159,6 +158,20 @@ class PrepareStage:
             shard.commit(table, info | {"size": self.settings.size})
         return count_fates(table)
 
+    def is_done(self, name: str) -> bool:
+        """Whether shard ``name`` is there and is what this stage would make."""
+        return is_current(self.samples_dir, name, self._proof(name)[0])
+
+    def _proof(self, name: str) -> tuple[str, list[Row]]:
+        """Return the fingerprint of all that decides a shard, and the duplicates in it."""
+        seal = read_seal(rows_path(self.raw_dir, name))
+        ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]
+        repeats = self.duplicates.filter(
+            pc.is_in(self.duplicates["post_id"], value_set=ids.combine_chunks())
+        ).to_pylist()
+        parts = (SCHEMA_VERSION, self.settings, self.layout, self.max_pixels, seal, repeats)
+        return fingerprint(*parts), repeats
+
     def _finish(
         self, row: Row, duplicate: Row | None, originals: BinaryIO, shard: ShardWriter
     ) -> Row:
@@ -171,6 +184,8 @@ class PrepareStage:
             result["duplicate_of"] = duplicate["duplicate_of"]
             return result | {"status": fate.status, "reason": fate.reason}
         data = read_span(originals, Span(row["offset"], row["size"]))
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise DamagedError(f"{originals.name}: damaged at post {row['post_id']}; run `repair`.")
         prepared = prepare_picture(
             data, row["width"], row["height"], self.layout, self.max_pixels, self.settings
         )
@@ -180,7 +195,7 @@ class PrepareStage:
             result |= {f"crop_{edge}": getattr(prepared.box, edge) for edge in edges}
             result["letterbox"] = str(prepared.letterbox)
         if prepared.fate.status == Status.KEPT:
-            sample = Sample(row["key"], _members(row, prepared))
+            sample = Sample(key_of(row["post_id"]), _members(row, prepared))
             result |= {"key": sample.key, **_place(sample, shard)}
         return result
 

@@ -21,7 +21,8 @@ from pipeline.rows import read_info, replacing
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
 from pipeline.shard import list_shards, rows_path
-from pipeline.work import Work, read_status
+from pipeline.status import read_status
+from pipeline.work import Work
 
 _NUM_SAMPLES = 6  # of a split
 _NUM_LEFT_OUT = 6  # of a fate, and of disagreeing letterboxes

@@ -16,7 +16,8 @@ from pipeline.records import Status
 from pipeline.rows import read_rows
 from pipeline.schema import RAW, SAMPLES, SPLITS
 from pipeline.shard import rows_path
-from pipeline.work import Work, WorkStatus
+from pipeline.status import WorkStatus
+from pipeline.work import Work
 
 ALIVE = (str(Status.FETCHED), str(Status.KEPT))
 """The fates of posts that are samples, or may become some."""

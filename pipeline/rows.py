@@ -201,6 +201,6 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -
         with pq.ParquetFile(path) as file:
             if not is_table_of(file.schema_arrow, schema):
                 raise DamagedError(f"{path}: its columns are not those of this version's tables.")
-            return file.read(columns=columns).replace_schema_metadata(None)
+            return file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
     except (OSError, pa.ArrowException) as error:
         raise DamagedError(f"{path}: cannot be read: {error}.") from error

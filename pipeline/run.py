@@ -1,6 +1,7 @@
 """The two data commands over a whole work folder: fetch and prepare."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -198,6 +199,7 @@ def _ensure_plan(
         "counts": plan.counts,
         "num_records": plan.num_records,
         "malformed": plan.malformed,
+        "limit": limit,
         "recipe": recipe_table(recipe),
     }
     write_plan(work.plan_path, plan.posts, info)
@@ -208,15 +210,21 @@ def _set_aside(work: Work) -> None:
 
     Where an earlier re-plan was not finished, there are several of these.
     """
+    last = max((int(path.name) for path in work.reuse_dir.glob("[0-9]*")), default=0)
     if work.raw_dir.is_dir():
-        numbers = [int(path.name) for path in work.reuse_dir.glob("[0-9]*")]
-        aside = work.reuse_dir / str(max(numbers, default=0) + 1)
+        last += 1
+        aside = work.reuse_dir / str(last)
         with replacing(aside / work.plan_path.name) as copy:
             shutil.copyfile(work.plan_path, copy)
         work.raw_dir.rename(aside / work.raw_dir.name)
     if work.samples_dir.is_dir():
         remove_shards(work.samples_dir)
-    shutil.rmtree(work.ledger_dir, ignore_errors=True)
+    if work.ledger_dir.is_dir():  # it tells of the originals that were set aside last
+        aside = work.reuse_dir / str(last)
+        if last and not (aside / work.ledger_dir.name).exists():
+            work.ledger_dir.rename(aside / work.ledger_dir.name)
+        else:
+            shutil.rmtree(work.ledger_dir)
 
 
 def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 1) -> Summary:
@@ -225,7 +233,7 @@ def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 
     Raises:
         UserError: where nothing has been fetched, or a sketch cannot be drawn as the recipe says.
     """
-    settings = pin_sketches(recipe.prepare)
+    recipe = replace(recipe, prepare=pin_sketches(recipe.prepare))
     planned = planned_shards(work.plan_path)
     with work.lock():
         fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
@@ -236,17 +244,24 @@ def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 
                 f"{len(planned) - len(fetched)} of {len(planned)} planned shards are not fetched "
                 "yet; preparing the others."
             )
-        duplicates = find_duplicates(
-            work.raw_dir, fetched, settings.near_duplicates, settings.min_side
-        )
-        stage = PrepareStage(
-            work.raw_dir,
-            work.samples_dir,
-            recipe.source.layout,
-            recipe.source.max_pixels,
-            settings,
-            recipe_table(replace(recipe, prepare=settings)),
-            duplicates,
-        )
+        stage = make_prepare_stage(recipe, work, fetched)
         sizes = {name: planned[name] for name in fetched}
         return run_stage(stage, sizes, num_workers, "prepare", console)
+
+
+def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> PrepareStage:
+    """Return the stage that prepares the shards ``fetched``; compares all their originals.
+
+    The recipe's sketches must be pinned, as they are in one that a shard of samples records.
+    """
+    settings = recipe.prepare
+    duplicates = find_duplicates(work.raw_dir, fetched, settings.near_duplicates, settings.min_side)
+    return PrepareStage(
+        work.raw_dir,
+        work.samples_dir,
+        recipe.source.layout,
+        recipe.source.max_pixels,
+        settings,
+        recipe_table(recipe),
+        duplicates,
+    )

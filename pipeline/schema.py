@@ -157,13 +157,13 @@ LEDGER = pa.schema(
         pa.field("status", _WORD, nullable=False),
         pa.field("reason", _WORD, nullable=False),
         pa.field("http_status", pa.int32(), nullable=False),
-        pa.field("attempts", pa.int32(), nullable=False),  # over all runs
+        pa.field("attempts", pa.int32(), nullable=False),  # over all runs; 0 where that is lost
         pa.field("num_bytes", pa.int64(), nullable=False),
         pa.field("seconds", pa.float32(), nullable=False),  # of the last run that asked
-        pa.field("asked_at", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("asked_at", pa.timestamp("ms", tz="UTC")),
     ]
 )
-"""``ledger/X.parquet``: how each original came; apart from the rows, which are reproducible."""
+"""``ledger/X.parquet``: how each planned post came; apart from the rows, which are reproducible."""
 
 
 def build_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -176,6 +176,13 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remove_shard(directory: Path, name: str) -> None:
+    """Remove a shard, the rows first: at no moment do they name a tar that is gone."""
+    rows_path(directory, name).unlink(missing_ok=True)
+    sync(directory)
+    tar_path(directory, name).unlink(missing_ok=True)
+
+
 def remove_shards(directory: Path) -> None:
     """Remove a folder of shards, the rows first: at no moment do any name a tar that is gone."""
     for name in list_shards(directory):

@@ -1,8 +1,9 @@
 """verify: every promise that a data folder makes, checked against its bytes."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.plan import planned_shards, read_planned
 from pipeline.records import Fate, Status
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows
-from pipeline.schema import RAW, SAMPLES, extension_of, members_of
+from pipeline.schema import LEDGER, RAW, SAMPLES, extension_of, members_of
 from pipeline.shard import (
     Span,
     iterate_members,
@@ -27,13 +28,22 @@ from pipeline.work import Work
 
 Row = dict[str, Any]
 
+_FOREIGN = "does not belong here"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A promise that does not hold: where, and what is wrong."""
+    """A promise that does not hold.
+
+    Attributes:
+        path: where.
+        what: is wrong.
+        shard: the shard that has to be made anew to mend it; "" where no stage can do that.
+    """
 
     path: Path
     what: str
+    shard: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
@@ -41,6 +51,8 @@ class Problem:
 
 def verify(directory: Path, quick: bool = False) -> list[Problem]:
     """Check a work folder, or one folder of shards.
+
+    Shards that are not there yet break no promise: ``status`` counts them.
 
     Args:
         directory: a work folder (with ``selection.parquet``), or its ``raw`` or ``samples``.
@@ -53,35 +65,41 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
         UserError: where the folder holds nothing of ours.
     """
     work = Work(directory)
-    if not work.plan_path.is_file():
+    if not any(map(Path.exists, (work.plan_path, work.raw_dir, work.samples_dir))):
         if not list_shards(directory):
             raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
         return list(_check_shards(directory, quick))
     problems = [*_damage(work.plan_path, check_seal)]
+    planned = {} if problems else planned_shards(work.plan_path)
     for stage_dir in (work.raw_dir, work.samples_dir):
-        problems += _check_shards(stage_dir, quick)
-    return problems or list(_check_conservation(work))
+        problems += _check_shards(stage_dir, quick, planned)
+    if planned:
+        harmed = {(problem.path.parent, problem.path.stem) for problem in problems}
+        problems += _check_ledgers(work, planned)
+        problems += _check_conservation(work, planned, harmed)
+    return problems
 
 
-def _damage(path: Path, check: Callable[[Path], object]) -> Iterator[Problem]:
+def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Iterator[Problem]:
     try:
         check(path)
     except DamagedError as error:
-        yield Problem(path, str(error).removeprefix(f"{path}: "))
+        yield Problem(path, str(error).removeprefix(f"{path}: "), shard)
 
 
-def _check_shards(directory: Path, quick: bool) -> Iterator[Problem]:
+def _check_shards(
+    directory: Path, quick: bool, planned: Collection[str] | None = None
+) -> Iterator[Problem]:
     names = list_shards(directory)
-    known = {
-        path for name in names for path in (tar_path(directory, name), rows_path(directory, name))
-    }
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if path not in known:
-            tar_alone = path.suffix == ".tar"
-            what = "a tar without rows, never committed" if tar_alone else "does not belong here"
-            yield Problem(path, what)
+        if path.suffix not in (".tar", ".parquet") or path.stem not in names:
+            wanted = planned is not None and path.suffix == ".tar" and path.stem in planned
+            yield Problem(path, "has no rows" if wanted else _FOREIGN, path.stem * wanted)
     for name in names:
-        yield from _check_shard(directory, name, quick)
+        if planned and name not in planned:
+            yield Problem(rows_path(directory, name), "no such shard is planned")
+        else:
+            yield from _check_shard(directory, name, quick)
 
 
 def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
@@ -92,19 +110,20 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
         schema = SAMPLES if info.get("stage") == "prepare" else RAW
         table, _ = read_shard(directory, name, schema)
     except DamagedError as error:
-        yield Problem(rows_file, str(error).removeprefix(f"{rows_file}: "))
+        yield Problem(rows_file, str(error).removeprefix(f"{rows_file}: "), name)
         return
     if info.get("shard") != name:
-        yield Problem(rows_file, f"holds the rows of {info.get('shard')}")
+        yield Problem(rows_file, f"holds the rows of {info.get('shard')}", name)
     rows = table.to_pylist()
     members = () if schema is RAW else members_of(table.schema)
-    yield from (Problem(rows_file, what) for what in _wrong_rows(rows))
+    yield from (Problem(rows_file, what, name) for what in _wrong_rows(rows))
     if quick:
         return
     with tar.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != info["tar_sha256"]:
-            yield Problem(tar, "damaged; its bytes do not match the sum in its rows")
-        yield from (Problem(tar, what) for what in _wrong_members(rows, members, file, tar))
+            yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
+        wrong = _wrong_members(rows, members, file, tar)
+        yield from (Problem(tar, what, name) for what in wrong)
 
 
 def _wrong_rows(rows: list[Row]) -> Iterator[str]:
@@ -153,22 +172,43 @@ def _wrong_members(rows: list[Row], names: Sequence[str], file: Any, tar: Path) 
         yield f"its members are not those that its rows name, for one {odd[0][0]}"
 
 
-def _check_conservation(work: Work) -> Iterator[Problem]:
-    """Check that each stage has one row for each planned post, and no family straddles splits."""
+def _check_ledgers(work: Work, planned: dict[str, int]) -> Iterator[Problem]:
+    """Check that the ledger tells of every post of every raw shard, and of nothing else."""
+    fetched = [name for name in list_shards(work.raw_dir) if name in planned]
+    known = {rows_path(work.ledger_dir, name) for name in fetched}
+    for path in sorted(work.ledger_dir.iterdir()) if work.ledger_dir.is_dir() else ():
+        if path not in known and path.stem not in planned:
+            yield Problem(path, _FOREIGN)
+    for name in fetched:
+        path = rows_path(work.ledger_dir, name)
+        yield from _damage(path, partial(_check_ledger, work.plan_path, name), name)
+
+
+def _check_ledger(plan_path: Path, name: str, path: Path) -> None:
+    check_seal(path)
+    ids = read_rows(path, LEDGER, ["post_id"])["post_id"]
+    if not ids.equals(read_planned(plan_path, name)["post_id"]):
+        raise DamagedError(f"{path}: its posts are not the planned ones")
+
+
+def _check_conservation(
+    work: Work, planned: dict[str, int], harmed: Collection[tuple[Path, str]]
+) -> Iterator[Problem]:
+    """Check that each stage has one row for each planned post, and no family straddles splits.
+
+    What is known to be damaged is not asked.
+    """
     split_of: dict[int, str] = {}
-    for name in planned_shards(work.plan_path):
+    for name in planned:
         ids = read_planned(work.plan_path, name)["post_id"]
         for directory, schema in ((work.raw_dir, RAW), (work.samples_dir, SAMPLES)):
             path = rows_path(directory, name)
-            if path.is_file() and not read_rows(path, schema, ["post_id"])["post_id"].equals(ids):
-                yield Problem(path, "its posts are not the planned ones")
-        path = rows_path(work.samples_dir, name)
-        if path.is_file():
-            yield from _straddling(path, split_of)
-    planned = set(planned_shards(work.plan_path))
-    for directory in (work.raw_dir, work.samples_dir):
-        for name in sorted(set(list_shards(directory)) - planned):
-            yield Problem(rows_path(directory, name), "no such shard is planned")
+            if not path.is_file() or (directory, name) in harmed:
+                continue
+            if not read_rows(path, schema, ["post_id"])["post_id"].equals(ids):
+                yield Problem(path, "its posts are not the planned ones", name)
+            elif schema is SAMPLES:
+                yield from _straddling(path, split_of)
 
 
 def _straddling(path: Path, split_of: dict[int, str]) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ from rich.console import Console
 from pipeline import run
 from pipeline.executor import Summary
 from pipeline.recipe import load_recipe
+from pipeline.repair import repair
 from pipeline.shard import ShardWriter, list_shards
 from pipeline.verify import verify
 from pipeline.work import Work
@@ -104,11 +105,23 @@ def _fail_once(root: Path, work: Work) -> None:
     odd.write_bytes(data)
 
 
+def _damage(root: Path, work: Work) -> None:
+    """Finish a run; then damage the plan, both shards of originals, a ledger, and some samples."""
+    _both(root, work)
+    harmed = [work.plan_path, *sorted(work.raw_dir.glob("*.tar"))]
+    harmed += [next(work.ledger_dir.iterdir()), *work.samples_dir.glob("train*")]
+    for path in harmed:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 5] ^= 1
+        path.write_bytes(data)
+
+
 SCENARIOS = {
     "from nothing": Scenario(lambda root, work: None, _both),
     "other settings": Scenario(_both, lambda root, work: prepare(root, work, size=48)),
     "another plan": Scenario(_plan_half, lambda root, work: _both(root, work, replan=True)),
     "retry": Scenario(_fail_once, lambda root, work: _both(root, work, retry_failed=True)),
+    "repair": Scenario(_damage, lambda root, work: repair(work, QUIET)),
 }
 
 

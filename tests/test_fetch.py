@@ -2,14 +2,18 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from pytest_httpserver import HTTPServer
 
+from pipeline.client import close_shared_clients
 from pipeline.executor import Fates
 from pipeline.fetch import FetchStage
 from pipeline.plan import planned_shards
 from pipeline.recipe import Recipe
-from pipeline.rows import read_rows
+from pipeline.rows import read_rows, write_rows
 from pipeline.schema import LEDGER, RAW
 from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
@@ -31,6 +35,14 @@ def fetch_all(work: Work, recipe: Recipe, **options: object) -> Fates:
 
 def contents(work: Work) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(work.raw_dir.iterdir())}
+
+
+def ledger_of(work: Work) -> dict[int, dict[str, Any]]:
+    ledger: dict[int, dict[str, Any]] = {}
+    for name in planned_shards(work.plan_path):
+        rows = read_rows(rows_path(work.ledger_dir, name), LEDGER).to_pylist()
+        ledger |= {row["post_id"]: row for row in rows}
+    return ledger
 
 
 def odd_original(post_id: int) -> bytes | None:
@@ -105,10 +117,7 @@ def test_the_ledger_counts_attempts_over_runs(tmp_path: Path) -> None:
     broken.mkdir()
     for _ in range(3):
         fetch_all(work, recipe, retry_failed=True)
-    attempts: dict[int, int] = {}
-    for name in planned_shards(work.plan_path):
-        ledger = read_rows(rows_path(work.ledger_dir, name), LEDGER)
-        attempts |= {row["post_id"]: row["attempts"] for row in ledger.to_pylist()}
+    attempts = {post_id: row["attempts"] for post_id, row in ledger_of(work).items()}
     assert attempts == {1: 1, 2: 1, 3: 1, 4: 3, 5: 1}
 
 
@@ -123,6 +132,29 @@ def test_a_damaged_shard_is_fetched_again(tmp_path: Path) -> None:
     assert contents(work) == before
 
 
+def test_what_no_retry_mends_is_never_asked_for_again(
+    tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    statuses = {1: 404, 2: 410, 3: 451, 4: 403, 5: 500, 6: 200}
+    for post_id, status in statuses.items():
+        answer = httpserver.expect_request(f"/{post_id}.jpg")
+        answer.respond_with_data(draw_original(post_id), status=status)
+    work, recipe = make_work(tmp_path, 6)
+    source = replace(recipe.source, images=httpserver.url_for("/{id}.jpg"), attempts=1)
+    for _ in range(3):
+        fetch_all(work, replace(recipe, source=source), retry_failed=True)
+        close_shared_clients()
+    asked = Counter(request.path for request, _ in httpserver.log)
+    assert asked == {f"/{post_id}.jpg": 3 if post_id == 5 else 1 for post_id in statuses}
+    ledger = ledger_of(work)
+    assert {post_id: row["http_status"] for post_id, row in ledger.items()} == statuses
+    assert {post_id: row["attempts"] for post_id, row in ledger.items()} == {
+        post_id: 3 if post_id == 5 else 1 for post_id in statuses
+    }
+    assert ledger[6]["num_bytes"] == len(draw_original(6))
+    assert all(row["seconds"] > 0 and row["asked_at"] for row in ledger.values())
+
+
 @pytest.mark.parametrize("num_posts", [10, 80])
 def test_another_plan_takes_over_what_is_fetched(tmp_path: Path, num_posts: int) -> None:
     work, recipe = make_work(tmp_path, 40)
@@ -131,12 +163,35 @@ def test_another_plan_takes_over_what_is_fetched(tmp_path: Path, num_posts: int)
         (tmp_path / "512px" / f"{post_id:04d}" / f"{post_id}.jpg").unlink()
     earlier = work.reuse_dir / "1"
     earlier.mkdir(parents=True)
-    work.raw_dir.rename(earlier / work.raw_dir.name)
+    for directory in (work.raw_dir, work.ledger_dir):
+        directory.rename(earlier / directory.name)
     work.plan_path.rename(earlier / work.plan_path.name)
     plan_work(work, recipe, num_posts)
     fates = fetch_all(work, recipe, reuse_dirs=(earlier,))
     assert fates["fetched"] == min(num_posts, 40)
     assert fates.total() == num_posts
+    ledger = ledger_of(work)
+    assert sorted(ledger) == list(range(1, num_posts + 1))
+    assert {row["attempts"] for row in ledger.values()} == {1}
+
+
+@pytest.mark.parametrize("column", ["tags", "key", "format"])
+def test_rows_that_were_tampered_with_are_not_carried_on(tmp_path: Path, column: str) -> None:
+    """Neither a damaged value nor a hostile name gets into a shard that is sealed anew."""
+    work, recipe = make_work(tmp_path, 10)
+    fetch_all(work, recipe)
+    before = contents(work)
+    name = next(iter(planned_shards(work.plan_path)))
+    path = rows_path(work.raw_dir, name)
+    table, info = read_shard(work.raw_dir, name, RAW)
+    index = RAW.get_field_index(column)
+    odd = pa.array(["../../evil"] * len(table))
+    table = table.set_column(index, RAW.field(index), odd)
+    write_rows(path, [table], info)
+    if column == "tags":  # the seal is then the only thing that can tell
+        path.write_bytes(path.read_bytes().replace(b"../../evil", b"../../Evil"))
+    fetch_all(work, recipe, rebuild=True)
+    assert contents(work) == before
 
 
 def test_the_same_bytes_with_any_number_of_connections(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSetting
 from pipeline.records import Post
 from pipeline.rows import replacing
 from pipeline.run import fetch, find_metadata, make_plan
-from pipeline.work import Work, read_status
+from pipeline.status import read_status
+from pipeline.work import Work
 from tests.fake_danbooru import FakeDanbooru
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
 

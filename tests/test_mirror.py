@@ -17,8 +17,9 @@ from pipeline.run import fetch, make_plan, prepare
 from pipeline.schema import RAW, SAMPLES
 from pipeline.selection import judge, load_nsfw_ids
 from pipeline.shard import read_shard
+from pipeline.status import read_status
 from pipeline.verify import verify
-from pipeline.work import Work, read_status
+from pipeline.work import Work
 
 pytestmark = pytest.mark.mirror
 QUIET = Console(quiet=True)

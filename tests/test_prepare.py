@@ -24,8 +24,9 @@ from pipeline.run import prepare
 from pipeline.schema import SAMPLES, members_of
 from pipeline.shard import Span, read_shard, read_span, tar_path
 from pipeline.sketch import draw_sketch, xdog
+from pipeline.status import read_status
 from pipeline.verify import verify
-from pipeline.work import Work, read_status
+from pipeline.work import Work
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture, encoded, letterboxed
 from tests.test_fetch import fetch_all

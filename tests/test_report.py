@@ -22,7 +22,8 @@ from pipeline.report_pictures import MAX_BYTES, SIDE
 from pipeline.rows import read_info
 from pipeline.run import prepare
 from pipeline.shard import rows_path, tar_path
-from pipeline.work import Work, read_status
+from pipeline.status import read_status
+from pipeline.work import Work
 from tests.report_folder import HOSTILE, NUM_POSTS, Reader, draw, make_folder
 from tests.test_fetch import fetch_all
 from tests.works import POST, make_work

@@ -1,16 +1,21 @@
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
 from pipeline.plan import planned_shards
+from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import prepare
-from pipeline.shard import rows_path, tar_path
+from pipeline.schema import RAW, SAMPLES, build_table
+from pipeline.shard import ShardWriter, rows_path, tar_path
+from pipeline.status import read_status, status_table
 from pipeline.verify import verify
-from pipeline.work import Work, read_status, status_table
+from pipeline.work import Work
 from tests.test_fetch import fetch_all
 from tests.test_prepare import EXPECTED, odd_original
 from tests.works import make_work
@@ -49,6 +54,9 @@ DAMAGE: dict[str, Callable[[Work], object]] = {
     "tar missing": lambda w: tar_path(w.samples_dir, first(w)).unlink(),
     "rows missing": lambda w: rows_path(w.samples_dir, first(w)).unlink(),
     "tar too long": lambda w: append(tar_path(w.samples_dir, first(w))),
+    "ledger missing": lambda w: rows_path(w.ledger_dir, first(w)).unlink(),
+    "flip in ledger": lambda w: flip(rows_path(w.ledger_dir, first(w)), 300),
+    "another shard's ledger": lambda w: swap_ledger(w, first(w)),
     "foreign file": lambda w: (w.samples_dir / "notes.txt").write_text("?"),
     "half-written file": lambda w: (w.samples_dir / ".x.tar.tmp").write_text("?"),
     "another shard's files": lambda w: swap(w.samples_dir, first(w)),
@@ -72,6 +80,10 @@ def swap(directory: Path, name: str) -> None:
         shutil.copy(path(directory, other), path(directory, name))
 
 
+def swap_ledger(work: Work, name: str) -> None:
+    shutil.copy(rows_path(work.ledger_dir, "test-000000"), rows_path(work.ledger_dir, name))
+
+
 def rename(directory: Path, name: str) -> None:
     for path in (tar_path, rows_path):
         path(directory, name).rename(path(directory, "train-000999"))
@@ -83,6 +95,73 @@ def test_every_damage_is_found_and_named(work: Work, damage: str) -> None:
     problems = verify(work.root)
     assert problems
     assert all(str(work.root) in str(problem) for problem in problems)
+
+
+def test_one_damage_hides_no_other(work: Work) -> None:
+    swap(work.raw_dir, first(work))
+    flip(tar_path(work.samples_dir, "test-000000"), 700)
+    rows_path(work.samples_dir, "train-000001").unlink()
+    found = {(problem.path.parent.name, problem.shard) for problem in verify(work.root)}
+    assert found == {
+        ("raw", first(work)),
+        ("samples", "test-000000"),
+        ("samples", "train-000001"),
+    }
+
+
+def test_shards_without_their_plan_are_a_problem(work: Work) -> None:
+    work.plan_path.unlink()
+    assert [problem.path for problem in verify(work.root)] == [work.plan_path]
+
+
+def make_small_shard(directory: Path) -> list[Path]:
+    """Write a shard with one original; return its files."""
+    row = {"post_id": 1, "split": "train", "status": "fetched", "reason": "", "md5": ""}
+    row |= {"character": "", "family": 1, "rating": "s", "ext": "jpg", "width": 1, "height": 1}
+    row |= {"parent_id": 0, "tags": "", "http_status": 200, "key": "000000001"}
+    row |= {"format": "jpeg", "sha256": hashlib.sha256(b"picture").hexdigest()}
+    with ShardWriter(directory, "train-000000") as shard:
+        span = shard.add("000000001.jpeg", b"picture")
+        row |= {"offset": span.offset, "size": span.size}
+        shard.commit(build_table([row], RAW), {"fingerprint": "f", "stage": "fetch"})
+    assert verify(directory) == []
+    return [path(directory, "train-000000") for path in (tar_path, rows_path)]
+
+
+def check_bits(directory: Path, step: int) -> int:
+    """Flip every ``step``-th bit of a shard in its turn; return how many were found."""
+    num_found = 0
+    for path in make_small_shard(directory):
+        whole = path.read_bytes()
+        for bit in range(0, len(whole) * 8, step):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            assert {problem.shard for problem in verify(directory)} == {"train-000000"}, bit
+            num_found += 1
+        path.write_bytes(whole)
+    return num_found
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path: Path) -> None:
+    assert check_bits(tmp_path, step=397) > 300
+
+
+@pytest.mark.slow
+def test_flipped_bits_are_found_close_to_each_other(tmp_path: Path) -> None:
+    assert check_bits(tmp_path, step=29) > 4000
+
+
+def test_the_sums_cover_every_single_bit(tmp_path: Path) -> None:
+    """The two sums that verify compares: each bit of the tar is in its; for rows see test_rows."""
+    tar, rows = make_small_shard(tmp_path)
+    promised = read_info(rows)["tar_sha256"]
+    whole = bytearray(tar.read_bytes())
+    assert hashlib.sha256(whole).hexdigest() == promised
+    for bit in range(8 * len(whole)):
+        whole[bit // 8] ^= 1 << bit % 8
+        assert hashlib.sha256(whole).hexdigest() != promised
+        whole[bit // 8] ^= 1 << bit % 8
 
 
 @pytest.mark.parametrize("damage", ["tar missing", "tar too long", "foreign file", "flip in rows"])
@@ -103,5 +182,27 @@ def test_status_adds_up_and_shows_when_it_does_not(work: Work) -> None:
     table = status_table(found)
     assert table["prepare"]["num_posts"] == 30
     assert table["adds_up"] is True
+    assert table["ledger"]["num_posts"] == table["ledger"]["num_attempts"] == 30
+    assert table["ledger"]["http_statuses"] == {"0": 30}
     swap(work.samples_dir, first(work))
     assert not read_status(work).adds_up
+
+
+@pytest.mark.parametrize("damage", ["tar missing", "flip in ledger", "another word"])
+def test_status_of_a_damaged_folder_is_a_sentence(work: Work, damage: str) -> None:
+    path = rows_path(work.ledger_dir, first(work))
+    if damage == "tar missing":
+        path = tar_path(work.samples_dir, first(work))
+        path.unlink()
+    elif damage == "flip in ledger":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        path = rows_path(work.samples_dir, first(work))
+        table = read_rows(path, SAMPLES)
+        words = pa.array(["kept"] * (len(table) - 1) + ["vanished"]).dictionary_encode()
+        index = SAMPLES.get_field_index("status")
+        status = words.cast(SAMPLES.field(index).type)
+        odd = table.set_column(index, SAMPLES.field(index), status)
+        write_rows(path, [odd], read_info(path))
+    with pytest.raises(UserError, match=path.name):
+        read_status(work)

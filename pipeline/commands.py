@@ -1,0 +1,146 @@
+"""The commands that look after a work folder: status, verify, repair, report.
+
+As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.status import Asked
+
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
+]
+
+
+def status(
+    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what became of every record and post, and that the fates add up."""
+    from pipeline.status import read_status, status_table
+    from pipeline.work import Work
+
+    found = read_status(Work(work))
+    if as_json:
+        print(json.dumps(status_table(found), indent=2))
+    else:
+        print_counts("select", found.select, found.num_records)
+        for name, stage in found.stages.items():
+            print_counts(name, dict(stage.fates), stage.num_expected)
+            size = f"{stage.num_bytes / 1e6:.1f} MB"
+            print(f"  in {stage.num_shards} of {found.num_shards} shards, {size}")
+            if stage.num_retryable and name == "fetch":
+                print(f"  `fetch --retry-failed` may mend {stage.num_retryable}")
+        _print_ledger(found.asked)
+    if not found.adds_up:
+        fail(f"{work}: the fates do not add up; run `verify {work}`.", 1)
+
+
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work folder, or its shards.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Sizes and indexes only.")] = False,
+) -> None:
+    """Check every hash and every promise of a data folder."""
+    from pipeline.verify import verify as check
+
+    problems = check(directory, quick)
+    for problem in problems:
+        print(problem)
+    if problems:
+        fail(f"{len(problems)} problems; `repair {directory}` makes anew what is broken.", 1)
+    print(f"{directory}: every promise holds.")
+
+
+def repair(
+    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    images: Annotated[
+        str,
+        typer.Option(metavar="TEMPLATE", help="Where the originals are now, if they have moved."),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and touch nothing.")
+    ] = False,
+    workers: Workers = os.cpu_count() or 1,
+) -> None:
+    """Make anew what `verify` finds broken, and nothing else; foreign files are only named."""
+    from pipeline.repair import recorded_source, sort_damage
+    from pipeline.repair import repair as mend
+    from pipeline.verify import verify as check
+    from pipeline.work import Work
+
+    place = Work(work)
+    if dry_run:
+        problems = check(work)
+        damage = sort_damage(place, problems)
+        for problem in problems:
+            print(problem)
+        if damage.raw and not damage.plan:
+            print(f"would ask {recorded_source(place, images).images} for originals that are lost.")
+        todo = [*(["the plan"] * damage.plan), *damage.raw, *damage.samples]
+        print(f"would make anew: {', '.join(todo) or 'nothing'}.")
+        return
+    repaired = mend(place, console(), images=images, num_workers=workers)
+    for problem in repaired.problems:
+        print(problem)
+    if repaired.problems:
+        fail(f"{len(repaired.problems)} problems are left, which only you can mend.", 1)
+    if repaired.num_failed:
+        fail(f"{repaired.num_failed} originals did not come; run `fetch --retry-failed`.", 1)
+    if repaired.stale or repaired.removed:
+        names = ", ".join([*repaired.stale, *repaired.removed])
+        fail(f"samples of {names} are missing or out of date; run `prepare` again.", 1)
+    print(f"{work}: every promise holds.")
+
+
+def report(
+    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="WORK/report.html by default.")
+    ] = None,
+) -> None:
+    """Write one page to look at: what came in, where it went, and samples of it."""
+    from pipeline.report import write_report
+    from pipeline.work import Work
+
+    place = out if out is not None else work / "report.html"
+    write_report(Work(work), place)
+    print(place)
+
+
+def _print_ledger(asked: "Asked") -> None:
+    if asked.num_posts:
+        print(
+            f"  {asked.num_attempts} requests for {asked.num_posts} posts, "
+            f"{asked.num_bytes / 1e6:.1f} MB, {asked.seconds / 3600:.2f} hours of waiting"
+        )
+        statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])
+        print("  HTTP " + ", ".join(f"{status or 'none'}: {n}" for status, n in statuses))
+
+
+def print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:
+    """Print what came of a stage, the most frequent fate first."""
+    print(f"{stage}: {num_in} in")
+    for fate, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        print(f"{count:>10}  {fate}")
+
+
+def console() -> "Console":
+    """Return where progress and advice are shown: standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print a sentence and end the command with an exit code."""
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)

@@ -1,0 +1,246 @@
+"""repair: what verify finds broken is made anew, and nothing else is touched.
+
+Sound parts of a damaged shard are kept: of a damaged shard of originals only the posts whose bytes
+are gone are asked for again, with the source settings that the plan records. Nothing is removed
+before what replaces it is whole.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from rich.console import Console
+
+from pipeline.client import close_shared_clients
+from pipeline.errors import UserError
+from pipeline.executor import run_stage
+from pipeline.fetch import FetchStage, content_settings
+from pipeline.originals import check_source
+from pipeline.plan import planned_shards, write_plan
+from pipeline.prepare import PrepareStage
+from pipeline.recipe import Recipe, SourceSettings
+from pipeline.rows import DamagedError, check_seal, commit, read_info, read_seal, temporary_path
+from pipeline.run import find_metadata, make_plan, make_prepare_stage
+from pipeline.settings import Table, convert
+from pipeline.shard import list_shards, remove_shard, rows_path
+from pipeline.verify import Problem, verify
+from pipeline.work import Work
+
+
+@dataclass(slots=True)
+class Damage:
+    """What verify found, by what mends it.
+
+    Attributes:
+        plan: the plan is damaged.
+        raw: shards of originals to make anew, with their ledgers.
+        samples: shards of samples to make anew.
+        others: what no stage can mend, such as foreign files; these are left as they are.
+    """
+
+    plan: bool = False
+    raw: list[str] = field(default_factory=list)
+    samples: list[str] = field(default_factory=list)
+    others: list[Problem] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What a repair came to.
+
+    Attributes:
+        problems: that are left.
+        num_failed: posts of rebuilt shards whose originals did not come; a retry may mend that.
+        stale: shards of samples that were made of originals as they are no more.
+        removed: shards of samples that are gone until ``prepare`` makes them, since nothing here
+            says with which settings they were made.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    num_failed: int = 0
+    stale: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+def sort_damage(work: Work, problems: Iterable[Problem]) -> Damage:
+    """Return what has to be made anew to mend ``problems``."""
+    damage = Damage()
+    for problem in problems:
+        shards = damage.samples if problem.path.parent == work.samples_dir else damage.raw
+        if problem.path == work.plan_path:
+            damage.plan = True
+        elif not problem.shard:
+            damage.others.append(problem)
+        elif problem.shard not in shards:
+            shards.append(problem.shard)
+    return damage
+
+
+def repair(work: Work, console: Console, *, images: str = "", num_workers: int = 1) -> Repaired:
+    """Make anew what verify finds broken in a work folder.
+
+    Args:
+        work: a work folder.
+        console: is told what is done.
+        images: template of the originals, where they have moved; by default the plan's.
+        num_workers: worker processes.
+
+    Raises:
+        UserError: where the plan cannot be rebuilt, or the source is not that of what is there.
+    """
+    repaired = Repaired()
+    with work.lock():
+        damage = sort_damage(work, verify(work.root))
+        if damage.plan:
+            _rebuild_plan(work, console)
+            damage = sort_damage(work, verify(work.root))  # which needs the plan to see all
+        is_whole = not damage.raw or _rebuild_raw(
+            work, damage.raw, images, num_workers, repaired, console
+        )
+        if damage.samples and is_whole:
+            _rebuild_samples(work, damage.samples, num_workers, repaired, console)
+        if damage.raw and is_whole:
+            repaired.stale = _find_stale(work)
+        repaired.problems = verify(work.root)
+    return repaired
+
+
+def _rebuild_plan(work: Work, console: Console) -> None:
+    """Plan anew from the recorded recipe; only the very same plan is put in place."""
+    path, by_hand = work.plan_path, "delete it and run the same `fetch` command as before"
+    try:
+        info = read_info(path)
+        seal = read_seal(path)
+    except DamagedError as error:
+        raise UserError(f"{path}: too damaged to be rebuilt; {by_hand}.") from error
+    console.print(f"{path.name}: planning anew")
+    recipe = convert(info["recipe"], Recipe, str(path))
+    plan = make_plan(recipe, info.get("limit"), find_metadata(recipe, work, console))
+    rebuilt = temporary_path(path)
+    write_plan(rebuilt, plan.posts, info)
+    if read_seal(rebuilt) != seal:
+        rebuilt.unlink()
+        raise UserError(
+            f"{path}: the metadata no longer gives this plan, or the plan is too damaged to tell; "
+            f"{by_hand}: what is fetched is used again."
+        )
+    commit(rebuilt, path)
+
+
+def recorded_source(work: Work, images: str = "") -> SourceSettings:
+    """Return the source settings that a plan records, with another template where one is given.
+
+    Raises:
+        UserError: where they name no pictures, or not those of the shards that are there.
+    """
+    source = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path)).source
+    source = replace(source, images=images or source.images)
+    check_source(source)
+    for name in list_shards(work.raw_dir):
+        try:
+            check_seal(rows_path(work.raw_dir, name))
+            settings = read_info(rows_path(work.raw_dir, name)).get("settings")
+        except DamagedError:
+            continue
+        if settings != content_settings(source):
+            raise UserError(
+                f"{work.raw_dir}: its originals did not come from {source.images}; "
+                "give the --images that they came from."
+            )
+    return source
+
+
+def _rebuild_raw(
+    work: Work,
+    names: list[str],
+    images: str,
+    num_workers: int,
+    repaired: Repaired,
+    console: Console,
+) -> bool:
+    """Make shards of originals anew; returns whether all could be made."""
+    source = recorded_source(work, images)
+    planned = planned_shards(work.plan_path)
+    console.print(f"{work.raw_dir}: making anew {', '.join(names)}, from {source.images}")
+    stage = FetchStage(
+        work.plan_path, work.raw_dir, work.ledger_dir, source, num_workers, rebuild=True
+    )
+    sizes = {name: planned[name] for name in names}
+    try:
+        summary = run_stage(stage, sizes, num_workers, "repair raw", console)
+    finally:
+        close_shared_clients()
+    for name, why in summary.errors.items():
+        console.print(f"{name}: {why}")
+    repaired.num_failed = sum(n for f, n in summary.fates.items() if f.startswith("failed"))
+    return not summary.errors
+
+
+def _rebuild_samples(
+    work: Work, names: list[str], num_workers: int, repaired: Repaired, console: Console
+) -> None:
+    """Make shards of samples anew, each with the recipe that it or all the others record.
+
+    Samples that came without their originals stay as they are.
+    """
+    names = [name for name in names if rows_path(work.raw_dir, name).is_file()]
+    planned = planned_shards(work.plan_path)
+    recipes = _recorded_recipes(work)
+    agreed = next(iter(recipes.values()), None)
+    is_agreed = all(recipe == agreed for recipe in recipes.values())
+    for name in set(names) - recipes.keys():
+        if agreed is not None and is_agreed:
+            recipes[name] = agreed
+        else:
+            remove_shard(work.samples_dir, name)
+            repaired.removed.append(name)
+    for recipe, some in _group({name: recipes[name] for name in names if name in recipes}):
+        console.print(f"{work.samples_dir}: making anew {', '.join(some)}")
+        stage = replace(_prepare_stage(work, recipe), rebuild=True)
+        sizes = {name: planned[name] for name in some}
+        summary = run_stage(stage, sizes, num_workers, "repair samples", console)
+        for name, why in summary.errors.items():
+            console.print(f"{name}: {why}")
+
+
+def _find_stale(work: Work) -> list[str]:
+    return [
+        name
+        for recipe, some in _group(_recorded_recipes(work))
+        for stage in [_prepare_stage(work, recipe)]
+        for name in some
+        if not stage.is_done(name)
+    ]
+
+
+def _group(recipes: dict[str, Table]) -> Iterator[tuple[Table, list[str]]]:
+    """Yield each recipe with the shards that have it."""
+    waiting = list(recipes)
+    while waiting:
+        recipe = recipes[waiting[0]]
+        some = [name for name in waiting if recipes[name] == recipe]
+        waiting = [name for name in waiting if name not in some]
+        yield recipe, some
+
+
+def _prepare_stage(work: Work, recipe: Table) -> PrepareStage:
+    planned = planned_shards(work.plan_path)
+    fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
+    return make_prepare_stage(convert(recipe, Recipe, str(work.samples_dir)), work, fetched)
+
+
+def _recorded_recipes(work: Work) -> dict[str, Table]:
+    """Return the recipes in the rows of the shards of samples, where these are sound.
+
+    Samples whose originals are not here are left out: nothing can be made of them.
+    """
+    recipes = {}
+    for name in list_shards(work.samples_dir):
+        try:
+            check_seal(rows_path(work.samples_dir, name))
+            info = read_info(rows_path(work.samples_dir, name))
+        except DamagedError:
+            continue
+        has_originals = rows_path(work.raw_dir, name).is_file()
+        if info.get("shard") == name and "recipe" in info and has_originals:
+            recipes[name] = info["recipe"]
+    return recipes
