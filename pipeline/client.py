@@ -67,6 +67,16 @@ class Download:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What ``Client.get`` is asked for."""
+
+    url: str
+    authorization: str
+    span: range | None
+    max_bytes: int
+
+
 def fate_of_status(http_status: int) -> Fate:
     """Return the fate that an answer's status alone decides."""
     return _FATES.get(http_status, Fate(Status.FAILED, "http"))
@@ -141,7 +151,14 @@ class Client:
         local_hosts = {*named_hosts(source), *filter(is_local, names)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)
 
-    def get(self, url: str, *, authorization: str = "", span: range | None = None) -> Download:
+    def get(
+        self,
+        url: str,
+        *,
+        authorization: str = "",
+        span: range | None = None,
+        max_bytes: int | None = None,
+    ) -> Download:
         """Download one URL, with as many tries as the source's settings allow.
 
         Args:
@@ -150,6 +167,7 @@ class Client:
                 wherever redirects lead.
             span: the bytes to ask for; all of the file by default. What came is as long as it, or
                 ``failed/truncated``.
+            max_bytes: a longer body is ``rejected``; the source's limit by default.
 
         Content type and magic are not looked at. A body that ends early is ``failed/truncated``
         where its length was announced, or it came in chunks; without either nobody can tell.
@@ -163,11 +181,12 @@ class Client:
             UserError: when a span was asked for, and the host sends the whole file.
             RuntimeError: when the client was closed.
         """
+        ask = _Ask(url, authorization, span, max_bytes or self._source.max_bytes)
         started = self._clock()
         num_tries = attempt = 0
         while True:
             num_tries += 1
-            download = self._try(url, authorization, span)
+            download = self._try(ask)
             if download is None:
                 continue
             attempt += 1
@@ -183,10 +202,12 @@ class Client:
         self._closed.set()
         self._transport.close()
 
-    def _try(self, url: str, authorization: str, span: range | None) -> Download | None:
+    def _try(self, ask: "_Ask") -> Download | None:
         """Ask once, and follow where it leads; None while the host is out of reach."""
-        location, status, origin = "", 0, ""
-        headers = self._headers | ({"Range": f"bytes={span[0]}-{span[-1]}"} if span else {})
+        url, location, status, origin = ask.url, "", 0, ""
+        headers = self._headers
+        if ask.span:
+            headers = headers | {"Range": f"bytes={ask.span[0]}-{ask.span[-1]}"}
         for _ in range(1 + _MAX_REDIRECTS):
             try:
                 request = prepare_get(urljoin(url, location), headers)
@@ -194,8 +215,8 @@ class Client:
             except (ValueError, KeyError):  # no URL at all, or none that may be asked
                 return Download(_NOT_ALLOWED, http_status=status)
             origin = origin or origin_of(request)
-            if authorization and origin_of(request) == origin:
-                request.headers["Authorization"] = authorization
+            if ask.authorization and origin_of(request) == origin:
+                request.headers["Authorization"] = ask.authorization
             host.wait_for_turn()
             if self._closed.is_set():
                 raise RuntimeError("the client was closed")
@@ -213,13 +234,13 @@ class Client:
             with response:
                 status = response.status_code
                 if not response.is_redirect:
-                    return self._receive(response, host, span)
+                    return self._receive(response, host, ask)
                 url, location = str(request.url), response.headers["Location"]
                 _drain(response)
         return Download(fate_of_status(status), http_status=status)
 
-    def _receive(self, response: requests.Response, host: Turns, span: range | None) -> Download:
-        status = response.status_code
+    def _receive(self, response: requests.Response, host: Turns, ask: "_Ask") -> Download:
+        status, span = response.status_code, ask.span
         host.note(status)
         fate = fate_of_status(status)
         if span and status == 200:
@@ -234,7 +255,7 @@ class Client:
                 fate = Fate(Status.FAILED, "truncated")
             return Download(fate, content if fate.status is Status.FETCHED else b"", status)
         if fate.status is Status.FETCHED:
-            return Download(*_read(response, self._source.max_bytes), status)
+            return Download(*_read(response, ask.max_bytes), status)
         if may_pass(fate, status):
             headers = response.headers
             host.hold(parse_retry_after(headers.get("Retry-After", ""), headers.get("Date", "")))

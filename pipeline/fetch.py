@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.client import Client, Download, shared_client
 from pipeline.executor import Fates, Tick
 from pipeline.image import FORMATS
-from pipeline.originals import Row, get_original, inspect
+from pipeline.originals import Row, inspect, open_source
 from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
 from pipeline.records import RETRYABLE, Fate, Status, key_of
@@ -50,6 +50,7 @@ class FetchStage:
         reuse_dirs: each with an earlier ``selection.parquet``, its ``raw`` and its ``ledger``, from
             which what fits is taken without asking.
         rebuild: make finished shards anew as well, out of what is sound in them.
+        index_dir: where indexes of remote tars are kept for all workers; None keeps none.
     """
 
     plan_path: Path
@@ -60,6 +61,7 @@ class FetchStage:
     retry_failed: bool = False
     reuse_dirs: tuple[Path, ...] = ()
     rebuild: bool = False
+    index_dir: Path | None = None
 
     def __call__(self, name: str, tick: Tick) -> Fates:
         """Fetch the originals of shard ``name``; a shard that is done is left as it is.
@@ -113,12 +115,13 @@ class FetchStage:
         """Yield posts in order with what came, None for settled ones; few are held at a time."""
         num_threads = max(1, math.ceil(self.source.connections / self.num_workers))
         waiting: deque[tuple[Row, Future[Download] | None]] = deque()
+        get = open_source(client, self.source, self.index_dir)
         pool = ThreadPoolExecutor(num_threads)
         try:
             for post in posts:
                 future = None
                 if post["post_id"] not in settled:
-                    future = pool.submit(get_original, client, self.source, post)
+                    future = pool.submit(get, post)
                 waiting.append((post, future))
                 if len(waiting) > 2 * num_threads:
                     yield _wait_for(*waiting.popleft())

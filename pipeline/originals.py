@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,13 @@ from pipeline.image import (
 )
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status, key_of
+from pipeline.stores import check_store, read_store, scheme_of
+from pipeline.tars import TarReader
 
 Row = dict[str, Any]
 
+_EXT = re.compile("[a-z0-9]{1,8}")
+_MD5 = re.compile("[0-9a-f]{32}")
 _FIELDS = ("id", "bucket", "ext", "md5", "file_url")
 _LOOK_SIDE = 128  # pixels: enough for a hash that survives re-encoding, and cheap to decode
 
@@ -38,7 +42,7 @@ def check_source(source: SourceSettings) -> None:
     """
     check_template(source.images)
     allowed_hosts(source)
-    if "{file_url}" in source.images and source.layout != "original":
+    if source.images == "{file_url}" and source.layout != "original":
         raise UserError(
             "--images {file_url}: names untouched originals, without a letterbox; say so: "
             "--set source.layout=original."
@@ -49,32 +53,44 @@ def check_template(template: str) -> None:
     """Check that a template names a post's picture.
 
     Raises:
-        UserError: on a template without a post in it, or with a field that posts do not have.
+        UserError: on a template without a post in it, with a field that posts do not have, or to
+            where nothing can be read from.
     """
     fields = re.findall(r"\{(.*?)\}", template)
     unknown = [field for field in fields if field not in _FIELDS]
     if unknown:
         known = " ".join(f"{{{field}}}" for field in _FIELDS)
         raise UserError(f"--images {template}: no field {{{unknown[0]}}}; known: {known}.")
-    if not {"id", "md5", "file_url"} & set(fields):
+    tar, member = split_tar(template)
+    if not {"id", "md5", "file_url"} & set(re.findall(r"\{(.*?)\}", member or template)):
         raise UserError(
             f"--images {template!r}: needs {{id}} (or {{md5}}, {{file_url}}), as in "
-            "512px/{bucket}/{id}.jpg."
+            "512px/{bucket}/{id}.jpg or images/{bucket}.tar#{id}.jpg."
         )
-    if "file_url" in fields and template != "{file_url}":
+    if template == "{file_url}" or is_http(template):
+        return
+    if "file_url" in fields:
         raise UserError(f"--images {template}: {{file_url}} is a whole URL and stands alone.")
+    check_store(tar)
+
+
+def split_tar(template: str) -> tuple[str, str]:
+    """Return the tar that a template names and the member within; without one itself and ""."""
+    tar, separator, member = template.partition(".tar#")
+    return (f"{tar}.tar", member) if separator else (template, "")
 
 
 def expand_template(template: str, post: Row) -> str:
     """Return where a post's picture lies, or "" where the record hides what the template needs.
 
-    ``{bucket}`` is id % 1000 in four digits, as in Danbooru2021's folders.
+    ``{bucket}`` is id % 1000 in four digits, as in Danbooru2021's folders. A value that could
+    lead elsewhere, such as an extension with a slash in it, is as good as hidden.
     """
     values = {
         "id": str(post["post_id"]),
         "bucket": f"{post['post_id'] % 1000:04d}",
-        "ext": post["ext"],
-        "md5": post["md5"],
+        "ext": post["ext"] if _EXT.fullmatch(post["ext"]) else "",
+        "md5": post["md5"] if _MD5.fullmatch(post["md5"]) else "",
         "file_url": post["file_url"],
     }
     if any(f"{{{field}}}" in template and not value for field, value in values.items()):
@@ -82,34 +98,34 @@ def expand_template(template: str, post: Row) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
 
 
-def is_url(template: str) -> bool:
-    """Whether a template names something that is asked for over HTTP."""
-    return is_http(template) or template == "{file_url}"
+def open_source(
+    client: Client, source: SourceSettings, index_dir: Path | None = None
+) -> Callable[[Row], Download]:
+    """Return what gets a post's original by the source's template; many threads may call it.
 
+    Args:
+        client: for what is asked for over HTTP.
+        source: with the template.
+        index_dir: where indexes of remote tars are kept for all workers; None keeps none.
+    """
+    tar_template, member_template = split_tar(source.images)
+    over_http = source.images == "{file_url}" or is_http(source.images)
 
-def get_original(client: Client, source: SourceSettings, post: Row) -> Download:
-    """Get a post's original by the source's template, over HTTP or from disk."""
-    place = expand_template(source.images, post)
-    if not place:
-        return Download(Fate(Status.MISSING, "no_url"))
-    return client.get(place) if is_url(source.images) else _read(Path(place), source.max_bytes)
+    def read(place: str, span: range | None = None, max_bytes: int = source.max_bytes) -> Download:
+        if over_http:
+            return client.get(place, span=span, max_bytes=max_bytes)
+        return read_store(place, max_bytes, span)
 
+    is_remote = over_http or scheme_of(tar_template) != "file"
+    tars = TarReader(read, index_dir if is_remote else None, source.max_bytes)
 
-def _read(path: Path, max_bytes: int) -> Download:
-    started = time.monotonic()
-    try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return Download(Fate(Status.MISSING, "no_file"), num_attempts=1)
-    except OSError:
-        return Download(Fate(Status.FAILED, "io"), num_attempts=1)
-    fate = Fate(Status.FETCHED)
-    if not content:
-        fate = Fate(Status.REJECTED, "empty")
-    elif len(content) > max_bytes:
-        fate = Fate(Status.REJECTED, "too_many_bytes")
-    return Download(fate, content, num_attempts=1, seconds=time.monotonic() - started)
+    def get(post: Row) -> Download:
+        place, member = (expand_template(t, post) for t in (tar_template, member_template))
+        if not place or (member_template and not member):
+            return Download(Fate(Status.MISSING, "no_url"))
+        return tars.get(place, member) if member else read(place)
+
+    return get
 
 
 def inspect(post: Row, content: bytes, source: SourceSettings) -> Row:

@@ -62,10 +62,15 @@ class SourceSettings:
             API, such as ``https://danbooru.donmai.us/posts.json``.
         images: path or URL with ``{id} {bucket} {ext} {md5}``; ``{bucket}`` is id % 1000 in four
             digits, as in Danbooru2021's folders. ``{file_url}`` alone is what the record names.
+            ``s3://``, ``gs://``, ``az://`` and ``hf://`` are read through fsspec. A ``.tar#``
+            divides a tar from its member, as in
+            ``hf://datasets/deepghs/danbooru2024/images/{bucket}.tar#{id}.{ext}``; beside the tar
+            lies its index, ``{bucket}.json``.
         layout: ``512px`` (letterboxed JPEGs of Danbooru2021) or ``original``.
         hosts: hosts that may be asked besides the one named in ``images``, as ``host`` or
             ``host:port``. With ``{file_url}`` these are the only ones, but for the host of the
-            metadata's API, and ``cdn.donmai.us`` where that is Danbooru's.
+            metadata's API, and ``cdn.donmai.us`` where that is Danbooru's. Over http and https
+            nothing else is asked, wherever redirects lead; other stores see to that themselves.
         rate: requests a second and host; 0 for no limit.
         api_rate: likewise, of the metadata's API.
         connections: simultaneous requests, over all workers.

@@ -45,7 +45,7 @@ REASONS: dict[Status, frozenset[str]] = {
     Status.FETCHED: frozenset({""}),
     Status.MISSING: frozenset({"no_file", "http_404", "http_410", "no_url"}),
     Status.REFUSED: frozenset({"http_401", "http_403", "http_451", "host_not_allowed"}),
-    Status.FAILED: frozenset({"timeout", "connection", "truncated", "http", "io"}),
+    Status.FAILED: frozenset({"timeout", "connection", "truncated", "http", "io", "wrong_index"}),
     Status.REJECTED: frozenset(
         {"empty", "not_an_image", "too_many_bytes", "too_many_pixels", "hash_mismatch"}
     ),

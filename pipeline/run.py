@@ -165,14 +165,16 @@ def fetch(
             num_workers,
             retry_failed,
             reuse_dirs,
+            index_dir=work.index_dir,
         )
         planned = planned_shards(work.plan_path)
         try:
             summary = run_stage(stage, planned, num_workers, "fetch", console)
         finally:
             close_shared_clients()
-        if work.reuse_dir.is_dir() and not summary.errors:
-            shutil.rmtree(work.reuse_dir)
+        for directory in (work.reuse_dir, work.index_dir):
+            if directory.is_dir() and not summary.errors:
+                shutil.rmtree(directory)
     return summary
 
 

@@ -40,6 +40,11 @@ class Work:
         return self.root / "raw.old"
 
     @property
+    def index_dir(self) -> Path:
+        """Indexes of remote tars, while a fetch is under way."""
+        return self.root / "indexes"
+
+    @property
     def ledger_dir(self) -> Path:
         """How each original came."""
         return self.root / "ledger"

@@ -350,6 +350,50 @@ def test_nothing_is_no_picture(script: Script, connect: Connect) -> None:
         assert (str(download.fate), download.num_attempts) == ("rejected/empty", 1)
 
 
+# Ranges
+
+RANGE = b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_a_range_of_bytes_comes_and_no_more(connect: Connect) -> None:
+    with FaultyServer(answer(206, PICTURE[10:30])) as server:
+        download = connect(server.url, max_bytes=5).get(f"{server.url}/1", span=range(10, 30))
+        assert (download.fate, download.content) == (FETCHED, PICTURE[10:30])
+        assert download.http_status == 206
+        assert "\r\nRange: bytes=10-29\r\n" in server.requests[0]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        answer(206, b"x" * 19),
+        answer(206, b"x" * 21),
+        answer(206),
+        send(RANGE % 20, b"x" * 19),
+        send(b"HTTP/1.1 206 Partial Content\r\n\r\n", b"x" * 10**6),
+    ],
+)
+def test_another_range_than_was_asked_for_is_cut_off(script: Script, connect: Connect) -> None:
+    with FaultyServer(script) as server:
+        download = connect(server.url).get(f"{server.url}/1", span=range(10, 30))
+        assert (str(download.fate), download.content) == ("failed/truncated", b"")
+
+
+def test_a_range_past_the_end_stands(connect: Connect) -> None:
+    with FaultyServer(answer(416)) as server:
+        download = connect(server.url, attempts=3).get(f"{server.url}/1", span=range(10, 30))
+        assert (str(download.fate), download.http_status) == ("failed/http", 416)
+        assert download.num_attempts == 1
+
+
+def test_a_host_that_serves_no_ranges_is_the_users_error(connect: Connect) -> None:
+    with (
+        FaultyServer(answer(200, PICTURE)) as server,
+        pytest.raises(UserError, match=rf"^{server.host} sends whole files only"),
+    ):
+        connect(server.url).get(f"{server.url}/1", span=range(10, 30))
+
+
 # Who may be asked
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.client import Client
 from pipeline.errors import UserError
-from pipeline.originals import check_template, expand_template, get_original, inspect
+from pipeline.originals import check_source, check_template, expand_template, inspect, open_source
 from pipeline.recipe import SourceSettings
 from tests.pictures import draw_picture, encoded, letterboxed
 
@@ -40,6 +40,9 @@ def test_templates_name_a_posts_picture(template: str, place: str) -> None:
         ("a.jpg", "needs {id}"),
         ("", "needs {id}"),
         ("/data/{file_url}", "stands alone"),
+        ("images/{id}.tar#{bucket}.jpg", "needs {id}"),
+        ("ftp://a.org/{id}", "cannot be read from there"),
+        ("simplecache::s3://bucket/{id}", "cannot be read from there"),
     ],
 )
 def test_templates_that_name_none_are_refused(template: str, message: str) -> None:
@@ -51,24 +54,32 @@ def test_what_the_record_hides_has_no_place() -> None:
     assert expand_template("{md5}.{ext}", {**POST, "md5": ""}) == ""
 
 
-def test_values_are_put_in_once() -> None:
-    # A hostile extension must not be read as a template again.
-    assert expand_template("{id}.{ext}", {**POST, "ext": "{md5}"}) == "1234567.{md5}"
+@pytest.mark.parametrize("value", ["{md5}", "../../x", "jpg/../../x", "", "a::b", "x\0", "jpg\n"])
+@pytest.mark.parametrize("field", ["ext", "md5"])
+def test_no_record_leads_out_of_the_template(field: str, value: str) -> None:
+    assert expand_template(f"/data/{{id}}.{{{field}}}", {**POST, field: value}) == ""
+
+
+def test_file_urls_need_the_layout_of_originals() -> None:
+    source = SourceSettings(images="{file_url}", hosts=("a.org",))
+    with pytest.raises(UserError, match="source.layout=original"):
+        check_source(source)
+    check_source(replace(source, layout="original"))
 
 
 def test_originals_come_from_disk(tmp_path: Path) -> None:
     source = replace(SOURCE, images=f"{tmp_path}/{{id}}.jpg", max_bytes=100)
-    client = Client(source, frozenset())
+    get = open_source(Client(source, frozenset()), source)
 
     def fate() -> str:
-        return str(get_original(client, source, POST).fate)
+        return str(get(POST).fate)
 
     assert fate() == "missing/no_file"
     path = tmp_path / "1234567.jpg"
     path.write_bytes(b"")
     assert fate() == "rejected/empty"
     path.write_bytes(b"x" * 100)
-    assert get_original(client, source, POST).content == b"x" * 100
+    assert get(POST).content == b"x" * 100
     path.write_bytes(b"x" * 101)
     assert fate() == "rejected/too_many_bytes"
     path.unlink()

@@ -1,19 +1,36 @@
 """The whole of fetch, from every kind of source: a server on loopback, or real files."""
 
+import gzip
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pytest_httpserver import HTTPServer
 from rich.console import Console
+from werkzeug import Request, Response
 
 from pipeline import pacing
+from pipeline.errors import UserError
 from pipeline.pacing import SourceDownError, SourceRefusesError
 from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
-from pipeline.run import fetch
-from pipeline.shard import list_shards
+from pipeline.run import fetch, make_plan
+from pipeline.schema import RAW
+from pipeline.serve import serve_folder
+from pipeline.shard import Span, list_shards, read_shard, read_span, tar_path
+from pipeline.status import read_status
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, answer
+from tests.file_server import HUB_REPO, point_stores_at, serve_files
+from tests.indexed_tars import write_tars
 from tests.metadata_records import lines_of, make_post, new_record
 from tests.pictures import draw_picture, encoded
 
@@ -80,3 +97,262 @@ def test_a_dead_host_stops_the_run_and_the_next_run_goes_on(
         fetch(recipe, work, QUIET)
     with FaultyServer(answer(200, PICTURE), port=server.port):
         assert fetch(recipe, work, QUIET).fates == {"fetched": 40}
+
+
+# Tars with an index, and stores
+
+
+PICTURES = {n: encoded(draw_picture(n, 60, 80), "jpeg") for n in (1, 2, 3, 1001, 1002, 2001)}
+POSTS = [make_post(post_id, "solo") for post_id in PICTURES]
+TREES = {
+    "path": "{folder}",
+    "file": "file://{folder}",
+    "memory": "memory://sources-test",
+    "http": "{url}/files",
+    "s3": "s3://files",
+    "hf": f"hf://datasets/{HUB_REPO}",
+}
+
+
+@pytest.fixture(params=TREES)
+def tree(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    httpserver: HTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[str]:
+    """A place of each kind with the pictures in tars, and also by themselves."""
+    folder = tmp_path / "tars"
+    files = write_tars(folder, [(n, "jpg", data) for n, data in PICTURES.items()])
+    files |= {f"{n}.jpg": data for n, data in PICTURES.items()}
+    for n, data in PICTURES.items():
+        (folder / f"{n}.jpg").write_bytes(data)
+    serve_files(httpserver, files)
+    point_stores_at(httpserver, monkeypatch)
+    memory = fsspec.filesystem("memory")
+    for name, data in files.items():
+        memory.pipe_file(f"memory://sources-test/{name}", data)
+    yield TREES[request.param].format(folder=folder, url=httpserver.url_for("").rstrip("/"))
+    memory.rm("memory://sources-test", recursive=True)
+
+
+@pytest.fixture
+def few_lines(tmp_path: Path) -> Path:
+    """The six posts of the tars, and one that is not in them."""
+    path = tmp_path / "few.json"
+    path.write_bytes(lines_of([new_record(post) for post in [*POSTS, make_post(3001, "solo")]]))
+    return path
+
+
+def originals(work: Work) -> dict[int, bytes]:
+    found = {}
+    for name in list_shards(work.raw_dir):
+        rows, _ = read_shard(work.raw_dir, name, RAW)
+        with tar_path(work.raw_dir, name).open("rb") as tar:
+            for row in rows.to_pylist():
+                if row["offset"] is not None:
+                    found[row["post_id"]] = read_span(tar, Span(row["offset"], row["size"]))
+    return found
+
+
+def test_pictures_come_out_of_indexed_tars_wherever_they_lie(
+    tree: str, few_lines: Path, tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    work = Work(tmp_path / "work")
+    recipe = recipe_of(few_lines, f"{tree}/{{bucket}}.tar#{{id}}.{{ext}}")
+    assert fetch(recipe, work, QUIET).fates == {"fetched": 6, "missing/no_file": 1}
+    assert originals(work) == PICTURES
+    asked = [request for request, _ in httpserver.log if request.path.endswith(".json")]
+    assert len(asked) in (0, 3)  # each index once, over all shards
+    for request, _ in httpserver.log:
+        if request.path.endswith(".tar"):
+            first, last = request.headers["Range"].removeprefix("bytes=").split("-")
+            assert int(last) - int(first) < 512 + max(map(len, PICTURES.values()))
+    assert not work.index_dir.exists()
+
+
+def test_pictures_come_from_every_store(tree: str, few_lines: Path, tmp_path: Path) -> None:
+    work = Work(tmp_path / "work")
+    fates = fetch(recipe_of(few_lines, f"{tree}/{{id}}.{{ext}}"), work, QUIET).fates
+    missing = "missing/http_404" if tree.startswith("http") else "missing/no_file"
+    assert fates == {"fetched": 6, missing: 1}
+    assert originals(work) == PICTURES
+
+
+def test_a_wrong_index_fails_its_posts_and_a_mended_one_mends_them(
+    few_lines: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tars"
+    write_tars(folder, [(n, "jpg", data) for n, data in PICTURES.items()])
+    good = (folder / "0001.json").read_bytes()
+    index = orjson.loads(good)
+    files = index["files"]
+    files["1.jpg"], files["1001.jpg"] = files["1001.jpg"], files["1.jpg"]
+    (folder / "0001.json").write_bytes(orjson.dumps(index))
+    recipe = recipe_of(few_lines, f"{folder}/{{bucket}}.tar#{{id}}.jpg")
+    work = Work(tmp_path / "work")
+    assert fetch(recipe, work, QUIET).fates["failed/wrong_index"] == 2
+    (folder / "0001.json").write_bytes(good)
+    fates = fetch(recipe, work, QUIET, retry_failed=True).fates
+    assert fates == {"fetched": 6, "missing/no_file": 1}
+    assert originals(work) == PICTURES
+
+
+def test_workers_share_the_indexes(few_lines: Path, tmp_path: Path, httpserver: HTTPServer) -> None:
+    files = write_tars(tmp_path / "tars", [(n, "jpg", data) for n, data in PICTURES.items()])
+    serve_files(httpserver, files)
+    images = httpserver.url_for("/files/{bucket}.tar#{id}.jpg")
+    recipe = replace(recipe_of(few_lines, images), split=SplitSettings(shard_size=1))
+    work = Work(tmp_path / "work")
+    assert fetch(recipe, work, QUIET, num_workers=2).fates["fetched"] == 6
+    assert originals(work) == PICTURES
+    asked = [request.path for request, _ in httpserver.log if request.path.endswith(".json")]
+    assert all(asked.count(path) <= 2 for path in set(asked))  # both may need one at once
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_ranges_follow_redirects_to_allowed_hosts_only(
+    is_allowed: bool, few_lines: Path, tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    files = write_tars(tmp_path / "tars", [(n, "jpg", data) for n, data in PICTURES.items()])
+    with HTTPServer(host="127.0.0.1", port=0) as cdn:
+        serve_files(cdn, files)
+
+        def lead_on(request: Request) -> Response:
+            return Response(status=302, headers={"Location": cdn.url_for(request.path)})
+
+        httpserver.expect_request(re.compile("/files/")).respond_with_handler(lead_on)
+        images = httpserver.url_for("/files/{bucket}.tar#{id}.jpg")
+        hosts = (f"127.0.0.1:{cdn.port}",) if is_allowed else ()
+        fates = fetch(recipe_of(few_lines, images, hosts=hosts), Work(tmp_path / "w"), QUIET).fates
+        assert fates == (
+            {"fetched": 6, "missing/no_file": 1} if is_allowed else {"refused/host_not_allowed": 7}
+        )
+        assert bool(cdn.log) is is_allowed
+
+
+def test_a_server_without_ranges_stops_the_run(few_lines: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    write_tars(folder, [(n, "jpg", data) for n, data in PICTURES.items()])
+    with serve_folder(folder) as url, pytest.raises(UserError, match="sends whole files only"):
+        fetch(recipe_of(few_lines, f"{url}/{{bucket}}.tar#{{id}}.jpg"), Work(tmp_path / "w"), QUIET)
+
+
+# Metadata of every kind
+
+
+def records_of_2023() -> list[dict[str, Any]]:
+    """Records as the site wrote them in 2023: six to keep, one each to filter."""
+    posts = [replace(post, rating="g") for post in POSTS]
+    odd = make_post(5, "solo")
+    changed = [
+        replace(odd, id=11, rating="s"),  # sensitive by then
+        replace(odd, id=12, rating="q"),
+        replace(odd, id=13, rating="g", is_deleted=True),
+        replace(odd, id=14, rating="g", is_banned=True),
+        replace(odd, id=15, rating="g", ext="mp4"),
+        replace(odd, id=16, rating="g", tags=frozenset({"solo_focus"})),
+    ]
+    blank = {"parent_id": None, "is_deleted": False, "is_banned": False, "bit_flags": 0}
+    dates = {"created_at": "2023-03-17T03:50:48.762-04:00", "pixiv_id": None, "up_score": 0}
+    return [{**blank, **dates, **new_record(post)} for post in [*posts, *changed]]
+
+
+def write_lines(path: Path) -> None:
+    path.write_bytes(lines_of(records_of_2023()))
+
+
+def write_list(path: Path) -> None:
+    path.write_bytes(orjson.dumps(records_of_2023(), option=orjson.OPT_INDENT_2))
+
+
+def write_packed(path: Path) -> None:
+    path.write_bytes(gzip.compress(lines_of(records_of_2023())))
+
+
+def write_parquet(path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(records_of_2023()), path, row_group_size=4)
+
+
+def write_sqlite(path: Path) -> None:
+    """KBlueLeaf's shape: ratings and the tags' types are numbers, tags are linked."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.executescript("""
+            CREATE TABLE post (id INTEGER PRIMARY KEY, md5 TEXT, rating INTEGER, file_ext TEXT,
+                image_width INTEGER, image_height INTEGER, file_size INTEGER, parent_id INTEGER,
+                is_deleted INTEGER, is_banned INTEGER, file_url TEXT, created_at TEXT);
+            CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT, type INTEGER);
+            CREATE TABLE posttagrelation (post_id INTEGER, tag_id INTEGER);
+        """)
+        names = sorted({tag for r in records_of_2023() for tag in r["tag_string"].split()})
+        database.executemany("INSERT INTO tag VALUES (?, ?, 0)", list(enumerate(names, 1)))
+        for record in records_of_2023():
+            columns = ("md5", "file_ext", "image_width", "image_height", "file_size")
+            database.execute(
+                "INSERT INTO post VALUES (?,?,?,?,?,?,?,NULL,?,?,NULL,?)",
+                [
+                    record["id"],
+                    record["md5"],
+                    "gsqe".index(record["rating"]),
+                    *(record[column] for column in columns[1:]),
+                    int(record["is_deleted"]),
+                    int(record["is_banned"]),
+                    record["created_at"],
+                ],
+            )
+            links = [(record["id"], names.index(t) + 1) for t in record["tag_string"].split()]
+            database.executemany("INSERT INTO posttagrelation VALUES (?, ?)", links)
+
+
+WRITERS = {
+    "posts.json": write_lines,
+    "list.json": write_list,
+    "posts.jsonl.gz": write_packed,
+    "metadata.parquet": write_parquet,
+    "danbooru2023.db": write_sqlite,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_metadata_gives_the_same_data_set(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    write_tars(tmp_path / "tars", [(n, "jpg", data) for n, data in PICTURES.items()])
+    recipe = recipe_of(tmp_path / name, f"{tmp_path}/tars/{{bucket}}.tar#{{id}}.{{ext}}")
+    recipe = replace(recipe, select=SelectSettings(snapshot=2023, tags=("solo",)))
+    work = Work(tmp_path / "work")
+    assert fetch(recipe, work, QUIET).fates == {"fetched": 6}
+    assert originals(work) == PICTURES
+    status = read_status(work)
+    assert status.num_records == 12
+    assert status.select == {
+        "planned": 6,
+        "filtered/rating": 2,
+        "filtered/deleted": 1,
+        "filtered/banned": 1,
+        "filtered/not_a_picture": 1,
+        "filtered/tag_missing": 1,
+    }
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    ("snapshot", "rating", "num_wanted", "message"),
+    [
+        (2021, ("safe",), 0, "is rated g, which came in 2022"),
+        (2022, ("safe",), 0, "may mean safe or sensitive"),
+        (2022, ("g",), 6, ""),
+        (2022, ("s",), 1, ""),
+        (2023, ("safe", "s"), 7, ""),
+    ],
+)
+def test_the_rating_policy_holds_for_every_kind(
+    name: str, snapshot: int, rating: tuple[str, ...], num_wanted: int, message: str, tmp_path: Path
+) -> None:
+    WRITERS[name](tmp_path / name)
+    select = SelectSettings(snapshot=snapshot, rating=rating, tags=("solo",))
+    recipe = replace(recipe_of(tmp_path / name, "{id}"), select=select)
+    if message:
+        with pytest.raises(UserError, match=message):
+            make_plan(recipe)
+    else:
+        assert len(make_plan(recipe).posts) == num_wanted

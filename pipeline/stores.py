@@ -1,0 +1,87 @@
+"""Files that are not asked for over HTTP: on this disk, or in a store that fsspec knows."""
+
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.client import Download
+from pipeline.errors import UserError
+from pipeline.records import Fate, Status
+
+SCHEMES = ("file", "s3", "gs", "hf", "az", "memory")
+"""Stores that may be named. fsspec knows more, some of which would run or ask anything."""
+
+
+def scheme_of(place: str) -> str:
+    """Return what stands before ``://``, "file" for a plain path."""
+    scheme, separator, _ = place.partition("://")
+    return scheme if separator else "file"
+
+
+def check_store(place: str) -> None:
+    """Check that a path, URL or template of one names a store that can be read.
+
+    Raises:
+        UserError: on an unknown scheme, a chain of file systems, or where a package is missing.
+    """
+    if "::" in place or scheme_of(place) not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in ("http", "https", *SCHEMES[:-1]))
+        raise UserError(f"{place}: cannot be read from there; known: {known}, or a plain path.")
+    try:
+        _file_system(scheme_of(place))
+    except ImportError as error:
+        raise UserError(f"{place}: {error}.") from error
+
+
+def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:
+    """Read a file, or some bytes of it.
+
+    Credentials and the like are the store's own affair: its library takes them from the
+    environment (``AWS_ACCESS_KEY_ID``, ``FSSPEC_S3_ANON``, ``HF_TOKEN``), and tries again itself.
+
+    Args:
+        place: a plain path, or a URL with one of ``SCHEMES``.
+        max_bytes: a longer file, or span, is rejected.
+        span: the bytes wanted; all of the file by default. Fewer are ``failed/truncated``.
+    """
+    started = time.monotonic()
+    start, stop = (span.start, span.stop) if span else (0, max_bytes + 1)
+    content, fate = b"", Fate(Status.FETCHED)
+    try:
+        if stop - start <= max_bytes + 1:
+            content = _read_range(place, start, stop)
+    except (FileNotFoundError, NotADirectoryError):
+        fate = Fate(Status.MISSING, "no_file")
+    except OSError:
+        fate = Fate(Status.FAILED, "io")
+    else:
+        fate = _judge(content, max_bytes, span)
+    content = content if fate.status is Status.FETCHED else b""
+    return Download(fate, content, num_attempts=1, seconds=time.monotonic() - started)
+
+
+def _judge(content: bytes, max_bytes: int, span: range | None) -> Fate:
+    if len(span or content) > max_bytes:
+        return Fate(Status.REJECTED, "too_many_bytes")
+    if span is not None and len(content) < len(span):
+        return Fate(Status.FAILED, "truncated")
+    return Fate(Status.FETCHED) if content else Fate(Status.REJECTED, "empty")
+
+
+def _read_range(place: str, start: int, stop: int) -> bytes:
+    scheme = scheme_of(place)
+    if scheme == "file":
+        with Path(place.removeprefix("file://")).open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+    # A hub's files would by default be read 5 MB ahead, for each small picture.
+    options = {"cache_type": "none"} if scheme == "hf" else {}
+    return bytes(_file_system(scheme).cat_file(place, start=start, end=stop, **options))
+
+
+@functools.cache
+def _file_system(scheme: str) -> Any:
+    import fsspec  # takes a while, and most sources need none of it
+
+    return fsspec.filesystem(scheme)

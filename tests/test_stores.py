@@ -1,0 +1,72 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.stores import check_store, read_store, scheme_of
+
+
+@pytest.fixture(params=["path", "file", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A folder of each kind with a file ``a`` of a hundred bytes and an empty one."""
+    roots = {"path": str(tmp_path), "file": f"file://{tmp_path}", "memory": "memory://stores-test"}
+    root = roots[request.param]
+    files = fsspec.filesystem("memory" if request.param == "memory" else "file")
+    for name, data in {"a": bytes(range(100)), "empty": b""}.items():
+        files.pipe_file(f"{root}/{name}", data)
+    yield root
+    files.rm(root, recursive=True)
+
+
+def test_a_file_is_read_up_to_the_cap(root: str) -> None:
+    whole = read_store(f"{root}/a", 100)
+    assert (str(whole.fate), whole.content) == ("fetched", bytes(range(100)))
+    assert whole.num_attempts == 1
+    assert str(read_store(f"{root}/a", 99).fate) == "rejected/too_many_bytes"
+    assert read_store(f"{root}/a", 99).content == b""
+    assert str(read_store(f"{root}/empty", 99).fate) == "rejected/empty"
+    assert str(read_store(f"{root}/b", 99).fate) == "missing/no_file"
+    assert str(read_store(f"{root}/a/b", 99).fate) == "missing/no_file"
+
+
+def test_a_span_is_read_whole_or_not_at_all(root: str) -> None:
+    assert read_store(f"{root}/a", 99, range(10, 30)).content == bytes(range(10, 30))
+    short = read_store(f"{root}/a", 99, range(90, 120))
+    assert (str(short.fate), short.content) == ("failed/truncated", b"")
+    assert str(read_store(f"{root}/a", 99, range(500, 520)).fate) == "failed/truncated"
+    assert str(read_store(f"{root}/a", 19, range(10, 30)).fate) == "rejected/too_many_bytes"
+
+
+def test_what_cannot_be_read_may_be_another_time(tmp_path: Path) -> None:
+    assert str(read_store(str(tmp_path), 99).fate) == "failed/io"
+
+
+def test_stores_are_told_by_their_scheme() -> None:
+    assert scheme_of("/data/a:b/{id}") == "file"
+    assert scheme_of("s3://bucket/{id}") == "s3"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pipe://cat /etc/passwd",
+        "ftp://a.org/1",
+        "simplecache::s3://bucket/1",
+        "zip://a.png::file:///data/a.zip",
+        "reference:///data/1",
+        "github://a:b@/1",
+        "sftp://a/1",
+        "S3://bucket/1",
+    ],
+)
+def test_other_stores_are_refused(place: str) -> None:
+    with pytest.raises(UserError, match=r"known: http://, .*, s3://"):
+        check_store(place)
+
+
+def test_a_store_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "adlfs", None)
+    with pytest.raises(UserError, match="adlfs"):
+        check_store("az://container/{id}")
