@@ -260,7 +260,7 @@ def demo(
     print("-- eval")
     checkpoint = work / "runs" / "demo" / "best.safetensors"
     out = work / "eval"
-    evaluate(checkpoint, work=work, out=out)
+    evaluate(checkpoint, work=work, out=out, reference="character")
     print("-- what became of every record")
     commands.status(work)
     print(f"\nLook at {out / 'grid.png'}: sketch, reference, output, truth.")

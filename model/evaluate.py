@@ -30,6 +30,7 @@ from model.interact import show_progress
 from model.metrics import (
     Answer,
     Floats,
+    bootstrap,
     chroma_distances,
     chroma_error,
     measure_following,
@@ -81,6 +82,17 @@ class Tally:
             "regional_error": chroma_error(np.concatenate(self.regional)),
         }
 
+    def intervals(self, seed: int) -> dict[str, list[float] | None]:
+        """Return the 95% bootstrap interval of each mean of ``summary``."""
+        if not self.mse:
+            return {}
+        parts = {n: torch.cat(getattr(self, n)).double() for n in ("mse", "psnr", "ssim")}
+        return {
+            **{n: bootstrap(_over_one(values), seed) for n, values in parts.items()},
+            "chroma_error": bootstrap(np.concatenate(self.distances), seed),
+            "regional_error": bootstrap(np.concatenate(self.regional), seed),
+        }
+
     def columns(self) -> dict[str, pa.Array]:
         """Return one value a picture of what was measured; null where the truth has no colour."""
         if not self.mse:
@@ -91,6 +103,10 @@ class Tally:
             ratio = found / np.where(colourless > 0, colourless, 1)
             columns[name] = pa.array(ratio, mask=colourless == 0)
         return columns
+
+
+def _over_one(values: Tensor) -> Floats:
+    return np.stack([values.numpy(), np.ones(len(values))], axis=1)
 
 
 def evaluate(
@@ -104,6 +120,8 @@ def evaluate(
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Judge a checkpoint on a split; writes ``metrics.json``, ``rows.parquet`` and ``grid.png``.
+
+    Means have a 95% bootstrap interval beside them, over the pictures; other runs are not seen.
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.
@@ -160,11 +178,12 @@ def evaluate(
         order = epoch_order(len(samples), config.seed, 0)
         sketches = samples.load(order[: config.num_sketches]).sketch
         palettes = samples.load(order[-config.num_references :]).color
-        results: dict[str, dict[str, float | None]] = {}
+        results: dict[str, dict[str, Any]] = {}
         for name, answer in answers.items():
             results[name] = tallies[name].summary()
             results[name]["following"] = measure_following(answer, sketches, palettes)
             results[name] |= _fid_and_kid(real, tallies[name].features, config.seed)
+            results[name]["intervals"] = tallies[name].intervals(config.seed)
 
         metrics: dict[str, Any] = {
             "checkpoint": str(checkpoint),

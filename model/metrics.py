@@ -148,6 +148,25 @@ def _small_regions(ab: NDArray[np.float32], foreground: NDArray[np.bool_]) -> ND
     return mask
 
 
+def bootstrap(parts: Floats, seed: int) -> list[float] | None:
+    """Return the 95% interval of a ratio of means, by 1,000 resamples of the pictures.
+
+    Args:
+        parts: numerator and denominator of each picture, N x 2; ones below for a plain mean.
+        seed: of the resamples.
+
+    Returns:
+        The 2.5th and the 97.5th percentile; None where no ratio can be had.
+    """
+    if not parts[:, 1].any():
+        return None
+    random = np.random.Generator(np.random.Philox(seed))
+    sums = [parts[random.integers(len(parts), size=len(parts))].sum(axis=0) for _ in range(1000)]
+    over, under = np.array(sums).T
+    low, high = np.percentile(over[under > 0] / under[under > 0], (2.5, 97.5))
+    return [float(low), float(high)]
+
+
 def palette(picture: Tensor) -> Floats:
     """Return the mean (a, b) over each picture's own foreground, N x 2; 0 where all is paper."""
     ab, foreground = chroma(picture)

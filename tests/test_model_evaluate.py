@@ -58,6 +58,7 @@ def test_everything_is_measured_for_the_model_and_the_baselines(
     for answer in answers.values():
         assert answer.keys() >= MEASURES
         assert all(isinstance(answer[name], float) for name in MEASURES)
+        assert all(low <= answer[n] <= high for n, (low, high) in answer["intervals"].items())
     copy, grey, mean = (answers[name] for name in ("copy", "grey", "mean"))
     assert (copy["mse"], copy["chroma_error"]) == (0, 0)
     assert copy["ssim"] == pytest.approx(1)

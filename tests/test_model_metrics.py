@@ -7,6 +7,7 @@ from torch import Tensor
 
 from model.metrics import (
     PSNR_CAP,
+    bootstrap,
     chroma,
     chroma_distances,
     chroma_error,
@@ -124,6 +125,25 @@ def test_the_smallest_region_counts_even_if_it_is_large() -> None:
     truth, wrong = flat(255, 0, 0), flat(128, 128, 128)
     assert chroma_error(regional_distances(wrong, truth)) == pytest.approx(1, abs=1e-3)
     assert regional_distances(truth, wrong).tolist() == [[0.0, 0.0]]  # no colour: no region
+
+
+def test_the_interval_is_the_percentiles_of_resampled_ratios() -> None:
+    constant = np.array([[3.0, 2.0]] * 5)
+    assert bootstrap(constant, seed=0) == [1.5, 1.5]
+    # Of 400 pictures, half 0 and half 1, the mean deviates by 0.5 / 20 = 0.025.
+    halves = np.array([[0.0, 1.0], [1.0, 1.0]] * 200)
+    interval = bootstrap(halves, seed=0)
+    assert interval == pytest.approx([0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025], abs=0.006)
+    assert interval == bootstrap(halves, seed=0) != bootstrap(halves, seed=1)
+    assert bootstrap(np.zeros((3, 2)), seed=0) is None
+
+
+def test_a_large_picture_weighs_as_in_the_measure_itself() -> None:
+    parts = np.array([[10.0, 100.0], [1.0, 1.0]] * 50)
+    low, high = bootstrap(parts, seed=0) or (0.0, 0.0)
+    error = chroma_error(parts)
+    assert error is not None
+    assert low < error < high < 0.2  # not the mean of ratios, 0.55
 
 
 def test_following_is_0_for_an_average_and_1_for_a_copy() -> None:
