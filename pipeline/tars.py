@@ -20,10 +20,10 @@ import msgspec
 from pipeline.client import Download
 from pipeline.records import Fate, Status
 
-_MAX_INDEX_BYTES = 64 * 2**20
+_MAX_INDEX_BYTES = 16 * 2**20  # enough for 100,000 pictures
 
 _HEADER = tarfile.BLOCKSIZE  # bytes: a member's own header, just before its data
-_MAX_PARSED = 16  # indexes: one of 8,500 pictures takes 3 MB of memory
+_MAX_PARSED = 32 * 2**20  # bytes of indexes in memory, where they take about three times as much
 _WRONG_INDEX = Fate(Status.FAILED, "wrong_index")
 
 
@@ -65,7 +65,7 @@ class TarReader:
         self._read = read
         self._cache_dir = cache_dir
         self._max_bytes = max_bytes
-        self._parsed: OrderedDict[str, _Index] = OrderedDict()
+        self._parsed: OrderedDict[str, tuple[_Index, int]] = OrderedDict()
         self._parsed_lock = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -103,7 +103,7 @@ class TarReader:
             parsed = self._parsed.get(tar)
             if parsed is not None:
                 self._parsed.move_to_end(tar)
-                return parsed
+                return parsed[0]
         content = self._read_cached(tar)
         if content is None:
             download = self._read(index_of(tar), None, _MAX_INDEX_BYTES)
@@ -117,8 +117,8 @@ class TarReader:
             self._forget(tar)
             return Download(_WRONG_INDEX, num_attempts=1)
         with self._parsed_lock:
-            self._parsed[tar] = index
-            if len(self._parsed) > _MAX_PARSED:
+            self._parsed[tar] = index, len(content)
+            while len(self._parsed) > 1 and sum(n for _, n in self._parsed.values()) > _MAX_PARSED:
                 self._parsed.popitem(last=False)
         return index
 

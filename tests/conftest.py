@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine must fail no test: how long an example takes is not what these tests are about.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 MIRROR = Path(__file__).resolve().parent.parent.parent / "shared" / "mirror"
 

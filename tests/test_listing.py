@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 from collections.abc import Callable
 from dataclasses import replace
@@ -5,21 +6,24 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from typer.testing import CliRunner
 
 import cli
 from pipeline import listing as listing_module
-from pipeline.client import Client
+from pipeline.client import Client, Download
 from pipeline.errors import UserError
 from pipeline.listing import Listing, make_listing, make_query, read_listing
 from pipeline.posts import Counted, Item, Malformed
 from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
-from pipeline.records import Post
+from pipeline.records import Fate, Post, Status
 from pipeline.rows import replacing
 from pipeline.run import fetch, find_metadata, make_plan
 from pipeline.status import read_status
@@ -328,6 +332,53 @@ def test_what_is_no_page_stops_the_listing_and_keeps_what_came(
         server.scripts[:] = [page_of(19), page_of()]
         server.requests.clear()
         assert ids_of(list(read_listing(listing))) == [30, 20, 19]
+
+
+RECORDS = st.dictionaries(
+    st.sampled_from(["id", "rating", "tag_string", "md5", "file_ext", "parent_id", "x"]),
+    st.none() | st.booleans() | st.integers(-9, 60) | st.text(max_size=3) | st.floats(),
+)
+PAGES = st.lists(RECORDS | st.integers() | st.none(), max_size=4).map(orjson.dumps)
+
+
+@given(st.lists(PAGES | st.binary(max_size=40), max_size=4))
+def test_no_pages_make_it_hang_or_crash_and_all_add_up(
+    tmp_path_factory: pytest.TempPathFactory, pages: list[bytes]
+) -> None:
+    bodies = iter(pages)
+
+    class Babbler:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def get(self, url: str, **_: object) -> Download:
+            return Download(Fate(Status.FETCHED), next(bodies, b"[]"), 200)
+
+        def close(self) -> None:
+            pass
+
+    listing = listing_of("http://127.0.0.1:9", tmp_path_factory.mktemp("pages"))
+    found: list[Item] = []
+    with patch.object(listing_module, "Client", Babbler), contextlib.suppress(UserError):
+        found.extend(read_listing(listing))
+    again: list[Item] = []
+    with patch.object(listing_module, "Client", Babbler), contextlib.suppress(UserError):
+        again.extend(read_listing(listing))
+    for items in (found, again):
+        num_counted = sum(item.num_records for item in items if isinstance(item, Counted))
+        assert num_counted == sum(isinstance(item, Post | Malformed) for item in items)
+    ids = [min(ids_of(page)) for page in _by_page(found) if ids_of(page)]
+    assert ids == sorted(ids, reverse=True)
+
+
+def _by_page(items: list[Item]) -> list[list[Item]]:
+    pages: list[list[Item]] = []
+    for item in items:
+        if isinstance(item, Counted):
+            pages.append([])
+        else:
+            pages[-1].append(item)
+    return pages
 
 
 def test_malformed_records_of_a_page_are_counted_and_named(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 import gzip
 import re
+import socket
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from pipeline.serve import serve_folder
 from pipeline.shard import Span, list_shards, read_shard, read_span, tar_path
 from pipeline.status import read_status
 from pipeline.work import Work
-from tests.faulty_server import FaultyServer, answer
+from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
 from tests.file_server import HUB_REPO, point_stores_at, serve_files
 from tests.indexed_tars import write_tars
 from tests.metadata_records import lines_of, make_post, new_record
@@ -97,6 +100,64 @@ def test_a_dead_host_stops_the_run_and_the_next_run_goes_on(
         fetch(recipe, work, QUIET)
     with FaultyServer(answer(200, PICTURE), port=server.port):
         assert fetch(recipe, work, QUIET).fates == {"fetched": 40}
+
+
+def test_every_trouble_of_a_server_ends_in_its_fate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "_MAX_BACKOFF", 0)
+    good, head = answer(200, PICTURE), b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
+    scripts: dict[int, tuple[list[Script], str]] = {
+        1: ([good], "fetched"),
+        2: ([answer(429, Retry_After="0"), good], "fetched"),
+        3: ([answer(503), good], "fetched"),
+        4: ([reset(), good], "fetched"),
+        5: ([send(head, PICTURE), good], "fetched"),  # shorter than it says
+        6: ([drip(head, repeat(b"x"), 0.03), good], "fetched"),
+        7: ([hang(), hang()], "failed/timeout"),
+        8: ([answer(500), answer(502)], "failed/http"),
+        9: ([send(head, PICTURE)] * 2, "failed/truncated"),
+        10: ([answer(200, b"<html>please wait</html>")], "rejected/not_an_image"),
+        11: ([answer(200)], "rejected/empty"),
+        12: ([answer(200, b"x" * 20_001)], "rejected/too_many_bytes"),
+        13: ([answer(302, Location="http://127.0.0.2:9/x")], "refused/host_not_allowed"),
+        14: ([answer(404)], "missing/http_404"),
+        15: ([answer(410)], "missing/http_410"),
+        16: ([answer(451)], "refused/http_451"),
+        17: ([answer(403)], "refused/http_403"),
+        18: ([answer(200, encoded(draw_picture(1, 200, 200)))], "rejected/too_many_pixels"),
+    }
+    metadata = tmp_path / "posts.json"
+    metadata.write_bytes(lines_of([new_record(make_post(i, "solo")) for i in scripts]))
+    asked: Counter[int] = Counter()
+
+    def reply(sock: socket.socket) -> None:
+        post_id = int(server.requests[-1].split()[1].removeprefix("/"))
+        replies = scripts[post_id][0]
+        asked[post_id] += 1
+        replies[min(asked[post_id], len(replies)) - 1](sock)
+
+    work = Work(tmp_path / "work")
+    with FaultyServer(reply) as server:
+        settings = {"attempts": 2, "timeout": 0.1, "max_bytes": 20_000, "max_pixels": 10_000}
+        recipe = recipe_of(metadata, f"{server.url}/{{id}}", connections=1, **settings)
+        fetch(recipe, work, QUIET)
+        assert asked == {post_id: len(replies) for post_id, (replies, _) in scripts.items()}
+        before = asked.copy()
+        mended = {post_id for post_id, (_, fate) in scripts.items() if fate.startswith("failed")}
+        assert fates_of(work) == {post_id: fate for post_id, (_, fate) in scripts.items()}
+        for post_id in mended:
+            scripts[post_id] = ([good], "fetched")
+        fetch(recipe, work, QUIET, retry_failed=True)
+        assert asked - before == dict.fromkeys(mended, 1)
+    assert fates_of(work) == {post_id: fate for post_id, (_, fate) in scripts.items()}
+    assert read_status(work).adds_up
+
+
+def fates_of(work: Work) -> dict[int, str]:
+    tables = [read_shard(work.raw_dir, name, RAW)[0] for name in list_shards(work.raw_dir)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    return {row["post_id"]: f"{row['status']}/{row['reason']}".strip("/") for row in rows}
 
 
 # Tars with an index, and stores

@@ -191,7 +191,8 @@ def test_a_stale_index_is_read_anew_the_next_time(tmp_path: Path) -> None:
 
 
 def test_memory_holds_a_few_indexes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.tars._MAX_PARSED", 2)
+    size = len(orjson.dumps(index_tar(pack(MEMBERS))))
+    monkeypatch.setattr("pipeline.tars._MAX_PARSED", 2 * size)
     disk = Disk()
     tars = TarReader(disk, None, 10_000)
     for n in range(4):
