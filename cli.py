@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipeline import commands
-from pipeline.commands import Workers, console, fail, print_counts
+from pipeline.commands import Overrides, RecipeName, WorkDir, Workers, console, fail, print_counts
 
 if TYPE_CHECKING:
     from pipeline.executor import Summary
@@ -27,14 +27,6 @@ app = typer.Typer(
 
 _STOPPED = "stopped; the same command goes on from here."
 
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
-]
-WorkDir = Annotated[Path | None, typer.Option("--work", help="Work folder; data/NAME by default.")]
-Overrides = Annotated[
-    list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe's value: prepare.size=128."),
-]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A .safetensors of a training run.")
 ]
@@ -71,6 +63,10 @@ def fetch(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again for what failed before.")
     ] = False,
+    locked: Annotated[
+        bool,
+        typer.Option("--locked", help="The posts of the lock beside the recipe; no metadata."),
+    ] = False,
     replan: Annotated[
         bool, typer.Option("--replan", help="Plan anew in a folder that holds another plan.")
     ] = False,
@@ -81,6 +77,9 @@ def fetch(
     from dataclasses import replace
 
     from pipeline import run
+    from pipeline.errors import UserError
+    from pipeline.lock import lock_beside, read_lock
+    from pipeline.recipe import find_recipe
 
     chosen = _recipe(recipe, overrides)
     source = chosen.source
@@ -90,8 +89,13 @@ def fetch(
         source = replace(source, images=images)
     chosen = replace(chosen, source=source)
     place = _work(work, chosen)
+    lock = None
+    if locked:
+        if metadata is not None or limit is not None:
+            raise UserError("--locked takes the lock's posts: leave --metadata and --limit out.")
+        lock = read_lock(lock_beside(find_recipe(recipe)))
     if dry_run:
-        found = run.find_metadata(chosen, place, console(), keeps_pages=False)
+        found = lock or run.find_metadata(chosen, place, console(), keeps_pages=False)
         plan = run.make_plan(chosen, limit, found)
         print_counts("select", plan.counts, plan.num_records)
         print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
@@ -104,8 +108,9 @@ def fetch(
         num_workers=workers,
         retry_failed=retry_failed,
         replan=replan,
+        lock=lock,
     )
-    _finish("fetch", summary, place)
+    _finish("fetch", summary, place, chosen)
 
 
 @app.command()
@@ -120,7 +125,8 @@ def prepare(
 
     chosen = _recipe(recipe, overrides)
     place = _work(work, chosen)
-    _finish("prepare", run.prepare(chosen, place, console(), num_workers=workers), place)
+    summary = run.prepare(chosen, place, console(), num_workers=workers)
+    _finish("prepare", summary, place, chosen)
 
 
 @app.command()
@@ -268,6 +274,7 @@ def demo(
 
 for command in (commands.status, commands.verify, commands.repair, commands.report):
     app.command()(command)
+app.command()(commands.lock)
 
 
 def _recipe(name: str, overrides: list[str]) -> "Recipe":
@@ -305,16 +312,21 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
         print(f"no {name}: {why}")
 
 
-def _finish(stage: str, summary: "Summary", work: "Work") -> None:
-    """Print a stage's fates; exit 1 where a rerun may mend something."""
+def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe") -> None:
+    """Print a stage's fates; exit 1 where a rerun may mend something, or a lock is not kept."""
     print_counts(stage, dict(summary.fates), summary.num_posts)
     for name, why in sorted(summary.errors.items()):
         print(f"shard {name} failed: {why}", file=sys.stderr)
     num_failed = sum(count for fate, count in summary.fates.items() if fate.startswith("failed"))
+    wrong = []
     if summary.errors:
-        fail(f"{len(summary.errors)} shards are not done; run the same command again.", 1)
-    if num_failed:
-        fail(f"{num_failed} posts failed; `{stage} --retry-failed` asks again for them.", 1)
+        wrong.append(f"{len(summary.errors)} shards are not done; run the same command again.")
+    elif num_failed:
+        wrong.append(f"{num_failed} posts failed; `fetch --retry-failed` asks again for them.")
+    if work.lock_path.is_file():
+        wrong += commands.compare(work.lock_path, work, recipe)
+    if wrong:
+        fail("\n".join(wrong), 1)
 
 
 def main() -> None:

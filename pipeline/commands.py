@@ -1,4 +1,4 @@
-"""The commands that look after a work folder: status, verify, repair, report.
+"""The commands that look after a work folder: status, verify, repair, report, lock.
 
 As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
 """
@@ -14,8 +14,18 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.recipe import Recipe
     from pipeline.status import Asked
+    from pipeline.work import Work
 
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
+]
+WorkDir = Annotated[Path | None, typer.Option("--work", help="Work folder; data/NAME by default.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe's value: prepare.size=128."),
+]
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
 ]
@@ -114,6 +124,49 @@ def report(
     place = out if out is not None else work / "report.html"
     write_report(Work(work), place)
     print(place)
+
+
+def lock(
+    recipe: RecipeName,
+    work: WorkDir = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="posts.parquet beside the recipe if not.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the folder with the lock; write none.")
+    ] = False,
+    overrides: Overrides = [],
+) -> None:
+    """Write down exactly what was got, so that `fetch --locked` gets the same again."""
+    from pipeline.lock import lock_beside, write_lock
+    from pipeline.recipe import find_recipe, load_recipe
+    from pipeline.work import Work
+
+    chosen = load_recipe(recipe, overrides)
+    place = Work(work if work is not None else Path("data") / chosen.name)
+    path = out if out is not None else lock_beside(find_recipe(recipe))
+    if check:
+        if wrong := compare(path, place, chosen):
+            fail(wrong[0], 1)
+        return
+    found = write_lock(place, path)
+    num_samples = found.info.fates.get("kept", 0)
+    size = f"{path.stat().st_size / 1e6:.2f} MB"
+    print(f"{path}: {len(found.posts)} posts, {num_samples} samples, {size}")
+
+
+def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
+    """Print what is not as a lock says; return the sentence to fail with, if any."""
+    from pipeline.differences import compare as find_differences
+    from pipeline.lock import read_lock
+
+    found = find_differences(read_lock(lock_path), work, recipe)
+    print_counts("lock", dict(found.counts), found.counts.total())
+    for note in found.notes:
+        print(note)
+    if not found.num_different:
+        return []
+    return [f"{found.num_different} posts are not as locked; see {work.differences_path}."]
 
 
 def _print_ledger(asked: "Asked") -> None:

@@ -270,7 +270,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         UserError: when there is no such recipe, or it does not say what a recipe may say.
     """
-    path = _find(name_or_path)
+    path = find_recipe(name_or_path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -297,7 +297,12 @@ def recipe_table(recipe: Recipe) -> Table:
     return to_table(recipe)
 
 
-def _find(name_or_path: str) -> Path:
+def find_recipe(name_or_path: str) -> Path:
+    """Return the file of a recipe, by its name in ``manifests/``, its folder or its path.
+
+    Raises:
+        UserError: when there is none.
+    """
     named = MANIFESTS / name_or_path / "recipe.toml"
     if "/" not in name_or_path and named.is_file():
         return named

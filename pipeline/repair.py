@@ -14,6 +14,7 @@ from pipeline.client import close_shared_clients
 from pipeline.errors import UserError
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage, content_settings
+from pipeline.lock import read_lock
 from pipeline.originals import check_source
 from pipeline.plan import planned_shards, write_plan
 from pipeline.prepare import PrepareStage
@@ -114,7 +115,9 @@ def _rebuild_plan(work: Work, console: Console) -> None:
         raise UserError(f"{path}: too damaged to be rebuilt; {by_hand}.") from error
     console.print(f"{path.name}: planning anew")
     recipe = convert(info["recipe"], Recipe, str(path))
-    plan = make_plan(recipe, info.get("limit"), find_metadata(recipe, work, console))
+    locked = work.lock_path.is_file()
+    metadata = read_lock(work.lock_path) if locked else find_metadata(recipe, work, console)
+    plan = make_plan(recipe, info.get("limit"), metadata)
     rebuilt = temporary_path(path)
     write_plan(rebuilt, plan.posts, info)
     if read_seal(rebuilt) != seal:

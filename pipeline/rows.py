@@ -79,21 +79,26 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_rows(path: Path, groups: Sequence[pa.Table], info: dict[str, Any]) -> None:
+def write_rows(
+    path: Path, groups: Sequence[pa.Table], info: dict[str, Any], **encoding: Any
+) -> None:
     """Write a sealed Parquet file, a row group a table, with ``info`` in its metadata.
 
     Args:
         path: replaced as a whole, or left as it was.
         groups: at least one table, all of one schema.
         info: plain values; they go into the footer as JSON.
+        encoding: further options of ``pyarrow.parquet.ParquetWriter``.
     """
     with replacing(path) as temporary:
-        write_sealed(temporary, groups, info)
+        write_sealed(temporary, groups, info, **encoding)
 
 
-def write_sealed(path: Path, groups: Sequence[pa.Table], info: dict[str, Any]) -> None:
+def write_sealed(
+    path: Path, groups: Sequence[pa.Table], info: dict[str, Any], **encoding: Any
+) -> None:
     """Write a sealed Parquet file at ``path`` itself, to be put in place by the caller."""
-    with pq.ParquetWriter(path, groups[0].schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, groups[0].schema, compression="zstd", **encoding) as writer:
         for group in groups:
             writer.write_table(group)
         writer.add_key_value_metadata(

@@ -1,5 +1,6 @@
 """The two data commands over a whole work folder: fetch and prepare."""
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,14 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from pipeline.client import close_shared_clients
+from pipeline.differences import check_recipe
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.executor import Summary, run_stage
 from pipeline.fetch import FetchStage
 from pipeline.hosts import is_http
 from pipeline.listing import Listing, make_listing
+from pipeline.lock import Lock, restore_plan
 from pipeline.originals import check_source
 from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.prepare import PrepareStage
@@ -49,18 +52,25 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, limit: int | None = None, metadata: Path | Listing | None = None
+    recipe: Recipe, limit: int | None = None, metadata: Path | Listing | Lock | None = None
 ) -> Plan:
     """Read the metadata and plan every wanted post; keeps nothing on disk but an API's pages.
+
+    A lock in the metadata's place is the plan.
 
     Args:
         recipe: what is wanted.
         limit: plan the first few wanted posts only.
-        metadata: as ``find_metadata`` returns it; by default the recipe's path.
+        metadata: as ``find_metadata`` returns it, or a lock; by default the recipe's path.
 
     Raises:
-        UserError: where metadata is missing or unreadable, or no post is left.
+        UserError: where metadata is missing or unreadable, no post is left, or the lock is not
+            this recipe's.
     """
+    if isinstance(metadata, Lock):
+        check_recipe(metadata, recipe)
+        info, proof = metadata.info, _plan_proof(recipe, limit, metadata)
+        return Plan(restore_plan(metadata.posts), info.counts, info.num_records, [], proof)
     metadata = _metadata_path(recipe) if metadata is None else metadata
     nsfw_ids = load_nsfw_ids(recipe.select, metadata)
     selection = select_posts(metadata, recipe.select, nsfw_ids, limit)
@@ -105,8 +115,10 @@ def _metadata_path(recipe: Recipe) -> Path:
     return path
 
 
-def _plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing) -> str:
+def _plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing | Lock) -> str:
     """A hash of what decides a plan: settings, and names and sizes of the metadata's files."""
+    if isinstance(metadata, Lock):
+        return fingerprint(SCHEMA_VERSION, metadata.seal)
     if isinstance(metadata, Listing):
         path, files = metadata.directory, metadata.page_paths()
     else:
@@ -145,17 +157,26 @@ def fetch(
     num_workers: int = 1,
     retry_failed: bool = False,
     replan: bool = False,
+    lock: Lock | None = None,
 ) -> Summary:
     """Select, plan, and fetch every planned original into ``raw/``.
 
+    With a lock its posts are the plan, no metadata is read, and a copy of it stays in the folder,
+    for ``compare``. What comes is kept as it comes, whether or not it is what the lock says.
+
     Raises:
-        UserError: on wrong use, or where the folder holds another plan and ``replan`` is not set.
+        UserError: on wrong use, where the folder holds another plan and ``replan`` is not set, or
+            where the lock is not the recipe's.
     """
     if not recipe.source.images:
         raise UserError(f"recipe {recipe.name!r} names no pictures: give --images TEMPLATE.")
     check_source(recipe.source)
+    if lock is not None:
+        check_recipe(lock, recipe)
     with work.lock():
-        _ensure_plan(recipe, work, limit, replan, find_metadata(recipe, work, console))
+        metadata = find_metadata(recipe, work, console) if lock is None else lock
+        _ensure_plan(recipe, work, limit, replan, metadata)
+        _keep_lock(work, lock)
         reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
         stage = FetchStage(
             work.plan_path,
@@ -179,7 +200,7 @@ def fetch(
 
 
 def _ensure_plan(
-    recipe: Recipe, work: Work, limit: int | None, replan: bool, metadata: Path | Listing
+    recipe: Recipe, work: Work, limit: int | None, replan: bool, metadata: Path | Listing | Lock
 ) -> None:
     """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
     before = read_info(work.plan_path) if work.plan_path.is_file() else None
@@ -205,6 +226,16 @@ def _ensure_plan(
         "recipe": recipe_table(recipe),
     }
     write_plan(work.plan_path, plan.posts, info)
+
+
+def _keep_lock(work: Work, lock: Lock | None) -> None:
+    """Leave a copy of the lock that the plan was taken from in the folder, or none."""
+    if lock is None:
+        work.lock_path.unlink(missing_ok=True)
+        work.differences_path.unlink(missing_ok=True)
+    elif not (work.lock_path.is_file() and filecmp.cmp(lock.path, work.lock_path, shallow=False)):
+        with replacing(work.lock_path) as copy:
+            shutil.copyfile(lock.path, copy)
 
 
 def _set_aside(work: Work) -> None:

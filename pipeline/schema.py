@@ -151,6 +151,34 @@ def is_table_of(found: pa.Schema, schema: pa.Schema) -> bool:
         return False
 
 
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+LOCK = pa.schema(
+    [
+        pa.field("post_id", pa.int64(), nullable=False),
+        pa.field("split", _WORD, nullable=False),
+        pa.field("status", _WORD, nullable=False),  # the last: of prepare, or of fetch
+        pa.field("reason", _WORD, nullable=False),
+        pa.field("md5", pa.binary(16)),
+        pa.field("character", _TEXT, nullable=False),
+        pa.field("family", pa.int64(), nullable=False),
+        pa.field("rating", _WORD, nullable=False),
+        pa.field("ext", _WORD, nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("parent_id", pa.int64(), nullable=False),
+        pa.field("tags", pa.list_(pa.field("element", _TEXT)), nullable=False),
+        pa.field("file_url", _TEXT, nullable=False),  # {md5} stands for the post's
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("sha256", pa.binary(32)),  # of the original's bytes
+        pa.field("sample_sha256", pa.binary(32)),  # of the sample's members
+    ]
+)
+"""``posts.parquet``: every planned post with its fate and sums; small enough to be tracked.
+
+Sums are bytes and words are numbered: hashes do not compress, and are half of it.
+"""
+
 LEDGER = pa.schema(
     [
         pa.field("post_id", pa.int64(), nullable=False),

@@ -71,6 +71,8 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
         return list(_check_shards(directory, quick))
     problems = [*_damage(work.plan_path, check_seal)]
     planned = {} if problems else planned_shards(work.plan_path)
+    if work.lock_path.is_file():
+        problems += _damage(work.lock_path, check_seal)
     for stage_dir in (work.raw_dir, work.samples_dir):
         problems += _check_shards(stage_dir, quick, planned)
     if planned:

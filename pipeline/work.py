@@ -30,6 +30,16 @@ class Work:
         return self.root / "listing"
 
     @property
+    def lock_path(self) -> Path:
+        """The lock that the plan was taken from; absent where it came from metadata."""
+        return self.root / "posts.parquet"
+
+    @property
+    def differences_path(self) -> Path:
+        """Post by post, what is not as the lock says; absent where all is."""
+        return self.root / "differences.csv"
+
+    @property
     def raw_dir(self) -> Path:
         """Shards of originals."""
         return self.root / "raw"

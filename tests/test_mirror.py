@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pipeline.differences import compare
+from pipeline.lock import write_lock
 from pipeline.metadata import read_posts
 from pipeline.plan import planned_shards, read_planned
 from pipeline.recipe import Recipe, load_recipe
@@ -156,6 +158,17 @@ def test_a_second_run_does_nothing_and_workers_change_no_byte(
         )
         for path in paths:
             assert path.read_bytes() == (again.root / folder / path.name).read_bytes(), path
+
+
+def test_a_lock_rebuilds_it_without_the_metadata(mirror: Path, work: Work, tmp_path: Path) -> None:
+    recipe = recipe_for(mirror, "metadata")
+    lock = write_lock(work, tmp_path / "posts.parquet")
+    assert lock.path.stat().st_size < 120_000  # a third of it words that more posts would share
+    again = Work(tmp_path / "again")
+    fetch(recipe, again, QUIET, lock=lock)
+    assert compare(lock, again, recipe).counts == {"same": 562}
+    for path in sorted((work.root / "raw").iterdir()):
+        assert path.read_bytes() == (again.root / "raw" / path.name).read_bytes(), path
 
 
 def test_odd_originals_decode_or_have_a_fate(mirror: Path, tmp_path: Path) -> None:

@@ -1,11 +1,20 @@
 """Small work folders for tests: posts, their pictures on disk, and the plan."""
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.plan import hash_table, plan_posts, write_plan
-from pipeline.recipe import PrepareSettings, Recipe, SourceSettings, SplitSettings
+from pipeline.recipe import (
+    PrepareSettings,
+    Recipe,
+    SelectSettings,
+    SourceSettings,
+    SplitSettings,
+)
 from pipeline.records import Post
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded, letterboxed
@@ -61,3 +70,37 @@ def plan_work(work: Work, recipe: Recipe, num_posts: int) -> None:
     table = plan_posts(posts, recipe.split)
     info = {"counts": {"planned": num_posts}, "num_records": num_posts}
     write_plan(work.plan_path, table, {**info, "content": hash_table(table)})
+
+
+def make_source(root: Path, num_posts: int = 20, draw: Draw = draw_original) -> Recipe:
+    """Write pictures to ``root/512px`` and their records, with one unwanted, to ``root/metadata``.
+
+    Returns:
+        The recipe that names both.
+    """
+    _, recipe = make_work(root, num_posts, draw)
+    shutil.rmtree(root / "work")
+    lines = []
+    for post_id in range(1, num_posts + 2):
+        md5 = hashlib.md5(str(post_id).encode(), usedforsecurity=False).hexdigest()
+        record = {
+            "id": post_id,
+            "md5": md5,
+            "rating": "s",
+            "file_ext": "jpg",
+            "file_url": f"https://cdn.example/{md5}.jpg",
+            "image_width": 300,
+            "image_height": 400,
+            "parent_id": post_id - 1 if post_id % 7 == 0 else None,
+            "tag_string_general": "solo smile" if post_id <= num_posts else "smile",
+            "tag_string_character": "miku" if post_id % 2 else "",
+        }
+        lines.append(json.dumps(record) + "\n")
+    path = root / "metadata" / "posts.json"
+    path.parent.mkdir()
+    path.write_text("".join(lines))
+    return replace(
+        recipe,
+        select=SelectSettings(tags=("solo",)),
+        source=replace(recipe.source, metadata=str(path.parent)),
+    )

@@ -1,0 +1,229 @@
+"""What a work folder holds against what a lock says, post by post."""
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.lock import Lock, library_versions
+from pipeline.recipe import Recipe
+from pipeline.records import RETRYABLE, Fate, Status
+from pipeline.rows import is_out_of_space, read_rows, replacing
+from pipeline.schema import RAW, SAMPLES
+from pipeline.settings import Table, to_table
+from pipeline.shard import rows_path, shard_name
+from pipeline.work import Work
+
+Row = dict[str, Any]
+
+_FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED})
+_COLUMNS = ("post_id", "shard", "what", "locked", "found")
+_DECIDING = ("layout", "max_bytes", "max_pixels", "check_md5")  # of the source
+_FREE = ("select.nsfw_ids",)  # a place on one machine; the lock holds what the list left over
+
+
+class Difference(StrEnum):
+    """How a post is not as the lock says."""
+
+    GONE = "gone"  # its original was got then, and is no longer to be had
+    FAILED = "failed"  # its original could not be got this time; a rerun may mend it
+    CHANGED = "changed"  # its original is no longer the same
+    NEW = "new"  # its original was not got then, and is now
+    FATE = "fate"  # same original, or none then as now, and another fate
+    SAMPLE = "sample"  # same original, and another sample
+    WAITING = "waiting"  # its shard is not done yet
+
+
+SAME = "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        counts: posts by ``Difference``, or ``SAME``.
+        notes: sentences about all of them.
+    """
+
+    counts: Counter[str]
+    notes: list[str]
+
+    @property
+    def num_different(self) -> int:
+        """Posts that are not as the lock says."""
+        return self.counts.total() - self.counts[SAME]
+
+
+def check_recipe(lock: Lock, recipe: Recipe) -> None:
+    """Check that a recipe wants what its lock got.
+
+    Raises:
+        UserError: naming the settings that decide posts, splits or originals and differ.
+    """
+    if odd := _differing(_deciding(lock.info.recipe), _deciding(recipe)):
+        raise UserError(
+            f"{lock.path}: is not this recipe's: {'; '.join(odd)}. Give what was --set then, or "
+            "fetch without --locked and lock anew."
+        )
+
+
+def _deciding(recipe: Recipe) -> Table:
+    """Return the settings that decide what is fetched, and where to."""
+    table = to_table(recipe)
+    source = {key: table["source"][key] for key in _DECIDING}
+    return {"select": table["select"], "split": table["split"], "source": source}
+
+
+def _differing(locked: Table, wanted: Table, path: str = "") -> list[str]:
+    """Return the settings that differ, each with both values."""
+    odd: list[str] = []
+    for key in sorted(locked.keys() | wanted.keys()):
+        then, now, name = locked.get(key), wanted.get(key), f"{path}{key}"
+        if isinstance(then, dict) and isinstance(now, dict):
+            odd += _differing(then, now, f"{name}.")
+        elif then != now and name not in _FREE and not _is_of_a_network(name, now):
+            odd.append(f"{name} is {json.dumps(now)}, the lock's {json.dumps(then)}")
+    return odd
+
+
+def _is_of_a_network(name: str, now: Any) -> bool:
+    """Whether a setting is where an ONNX file lies, or a sum that is not known yet."""
+    return name.endswith("onnx.model") or (name.endswith("onnx.sha256") and not now)
+
+
+def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
+    """Compare a folder with a lock, as far as it is done; write down what differs.
+
+    Samples are compared where they are prepared as the lock's were. ``differences.csv`` gets a
+    line for each post that differs: ``post_id, shard, what, locked, found``, the last two being
+    fates or SHA-256 sums. Where none differs there is no such file.
+
+    Raises:
+        UserError: where there is no folder, it cannot be written, or rows are damaged.
+    """
+    if not work.root.is_dir():
+        raise UserError(f"{work.root}: no such folder; `fetch` makes it. Is --work right?")
+    odd = _differing(
+        {"prepare": to_table(lock.info.recipe.prepare)}, {"prepare": to_table(recipe.prepare)}
+    )
+    notes = [f"Samples are not compared: {'; '.join(odd)}."] if odd else []
+    counts: Counter[str] = Counter()
+    try:
+        with (
+            replacing(work.differences_path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            for row in _compare_shards(lock, work, with_samples=not odd):
+                counts[row[2]] += 1
+                if row[2] != SAME:
+                    writer.writerow(row)
+    except OSError as error:
+        if is_out_of_space(error):
+            raise
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"{work.differences_path}: cannot be written: {reason}.") from error
+    if counts[Difference.SAMPLE] or counts[Difference.FATE]:
+        notes += _other_versions(lock)
+    comparison = Comparison(counts, notes)
+    if not comparison.num_different:
+        work.differences_path.unlink()
+    return comparison
+
+
+def _other_versions(lock: Lock) -> list[str]:
+    here, there = library_versions(), lock.info.versions
+    odd = [
+        f"{name} {here.get(name, 'none')} (the lock's: {there.get(name, 'none')})"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
+    return [f"Of other versions than the lock's: {', '.join(odd)}."] if odd else []
+
+
+def _compare_shards(
+    lock: Lock, work: Work, *, with_samples: bool
+) -> Iterator[tuple[int, str, str, str, str]]:
+    columns = ["post_id", "split", "shard", "status", "reason", "sha256", "sample_sha256"]
+    for name, posts in _by_shard(lock.posts.select(columns)):
+        originals, samples = _read_found(work, name)
+        for post in posts.to_pylist():
+            original = originals.get(post["post_id"])
+            sample = samples.get(post["post_id"]) if with_samples else None
+            yield (post["post_id"], name, *_judge(post, original, sample))
+
+
+def _by_shard(posts: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the posts of each shard; they lie side by side."""
+    splits, shards = posts["split"].to_pylist(), posts["shard"].to_pylist()
+    places = list(zip(splits, shards, strict=True))
+    start = 0
+    for stop in range(1, len(places) + 1):
+        if stop == len(places) or places[stop] != places[start]:
+            yield shard_name(*places[start]), posts.slice(start, stop - start)
+            start = stop
+
+
+def _read_found(work: Work, name: str) -> tuple[dict[int, Row], dict[int, Row]]:
+    """Return a shard's originals and samples by post; no samples that are of other originals."""
+    raw = _read(work.raw_dir, name, RAW, "sha256")
+    samples = _read(work.samples_dir, name, SAMPLES, "source_sha256", "sha256")
+    originals = raw or {
+        post: row | {"sha256": row["source_sha256"]} | _as_fetched(row)
+        for post, row in samples.items()
+    }
+    fresh = {post: row["source_sha256"] for post, row in samples.items()} == {
+        post: row["sha256"] for post, row in originals.items()
+    }
+    return originals, samples if fresh else {}
+
+
+def _read(directory: Path, name: str, schema: pa.Schema, *sums: str) -> dict[int, Row]:
+    path = rows_path(directory, name)
+    if not path.is_file():
+        return {}
+    table = read_rows(path, schema, ["post_id", "status", "reason", *sums])
+    return {row["post_id"]: row for row in table.to_pylist()}
+
+
+def _as_fetched(row: Row) -> Row:
+    """Return the fate that fetch gave to a post with this last fate."""
+    if Status(row["status"]) in _FETCH:
+        return {"status": row["status"], "reason": row["reason"]}
+    return {"status": Status.FETCHED, "reason": ""}
+
+
+def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, str, str]:
+    """Return how a post differs, or ``SAME``; what the lock says and what was found."""
+    locked = _as_fetched(post)
+    if original is None:
+        return Difference.WAITING, _fate(post), ""
+    had, has = (row["status"] == Status.FETCHED for row in (locked, original))
+    if had and has:
+        then, now = post["sha256"].hex(), original["sha256"]
+        if then != now:
+            return Difference.CHANGED, then, now
+    elif _fate(locked) != _fate(original):
+        what = Difference.NEW if has else Difference.GONE if had else Difference.FATE
+        failed = Status(original["status"]) in RETRYABLE
+        return Difference.FAILED if failed else what, _fate(locked), _fate(original)
+    if sample is None or not had:
+        return SAME, "", ""
+    if _fate(post) != _fate(sample):
+        return Difference.FATE, _fate(post), _fate(sample)
+    then, now = (post["sample_sha256"] or b"").hex(), sample["sha256"] or ""
+    return (Difference.SAMPLE, then, now) if then != now else (SAME, "", "")
+
+
+def _fate(row: Row) -> str:
+    return str(Fate(Status(row["status"]), row["reason"]))

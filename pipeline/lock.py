@@ -1,0 +1,242 @@
+"""The lock: ``posts.parquet`` beside a recipe says exactly what was got, post by post.
+
+It is the plan with every post's fate and sums, so the data set can be built again without the
+metadata. A lock may come from a stranger: what it holds is checked before any of it is used, and
+it never says whom to ask for pictures.
+"""
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import UserError
+from pipeline.fetch import count_fates
+from pipeline.lock_check import check_posts, check_size
+from pipeline.plan import hash_table, planned_shards, read_planned
+from pipeline.ratings import allowed_ratings
+from pipeline.recipe import Recipe
+from pipeline.rows import check_seal, read_info, read_rows, read_seal, write_rows
+from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
+from pipeline.settings import Table, convert
+from pipeline.shard import rows_path
+from pipeline.work import Work
+
+LOCK_NAME = "posts.parquet"
+
+_DECIDING = (
+    *("isal", "numpy", "onnxruntime", "opencv-python-headless", "orjson", "pillow", "pyarrow"),
+    *("simplejpeg", "xxhash"),
+)
+LOCK_ENCODING: dict[str, Any] = {
+    "use_dictionary": [
+        *("split", "status", "reason", "character", "rating", "ext", "tags.list.element"),
+        *("file_url", "shard"),
+    ],
+    "column_encoding": dict.fromkeys(("post_id", "family", "parent_id"), "DELTA_BINARY_PACKED"),
+}
+_MD5_MARK = "{md5}"
+
+
+@dataclass(frozen=True, slots=True)
+class LockInfo:
+    """What a lock says about all its posts.
+
+    Attributes:
+        schema_version: of the program that made it.
+        recipe: the effective one, without paths of metadata and without passwords.
+        ratings: what the rating policy came to for the snapshot, out of g, s, q, e.
+        versions: of the libraries that decide bytes.
+        counts: of the selection, by fate, ``planned`` among them.
+        num_records: that the metadata held.
+        fates: of the posts, by ``str(Fate)``.
+    """
+
+    schema_version: int
+    recipe: Recipe
+    ratings: tuple[str, ...]
+    versions: dict[str, str]
+    counts: dict[str, int]
+    num_records: int
+    fates: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock that was read and checked.
+
+    Attributes:
+        path: its file.
+        seal: of the file: equal seals, equal locks.
+        posts: ``schema.LOCK``, in the plan's order.
+        info: about all of them.
+    """
+
+    path: Path
+    seal: str
+    posts: pa.Table
+    info: LockInfo
+
+
+def lock_beside(recipe_path: Path) -> Path:
+    """Return where the lock of a recipe's file lies."""
+    if recipe_path.name == "recipe.toml":
+        return recipe_path.with_name(LOCK_NAME)
+    return recipe_path.with_name(f"{recipe_path.stem}.{LOCK_NAME}")
+
+
+def write_lock(work: Work, path: Path) -> Lock:
+    """Write the lock of a work folder that is fetched and prepared, and return it as it reads.
+
+    Raises:
+        UserError: where a shard is not done, its samples are not of its originals, shards are of
+            different settings, or the file cannot be written.
+    """
+    tables = []
+    prepared_by: list[Table] = []
+    for name in planned_shards(work.plan_path):
+        tables.append(_lock_shard(work, name))
+        made_by = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
+        prepared_by.append(made_by.get("prepare", {}))
+    if any(settings != prepared_by[0] for settings in prepared_by):
+        raise UserError(f"{work.samples_dir}: its shards are of different settings; run `prepare`.")
+    posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    about = read_info(work.plan_path)
+    table = about.get("recipe", {}) | {"prepare": prepared_by[0]}
+    table["source"] = _without_secrets(table.get("source", {}))
+    recipe = convert(table, Recipe, str(work.plan_path))
+    info = {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": table,
+        "ratings": sorted(allowed_ratings(recipe.select)),
+        "versions": library_versions(),
+        "counts": about["counts"],
+        "num_records": about["num_records"],
+        "fates": dict(count_fates(posts)),
+    }
+    try:
+        write_rows(path, [posts], info, **LOCK_ENCODING)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
+    return read_lock(path)
+
+
+def _lock_shard(work: Work, name: str) -> pa.Table:
+    """Return the locked posts of one shard, after the plan and what became of it."""
+    for directory, command in ((work.raw_dir, "fetch"), (work.samples_dir, "prepare")):
+        if not rows_path(directory, name).is_file():
+            raise UserError(f"{directory}: shard {name} is not done yet; run `{command}` first.")
+    plan = read_planned(work.plan_path, name)
+    raw = read_rows(rows_path(work.raw_dir, name), RAW, ["post_id", "sha256"])
+    columns = ["post_id", "status", "reason", "sha256", "source_sha256"]
+    samples = read_rows(rows_path(work.samples_dir, name), SAMPLES, columns)
+    same_posts = all(table["post_id"].equals(plan["post_id"]) for table in (raw, samples))
+    if not same_posts or not samples["source_sha256"].equals(raw["sha256"]):
+        raise UserError(
+            f"{rows_path(work.samples_dir, name)}: not made of what {work.raw_dir} holds now; "
+            "run `prepare`."
+        )
+    table = lock_posts(plan, samples)
+    if hash_table(restore_plan(table)) != hash_table(plan):
+        raise UserError(f"{work.plan_path}: a record of shard {name} holds what no lock can say.")
+    return table
+
+
+def lock_posts(plan: pa.Table, samples: pa.Table) -> pa.Table:
+    """Return planned posts as a lock says them, ``schema.LOCK``.
+
+    Args:
+        plan: ``schema.SELECTION``.
+        samples: ``status, reason, source_sha256, sha256`` of the same posts in the same order.
+    """
+    md5, urls = plan["md5"].to_pylist(), plan["file_url"].to_pylist()
+    folded = [u.replace(m, _MD5_MARK) if m else u for u, m in zip(urls, md5, strict=True)]
+    locked = dict(zip(plan.column_names, plan.columns, strict=True)) | {
+        "status": samples["status"],
+        "reason": samples["reason"],
+        "md5": _to_bytes(md5, 16),
+        "character": plan["character"].dictionary_encode(),
+        "tags": _to_words(plan["tags"]),
+        "file_url": pa.array(folded, pa.string()).dictionary_encode(),
+        "sha256": _to_bytes(samples["source_sha256"].to_pylist(), 32),
+        "sample_sha256": _to_bytes(samples["sha256"].to_pylist(), 32),
+    }
+    return pa.table([locked[column] for column in LOCK.names], schema=LOCK)
+
+
+def _to_bytes(sums: list[str | None], num_bytes: int) -> pa.Array:
+    return pa.array([bytes.fromhex(s) if s else None for s in sums], pa.binary(num_bytes))
+
+
+def _to_words(texts: pa.ChunkedArray) -> pa.Array:
+    """Return space-separated words as lists of numbered words."""
+    lists = pc.split_pattern(texts.combine_chunks(), " ")
+    words = lists.values.dictionary_encode()
+    return pa.ListArray.from_arrays(lists.offsets, words, type=LOCK.field("tags").type)
+
+
+def restore_plan(posts: pa.Table) -> pa.Table:
+    """Return the plan that a lock was made of, ``schema.SELECTION``."""
+    md5 = [sum_.hex() if sum_ else "" for sum_ in posts["md5"].to_pylist()]
+    folded = posts["file_url"].to_pylist()
+    urls = [url.replace(_MD5_MARK, m) if m else url for url, m in zip(folded, md5, strict=True)]
+    words = posts["tags"].cast(pa.list_(pa.string()))
+    length = len(posts)
+    restored = dict(zip(posts.column_names, posts.columns, strict=True)) | {
+        "status": pa.array(["planned"] * length).dictionary_encode(),
+        "reason": pa.array([""] * length).dictionary_encode(),
+        "md5": pa.array(md5, pa.string()),
+        "character": posts["character"].cast(pa.string()),
+        "tags": pc.binary_join(words, " "),
+        "file_url": pa.array(urls, pa.string()),
+    }
+    columns = [restored.get(field.name, posts[field.name]).cast(field.type) for field in SELECTION]
+    return pa.table(columns, schema=SELECTION)
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock, and check all that it says: nothing of it is trusted.
+
+    Raises:
+        UserError: where there is none, it is damaged, or says what no lock of ours can.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `lock` makes it.")
+    check_size(path)
+    check_seal(path)
+    info = convert(read_info(path), LockInfo, str(path))
+    posts = read_rows(path, LOCK)
+    check_posts(path, posts)
+    fates = dict(count_fates(posts))
+    planned = info.counts.get("planned")
+    if (
+        fates != info.fates
+        or planned != len(posts)
+        or sum(info.counts.values()) != info.num_records
+    ):
+        raise UserError(f"{path}: its counts are not those of its posts.")
+    return Lock(path, read_seal(path), posts, info)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide bytes, of those that are installed."""
+    found = {}
+    for name in _DECIDING:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _without_secrets(source: Table) -> Table:
+    """Return a source's settings without the metadata's path, and passwords and keys in URLs."""
+    images = source.get("images", "")
+    if "://" in images:
+        parts = urlsplit(images)
+        images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    return source | {"metadata": "", "images": images}

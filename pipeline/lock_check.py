@@ -1,0 +1,118 @@
+"""What a lock may say: checks of its size and of every column, before any of it is used."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.recipe import RATINGS
+from pipeline.records import Fate, Status
+from pipeline.rows import DamagedError
+from pipeline.schema import LOCK, SPLITS
+
+MAX_POSTS = 20_000_000
+MAX_TEXT = 2**32
+"""Bytes of all texts together, as they are in the plan."""
+
+_MAX_FILE_BYTES = 2**32
+_MAX_TAGS = 2**31
+_EXTENSION = re.compile("[a-z0-9]{0,16}")
+_NEVER_LAST = (Status.FILTERED, Status.PLANNED, Status.FETCHED)
+_OF_AN_ORIGINAL = (
+    Status.KEPT,
+    Status.CORRUPT,
+    Status.BLANK,
+    Status.TOO_SMALL,
+    Status.DUPLICATE,
+)
+
+
+def check_size(path: Path) -> None:
+    """Check, by its footer alone, that reading a lock takes no more memory than a lock may.
+
+    Raises:
+        UserError: where it is larger, or no Parquet file.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    num_values = max(
+        (group.column(i).num_values for group in groups for i in range(group.num_columns)),
+        default=0,
+    )
+    num_bytes = max(path.stat().st_size, sum(group.total_byte_size for group in groups))
+    if metadata.num_rows > MAX_POSTS or num_values > _MAX_TAGS or num_bytes > _MAX_FILE_BYTES:
+        raise UserError(f"{path}: too large for a lock; at most {MAX_POSTS} posts.")
+
+
+def check_posts(path: Path, posts: pa.Table) -> None:
+    """Check every column of a lock's posts.
+
+    Raises:
+        UserError: naming the first thing that the program would never have written.
+    """
+    try:
+        posts.validate(full=True)
+    except pa.ArrowException as error:
+        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+    for what, holds in _promises(posts):
+        if not holds:
+            raise UserError(f"{path}: {what}; `lock` writes no such file.")
+
+
+def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
+    """Yield what would be wrong with the posts, and whether it is right; each after the last."""
+    yield "holds no posts", len(posts) > 0
+    required = [field.name for field in LOCK if not field.nullable]
+    words = pc.list_flatten(posts["tags"])
+    gaps = sum(posts[name].null_count for name in required) + words.null_count
+    yield "has gaps in its columns", gaps == 0
+    num_bytes = sum(_count_bytes(texts) for texts in (words, posts["character"], posts["file_url"]))
+    yield "holds more text than so many posts have", num_bytes <= MAX_TEXT
+    least = {"post_id": 1, "family": 1, "parent_id": 0, "width": 0, "height": 0, "shard": 0}
+    for name, value in least.items():
+        yield f"{name} is under {value}", pc.min(posts[name]).as_py() >= value
+    yield "numbers its shards too high", pc.max(posts["shard"]).as_py() <= 2 * len(posts)
+    for name, known in (("split", SPLITS), ("rating", RATINGS)):
+        yield f"{name} is not one of {', '.join(known)}", set(_values(posts, name)) <= set(known)
+    yield "ext is no extension", all(map(_EXTENSION.fullmatch, _values(posts, "ext")))
+    yield "has a fate that no post ends with", _are_last_fates(posts.select(["status", "reason"]))
+    status = posts["status"].cast(pa.string())
+    for column, having in (("sha256", _OF_AN_ORIGINAL), ("sample_sha256", (Status.KEPT,))):
+        expected = pc.is_in(status, value_set=pa.array(having, pa.string()))
+        yield f"{column} does not go with the fate", expected.equals(posts[column].is_valid())
+    split = pc.index_in(posts["split"].cast(pa.string()), value_set=pa.array(SPLITS)).to_numpy()
+    shard, ids = posts["shard"].to_numpy(), posts["post_id"].to_numpy()
+    order = np.lexsort((ids, shard, split))
+    yield "is not in the plan's order", np.array_equal(order, np.arange(len(posts)))
+    yield "holds a post twice", len(np.unique(ids)) == len(ids)
+
+
+def _values(posts: pa.Table, name: str) -> list[str]:
+    return list(posts[name].cast(pa.string()).unique().to_pylist())
+
+
+def _count_bytes(texts: pa.ChunkedArray) -> int:
+    """Return how long numbered words are, each as often as it occurs."""
+    total = 0
+    for chunk in pa.chunked_array(texts).chunks:
+        lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
+        total += len(chunk) + (pc.sum(lengths.cast(pa.int64())).as_py() or 0)
+    return total
+
+
+def _are_last_fates(columns: pa.Table) -> bool:
+    words = pa.table([column.cast(pa.string()) for column in columns.columns], columns.column_names)
+    try:
+        pairs = words.group_by(words.column_names).aggregate([]).to_pylist()
+        fates = [Fate(Status(pair["status"]), pair["reason"]) for pair in pairs]
+    except ValueError:
+        return False
+    return not any(fate.status in _NEVER_LAST for fate in fates)

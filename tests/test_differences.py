@@ -1,0 +1,199 @@
+import csv
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.differences import Comparison, compare
+from pipeline.errors import UserError
+from pipeline.lock import Lock, read_lock, write_lock
+from pipeline.recipe import Recipe, SketchSettings
+from pipeline.rows import read_info, write_rows
+from pipeline.run import fetch, make_plan, prepare
+from pipeline.shard import list_shards, rows_path
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.test_prepare import EXPECTED, odd_original
+from tests.works import draw_original, make_source
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> tuple[Recipe, Work, Lock]:
+    """Return a recipe, a folder made by it, and the folder's lock; the metadata is gone."""
+    recipe = make_source(tmp_path, 30, odd_original)
+    work = Work(tmp_path / "work")
+    fetch(recipe, work, QUIET)
+    prepare(recipe, work, QUIET)
+    lock = write_lock(work, tmp_path / "posts.parquet")
+    shutil.rmtree(tmp_path / "metadata")
+    return recipe, work, lock
+
+
+def contents(work: Work) -> dict[str, bytes]:
+    folders = (work.raw_dir, work.samples_dir)
+    return {
+        f"{path.parent.name}/{path.name}": path.read_bytes()
+        for f in folders
+        for path in f.iterdir()
+    }
+
+
+def lines(work: Work) -> dict[int, list[str]]:
+    with work.differences_path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["post_id", "shard", "what", "locked", "found"]
+    return {int(row[0]): row[2:] for row in rows[1:]}
+
+
+def rebuild(
+    recipe: Recipe, lock: Lock, work: Work, *, num_workers: int = 1
+) -> tuple[Comparison, Comparison]:
+    fetch(recipe, work, QUIET, num_workers=num_workers, lock=lock)
+    fetched = compare(lock, work, recipe)
+    prepare(recipe, work, QUIET, num_workers=num_workers)
+    return fetched, compare(lock, work, recipe)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_lock_gives_the_same_bytes_without_metadata(
+    source: tuple[Recipe, Work, Lock], tmp_path: Path, num_workers: int
+) -> None:
+    recipe, work, lock = source
+    again = Work(tmp_path / "again")
+    fetched, prepared = rebuild(recipe, lock, again, num_workers=num_workers)
+    assert contents(again) == contents(work)
+    for found in (fetched, prepared):
+        assert found == Comparison(Counter(same=30), [])
+    assert not again.differences_path.exists()
+    assert read_lock(again.lock_path).seal == lock.seal
+    assert verify(again.root) == []
+    assert write_lock(again, tmp_path / "again.parquet").posts.equals(lock.posts)
+    copy = bytearray(again.lock_path.read_bytes())
+    copy[500] ^= 1
+    again.lock_path.write_bytes(copy)
+    assert [problem.path for problem in verify(again.root)] == [again.lock_path]
+
+
+def test_what_has_changed_since_is_told_post_by_post(
+    source: tuple[Recipe, Work, Lock], tmp_path: Path
+) -> None:
+    recipe, _, lock = source
+    pictures = {int(p.stem): p for p in (tmp_path / "512px").glob("*/*.jpg")}
+    pictures[10].unlink()
+    pictures[11].write_bytes(draw_original(111))
+    pictures[12].unlink()
+    pictures[12].mkdir()  # reading it fails, as on a bad disk
+    pictures[13].write_bytes(b"<html>")
+    for post_id, data in {2: draw_original(2), 1: None}.items():
+        path = tmp_path / "512px" / f"{post_id:04d}" / f"{post_id}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        if data:
+            path.write_bytes(data)
+    again = Work(tmp_path / "again")
+    fetched, prepared = rebuild(recipe, lock, again)
+    expected = {
+        1: ["gone", "fetched", "missing/no_file"],
+        2: ["new", "missing/no_file", "fetched"],
+        10: ["gone", "fetched", "missing/no_file"],
+        12: ["failed", "fetched", "failed/io"],
+        13: ["gone", "fetched", "rejected/not_an_image"],
+    }
+    assert fetched.counts == {"same": 24, "gone": 3, "failed": 1, "changed": 1, "new": 1}
+    # Post 8 shows the same picture as post 1, and is left out no more.
+    assert prepared.counts == fetched.counts | {"same": 23, "fate": 1}
+    found = lines(again)
+    sums = {row["post_id"]: (row["sha256"] or b"").hex() for row in lock.posts.to_pylist()}
+    what, then, now = found.pop(11)
+    assert (what, then) == ("changed", sums[11])
+    assert len(now) == 64
+    assert now != then
+    assert found == expected | {8: ["fate", "duplicate/same_pixels", "kept"]}
+    assert verify(again.root) == []
+
+    pictures[12].rmdir()
+    pictures[12].write_bytes(draw_original(12))
+    fetch(recipe, again, QUIET, retry_failed=True, lock=lock)
+    assert compare(lock, again, recipe).counts["failed"] == 0
+
+
+def test_samples_made_otherwise_are_told(source: tuple[Recipe, Work, Lock], tmp_path: Path) -> None:
+    recipe, work, lock = source
+    info = read_info(lock.path)
+    info["recipe"]["prepare"]["jpeg_quality"] = 80
+    info["versions"] |= {"numpy": "1.0", "simplejpeg": "0.1"}
+    write_rows(lock.path, [lock.posts], info)  # as another version's encoder would have it
+    other = read_lock(lock.path)
+    recipe = replace(recipe, prepare=replace(recipe.prepare, jpeg_quality=80))
+    _, prepared = rebuild(recipe, other, Work(tmp_path / "again"))
+    assert prepared.counts == {"same": 30 - EXPECTED["kept"], "sample": EXPECTED["kept"]}
+    assert "the lock's: 1.0" in prepared.notes[0]
+    assert "0.1" in prepared.notes[0]
+    assert compare(lock, work, replace(recipe, prepare=lock.info.recipe.prepare)).notes == []
+
+
+def test_samples_of_other_settings_are_not_compared(source: tuple[Recipe, Work, Lock]) -> None:
+    recipe, work, lock = source
+    sketches = {"ink": SketchSettings("xdog")}
+    other = replace(recipe, prepare=replace(recipe.prepare, size=32, sketches=sketches))
+    prepare(other, work, QUIET)
+    found = compare(lock, work, other)
+    assert found.counts == {"same": 30}
+    assert "prepare.size is 32, the lock's 64" in found.notes[0]
+    assert "prepare.sketches.ink" in found.notes[0]
+
+
+def test_what_is_not_done_yet_is_waiting(source: tuple[Recipe, Work, Lock]) -> None:
+    recipe, work, lock = source
+    name = list_shards(work.raw_dir)[0]
+    num_posts = read_info(work.plan_path)["shards"]
+    rows_path(work.raw_dir, name).unlink()
+    assert compare(lock, work, recipe).counts == {"same": 30}  # by the samples alone
+    rows_path(work.samples_dir, name).unlink()
+    assert compare(lock, work, recipe).counts["waiting"] == dict(num_posts)[name]
+    with pytest.raises(UserError, match="no such folder"):
+        compare(lock, Work(work.root / "nowhere"), recipe)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("select", {"tags": ("smile",)}, r'select\.tags is \["smile"\], the lock.s \["solo"\]'),
+        ("split", {"seed": 5}, r"split\.seed is 5, the lock's 0"),
+        ("source", {"layout": "original"}, r"source\.layout"),
+        ("source", {"max_bytes": 100}, r"source\.max_bytes"),
+    ],
+)
+def test_a_lock_of_another_recipe_is_refused(
+    source: tuple[Recipe, Work, Lock], section: str, change: dict[str, object], message: str
+) -> None:
+    recipe, work, lock = source
+    settings = replace(getattr(recipe, section), **change)
+    other = replace(recipe, **{section: settings})
+    for use in (
+        lambda: make_plan(other, metadata=lock),
+        lambda: fetch(other, work, QUIET, lock=lock),
+    ):
+        with pytest.raises(UserError, match=message):
+            use()
+    polite = replace(recipe, source=replace(recipe.source, rate=5.0, hosts=("a.example",)))
+    assert len(make_plan(polite, metadata=lock).posts) == 30
+
+
+def test_a_plan_from_metadata_drops_the_lock(
+    source: tuple[Recipe, Work, Lock], tmp_path: Path
+) -> None:
+    recipe, _, lock = source
+    again = Work(tmp_path / "again")
+    fetch(recipe, again, QUIET, lock=lock)
+    shutil.rmtree(tmp_path / "512px")
+    fresh = make_source(tmp_path / "fresh", 30, odd_original)
+    images = replace(fresh.source, images=recipe.source.images)
+    fetch(replace(fresh, source=images), again, QUIET)
+    assert not again.lock_path.exists()
+    assert verify(again.root) == []

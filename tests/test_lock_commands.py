@@ -1,0 +1,77 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import cli
+from pipeline.errors import UserError
+from pipeline.recipe import recipe_table
+from tests.test_prepare import odd_original
+from tests.works import draw_original, make_source
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """Write a recipe's file beside pictures and metadata; return its path."""
+    settings = recipe_table(make_source(tmp_path, 30, odd_original))
+    path = tmp_path / "mine" / "recipe.toml"
+    path.parent.mkdir()
+    path.write_text(
+        '[select]\ntags = ["solo"]\n[prepare]\nsize = 64\n[split]\nshard_size = 10\n'
+        f"[source]\nrate = 0\nimages = '{settings['source']['images']}'\n"
+    )
+    return str(path)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_from_lock_to_the_same_bytes_and_to_what_is_gone(recipe: str, tmp_path: Path) -> None:
+    metadata, work, again = tmp_path / "metadata", tmp_path / "work", tmp_path / "again"
+    one = ("--workers", 1)
+    assert run("fetch", recipe, "--metadata", metadata, "--work", work, *one).exit_code == 0
+    assert isinstance(run("lock", recipe, "--work", work).exception, UserError)
+    assert run("prepare", recipe, "--work", work, *one).exit_code == 0
+    made = run("lock", recipe, "--work", work)
+    assert made.exit_code == 0
+    assert "posts.parquet: 30 posts, 26 samples" in made.stdout.replace("\n", "")
+    assert (tmp_path / "mine" / "posts.parquet").is_file()
+    checked = run("lock", recipe, "--work", work, "--check")
+    assert (checked.exit_code, "lock: 30 in" in checked.stdout) == (0, True)
+
+    shutil.rmtree(metadata)
+    dry = run("fetch", recipe, "--locked", "--work", again, "--dry-run")
+    assert "30 originals would be fetched" in dry.stdout
+    assert not again.exists()
+    fetched = run("fetch", recipe, "--locked", "--work", again, *one)
+    assert fetched.exit_code == 0
+    assert "30  same" in fetched.stdout
+    assert run("prepare", recipe, "--work", again, *one).exit_code == 0
+    for path in (*(work / "raw").iterdir(), *(work / "samples").iterdir()):
+        assert (again / path.relative_to(work)).read_bytes() == path.read_bytes()
+
+    third = tmp_path / "third"
+    (tmp_path / "512px" / "0010" / "10.jpg").write_bytes(draw_original(110))
+    (tmp_path / "512px" / "0011" / "11.jpg").unlink()
+    changed = run("fetch", recipe, "--locked", "--work", third, *one)
+    assert changed.exit_code == 1
+    assert "2 posts are not as locked" in changed.stderr
+    assert len((third / "differences.csv").read_text().splitlines()) == 3
+    prepared = run("prepare", recipe, "--work", third, *one)
+    assert prepared.exit_code == 1
+    assert "1  changed" in prepared.stdout
+    compared = run("lock", recipe, "--work", third, "--check")
+    assert compared.exit_code == 1
+    assert not (third / "posts.parquet").samefile(tmp_path / "mine" / "posts.parquet")
+
+
+@pytest.mark.parametrize("option", [("--metadata", "x"), ("--limit", "3")])
+def test_what_a_lock_decides_may_not_be_given(recipe: str, option: tuple[str, str]) -> None:
+    error = run("fetch", recipe, "--locked", *option).exception
+    assert isinstance(error, UserError)
+    assert "--locked takes the lock's posts" in str(error)
+    error = run("fetch", recipe, "--locked").exception
+    assert isinstance(error, UserError)
+    assert "`lock` makes it" in str(error)
