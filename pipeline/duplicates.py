@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.plan import find_families
 from pipeline.rows import read_rows
 from pipeline.schema import RAW
 from pipeline.shard import rows_path
@@ -40,8 +41,9 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
     """Find the posts of some raw shards that repeat an earlier one (a lower post id).
 
     Only pictures that will be kept count: one under ``min_side`` never hides a larger copy of
-    itself. Where a duplicate ties two families together that are planned for different splits,
-    the family of the later one is left out as well (``family``): no family straddles two splits.
+    itself. Where duplicates tie families together that are planned for different splits, those
+    not in the split of the earliest are left out as well (``family``): no family straddles two
+    splits.
 
     Args:
         raw_dir: folder of committed raw shards.
@@ -147,22 +149,22 @@ def _find_lead(
 
 
 def _straddlers(posts: pa.Table, found: dict[int, tuple[int, str]]) -> dict[int, tuple[int, str]]:
-    """Return the relatives of duplicates that are planned for another split than their lead."""
+    """Return the posts of families that duplicates tie to an earlier one of another split.
+
+    Ties go on: where a relative of a duplicate has duplicates of its own, those belong to it.
+    """
     involved = set(found) | {lead for lead, _ in found.values()}
     mask = pc.is_in(posts["post_id"], value_set=pa.array(sorted(involved), pa.int64()))
     some = posts.filter(mask)
     family = dict(zip(some["post_id"].to_pylist(), some["family"].to_pylist(), strict=True))
     split = dict(zip(some["post_id"].to_pylist(), some["split"].to_pylist(), strict=True))
-    moved = {
-        family[post]: lead
-        for post, (lead, _) in sorted(found.items())
-        if split[post] != split[lead]
-    }
+    pairs = sorted((lead, post) for post, (lead, _) in found.items())
+    ties = np.array([(family[post], family[lead]) for lead, post in pairs], np.int64).reshape(-1, 2)
+    earliest: dict[int, int] = {}
+    moved: dict[int, int] = {}
+    for (lead, post), tied in zip(pairs, find_families(*ties.T).tolist(), strict=True):
+        first = earliest.setdefault(tied, lead)
+        moved |= {family[p]: first for p in (lead, post) if split[p] != split[first]}
     members = posts.filter(pc.is_in(posts["family"], value_set=pa.array(list(moved), pa.int64())))
     relatives = zip(members["post_id"].to_pylist(), members["family"].to_pylist(), strict=True)
-    leads = {lead for lead, _ in found.values()}
-    return {
-        post: (moved[group], "family")
-        for post, group in relatives
-        if post not in found and post not in leads
-    }
+    return {post: (moved[group], "family") for post, group in relatives if post not in found}

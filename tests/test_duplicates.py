@@ -111,3 +111,23 @@ def test_no_family_straddles_two_splits(tmp_path: Path) -> None:
         21: (1, "family"),  # its relative repeats a picture of another split
         30: (1, "same_pixels"),
     }
+
+
+def test_ties_of_families_go_on(tmp_path: Path) -> None:
+    a, b, other = (draw_picture(seed, 300, 300) for seed in (8, 9, 10))
+    rows = [
+        row(1, a, "train"),
+        row(20, a, "test", family=20),
+        row(21, b, "test", family=20),
+        row(40, b, "val", family=40),
+        row(41, other, "val", family=40),
+        row(50, b, "train", family=50),
+        row(51, draw_picture(11, 300, 300), "train", family=50),
+    ]
+    assert duplicates(tmp_path, rows) == {
+        20: (1, "same_pixels"),
+        21: (1, "family"),
+        40: (21, "same_pixels"),
+        41: (1, "family"),
+        50: (21, "same_pixels"),
+    }
