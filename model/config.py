@@ -61,6 +61,8 @@ class TrainConfig:
         gan: ``acgan`` (source and style head), ``paper`` (one output as wide as the style
             vector), or ``none``.
         batch_size: samples a step.
+        sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
+            ``[prepare.sketches.NAME]``. Evaluation takes the same.
         epochs: passes over the training set.
         validations_per_epoch: how often the validation set is measured, and a checkpoint kept.
         lr, betas, weight_decay: of AdamW, for both networks; without decay it is Adam.
@@ -95,6 +97,7 @@ class TrainConfig:
     size: str = "small"
     gan: str = "acgan"
     batch_size: int = 32
+    sketch: str = "sketch"
     epochs: int = 10
     validations_per_epoch: int = 6
     lr: float = 1e-3

@@ -25,7 +25,7 @@ from torch import Tensor
 from model.decode import decode_color, decode_sketch
 from pipeline.errors import UserError
 from pipeline.records import Status
-from pipeline.schema import SAMPLES
+from pipeline.schema import MEMBERS, SAMPLES, SKETCH, members_of
 from pipeline.settings import Table
 from pipeline.shard import list_shards, read_shard, tar_path
 
@@ -63,11 +63,16 @@ class Samples:
         recipe: the effective recipe that they were prepared by.
         fingerprint: of everything that decides what lies where: equal fingerprint, equal samples.
 
+    Args:
+        samples_dir: folder of prepared shards.
+        split: train, val or test.
+        sketch: the member to take sketches from: ``sketch``, or ``sketch_NAME``.
+
     Raises:
-        UserError: where the split has no samples, or its shards are damaged.
+        UserError: where the split has no samples or no such sketches, or its shards are damaged.
     """
 
-    def __init__(self, samples_dir: Path, split: str) -> None:
+    def __init__(self, samples_dir: Path, split: str, sketch: str = SKETCH) -> None:
         self.split = split
         self._remedy = f"python cli.py verify {samples_dir.parent}"
         self._tars: list[Path] = []
@@ -85,7 +90,12 @@ class Samples:
             shards.append(np.full(len(rows), len(self._tars) - 1))
             post_ids.append(rows["post_id"].to_numpy())
             families.append(rows["family"].to_numpy())
-            columns = ("color_offset", "color_size", "sketch_offset", "sketch_size")
+            if sketch not in (known := members_of(rows.schema)[len(MEMBERS) - 1 :]):
+                raise UserError(
+                    f"{samples_dir}: {name} holds no {sketch!r}; it has {', '.join(known)}. Set "
+                    "train.sketch to one of these, or prepare again with prepare.sketches."
+                )
+            columns = ("color_offset", "color_size", f"{sketch}_offset", f"{sketch}_size")
             spans.append(np.stack([rows[c].to_numpy() for c in columns], axis=1).astype(np.int64))
             self.characters += rows["character"].to_pylist()
             self.recipe = self.recipe or info.get("recipe", {})

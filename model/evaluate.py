@@ -146,8 +146,8 @@ def evaluate(
     if extractor is None and config.fid_weights:
         extractor = load_extractor(Path(config.fid_weights), colorizer.device)
     with ExitStack() as stack:
-        samples = stack.enter_context(Samples(samples_dir, split))
-        train_set = stack.enter_context(Samples(samples_dir, "train"))
+        samples = stack.enter_context(Samples(samples_dir, split, info.train.sketch))
+        train_set = stack.enter_context(Samples(samples_dir, "train", info.train.sketch))
         for found in (samples, train_set):
             if found.size != info.size:
                 raise UserError(

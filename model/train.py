@@ -89,8 +89,8 @@ def train(
 
     with ExitStack() as stack:
         stack.enter_context(claim(run_dir))
-        train_set = stack.enter_context(Samples(samples_dir, "train"))
-        val_set = stack.enter_context(Samples(samples_dir, "val"))
+        train_set = stack.enter_context(Samples(samples_dir, "train", config.sketch))
+        val_set = stack.enter_context(Samples(samples_dir, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, config)
         resumed = load_last(run_dir, config, train_set.fingerprint, resume=resume)
         write_config(run_dir, config, recipe)

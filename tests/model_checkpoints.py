@@ -30,10 +30,16 @@ cached_style_network = functools.cache(build_style_network)
 
 
 def write_checkpoint(
-    path: Path, model: str = "zhang2017", size: int = 64, recipe: Table | None = None
+    path: Path,
+    model: str = "zhang2017",
+    size: int = 64,
+    recipe: Table | None = None,
+    sketch: str = "sketch",
 ) -> Path:
     """Write the checkpoint of a narrow model with its first weights; returns ``path``."""
-    config = TrainConfig(model=model, width_multiplier=0.125, style_weights="random", gan="none")
+    config = TrainConfig(
+        model=model, width_multiplier=0.125, style_weights="random", gan="none", sketch=sketch
+    )
     state = TrainState.build(config, torch.device("cpu"))
     spec = state.generator.style_spec
     network = cached_style_network(

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.image import encode_jpeg, encode_png
+from pipeline.recipe import XdogSettings
 from pipeline.records import Status, key_of
-from pipeline.schema import SAMPLES, build_table
+from pipeline.schema import MEMBERS, SAMPLES, build_table, samples_schema
 from pipeline.shard import ShardWriter, shard_name
-from pipeline.sketch import dodge
+from pipeline.sketch import dodge, xdog
 from tests.pictures import draw_picture
 
 SPLITS = {"train": 8, "val": 4, "test": 4}
@@ -21,6 +22,7 @@ def write_samples(
     size: int = 64,
     characters: Sequence[str] = (),
     flat: bool = False,
+    ink: bool = False,
 ) -> Path:
     """Write two shards a split, with one corrupt post before the samples of each.
 
@@ -30,8 +32,10 @@ def write_samples(
         size: sides of the pictures.
         characters: of the samples in turn.
         flat: each picture one colour, for what must be computed by hand.
+        ink: a second sketch, ``sketch_ink``.
     """
     post_id = 1000
+    schema = samples_schema((*MEMBERS, "sketch_ink")) if ink else SAMPLES
     for split, count in num_samples.items():
         for index, part in enumerate(np.array_split(np.arange(count), 2)):
             with ShardWriter(directory, shard_name(split, index)) as shard:
@@ -49,6 +53,9 @@ def write_samples(
                         "json": ("json", b"{}"),
                         "sketch": ("sketch.png", encode_png(dodge(picture, 3.0))),
                     }
+                    if ink:
+                        drawn = encode_png(xdog(picture, XdogSettings()))
+                        members["sketch_ink"] = ("sketch_ink.png", drawn)
                     row["key"] = key_of(post_id)
                     for member, (extension, data) in members.items():
                         span = shard.add(f"{row['key']}.{extension}", data)
@@ -56,7 +63,7 @@ def write_samples(
                     rows.append(row)
                 post_id += 1
                 info = {"fingerprint": "f", "recipe": {"prepare": {"fit": "stretch"}}}
-                shard.commit(build_table(rows, SAMPLES), info)
+                shard.commit(build_table(rows, schema), info)
     return directory
 
 

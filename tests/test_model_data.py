@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from model.data import Batch, Samples, epoch_order, iterate_batches, to_bytes, to_unit
 from pipeline.errors import UserError
+from pipeline.recipe import XdogSettings
 from pipeline.schema import SAMPLES
 from pipeline.shard import read_shard, tar_path
+from pipeline.sketch import xdog
 from tests.model_samples import write_samples
 from tests.pictures import draw_picture
 
@@ -53,6 +55,20 @@ def test_samples_are_the_kept_rows_decoded(tmp_path: Path) -> None:
         drawn = torch.from_numpy(draw_picture(int(post_id), 64, 64)).permute(2, 0, 1)
         assert (batch.color[i].float() - drawn.float()).abs().mean() < 4  # JPEG
     assert batch.sketch.float().std() > 5
+
+
+def test_another_sketch_is_taken_by_its_members_name(tmp_path: Path) -> None:
+    several = write_samples(tmp_path / "several", ink=True)
+    with Samples(several, "train") as plain, Samples(several, "train", "sketch_ink") as inked:
+        pencil, ink = plain.load([5, 0]), inked.load([5, 0])
+    assert torch.equal(ink.color, pencil.color)
+    for i, post_id in enumerate(ink.post_ids):
+        drawn = xdog(draw_picture(int(post_id), 64, 64), XdogSettings())
+        assert np.array_equal(ink.sketch[i, 0].numpy(), drawn)
+    one = write_samples(tmp_path / "one")
+    for directory, name in ((one, "sketch_ink"), (several, "color"), (several, "ink")):
+        with pytest.raises(UserError, match=f"'{name}'; it has sketch"):
+            Samples(directory, "train", name)
 
 
 @given(batch_size=st.integers(1, 9), stop=st.integers(0, 8), num_threads=st.integers(1, 3))

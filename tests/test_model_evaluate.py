@@ -168,6 +168,20 @@ def test_the_reference_model_is_judged_like_the_others(samples_dir: Path, tmp_pa
     assert metrics["following"] > 0.5  # untrained, it gives back colours that it finds
 
 
+def test_a_model_is_judged_on_the_sketches_that_it_was_trained_on(tmp_path: Path) -> None:
+    several = write_samples(tmp_path / "several", {"train": 4, "test": 4}, ink=True)
+    grey = {}
+    for sketch in ("sketch", "sketch_ink"):
+        path = write_checkpoint(tmp_path / f"{sketch}.safetensors", sketch=sketch)
+        metrics = evaluate(path, several, "test", tmp_path / sketch, CONFIG, console=QUIET)
+        with Samples(several, "test", sketch) as samples:
+            batch = samples.load(range(4))
+        grey[sketch] = metrics["baselines"]["grey"]["mse"]
+        expected = mse(batch.sketch.expand(-1, 3, -1, -1), batch.color).mean()
+        assert grey[sketch] == pytest.approx(float(expected), rel=1e-4)
+    assert grey["sketch"] != pytest.approx(grey["sketch_ink"], rel=1e-2)
+
+
 def test_the_mean_picture_is_the_mean(samples_dir: Path) -> None:
     with Samples(samples_dir, "train") as samples:
         mean = mean_picture(samples, CONFIG)
