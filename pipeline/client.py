@@ -177,7 +177,8 @@ class Client:
         Raises:
             SourceRefusesError: when the host has answered 401 or 403 five times in a row, and from
                 then on.
-            SourceDownError: when the host cannot be reached, on which see ``Turns.note_missed``.
+            SourceDownError: when the host cannot be reached, or answers nothing of use again and
+                again, on which see ``Turns.note_missed`` and ``Turns.note_end``.
             UserError: when a span was asked for, and the host sends the whole file.
             RuntimeError: when the client was closed.
         """
@@ -228,13 +229,16 @@ class Client:
                 why = why_unreachable(error)
                 if why and host.note_missed(why):
                     return None
+                host.note_end(failed=True)
                 is_late = isinstance(error, requests.Timeout)
                 return Download(Fate(Status.FAILED, "timeout" if is_late else "connection"))
             host.note_reached()
             with response:
                 status = response.status_code
                 if not response.is_redirect:
-                    return self._receive(response, host, ask)
+                    download = self._receive(response, host, ask)
+                    host.note_end(may_pass(download.fate, status))
+                    return download
                 url, location = str(request.url), response.headers["Location"]
                 _drain(response)
         return Download(fate_of_status(status), http_status=status)

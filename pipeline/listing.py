@@ -3,7 +3,8 @@
 The pages lie beside the data set as they came, so an interrupted listing goes on where it
 stopped, and a plan can be made again from what it was made of, although the site has moved on.
 Pages go down from the newest post by the cursor ``b<id>`` (posts before that id), which unlike
-page numbers has no end at 1000 and skips nothing while posts are added.
+page numbers has no end at 1000 and skips nothing while posts are added. To list anew, delete the
+pages and fetch with ``--replan``.
 """
 
 import base64
@@ -120,6 +121,7 @@ def read_listing(listing: Listing) -> Iterator[Item]:
             raise UserError(f"{path}: damaged ({error}); delete it and those after it.") from error
         yield from _items(records, str(path))
         if not records:
+            listing.say(f"{listing.directory}: the listing is whole; delete it to list anew")
             return
         cursor = _next_cursor(records, cursor, str(path))
     yield from _read_new(listing, cursor)

@@ -19,6 +19,9 @@ _MAX_MISSES = 4  # times in a row that a host which never answered may be out of
 _MAX_OUTAGE = 600.0  # ... and seconds that one may which has answered: a router starts anew
 
 
+_MAX_FAILURES = 200  # tries in a row without an answer that stands: a server that is ill, not busy
+
+
 class SourceRefusesError(UserError):
     """A host turns everything down. To go on would be hammering, so the run must stop."""
 
@@ -92,6 +95,7 @@ class Turns:
         self._num_misses = 0
         self._missed_since = start
         self._why_down = ""
+        self._num_failures = 0
 
     def wait_for_turn(self) -> None:
         """Wait until a request may go out. Turns are evenly spaced; an unused one is lost."""
@@ -157,6 +161,24 @@ class Turns:
                     self._why_down = why
             self._check()
             return was_missed
+
+    def note_end(self, failed: bool) -> None:
+        """Take down how a try ended; after 200 failed ones in a row the host is given up.
+
+        Args:
+            failed: it ended in a time-out, a broken connection, or an answer that may pass.
+
+        Raises:
+            SourceDownError: when it is given up, and from then on.
+        """
+        with self._lock:
+            self._num_failures = self._num_failures + 1 if failed else 0
+            if self._num_failures >= _MAX_FAILURES:
+                self._why_down = (
+                    f"{_MAX_FAILURES} tries in a row ended in time-outs, broken connections, "
+                    "HTTP 429 or 5xx"
+                )
+            self._check()
 
     def _check(self) -> None:
         if self._why_down:

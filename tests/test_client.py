@@ -508,6 +508,19 @@ def test_a_host_that_refuses_everything_is_left_alone(
         assert client.get(f"{other.url}/1").fate == FETCHED
 
 
+@pytest.mark.parametrize("script", [answer(503), send(), send(HEAD, b"x" * 999)])
+def test_a_host_that_answers_nothing_of_use_stops_the_run(
+    script: Script, fake_time: FakeTime, connect: Connect
+) -> None:
+    with FaultyServer(script) as server:
+        client = connect(server.url, fake_time, attempts=9)
+        for n in range(22):
+            assert client.get(f"{server.url}/{n}").fate.status is Status.FAILED
+        with pytest.raises(SourceDownError, match="200 tries in a row"):
+            client.get(f"{server.url}/22")
+        assert len(server.requests) == 200
+
+
 def test_the_rate_holds_over_all_threads(connect: Connect) -> None:
     with FaultyServer(answer(200, PICTURE)) as server:
         client = connect(server.url, rate=40, timeout=5.0)

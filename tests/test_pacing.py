@@ -222,3 +222,16 @@ def test_an_answer_between_misses_starts_the_count_anew() -> None:
         turns.wait_for_turn()
         turns.note_reached()
     assert time.slept == [1] * 9
+
+
+def test_a_host_that_never_gives_an_answer_is_given_up() -> None:
+    turns = FakeTime().turns()
+    for _ in range(199):
+        turns.note_end(failed=True)
+    turns.note_end(failed=False)
+    for _ in range(199):
+        turns.note_end(failed=True)
+    with pytest.raises(SourceDownError, match=r"^host .*200 tries in a row"):
+        turns.note_end(failed=True)
+    with pytest.raises(SourceDownError):
+        turns.wait_for_turn()
