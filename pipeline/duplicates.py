@@ -61,6 +61,7 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
     tables = [read_rows(rows_path(raw_dir, name), RAW, [*columns, *sides]) for name in names]
     posts = pa.concat_tables(tables).unify_dictionaries()
     large = pc.and_(*(pc.greater_equal(posts[side], min_side) for side in sides))
+    large = pc.and_(large, pc.is_valid(posts["perceptual_hash"]))
     seen = posts.filter(pc.fill_null(large, False)).sort_by("post_id")
     hashes = seen["perceptual_hash"].to_numpy()
     near = neighbours(hashes, max_bits)

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
@@ -22,12 +22,21 @@ from pipeline.posts import Counted, Item, Malformed
 from pipeline.posts_json import read_json
 from pipeline.posts_tables import read_parquet, read_sqlite
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _FILE_NAME = re.compile(
     r"[^.].*\.((json|jsonl|ndjson|parquet|db|sqlite3?|tar)(\.(gz|xz|zst))?|tgz|txz)|\d+",
     re.IGNORECASE,
 )
+_MAX_XZ_MEMORY = 512 * 2**20  # xz -9 needs 65 MiB
+_MAX_TAR_HEADER = 2**20
+_HEADER_TYPES = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
 _DAMAGE = (
-    *(EOFError, OSError, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, UnicodeDecodeError, zlib.error, lzma.LZMAError),
     *(tarfile.TarError, pa.ArrowException, sqlite3.Error),
 )
 
@@ -100,19 +109,70 @@ def _decompress(file: io.BufferedReader) -> io.BufferedReader:
     if magic.startswith(b"\x1f\x8b"):
         stream = gzip.GzipFile(fileobj=file)
     elif magic.startswith(b"\xfd7zXZ\0"):
-        stream = lzma.LZMAFile(file)  # noqa: SIM115 (the caller closes it)
+        stream = io.BufferedReader(_XzReader(file))
     elif magic.startswith(b"\x28\xb5\x2f\xfd"):
         stream = io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file), "zstd"))
     return cast(io.BufferedReader, stream)  # each has peek, read1 and readinto1
+
+
+class _XzReader(io.RawIOBase):
+    """Reads xz with a cap on the decoder's memory, which a file's header may ask for at will."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._decoder = lzma.LZMADecompressor(memlimit=_MAX_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        with memoryview(buffer) as view:
+            data = self._decompress(view.nbytes)
+            view[: len(data)] = data
+        return len(data)
+
+    def _decompress(self, max_length: int) -> bytes:
+        while True:
+            if self._decoder.eof:
+                rest = (self._decoder.unused_data or self._file.read(2**16)).lstrip(b"\0")
+                if not rest:
+                    return b""
+                self._decoder = lzma.LZMADecompressor(memlimit=_MAX_XZ_MEMORY)  # a further stream
+            elif self._decoder.needs_input:
+                rest = self._file.read(2**16)
+                if not rest:
+                    raise EOFError("the compressed file ends too early")
+            else:
+                rest = b""
+            if data := self._decoder.decompress(rest, max_length):
+                return data
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive whose names and headers are of a sensible length.
+
+    ``tarfile`` reads a long name whole, which may be gigabytes of one letter when it is packed.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _HEADER_TYPES and member.size > _MAX_TAR_HEADER:
+            raise tarfile.ReadError(f"a member's name or header of {member.size} bytes")
+        return member
 
 
 def _read_tar(
     stream: io.BufferedReader, path: Path, required_tags: Collection[str]
 ) -> Iterator[Item]:
     num_files = 0
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
         for member in tar:
-            if member.isfile() and _FILE_NAME.fullmatch(PurePosixPath(member.name).name):
+            if (
+                member.isreg()
+                and not member.issparse()
+                and _FILE_NAME.fullmatch(PurePosixPath(member.name).name)
+            ):
                 num_files += 1
                 file = cast(io.BufferedReader, tar.extractfile(member))
                 inner = _decompress(file)

@@ -157,7 +157,13 @@ def planned_shards(path: Path) -> dict[str, int]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; `fetch` makes it. Is --work right?")
-    return dict(read_info(path)["shards"])
+    try:
+        shards = {str(name): int(size) for name, size in read_info(path)["shards"]}
+        for name in shards:
+            parse_shard_name(name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: damaged; it does not say which shards it plans.") from error
+    return shards
 
 
 def read_planned(path: Path, name: str) -> pa.Table:
@@ -172,7 +178,7 @@ def read_planned(path: Path, name: str) -> pa.Table:
     try:
         with pq.ParquetFile(path, metadata=footer) as file:
             return file.read_row_group(numbers[name]).replace_schema_metadata(None)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: cannot be read: {error}.") from error
 
 
@@ -191,7 +197,10 @@ def _read_footer(path: Path, *version: int) -> tuple[pq.FileMetaData, dict[str, 
     The file's version is there to tell plans apart.
     """
     numbers = {name: number for number, name in enumerate(planned_shards(path))}
-    return pq.read_metadata(path), numbers
+    footer = pq.read_metadata(path)
+    if footer.num_row_groups < len(numbers):
+        raise DamagedError(f"{path}: damaged; it holds fewer shards than it plans.")
+    return footer, numbers
 
 
 def hash_table(table: pa.Table) -> str:

@@ -19,6 +19,9 @@ from pipeline.records import Post
 MAX_RECORD_BYTES = 16 * 2**20
 """A longer JSON record is malformed; it never has to fit in memory."""
 
+MAX_DEPTH = 64
+"""A list that nests deeper is malformed: ijson takes memory by the square of the depth."""
+
 _TOO_LONG = f"a record longer than {MAX_RECORD_BYTES} bytes"
 _CHUNK = 2**20  # read at a time: large enough for NumPy, small enough to stay in the cache
 
@@ -50,8 +53,11 @@ def _parse_list(stream: io.BufferedReader) -> Iterator[object]:
     """Yield a list's elements; what came before an error is yielded before it is raised."""
     elements = ijson.sendable_list()
     parser = ijson.items_coro(elements, "item", use_float=True)
+    depth = _Depth()
     num_pending_bytes = 0
     while chunk := stream.read1(2**16):
+        if depth.feed(chunk) > MAX_DEPTH:
+            raise ijson.JSONError(f"nested deeper than {MAX_DEPTH}")
         try:
             parser.send(chunk)
         finally:
@@ -61,6 +67,32 @@ def _parse_list(stream: io.BufferedReader) -> Iterator[object]:
             raise ijson.JSONError(_TOO_LONG)
         elements.clear()
     parser.close()
+
+
+class _Depth:
+    """How deep JSON nests, told from its brackets outside of strings, chunk after chunk."""
+
+    _string = re.compile(rb'"(?:[^"\\]++|\\.)*+("|\\?\Z)', re.DOTALL)
+    _steps = np.zeros(256, np.int8)
+    _steps[[*b"[{"]], _steps[[*b"]}"]] = 1, -1
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._begun = b""  # a string that the next chunk goes on with, without its text
+
+    def feed(self, chunk: bytes) -> int:
+        """Return the greatest depth in a chunk."""
+        data = self._begun + chunk
+        self._begun = b""
+        outside = np.frombuffer(self._string.sub(self._drop, data), np.uint8)
+        depths = self._depth + np.cumsum(self._steps[outside], dtype=np.int64)
+        self._depth = int(depths[-1]) if len(depths) else self._depth
+        return int(depths.max(initial=0))
+
+    def _drop(self, match: re.Match[bytes]) -> bytes:
+        if match[1] != b'"':
+            self._begun = b'"' + match[1]
+        return b""
 
 
 def _read_lines(stream: io.BufferedReader, path: str, needle: bytes) -> Iterator[Item]:

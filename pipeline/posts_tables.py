@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.posts import RECORD_KEYS, Counted, Item, Unparsed, read_record
+from pipeline.posts import RECORD_KEYS, Counted, Item, Malformed, Unparsed, read_record
+
+_MAX_VALUE_BYTES = 16 * 2**20  # in a database, as for JSON records
+_BATCH = 256  # rows: long texts that a dictionary stores once are many times as long in memory
 
 # KBlueLeaf's danbooru2023 database: the link's table has had several names, its columns have not.
 _FIND_LINKS = """
@@ -40,19 +44,31 @@ def read_parquet(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
         columns = [name for name in file.schema_arrow.names if name in RECORD_KEYS]
         if len(columns) > len(set(columns)):
             raise pa.ArrowInvalid("two columns have one name")
-        for batch in file.iter_batches(batch_size=4096, columns=columns):
+        for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
             wanted = pa.array(np.ones(len(batch), bool))
             for tag in required_tags if "tag_string" in columns else ():
                 has_tag = pc.match_substring(pc.cast(batch["tag_string"], pa.string()), tag)
                 wanted = pc.and_(wanted, pc.fill_null(has_tag, True))
             rows = pc.indices_nonzero(wanted)
-            records = batch.take(rows).to_pylist()
             yield Counted(len(batch))
-            for row, record in zip(rows.to_pylist(), records, strict=True):
-                yield read_record(record, str(path), num_rows + row + 1)
+            for row, record in zip(rows.to_pylist(), _records(batch.take(rows)), strict=True):
+                if isinstance(record, Malformed):
+                    yield replace(record, path=str(path), line=num_rows + row + 1)
+                else:
+                    yield read_record(record, str(path), num_rows + row + 1)
             yield Unparsed(len(batch) - len(rows))
             num_rows += len(batch)
         yield Counted(file.metadata.num_rows - num_rows)
+
+
+def _records(batch: pa.RecordBatch) -> list[object]:
+    """Return a batch's rows; in place of one that Python cannot hold, what is wrong with it."""
+    try:
+        return list(batch.to_pylist())
+    except (ValueError, OverflowError) as error:  # not UTF-8; a date after the year 9999
+        if len(batch) == 1:
+            return [Malformed("", 0, f"a value that cannot be read: {error}")]
+    return [record for row in range(len(batch)) for record in _records(batch.slice(row, 1))]
 
 
 def read_sqlite(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
@@ -62,6 +78,7 @@ def read_sqlite(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
         UserError: where it is another database.
     """
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
         database.text_factory = lambda text: text.decode(errors="replace")
         tables = database.execute(_FIND_LINKS).fetchall()
         if len(tables) != 1:

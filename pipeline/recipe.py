@@ -98,10 +98,13 @@ class SourceSettings:
     def __post_init__(self) -> None:
         if self.layout not in ("512px", "original"):
             raise ValueError(f"source.layout: {self.layout!r} is neither '512px' nor 'original'")
-        if min(self.rate, self.api_rate) < 0 or self.timeout <= 0:
-            raise ValueError("source: rate and api_rate >= 0, timeout > 0")
-        if min(self.connections, self.attempts) < 1:
-            raise ValueError("source: connections and attempts >= 1")
+        _check_range("source.rate", self.rate, 0, 10_000)
+        _check_range("source.api_rate", self.api_rate, 0, 10_000)
+        _check_range("source.timeout", self.timeout, 0.001, 3600)
+        _check_range("source.connections", self.connections, 1, 1024)
+        _check_range("source.attempts", self.attempts, 1, 1000)
+        _check_range("source.max_bytes", self.max_bytes, 1, 2**31 - 1)
+        _check_range("source.max_pixels", self.max_pixels, 1, 2**31 - 1)
 
     @property
     def verifies_md5(self) -> bool:
@@ -208,6 +211,8 @@ class PrepareSettings:
                 raise ValueError(f"prepare.sketches: {name!r} is not a name of a-z, 0-9 and _")
         if self.fit not in ("stretch", "pad"):
             raise ValueError(f"prepare.fit: {self.fit!r} is neither 'stretch' nor 'pad'")
+        _check_range("prepare.near_duplicates", self.near_duplicates, -1, 16)
+        _check_range("prepare.min_side", self.min_side, 0, 2**31 - 1)
         if not 16 <= self.size <= 4096:
             raise ValueError(f"prepare.size: {self.size} is not between 16 and 4096")
         if not 1 <= self.jpeg_quality <= 100:
@@ -237,10 +242,12 @@ class SplitSettings:
     shard_size: int = 1000
 
     def __post_init__(self) -> None:
-        if min(self.train, self.val, self.test) < 0 or self.train + self.val + self.test <= 0:
-            raise ValueError("split: shares must not be negative, and not all 0")
-        if self.shard_size < 1:
-            raise ValueError(f"split.shard_size: {self.shard_size} is under 1")
+        for name in ("train", "val", "test"):
+            _check_range(f"split.{name}", getattr(self, name), 0, 1e9)
+        if self.train + self.val + self.test <= 0:
+            raise ValueError("split: the shares must not all be 0")
+        _check_range("split.seed", self.seed, 0, 2**63 - 2)
+        _check_range("split.shard_size", self.shard_size, 1, 2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +265,12 @@ class Recipe:
     split: SplitSettings = field(default_factory=SplitSettings)
     train: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith(".") or set(self.name) & set("/\\\0"):
+            raise ValueError(
+                f"name: {self.name!r} is not a plain name, which folders are called by"
+            )
+
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
@@ -273,10 +286,17 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     path = find_recipe(name_or_path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as TOML: {error}.") from error
     table.setdefault("name", path.parent.name if path.name == "recipe.toml" else path.stem)
-    return convert(apply_overrides(table, overrides), Recipe, str(path))
+    try:
+        recipe = convert(apply_overrides(table, overrides), Recipe, str(path))
+        orjson.dumps(recipe_table(recipe))  # as it will be written into what it makes
+    except (RecursionError, TypeError) as error:
+        raise UserError(
+            f"{path}: nested too deeply, or a value cannot be kept: {error}."
+        ) from error
+    return recipe
 
 
 def recipe_names() -> list[str]:

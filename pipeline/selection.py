@@ -74,7 +74,7 @@ def load_nsfw_ids(select: SelectSettings, metadata: str | Path | Listing) -> fro
             f"{path}: cannot be read: {error.strerror}. Is select.nsfw_ids right?"
         ) from error
     for number, line in enumerate(lines, 1):
-        if line.strip() and not line.strip().isdigit():
+        if line.strip() and not (line.strip().isdigit() and len(line.strip()) < 20):
             text = line[:40].decode(errors="replace")
             raise UserError(f"{path}:{number}: {text!r} is not a post id; write one id a line.")
     return frozenset(int(line) for line in lines if line.strip())
