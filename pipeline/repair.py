@@ -89,6 +89,8 @@ def repair(work: Work, console: Console, *, images: str = "", num_workers: int =
         UserError: where the plan cannot be rebuilt, or the source is not that of what is there.
     """
     repaired = Repaired()
+    if not work.root.is_dir():
+        raise UserError(f"{work.root}: no such folder.")
     with work.lock():
         damage = sort_damage(work, verify(work.root))
         if damage.plan:

@@ -70,7 +70,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
         else:
             stop = at + rng.choice([1, 16, 512])
             result[at:at] = result[at:stop]
-    return bytes(result[: rng.randrange(len(result))] if rng.random() < 0.05 else result)
+    return bytes(result[: rng.randrange(len(result) + 1)] if rng.random() < 0.05 else result)
 
 
 def metadata_files() -> dict[str, bytes]:

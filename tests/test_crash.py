@@ -46,6 +46,19 @@ def assert_harmless(trials: list[dict[str, Any]]) -> None:
         assert not any(trial[finding] for finding in ("lies", "problems", "different")), trial
 
 
+def assert_synced(operations: list[str]) -> None:
+    """Whatever is renamed into place was synced before, and its folder is synced then."""
+    num_renamed = 0
+    for before, operation, after in zip(operations, operations[1:], operations[2:], strict=False):
+        kind, source, *_ = operation.split()
+        if kind == "rename" and source.endswith(".tmp"):
+            assert before == f"fsync {source}"
+            if "/" in source:  # only what happens inside the work folder is seen
+                assert after == f"fsync {source.rpartition('/')[0]}"
+            num_renamed += 1
+    assert num_renamed >= 4
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_fault_now_and_then_does_no_harm(tmp_path: Path, scenario: str) -> None:
     trials = run_trials("-m", "tests.crashing", scenario, ",".join(ENDS), tmp_path, 17, 31)
@@ -60,6 +73,7 @@ def test_a_kill_at_any_operation_does_no_harm(tmp_path: Path, scenario: str) -> 
     trials = run_trials("-m", "tests.crashing", scenario, "kill", tmp_path, 1, 1)
     assert_harmless(trials)
     assert [trial["number"] for trial in trials] == list(range(1, len(trials) + 1))
+    assert_synced([trial["operation"] for trial in trials])
     kinds = {trial["operation"].split()[0] for trial in trials}
     assert kinds >= {"open", "add", "write_table", "close", "fsync", "rename"}
 

@@ -1,0 +1,75 @@
+"""The commands that look after a work folder, as the command line calls them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import app
+from pipeline.errors import UserError
+from pipeline.shard import rows_path, tar_path
+from pipeline.work import Work
+from tests.crashing import NUM_POSTS, contents, fetch, make_source, prepare
+from tests.test_verify import flip
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    make_source(tmp_path)
+    work = Work(tmp_path / "work")
+    fetch(tmp_path, work)
+    prepare(tmp_path, work)
+    return work
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_verify_points_to_repair_and_repair_mends(work: Work) -> None:
+    before = contents(work)
+    flip(tar_path(work.raw_dir, "train-000000"), 5000)
+    flip(rows_path(work.samples_dir, "val-000000"), 300)
+    found = call("verify", work.root)
+    assert found.exit_code == 1
+    assert f"`repair {work.root}`" in found.output
+    damaged = contents(work)
+    foreseen = call("repair", work.root, "--dry-run")
+    assert foreseen.exit_code == 0
+    assert "would make anew: train-000000, val-000000." in foreseen.output
+    assert "original/{id}.jpg" in foreseen.output
+    assert contents(work) == damaged
+    mended = call("repair", work.root, "--workers", 1)
+    assert mended.exit_code == 0, mended.output
+    assert mended.output.endswith("every promise holds.\n")
+    assert contents(work) == before
+
+
+def test_repair_names_what_it_leaves(work: Work) -> None:
+    (work.raw_dir / "notes.txt").write_text("mine")
+    left = call("repair", work.root, "--workers", 1)
+    assert left.exit_code == 1
+    assert "notes.txt: does not belong here" in left.output
+
+
+def test_repair_makes_no_folder(tmp_path: Path) -> None:
+    assert isinstance(call("repair", tmp_path / "nowhere").exception, UserError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_shows_the_ledger(work: Work) -> None:
+    shown = call("status", work.root)
+    assert f"{NUM_POSTS} requests for {NUM_POSTS} posts" in shown.output
+    table = json.loads(call("status", work.root, "--json").output)
+    assert table["ledger"]["num_attempts"] == NUM_POSTS
+    assert table["ledger"]["num_bytes"] > 0
+    assert table["fetch"]["num_retryable"] == 0
+
+
+def test_report_is_a_page_in_the_folder_or_elsewhere(work: Work, tmp_path: Path) -> None:
+    assert call("report", work.root).output.strip() == str(work.root / "report.html")
+    assert call("report", work.root, "--out", tmp_path / "a.html").exit_code == 0
+    page = (tmp_path / "a.html").read_bytes()
+    assert page.lstrip().startswith(b"<!doctype html>")
+    assert page == (work.root / "report.html").read_bytes()
