@@ -239,8 +239,14 @@ def die_once(monkeypatch: pytest.MonkeyPatch, work: Work, number: int, marker: P
     for name in ("FetchStage", "PrepareStage"):
         plain = getattr(run, name)
 
-        def make(*args: object, plain: Callable[..., Stage] = plain, name: str = name) -> Dying:
-            return Dying(plain(*args), number, work.root, marker.with_name(f"{name}.{number}"))
+        def make(
+            *args: object,
+            plain: Callable[..., Stage] = plain,
+            name: str = name,
+            **options: object,
+        ) -> Dying:
+            stage = plain(*args, **options)
+            return Dying(stage, number, work.root, marker.with_name(f"{name}.{number}"))
 
         monkeypatch.setattr(run, name, make)
 
