@@ -1,0 +1,68 @@
+"""The README: its commands exist with the options that it gives them, and its code runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+
+from cli import app
+from pipeline.dolls import write_dolls
+from pipeline.recipe import load_recipe, recipe_names
+from pipeline.run import fetch, prepare
+from pipeline.work import Work
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "benchmarks" / "RESULTS.md"]
+
+
+def usages() -> list[list[str]]:
+    lines = re.findall(r"^\$? ?python cli\.py (.+)$", README, re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+def test_the_table_of_commands_is_the_commands_own_help() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", README, re.MULTILINE)
+    written = {name: text for name, text in rows if name in COMMANDS}
+    assert written == {name: command.get_short_help_str(200) for name, command in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("words", usages(), ids=" ".join)
+def test_a_command_in_the_readme_takes_its_options(words: list[str]) -> None:
+    command = COMMANDS[words[0]]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_every_recipe_is_in_the_readme() -> None:
+    assert {name for name in recipe_names() if f"| `{name}` |" not in README} == set()
+
+
+def test_every_file_that_a_page_links_to_is_there() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readmes_code_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dolls(tmp_path / "mirror", 12, 8)
+    work = Work(tmp_path / "data" / "demo")
+    overrides = [
+        f'source.metadata="{tmp_path}/mirror/metadata"',
+        f'source.images="{tmp_path}/mirror/512px/{{bucket}}/{{id}}.jpg"',
+    ]
+    recipe = load_recipe("dolls-64", overrides)
+    fetch(recipe, work, Console(quiet=True))
+    prepare(recipe, work, Console(quiet=True))
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"^```python\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "torch.Size([4, 1, 64, 64]) torch.Size([4, 3, 64, 64])\n"
