@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -249,7 +250,9 @@ def demo(
     ] = Path("data/demo"),
 ) -> None:
     """Do the whole job on drawn dolls, offline, in about two minutes on two cores."""
-    from pipeline.dolls import write_dolls
+    from model.crossing import judge_crossing
+    from pipeline.dolls import doll_of, true_answer, write_dolls
+    from pipeline.image import resize
     from pipeline.serve import serve_folder
 
     mirror = work / "mirror"
@@ -267,9 +270,19 @@ def demo(
     checkpoint = work / "runs" / "demo" / "best.safetensors"
     out = work / "eval"
     evaluate(checkpoint, work=work, out=out, reference="character")
+    print("-- sketches after references of other characters, beside the true answers")
+    size = _recipe("dolls-64", []).prepare.size
+    found = judge_crossing(
+        checkpoint,
+        work / "samples",
+        "test",
+        lambda sketch, reference: resize(true_answer(doll_of(sketch), doll_of(reference)), size),
+        out / "crossing.png",
+    )
+    _print_table(found, ("following", "chroma_error", "regional_error", "psnr"))
     print("-- what became of every record")
     commands.status(work)
-    print(f"\nLook at {out / 'grid.png'}: sketch, reference, output, truth.")
+    print(f"\nLook at {out / 'crossing.png'}: each sketch after four references (first row).")
 
 
 for command in (commands.status, commands.verify, commands.repair, commands.report):
@@ -302,14 +315,18 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
     names = ("mse", "psnr", "ssim", "fid", "kid", "following", "chroma_error", "regional_error")
     columns = [name for name in names if metrics.get(name) is not None]
     print(f"{metrics['num_samples']} {metrics['split']} samples, reference: {metrics['reference']}")
-    print(" " * 12 + "".join(f"{name:>14}" for name in columns))
-    for answer, values in {metrics["model"]: metrics, **metrics["baselines"]}.items():
-        cells = (values.get(name) for name in columns)
-        print(
-            f"{answer:12}" + "".join(f"{c:14.4f}" if c is not None else f"{'-':>14}" for c in cells)
-        )
+    _print_table({metrics["model"]: metrics, **metrics["baselines"]}, columns)
     for name, why in metrics["unavailable"].items():
         print(f"no {name}: {why}")
+
+
+def _print_table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> None:
+    print(" " * 12 + "".join(f"{name:>16}" for name in columns))
+    for name, values in rows.items():
+        cells = (values.get(column) for column in columns)
+        print(
+            f"{name:12}" + "".join(f"{c:16.4f}" if c is not None else f"{'-':>16}" for c in cells)
+        )
 
 
 def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe") -> None:

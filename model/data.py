@@ -257,6 +257,11 @@ def iterate_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def spread_places(num_places: int, num_samples: int) -> Indices:
+    """Return at most ``num_places`` places spread evenly over all: neighbours are often alike."""
+    return np.linspace(0, num_samples - 1, min(num_places, num_samples)).astype(np.int64)
+
+
 def to_unit(
     picture: Tensor,
     device: torch.device,

@@ -22,7 +22,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from model.augment import same_reference
 from model.colorize import load_colorizer
 from model.config import EvalConfig
-from model.data import Batch, Samples, epoch_order, iterate_batches
+from model.data import Batch, Samples, epoch_order, iterate_batches, spread_places
 from model.device import memory_guard
 from model.fid import extract_features, fid, kid, load_extractor
 from model.grid import save_png, tile
@@ -203,7 +203,7 @@ def evaluate(
         rows = pa.table(
             {"post_id": post_ids, "reference_id": reference_ids, **tallies["model"].columns()}
         )
-        shown = samples.load(pairs[: config.num_grid])
+        shown = samples.load(pairs[spread_places(config.num_grid, len(pairs))])
 
     truth, reference = set_scene(shown, config)
     columns = {

@@ -14,7 +14,15 @@ from model.augment import augment, same_reference
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.colorize import Colorizer
 from model.config import TrainConfig
-from model.data import Batch, Samples, epoch_order, iterate_batches, to_bytes, to_unit
+from model.data import (
+    Batch,
+    Samples,
+    epoch_order,
+    iterate_batches,
+    spread_places,
+    to_bytes,
+    to_unit,
+)
 from model.device import memory_guard, pick_device
 from model.features import StyleFeatures
 from model.grid import Sheet, tile
@@ -305,8 +313,8 @@ def criterion(metrics: dict[str, float], best_by: str) -> float:
 
 
 def draw_samples(colorizer: Colorizer, samples: Samples, config: TrainConfig) -> Sheet:
-    """Return a sheet of the first samples: sketch, reference, output, truth."""
-    some = samples.load(range(min(config.num_grid, len(samples))))
+    """Return a sheet of some samples: sketch, reference, output, truth."""
+    some = samples.load(spread_places(config.num_grid, len(samples)))
     truth, reference = some.color, some.color
     if not config.is_self_reference():
         truth, reference = same_reference(some.color, some.indices, seed=0)

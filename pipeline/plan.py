@@ -2,7 +2,9 @@
 
 A family is a post with its parents and children. It is never divided, and since the hash looks at
 nothing but the family and the recipe's seed, posts that come later move no earlier one to another
-split. Shards follow from the same hash, so each one is a random sample of its split.
+split. Shards follow from the same hash, so each one is a random sample of its split. On request
+families are widened to characters, so that no character is in two splits; then a post that comes
+later can tie two characters together, and move one of them.
 """
 
 import hashlib
@@ -39,15 +41,40 @@ def find_families(post_ids: NDArray[np.int64], parent_ids: NDArray[np.int64]) ->
         np.concatenate([post_ids, parent_ids[has_parent]]), return_inverse=True
     )
     child, parent = index[: len(post_ids)][has_parent], index[len(post_ids) :]
-    label = np.arange(len(nodes))
+    return nodes[_lowest_tied(len(nodes), child, parent)[index[: len(post_ids)]]]
+
+
+def join_characters(families: NDArray[np.int64], characters: list[str]) -> NDArray[np.int64]:
+    """Return families widened to characters: the lowest family among all that characters tie.
+
+    A post of several characters ties these together.
+
+    Args:
+        families: int64, N; see ``find_families``.
+        characters: of each post, its character tags with spaces between them.
+    """
+    nodes, index = np.unique(families, return_inverse=True)
+    first: dict[str, int] = {}
+    ties = [
+        (int(node), first.setdefault(name, int(node)))
+        for node, names in zip(index, characters, strict=True)
+        for name in names.split()
+    ]
+    a, b = np.array(ties, dtype=np.int64).reshape(-1, 2).T
+    return nodes[_lowest_tied(len(nodes), a, b)[index]]
+
+
+def _lowest_tied(num_nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each node the lowest one that a chain of ties (a[i], b[i]) leads to."""
+    label = np.arange(num_nodes)
     while True:
-        lowest = np.minimum(label[child], label[parent])
+        lowest = np.minimum(label[a], label[b])
         lower = label.copy()
-        np.minimum.at(lower, child, lowest)
-        np.minimum.at(lower, parent, lowest)
+        np.minimum.at(lower, a, lowest)
+        np.minimum.at(lower, b, lowest)
         lower = lower[lower]
         if np.array_equal(lower, label):
-            return nodes[label[index[: len(post_ids)]]]
+            return label
         label = lower
 
 
@@ -62,14 +89,14 @@ def hash_families(families: NDArray[np.int64], seed: int) -> NDArray[np.float64]
 
 
 def assign_shards(
-    families: NDArray[np.int64], settings: SplitSettings
+    groups: NDArray[np.int64], settings: SplitSettings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return split (index into ``schema.SPLITS``) and shard number of each post.
 
     The number of shards of a split is a power of two, so that a data set which grows divides its
     shards instead of dealing all posts anew.
     """
-    position = hash_families(families, settings.seed)
+    position = hash_families(groups, settings.seed)
     shares = np.array([settings.train, settings.val, settings.test])
     edges = np.concatenate([[0.0], np.cumsum(shares / shares.sum())])
     split = np.minimum(np.searchsorted(edges, position, side="right") - 1, len(SPLITS) - 1)
@@ -100,7 +127,10 @@ def plan_posts(posts: Iterable[Post], settings: SplitSettings) -> pa.Table:
     chunks.append(build_table(waiting, SELECTION))
     table = pa.concat_tables(chunks).unify_dictionaries()
     families = find_families(table["post_id"].to_numpy(), table["parent_id"].to_numpy())
-    split, shard = assign_shards(families, settings)
+    groups = families
+    if settings.by == "character":
+        groups = join_characters(families, table["character"].to_pylist())
+    split, shard = assign_shards(groups, settings)
     order = np.lexsort((table["post_id"].to_numpy(), shard, split))
     planned = {
         "split": pa.DictionaryArray.from_arrays(split.astype(np.int8), list(SPLITS)),

@@ -231,6 +231,9 @@ class SplitSettings:
 
     Attributes:
         train, val, test: shares; normalised by their sum.
+        by: what is never divided: a ``family`` (parents, children), or a ``character``: families
+            with a character tag in common. Posts of many characters tie these together: select
+            ``solo`` with it.
         seed: of the hash that decides.
         shard_size: posts a shard at most, about.
     """
@@ -238,6 +241,7 @@ class SplitSettings:
     train: float = 0.8
     val: float = 0.1
     test: float = 0.1
+    by: str = "family"
     seed: int = 0
     shard_size: int = 1000
 
@@ -248,6 +252,8 @@ class SplitSettings:
             raise ValueError("split: the shares must not all be 0")
         _check_range("split.seed", self.seed, 0, 2**63 - 2)
         _check_range("split.shard_size", self.shard_size, 1, 2**31 - 1)
+        if self.by not in ("family", "character"):
+            raise ValueError(f"split.by: {self.by!r} is neither 'family' nor 'character'")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pipeline.plan import (
     find_families,
     hash_families,
     hash_table,
+    join_characters,
     plan_posts,
     planned_shards,
     read_planned,
@@ -62,6 +63,32 @@ def test_families_are_the_connected_components(posts: dict[int, int]) -> None:
                 if component[post] & component[other]:
                     component[post] = component[other] = component[post] | component[other]
     assert found == {post: min(component[post]) for post in posts}
+
+
+def test_families_with_a_character_in_common_are_joined() -> None:
+    found = join_characters(
+        np.array([7, 7, 3, 9, 12, 20, 21], np.int64), ["a", "b", "c b", "d", "", "e d", ""]
+    )
+    assert found.tolist() == [3, 3, 3, 9, 12, 9, 21]
+
+
+def test_no_character_is_in_two_splits_if_so_wished() -> None:
+    posts = [
+        replace(
+            POST, id=i, parent_id=max(0, i - 1) if i % 9 == 0 else 0, characters=(f"c{i % 60}",)
+        )
+        for i in range(1, 2001)
+    ]
+    plan = plan_posts(posts, SplitSettings(by="character")).to_pylist()
+    splits: dict[str, set[str]] = {}
+    for row in plan:
+        splits.setdefault(row["character"], set()).add(row["split"])
+    assert {len(found) for found in splits.values()} == {1}
+    assert {row["split"] for row in plan} == set(SPLITS)
+    of_families = plan_posts(posts, SplitSettings()).to_pylist()
+    assert {r["post_id"]: r["family"] for r in plan} == {
+        r["post_id"]: r["family"] for r in of_families
+    }
 
 
 @given(st.sets(st.integers(1, 10**7), min_size=1, max_size=200), st.integers(0, 5))
