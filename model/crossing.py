@@ -6,7 +6,6 @@ do, so on them a palette that is taken from the wrong place cannot hide.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from model.evaluate import baselines
 from model.grid import Sheet, save_png, tile
 from model.metrics import (
     Answer,
+    Floats,
     chroma_distances,
     chroma_error,
     following,
@@ -124,8 +124,18 @@ def _draw(sketches: Tensor, references: Tensor, outputs: Tensor, truths: Tensor)
         blank = torch.full_like(references[:1], 255)
         shown = sketches[:NUM_SHOWN].expand(-1, 3, -1, -1)
         yield "sketch", torch.cat([blank, shown])
-        for number, reference in zip(count(1), references[:NUM_SHOWN], strict=False):
-            yield f"after {number}", torch.cat([reference[None], outputs[:NUM_SHOWN, number - 1]])
-            yield f"truth {number}", torch.cat([blank, truths[:NUM_SHOWN, number - 1]])
+        for number, place in enumerate(_most_different(palette(references), NUM_SHOWN), start=1):
+            reference = references[place : place + 1]
+            yield f"after {number}", torch.cat([reference, outputs[:NUM_SHOWN, place]])
+            yield f"truth {number}", torch.cat([blank, truths[:NUM_SHOWN, place]])
 
     return tile(dict(columns()))
+
+
+def _most_different(palettes: Floats, num: int) -> list[int]:
+    """Return the places of palettes that lie far apart: each is the farthest from all before."""
+    chosen = [int(np.argmax(np.linalg.norm(palettes - palettes.mean(axis=0), axis=1)))]
+    while len(chosen) < num:
+        distances = np.linalg.norm(palettes[:, None] - palettes[chosen], axis=2)
+        chosen.append(int(np.argmax(distances.min(axis=1))))
+    return chosen
