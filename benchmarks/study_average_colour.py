@@ -76,7 +76,7 @@ def load_all(samples_dir: Path, split: str) -> Batch:
 
 
 def in_parts(function: Embed, pictures: Tensor) -> Tensor:
-    return torch.cat([function(part) for part in pictures.split(32)])
+    return torch.cat([function(pictures[i : i + 32]) for i in range(0, len(pictures), 32)])
 
 
 def read_colour(train: Tensor, train_ab: Tensor, test: Tensor, test_ab: Tensor) -> float:
@@ -90,7 +90,8 @@ def read_colour(train: Tensor, train_ab: Tensor, test: Tensor, test_ab: Tensor) 
     def predict(x: Tensor, y: Tensor, z: Tensor, penalty: float) -> Tensor:
         gram = x @ x.T + penalty * torch.eye(len(x), dtype=x.dtype)
         weights = torch.linalg.solve(gram, y - y.mean(0))
-        return z @ (x.T @ weights) + y.mean(0)
+        found: Tensor = z @ (x.T @ weights) + y.mean(0)
+        return found
 
     def r2(found: Tensor, y: Tensor) -> float:
         return 1 - float(((found - y) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
@@ -103,9 +104,11 @@ def read_colour(train: Tensor, train_ab: Tensor, test: Tensor, test_ab: Tensor) 
 
 @torch.no_grad()
 def paint(state: TrainState, sketch: Tensor, style: Tensor) -> Tensor:
-    parts = zip(sketch.split(32), style.split(32), strict=True)
     state.generator.eval()
-    pictures = [to_bytes(state.generator(to_unit(s, CPU), v).picture) for s, v in parts]
+    pictures = []
+    for i in range(0, len(sketch), 32):
+        part = to_unit(sketch[i : i + 32], CPU)
+        pictures.append(to_bytes(state.generator(part, style[i : i + 32]).picture))
     state.generator.train()
     return torch.cat(pictures)
 
