@@ -82,12 +82,12 @@ def with_webdataset(folder: Path) -> Iterator[torch.Tensor]:
 def with_litdata(folder: Path) -> Iterator[torch.Tensor]:
     from litdata import StreamingDataLoader, StreamingDataset
 
-    class Pairs(StreamingDataset):
+    class Pairs(StreamingDataset):  # type: ignore[misc, unused-ignore]
         def __getitem__(self, index: Any) -> Pair:
             return decode_pair(*super().__getitem__(index))
 
     dataset = Pairs(str(folder / "litdata"), shuffle=True, drop_last=True)
-    loader = StreamingDataLoader(
+    loader: Any = StreamingDataLoader(
         dataset, batch_size=BATCH_SIZE, num_workers=NUM_WORKERS, persistent_workers=True
     )
     while True:
