@@ -338,7 +338,7 @@ RECORDS = st.dictionaries(
     st.sampled_from(["id", "rating", "tag_string", "md5", "file_ext", "parent_id", "x"]),
     st.none() | st.booleans() | st.integers(-9, 60) | st.text(max_size=3) | st.floats(),
 )
-PAGES = st.lists(RECORDS | st.integers() | st.none(), max_size=4).map(orjson.dumps)
+PAGES = st.lists(RECORDS | st.integers(-9, 2**64 - 1) | st.none(), max_size=4).map(orjson.dumps)
 
 
 @given(st.lists(PAGES | st.binary(max_size=40), max_size=4))
