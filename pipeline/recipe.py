@@ -271,12 +271,6 @@ class Recipe:
     split: SplitSettings = field(default_factory=SplitSettings)
     train: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not self.name or self.name.startswith(".") or set(self.name) & set("/\\\0"):
-            raise ValueError(
-                f"name: {self.name!r} is not a plain name, which folders are called by"
-            )
-
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
@@ -302,6 +296,8 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(
             f"{path}: nested too deeply, or a value cannot be kept: {error}."
         ) from error
+    if not recipe.name or recipe.name.startswith(".") or set(recipe.name) & set("/\\\0"):
+        raise UserError(f"{path}: name: {recipe.name!r} is not plain; a folder is called by it.")
     return recipe
 
 
