@@ -56,8 +56,12 @@ class ReferenceUNet(Generator):
         upward = channels[::-1]
         self.encoder = Encoder(channels)
         self.matches = nn.ModuleList(Match(c) for c in upward[: preset.num_matched])
-        self.bottom = block(channels[-1] + 3, channels[-1])
-        self.decoder = nn.ModuleList(block(a + b + 3, b) for a, b in pairwise(upward))
+        # A level ends with the next one's channels: it is there that convolutions are cheap.
+        nexts = [*upward[1:], upward[-1]]
+        self.bottom = block(upward[0] + 3, upward[0], nexts[0])
+        self.decoder = nn.ModuleList(
+            block(c + c + 3, c, end) for c, end in zip(upward[1:], nexts[1:], strict=True)
+        )
         self.out = conv(channels[0], 3)
         nn.init.zeros_(self.out.weight)
 
@@ -101,10 +105,8 @@ class Encoder(nn.Module):
         self.lines = conv(1, channels[0])
         self.color = conv(3, channels[0], bias=False)
         nn.init.zeros_(self.color.weight)
-        self.first = nn.Sequential(
-            norm(channels[0]), conv(channels[0], channels[0]), norm(channels[0])
-        )
-        self.others = nn.ModuleList(block(a, b) for a, b in pairwise(channels))
+        self.first = norm(channels[0])  # one convolution at the full size, where they are dear
+        self.others = nn.ModuleList(block(a, b, b) for a, b in pairwise(channels))
 
     def forward(self, lines: Tensor, color: Tensor | None) -> list[Tensor]:
         """Return one map a level, the picture's size first."""
@@ -180,10 +182,10 @@ def enlarge(maps: Tensor) -> Tensor:
     return F.interpolate(maps, scale_factor=2.0, mode="bilinear")
 
 
-def block(num_in: int, num_out: int) -> nn.Sequential:
+def block(num_in: int, num_between: int, num_out: int) -> nn.Sequential:
     """Return two convolutions, each with GroupNorm and SiLU."""
     return nn.Sequential(
-        conv(num_in, num_out), norm(num_out), conv(num_out, num_out), norm(num_out)
+        conv(num_in, num_between), norm(num_between), conv(num_between, num_out), norm(num_out)
     )
 
 

@@ -20,6 +20,13 @@ def test_sketch_and_reference_may_differ_in_size(size: str, sides: tuple[int, in
     assert outputs.guide_grey is None
 
 
+@pytest.mark.parametrize(("size", "num_parameters"), [("small", 810_823), ("base", 7_590_857)])
+def test_number_of_parameters(size: str, num_parameters: int) -> None:
+    with torch.device("meta"):
+        generator = build_generator("reference", 1.0, size)
+    assert sum(p.numel() for p in generator.parameters()) == num_parameters
+
+
 def test_matched_levels_have_the_stated_sizes() -> None:
     found: list[int] = []
     for size, side, expected in (("small", 64, [8, 16]), ("base", 256, [8, 16, 32])):

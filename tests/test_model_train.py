@@ -252,6 +252,20 @@ def test_a_stopped_reference_run_goes_on_exactly(
     assert not (tmp_path / "whole" / "style").exists()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "bf16"}, {"channels_last": True}, {"gan": "acgan"}, {"size": "base"}],
+)
+def test_every_kind_of_reference_run_trains(
+    paired_dir: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(REFERENCE, **changes)
+    assert run(paired_dir, tmp_path, config, max_steps=2).step == 2
+    (line,) = (line for line in log_of(tmp_path) if line["kind"] == "train")
+    assert {"l1", "l1_chroma", "l1_guide_color"} < line.keys()
+    assert ("g_style" in line) == (config.gan == "acgan")
+
+
 @pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
 def test_the_best_checkpoint_is_best_by_what_was_asked(
     paired_dir: Path, tmp_path: Path, best_by: str
