@@ -104,7 +104,7 @@ def with_mosaicml(folder: Path) -> Iterator[torch.Tensor]:
             return decode_pair(record["color"], record["sketch"])
 
     dataset = Pairs(local=str(folder / "mosaicml"), shuffle=True, batch_size=BATCH_SIZE)
-    loader = DataLoader(
+    loader: Any = DataLoader(
         dataset,
         batch_size=BATCH_SIZE,
         num_workers=NUM_WORKERS,
