@@ -14,7 +14,7 @@ litdata and mosaicml-streaming want older libraries than this program's, hence a
 their own, without which they are left out:
 
     python -m venv .venv-peers
-    .venv-peers/bin/pip install torch torchvision webdataset simplejpeg isal \\
+    .venv-peers/bin/pip install torch torchvision webdataset simplejpeg deflate \\
         opencv-python-headless litdata mosaicml-streaming
 """
 

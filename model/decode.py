@@ -7,9 +7,9 @@ import io
 import struct
 import zlib
 
+import deflate
 import numpy as np
 import simplejpeg
-from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -43,9 +43,9 @@ def decode_color(data: bytes, out: NDArray[np.uint8]) -> None:
 def decode_sketch(data: bytes, out: NDArray[np.uint8]) -> None:
     """Decode a grey PNG.
 
-    Rows without filters, which ``prepare`` writes, need no more than ISA-L's inflate: less than
-    half of the time of OpenCV's decoder, which moreover takes a torn PNG for a whole one. Whatever
-    else a PNG may be goes through Pillow, which does not.
+    Rows without filters, which ``prepare`` writes, need no more than libdeflate's inflate: less
+    than half of the time of OpenCV's decoder, which moreover takes a torn PNG for a whole one.
+    Whatever else a PNG may be goes through Pillow, which does not.
 
     Args:
         data: the file's bytes.
@@ -84,13 +84,12 @@ def _decode_plain(data: bytes, out: NDArray[np.uint8]) -> bool:
     height, width = out.shape
     expected = height * (width + 1)  # each row begins with its filter
     stream = memoryview(data)[_BEFORE_DATA : _BEFORE_DATA + size]
-    inflate = isal_zlib.decompressobj()
     try:
-        # Bounded, whatever a hostile stream would grow to; one byte more lets it reach its end.
-        pixels = inflate.decompress(stream, expected + 1)
-    except isal_zlib.error as error:  # type: ignore[misc]  # its stub takes it for a value
+        # Bounded, whatever a hostile stream would grow to.
+        pixels = deflate.zlib_decompress(stream, expected)
+    except deflate.DeflateError as error:
         raise ValueError(f"does not decode: {error}") from error
-    if not inflate.eof or len(pixels) != expected:
+    if len(pixels) != expected:
         raise ValueError(f"does not decode: not {expected} bytes of pixels")
     rows = np.frombuffer(pixels, np.uint8).reshape(height, width + 1)
     if rows[:, 0].any():

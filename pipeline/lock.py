@@ -29,7 +29,7 @@ from pipeline.work import Work
 LOCK_NAME = "posts.parquet"
 
 _DECIDING = (
-    *("isal", "numpy", "onnxruntime", "opencv-python-headless", "orjson", "pillow", "pyarrow"),
+    *("deflate", "numpy", "onnxruntime", "opencv-python-headless", "orjson", "pillow", "pyarrow"),
     *("simplejpeg", "xxhash"),
 )
 LOCK_ENCODING: dict[str, Any] = {

@@ -79,7 +79,7 @@ def test_a_stream_that_grows_without_end_is_cut_off() -> None:
     bomb = header + len(stream).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
     bomb += b"\0\0\0\0IEND\xaeB`\x82"
     out = np.zeros(GREY.shape, np.uint8)
-    with pytest.raises(ValueError, match="bytes of pixels"):
+    with pytest.raises(ValueError, match="does not decode"):
         decode_sketch(bomb, out)
 
 
