@@ -1,6 +1,6 @@
 """Why does the article's first model paint everything alike? One suspect at a time, same budget.
 
-    python -m benchmarks.study_average_colour SAMPLES [--steps 400] [--threads 1]
+    python -m benchmarks.study_average_colour SAMPLES [--steps 400] [--only PART]
 
 SAMPLES is a work folder's ``samples``. The model is ``zhang2017`` at a quarter of its width, with
 every picture as its own reference; each variant changes one thing of the article's recipe. Judged
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from model.augment import augment
 from model.config import TrainConfig
 from model.data import Batch, Samples, epoch_order, to_bytes, to_unit
 from model.metrics import chroma_distances, chroma_error, following, palette, psnr
@@ -49,6 +50,7 @@ class Variant:
     gan: str = "acgan"
     lr: float = 1e-3
     step_factor: int = 1
+    jitter: bool = False
 
 
 VARIANTS = (
@@ -58,6 +60,8 @@ VARIANTS = (
     Variant("four times the steps", gan="none", step_factor=4),
     Variant("fc1 standardised", embed="fc1, standardised", gan="none"),
     Variant("colours for a style vector", embed="colours", gan="none"),
+    Variant("the same, 4 x the steps", embed="colours", gan="none", step_factor=4),
+    Variant("the same, jittered labels", embed="colours", gan="none", step_factor=4, jitter=True),
 )
 
 
@@ -140,6 +144,9 @@ def try_variant(
         places = orders[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
         color, sketch = (to_unit(x[places], CPU) for x in (train.color, train.sketch))
         vector = style[places]
+        if variant.jitter:  # after which "colours" is computed anew: it costs next to nothing
+            color, _ = augment(color, color, places, seed=0, epoch=step, jitter=0.8, warped=False)
+            vector = thumbnails(color)
         given = vector if state.discriminator is not None else None
         training_step(state, config, state.generator, color, sketch, vector, given, nullcontext())
         if (step + 1) % (total // NUM_MARKS) == 0:
@@ -154,10 +161,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("samples", type=Path)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="variants with this in their name")
     parser.add_argument("--style-weights", default="random")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     train, test = (load_all(options.samples, split) for split in ("train", "test"))
     network = build_style_network("vgg19", normalised=False, weights=options.style_weights)
     print(network.provenance, f"; {len(train.indices)} pictures, {options.steps} steps")
@@ -178,7 +184,7 @@ def main() -> None:
             f"mean colour, spread over pictures {spread:.3f} of the mean size"
         )
     print(f"{'':28}following   highest   chroma error   PSNR")
-    for variant in VARIANTS:
+    for variant in (v for v in VARIANTS if options.only in v.name):
         vectors = embeddings[variant.embed]
         slope, highest, error, ratio = try_variant(
             variant, options.steps, train, vectors[0], test, vectors[1]
