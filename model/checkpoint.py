@@ -20,7 +20,7 @@ from model.config import ModelConfig, TrainConfig
 from model.style import Provenance
 from model.weights import StateDict, digest_weights
 from pipeline.errors import UserError
-from pipeline.rows import replacing
+from pipeline.rows import DamagedError, replacing
 from pipeline.settings import Table, convert, to_table
 
 FORMAT = "nurie-checkpoint"
@@ -107,7 +107,7 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged, or not a .safetensors file: {error}.") from error
+        raise DamagedError(f"{path}: damaged, or not a .safetensors file: {error}.") from error
     if header.get("format") != FORMAT:
         raise UserError(f"{path}: holds weights, but is not a checkpoint of this program.")
     version, text = header.get("version", ""), header.get("info", "")
@@ -117,7 +117,7 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
             f"reads up to {VERSION}). Update it."
         )
     if _digest(version, text, tensors) != header.get("sha256"):
-        raise UserError(f"{path}: damaged; its contents do not match their hash.")
+        raise DamagedError(f"{path}: damaged; its contents do not match their hash.")
     return tensors, convert(orjson.loads(text), CheckpointInfo, str(path))
 
 

@@ -79,7 +79,10 @@ def load_colorizer(
             f"{checkpoint}: its tensors are not those of the model {info.model.name!r} at width "
             f"{info.model.width_multiplier}; it was written by other code."
         ) from error
+    trained = unpack("style", tensors)
     weights = style_weights or info.model.style_weights
+    if trained:  # with the generator, and kept with it
+        weights = "random"
     if weights not in ("imagenet", "random") and not Path(weights).is_file():
         raise UserError(
             f"{checkpoint}: was trained with {info.style}, and {weights} is not here. "
@@ -91,7 +94,9 @@ def load_colorizer(
         weights=weights,
         seed=info.model.style_seed,
     )
-    if style_network.provenance.sha256 != info.style.sha256:
+    if trained:
+        style_network.load_state_dict(trained)
+    elif style_network.provenance.sha256 != info.style.sha256:
         raise UserError(
             f"{checkpoint}: was trained with {info.style}; the style weights here are "
             f"{style_network.provenance}. Give the right ones with --style-weights PATH."

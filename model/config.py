@@ -13,6 +13,7 @@ MODELS = ("zhang2017", "batchnorm", "inception", "reference")
 SIZES = ("small", "base")
 GANS = ("acgan", "paper", "none")
 PRECISIONS = ("fp32", "bf16")
+SCHEDULES = ("constant", "cosine")
 REFERENCES = ("self", "same", "character", "any")
 CRITERIA = ("mse", "chroma_error", "regional_error", "following")
 
@@ -60,12 +61,18 @@ class TrainConfig:
         model, width_multiplier, style_weights, style_seed, size: see ``ModelConfig``.
         gan: ``acgan`` (source and style head), ``paper`` (one output as wide as the style
             vector), or ``none``.
-        batch_size: samples a step.
+        batch_size: samples a step, over all processes.
         sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
         epochs: passes over the training set.
         validations_per_epoch: how often the validation set is measured, and a checkpoint kept.
         lr, betas, weight_decay: of AdamW, for both networks; without decay it is Adam.
+        schedule: of the learning rate: ``constant``, or ``cosine``, falling to 0 at the end.
+        warmup_steps: in which the learning rate rises from 0 on; 0 for none.
+        clip_norm: largest norm of a network's gradient, which is scaled down to it; 0 for none.
+        ema: how much of its past the mean of the generator's weights keeps a step, 0.999 say; the
+            mean is what is validated and kept as best. 0 for none.
+        style_train: train the style network as well (its features are then computed each time).
         l1_weight: the lambda on all L1 terms. The paper and the article never state theirs; 100
             is the customary weight of an L1 term beside an adversary (pix2pix).
         alpha: weight of the grey guide's L1 term.
@@ -82,7 +89,7 @@ class TrainConfig:
         precision: ``fp32``, or ``bf16`` for mixed precision.
         compile: compile the networks with torch.compile.
         channels_last: lay activations out channels-last; measure it for each model.
-        cache_style: compute each picture's style features once and keep them beside the run.
+        cache_style: compute each picture's style features once, and keep them beside the samples.
         decode_threads: threads that decode pictures.
         log_every: steps between two lines of the log.
         num_chroma: samples of the chroma errors at each validation.
@@ -103,6 +110,11 @@ class TrainConfig:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    style_train: bool = False
     l1_weight: float = 100.0
     alpha: float = 0.3
     beta: float = 0.9
@@ -135,8 +147,19 @@ class TrainConfig:
         for name in ("log_every", "num_chroma", "num_grid"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
-        for name in ("l1_weight", "alpha", "beta", "chroma_weight", "weight_decay", "seed"):
+        for name in ("l1_weight", "alpha", "beta", "chroma_weight", "weight_decay", "clip_norm"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
+        for name in ("warmup_steps", "seed"):
+            _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
+        _check(
+            self.schedule in SCHEDULES,
+            f"train.schedule: {self.schedule!r} is not out of {', '.join(SCHEDULES)}",
+        )
+        _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")
+        _check(
+            not (self.ema and self.style_train),
+            "train.ema: is of the generator alone, and goes with a frozen style network",
+        )
         for name in ("jitter", "pairs"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
@@ -161,10 +184,12 @@ class TrainConfig:
         """Return the settings that a resumed run must share with its beginning and does not.
 
         Left out is what may change between two legs of one run: where and how fast it computes,
-        how often it speaks, and how long it goes on.
+        how often it speaks, and how long it goes on, unless the schedule hangs on that.
         """
         free = {"epochs", "device", "compile", "channels_last", "decode_threads"}
         free |= {"log_every", "num_grid", "style_weights"}
+        if self.schedule != "constant":
+            free.remove("epochs")
         names = [f.name for f in dataclasses.fields(self) if f.name not in free]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 

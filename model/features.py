@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data import Batch, Samples
+from model.data import Batch, Indices, Samples
 from model.style import StyleNetwork
 from pipeline.errors import UserError
-from pipeline.rows import replacing
 
 
 class StyleFeatures:
@@ -42,16 +41,17 @@ class StyleFeatures:
         identity = f"{network.provenance.sha256} {network.normalised} {samples.fingerprint}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         path = cache_dir / f"{samples.split}-{key}.f16"
-        self._known_path = path.with_suffix(".known")
         cache_dir.mkdir(parents=True, exist_ok=True)
-        self._known = _read_known(self._known_path, len(samples))
+        self._notes = os.open(path.with_suffix(".known"), os.O_RDWR | os.O_CREAT, 0o644)
+        self._known = np.zeros(len(samples), dtype=bool)
+        self._fresh: list[Indices] = []
+        self._read_notes()
         needed = int((~self._known).sum()) * self._row_bytes
         if needed > shutil.disk_usage(cache_dir).free:
             raise UserError(
                 f"{cache_dir}: no room for {needed / 1e9:.1f} GB of style features. Free some, "
                 "or compute them every time: --set train.cache_style=false."
             )
-        self._dirty = False
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def __call__(self, batch: Batch, reference: Tensor) -> Tensor:
@@ -73,33 +73,42 @@ class StyleFeatures:
             row.flat = np.frombuffer(
                 os.pread(self._file, self._row_bytes, int(index) * self._row_bytes), np.float16
             )
-        return torch.from_numpy(rows).to(reference.device).float()
+        kept = torch.from_numpy(rows)
+        if reference.device.type == "cuda":  # a copy from pageable memory would stall the host
+            kept = kept.pin_memory()
+        return kept.to(reference.device, non_blocking=True).float()
 
     def flush(self) -> None:
-        """Make what was computed outlive a crash: features first, then the note that they exist."""
-        if self._file is not None and self._dirty:
+        """Make what was computed outlive a crash: features first, then the note that they exist.
+
+        A note is a byte of its own, so that processes side by side take none of each other's back;
+        what they noted meanwhile is known from now on.
+        """
+        if self._file is None:
+            return
+        if self._fresh:
             os.fsync(self._file)
-            with replacing(self._known_path) as temporary:
-                temporary.write_bytes(np.packbits(self._known).tobytes())
-            self._dirty = False
+            for index in np.concatenate(self._fresh):
+                os.pwrite(self._notes, b"\1", int(index))
+            os.fsync(self._notes)
+            self._fresh.clear()
+        self._read_notes()
 
     def close(self) -> None:
         """Flush, and close the file."""
         if self._file is not None:
             self.flush()
             os.close(self._file)
+            os.close(self._notes)
             self._file = None
 
-    def _write(self, indices: np.ndarray[tuple[int], np.dtype[np.int64]], fresh: Tensor) -> None:
+    def _write(self, indices: Indices, fresh: Tensor) -> None:
         assert self._file is not None
         for index, row in zip(indices, fresh.half().cpu().numpy(), strict=True):
             os.pwrite(self._file, row.tobytes(), int(index) * self._row_bytes)
         self._known[indices] = True
-        self._dirty = True
+        self._fresh.append(indices)
 
-
-def _read_known(path: Path, num_samples: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    if not path.is_file():
-        return np.zeros(num_samples, dtype=bool)
-    bits = np.frombuffer(path.read_bytes(), np.uint8)
-    return np.unpackbits(bits, count=num_samples).astype(bool)
+    def _read_notes(self) -> None:
+        notes = np.frombuffer(os.pread(self._notes, len(self._known), 0), np.uint8)
+        self._known[: len(notes)] |= notes == 1

@@ -13,18 +13,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 @contextmanager
 def show_progress(
     console: Console, label: str, unit: str, total: int, done: int = 0
-) -> Iterator[Callable[[int], None]]:
-    """Yield a function that counts n more done; shows a bar on a terminal, nothing elsewhere."""
+) -> Iterator[Callable[..., None]]:
+    """Yield a function that counts n more done, with a note; a bar on a terminal, else nothing."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total, completed=done)
-        yield lambda n: progress.advance(task, n)
+        task = progress.add_task(label, total=total, completed=done, note="")
+
+        def advance(num: int, note: str = "") -> None:
+            progress.update(task, advance=num, note=note)
+
+        yield advance
 
 
 @contextmanager

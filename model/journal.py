@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from model.grid import Sheet, save_png
+from model.ranks import Ranks
 from pipeline.errors import UserError
 from pipeline.rows import replacing
 
@@ -26,18 +27,28 @@ class Journal:
     before with samples a second and the share of the time spent waiting for data, and
     ``validation``.
 
+    Attributes:
+        note: speed and waiting as of the latest line, for people.
+
     Args:
         run_dir: the run's folder.
         step: steps done so far.
         log_every: steps between two lines.
+        ranks: the processes that train together; terms are meant over all, and the first writes.
     """
 
-    def __init__(self, run_dir: Path, step: int, log_every: int) -> None:
+    def __init__(
+        self, run_dir: Path, step: int, log_every: int, ranks: Ranks | None = None
+    ) -> None:
+        self._ranks = ranks or Ranks()
         self._path = run_dir / "log.jsonl"
         self._grid_dir = run_dir / "grids"
         self._log_every = log_every
-        _forget_after(self._path, step)
-        self._board = SummaryWriter(str(run_dir), purge_step=step + 1)
+        self._board: SummaryWriter | None = None
+        if self._ranks.is_first:
+            _forget_after(self._path, step)
+            self._board = SummaryWriter(str(run_dir), purge_step=step + 1)
+        self.note = ""
         self._window: list[dict[str, Tensor]] = []
         self._step = step
         self._epoch = self._position = self._num_samples = 0
@@ -65,7 +76,7 @@ class Journal:
             epoch: from 0 on.
             position: samples consumed in the epoch.
             terms: the loss terms.
-            num_samples: in the step.
+            num_samples: of this rank in the step.
             waited: seconds spent waiting for the batch.
 
         Raises:
@@ -89,6 +100,9 @@ class Journal:
         names = list(self._window[0])
         rows = torch.stack([torch.stack([w[n].float() for n in names]) for w in self._window]).cpu()
         self._window.clear()
+        num_samples = int(self._ranks.sum(torch.tensor(self._num_samples)))
+        if num_samples != self._num_samples:
+            rows = self._ranks.sum(rows * (self._num_samples / num_samples))
         if not bool(rows.isfinite().all()):
             at, term = (int(i) for i in (~rows.isfinite()).nonzero()[0])
             raise UserError(
@@ -98,24 +112,31 @@ class Journal:
             )
         seconds = max(time.monotonic() - self._started, 1e-9)
         values: dict[str, float] = dict(zip(names, rows.mean(0).tolist(), strict=True))
-        values["samples_per_second"] = self._num_samples / seconds
+        values["samples_per_second"] = num_samples / seconds
         values["data_wait"] = self._waited / seconds
+        self.note = (
+            f"{values['samples_per_second']:.4g} samples/s, {values['data_wait']:.1%} waiting"
+        )
         self._write("train", values)
         self.restart_clock()
 
     def validation(self, metrics: Mapping[str, float], sheet: Sheet) -> None:
         """Write down a validation's metrics and its sheet of samples, and restart the clock."""
         self._write("validation", metrics)
-        save_png(self._grid_dir / f"step-{self._step:07d}.png", sheet)
-        self._board.add_image("samples", sheet, self._step, dataformats="HWC")
-        self._board.flush()
+        if self._board is not None:
+            save_png(self._grid_dir / f"step-{self._step:07d}.png", sheet)
+            self._board.add_image("samples", sheet, self._step, dataformats="HWC")
+            self._board.flush()
         self.restart_clock()
 
     def close(self) -> None:
         """Close TensorBoard's file."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def _write(self, kind: str, values: Mapping[str, float]) -> None:
+        if self._board is None:
+            return
         line: dict[str, Any] = {
             "kind": kind,
             "step": self._step,

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import orjson
 from filelock import FileLock, Timeout
+from rich.console import Console
 
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import TrainConfig
 from model.weights import StateDict
 from pipeline.errors import UserError
-from pipeline.rows import replacing
+from pipeline.rows import DamagedError, replacing
 from pipeline.settings import Table, to_table
 
 
@@ -32,29 +33,47 @@ def claim(run_dir: Path) -> Iterator[None]:
         ) from error
 
 
+def keep_previous(run_dir: Path) -> None:
+    """Keep ``last`` as ``previous``, before another is written: it may come to be damaged."""
+    for suffix in (".json", ".safetensors"):
+        path = run_dir / f"last{suffix}"
+        if path.exists():
+            path.replace(path.with_stem("previous"))
+
+
 def load_last(
-    run_dir: Path, config: TrainConfig, samples: str, *, resume: bool
+    run_dir: Path, config: TrainConfig, samples: str, console: Console, *, resume: bool
 ) -> tuple[StateDict, CheckpointInfo] | None:
     """Return the checkpoint to go on from, or None where the run begins.
+
+    Where the last one is damaged, or a crash left none, it is the one before.
 
     Args:
         run_dir: the run's folder.
         config: of this call.
         samples: fingerprint of the training samples.
+        console: where to say that it is the one before.
         resume: whether going on was asked for.
 
     Raises:
-        UserError: where a run is there and going on was not asked for, or it had other settings
-            or other samples.
+        UserError: where a run is there and going on was not asked for, it had other settings or
+            other samples, or no checkpoint is whole.
     """
-    path = run_dir / "last.safetensors"
-    if not path.exists():
+    paths = [run_dir / f"{name}.safetensors" for name in ("last", "previous")]
+    paths = [path for path in paths if path.exists()]
+    if not paths:
         return None
     if not resume:
         raise UserError(
             f"{run_dir}: holds a run already. Go on with --resume, or name another run."
         )
-    tensors, info = load_checkpoint(path)
+    try:
+        tensors, info = load_checkpoint(paths[0])
+    except DamagedError as error:
+        if len(paths) == 1:
+            raise
+        tensors, info = load_checkpoint(paths[1])
+        console.print(f"{error} Going on from the one before, of step {info.step}.")
     different = info.train.differences(config)
     if different:
         values = ", ".join(

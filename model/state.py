@@ -1,10 +1,14 @@
 """Everything that a training step changes: networks, optimisers, place; and back from a file."""
 
+import copy
+import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from model.checkpoint import (
     CheckpointInfo,
@@ -16,7 +20,8 @@ from model.checkpoint import (
 from model.config import TrainConfig
 from model.discriminator import Discriminator, build_discriminator
 from model.generator import Generator, build_generator
-from model.style import STYLE_NETWORKS
+from model.ranks import Ranks
+from model.style import STYLE_NETWORKS, StyleNetwork
 from model.weights import StateDict
 
 
@@ -33,6 +38,10 @@ class TrainState:
         position: samples consumed in it.
         metrics: of the latest validation.
         best: lowest ``train.criterion`` so far.
+        style: the style network where it is trained as well.
+        ema: the mean of the generator over its steps, where one is kept.
+        parallel: the networks as they are called in training, by name; see ``Ranks.wrap``.
+        schedules: of the optimisers' learning rates.
     """
 
     generator: Generator
@@ -43,36 +52,92 @@ class TrainState:
     position: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
+    style: StyleNetwork | None = None
+    ema: Generator | None = None
+    parallel: dict[str, nn.Module] = field(default_factory=dict)
+    schedules: list[LambdaLR] = field(default_factory=list)
 
     @classmethod
-    def build(cls, config: TrainConfig, device: torch.device) -> Self:
-        """Return the beginning of a run; the seed decides the networks' first weights."""
+    def build(
+        cls,
+        config: TrainConfig,
+        device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> Self:
+        """Return the beginning of a run; the seed decides the networks' first weights.
+
+        Args:
+            config: the settings.
+            device: where to compute.
+            ranks: the processes that train together; this one alone if None.
+        """
+        ranks = ranks or Ranks()
         torch.manual_seed(config.seed)
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         generator = build_generator(config.model, config.width_multiplier, config.size)
+        ranks.share_batchnorm(generator, device)
         generator.to(device).to(memory_format=memory_format)
         discriminator = None
         if config.gan != "none":
             style_size = STYLE_NETWORKS[generator.style_spec.network].shape[0]
             discriminator = build_discriminator(style_size, config.gan, config.width_multiplier)
+            ranks.share_batchnorm(discriminator, device)
             discriminator.to(device).to(memory_format=memory_format)
         state = cls(generator, discriminator, {})
+        if config.ema:
+            state.ema = copy.deepcopy(generator).requires_grad_(False)
         for name, network in state.networks().items():
-            state.optimizers[name] = torch.optim.AdamW(  # without decay it is Adam
-                network.parameters(),
-                config.lr,
-                config.betas,
-                weight_decay=config.weight_decay,
-                fused=device.type == "cuda",
-            )
+            state._learn(name, network, config, ranks)
         return state
+
+    def train_style(self, style: StyleNetwork, config: TrainConfig, ranks: Ranks) -> None:
+        """Train the style network, on its device, as well."""
+        self.style = style.requires_grad_(True)
+        self._learn("style", style, config, ranks)
+
+    def _learn(self, name: str, network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
+        self.optimizers[name] = torch.optim.AdamW(  # without decay it is Adam
+            network.parameters(),
+            config.lr,
+            config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.parallel[name] = ranks.wrap(network)
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks that learn, by name."""
         networks: dict[str, nn.Module] = {"generator": self.generator}
         if self.discriminator is not None:
             networks["discriminator"] = self.discriminator
+        if self.style is not None:
+            networks["style"] = self.style
         return networks
+
+    @property
+    def shown(self) -> Generator:
+        """The generator that is validated, kept as best and used: the mean where there is one."""
+        return self.ema or self.generator
+
+    def schedule(self, config: TrainConfig, total_steps: int) -> None:
+        """Begin the learning rate's schedule where the run stands."""
+        factor = partial(lr_factor, config, total_steps)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["initial_lr"] = config.lr
+            self.schedules.append(LambdaLR(optimizer, factor, last_epoch=self.step - 1))
+
+    @torch.no_grad()
+    def advance(self, config: TrainConfig, epoch: int, position: int) -> None:
+        """Count a step: the place, the mean of the weights, the next step's learning rate."""
+        self.step, self.epoch, self.position = self.step + 1, epoch, position
+        if self.ema is not None:
+            means, current = list(self.ema.parameters()), list(self.generator.parameters())
+            torch._foreach_lerp_(means, current, 1 - config.ema)
+            for mean, buffer in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
+                mean.copy_(buffer)
+        for schedule in self.schedules:
+            schedule.step()
 
     def tensors(self) -> StateDict:
         """Return all that is needed to go on exactly from here, place and metrics apart."""
@@ -82,19 +147,38 @@ class TrainState:
         for name, network in self.networks().items():
             tensors |= pack(name, network.state_dict())
             tensors |= pack(f"{name}_optimizer", optimizer_tensors(self.optimizers[name]))
+        if self.ema is not None:
+            tensors |= pack("ema", self.ema.state_dict())
         return tensors
 
     def generator_tensors(self) -> StateDict:
         """Return what is needed to colour."""
-        return pack("generator", self.generator.state_dict())
+        style = pack("style", self.style.state_dict()) if self.style is not None else {}
+        return pack("generator", self.shown.state_dict()) | style
 
     def restore(self, tensors: StateDict, info: CheckpointInfo) -> None:
         """Go back to where ``tensors`` and ``info`` were taken."""
         for name, network in self.networks().items():
             network.load_state_dict(unpack(name, tensors))
             restore_optimizer(self.optimizers[name], unpack(f"{name}_optimizer", tensors))
+        if self.ema is not None:
+            self.ema.load_state_dict(unpack("ema", tensors))
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
         self.step, self.epoch, self.position = info.step, info.epoch, info.position
         self.metrics, self.best = info.metrics, info.best
+
+
+def lr_factor(config: TrainConfig, total_steps: int, step: int) -> float:
+    """Return the factor on ``config.lr`` of a step, from 0 on: a pure function.
+
+    Args:
+        config: schedule and warm-up.
+        total_steps: of the whole run.
+        step: steps done before it.
+    """
+    warmth = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "constant":
+        return warmth
+    return warmth * 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1.0)))

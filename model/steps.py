@@ -1,13 +1,13 @@
 """One training step: the discriminator learns from the generator's picture, then the generator."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from model.config import TrainConfig
-from model.discriminator import Discriminator
 from model.generator import Outputs
 from model.losses import (
     Terms,
@@ -21,6 +21,7 @@ from model.state import TrainState
 
 Forward = Callable[[Tensor, Tensor], Outputs]
 Autocast = AbstractContextManager[object]
+Optimizers = Mapping[str, torch.optim.Optimizer]
 
 
 def training_step(
@@ -32,6 +33,7 @@ def training_step(
     style: Tensor,
     vector: Tensor | None,
     autocast: Autocast,
+    scale: float = 1.0,
 ) -> Terms:
     """Update all networks once; does not count the step.
 
@@ -44,40 +46,45 @@ def training_step(
         style: style features of the references.
         vector: their style vectors V(y), N x style size; None without a discriminator.
         autocast: context in which the networks compute.
+        scale: see ``Ranks.loss_scale``.
 
     Returns:
-        Every loss term by name.
+        Every loss term by name, and the norms of the gradients where they are clipped.
     """
+    descending = partial(descend, clip_norm=config.clip_norm, scale=scale)
+    learners = {
+        name: state.optimizers[name] for name in state.optimizers if name != "discriminator"
+    }
     with autocast:
         outputs = forward(sketch, style)
     terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
     terms |= chroma_terms(outputs, color, weight=config.l1_weight * config.chroma_weight)
     if state.discriminator is None or vector is None:
-        descend(state.optimizers["generator"], terms)
-        return terms
+        return terms | descending(learners, terms)
     vector = state.discriminator.standardise(vector)
     noted = update_discriminator(
-        state.discriminator,
+        state.parallel["discriminator"],
         state.optimizers["discriminator"],
         color,
         outputs.picture,
         vector,
         autocast,
+        descending,
     )
     with autocast, frozen(state.discriminator):
         verdict = state.discriminator(outputs.picture)
     terms |= adversarial_terms(verdict, vector)
-    descend(state.optimizers["generator"], terms)
-    return terms | noted
+    return terms | noted | descending(learners, terms)
 
 
 def update_discriminator(
-    discriminator: Discriminator,
+    discriminator: nn.Module,
     optimizer: torch.optim.Optimizer,
     color: Tensor,
     picture: Tensor,
     vector: Tensor,
     autocast: Autocast,
+    descending: Callable[[Optimizers, Terms], Terms] | None = None,
 ) -> Terms:
     """Update the discriminator alone: nothing flows back into the generator.
 
@@ -88,19 +95,38 @@ def update_discriminator(
         picture: the generator's, still tied to it.
         vector: standardised style vectors.
         autocast: context in which the network computes.
+        descending: ``descend`` with its settings.
     """
     with autocast:
         real, generated = discriminator(color), discriminator(picture.detach())
     terms = discriminator_terms(real, generated, vector)
-    descend(optimizer, terms)
-    return terms
+    return terms | (descending or descend)({"discriminator": optimizer}, terms)
 
 
-def descend(optimizer: torch.optim.Optimizer, terms: Terms) -> None:
-    """Take one step down the sum of ``terms``."""
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(total(terms))
-    optimizer.step()
+def descend(
+    optimizers: Optimizers, terms: Terms, *, clip_norm: float = 0.0, scale: float = 1.0
+) -> Terms:
+    """Take one step down the sum of ``terms``.
+
+    Args:
+        optimizers: of the networks that take it, by their names.
+        terms: of the loss.
+        clip_norm: largest norm of each network's gradient; 0 for none.
+        scale: factor on the loss.
+
+    Returns:
+        The gradients' norms before they were clipped, as ``norm_NETWORK``; nothing without.
+    """
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(total(terms) * scale)
+    norms = {}
+    for name, optimizer in optimizers.items():
+        if clip_norm:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norms[f"norm_{name}"] = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+    return norms
 
 
 @contextmanager

@@ -85,9 +85,8 @@ class StyleNetwork(nn.Module):
         """
         return features.flatten(2).mean(2) if features.ndim > 2 else features
 
-    @torch.no_grad()
     def forward(self, reference: Tensor) -> Tensor:
-        """Return the style features of references."""
+        """Return the style features of references; without gradients as long as it is frozen."""
         if min(reference.shape[-2:]) < 32:
             raise ValueError(f"a reference of {tuple(reference.shape)} has sides under 32 pixels")
         features: Tensor = self.layers(self.prepare(reference))

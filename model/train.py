@@ -30,7 +30,8 @@ from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
 from model.metrics import chroma_distances, chroma_error, measure_following, mse, regional_distances
 from model.pairs import Casts, pair_epoch
-from model.rundir import claim, load_last, write_config
+from model.ranks import Ranks, join_ranks
+from model.rundir import claim, keep_previous, load_last, write_config
 from model.state import TrainState
 from model.steps import Autocast, training_step
 from model.style import build_style_network
@@ -72,10 +73,12 @@ def train(
 
     Each picture is its own reference (the article's self-reference), unless ``config`` jitters,
     warps or pairs. ``run_dir`` gets ``best.safetensors`` (the generator that was best on the
-    validation set by ``config.best_by``), ``last.safetensors``
-    (everything, to resume from), a JSON beside each, ``config.json``, ``log.jsonl``, TensorBoard
-    events, and a grid of samples for each validation. Ctrl-C and SIGTERM stop after the step
-    under way, and save; a second one stops at once.
+    validation set by ``config.best_by``), ``last.safetensors`` (everything, to resume from) and
+    the one before it as ``previous.safetensors``, a JSON beside each, ``config.json``,
+    ``log.jsonl``, TensorBoard events, and a grid of samples for each validation. Style features
+    are kept beside ``samples_dir``. Ctrl-C and SIGTERM stop after the step under way, and save; a
+    second one stops at once. Under torchrun the processes train together: each batch is divided
+    among them, and the first one writes.
 
     Args:
         config: the settings.
@@ -90,21 +93,37 @@ def train(
         UserError: on unusable samples, settings, weights or run folder, when memory is full, and
             when a loss is not finite.
     """
-    console = console or Console()
+    with join_ranks(config.device, config.batch_size) as ranks:
+        console = (console or Console()) if ranks.is_first else Console(quiet=True)
+        return _train(config, samples_dir, run_dir, ranks, recipe or {}, resume, max_steps, console)
+
+
+def _train(
+    config: TrainConfig,
+    samples_dir: Path,
+    run_dir: Path,
+    ranks: Ranks,
+    recipe: Table,
+    resume: bool,
+    max_steps: int | None,
+    console: Console,
+) -> TrainResult:
     device = pick_device(config.device)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     with ExitStack() as stack:
-        stack.enter_context(claim(run_dir))
+        if ranks.is_first:
+            stack.enter_context(claim(run_dir))
         train_set = stack.enter_context(Samples(samples_dir, "train", config.sketch))
         val_set = stack.enter_context(Samples(samples_dir, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, config)
-        resumed = load_last(run_dir, config, train_set.fingerprint, resume=resume)
-        write_config(run_dir, config, recipe)
+        resumed = load_last(run_dir, config, train_set.fingerprint, console, resume=resume)
+        if ranks.is_first:
+            write_config(run_dir, config, recipe)
         stack.enter_context(memory_guard("train.batch_size", config.batch_size))
 
-        state = TrainState.build(config, device)
+        state = TrainState.build(config, device, ranks)
         spec = state.generator.style_spec
         style_network = build_style_network(
             spec.network,
@@ -113,9 +132,15 @@ def train(
             seed=config.style_seed,
         ).to(device)
         console.print(f"style network: {style_network.provenance}", highlight=False)
-        can_cache = config.cache_style and any(True for _ in style_network.parameters())
-        cache_dir = run_dir / "style" if can_cache else None
+        learned = any(True for _ in style_network.parameters())
+        if config.style_train and not learned:
+            raise UserError(f"the model {config.model!r} has no style network to train.")
+        if config.style_train:
+            state.train_style(style_network, config, ranks)
+        can_cache = config.cache_style and learned and not config.style_train
+        cache_dir = samples_dir.parent / "style" if can_cache else None
         self_reference = config.is_self_reference()
+        live = state.parallel.get("style", style_network)
         features = StyleFeatures(style_network, train_set, cache_dir if self_reference else None)
         val_features = StyleFeatures(style_network, val_set, cache_dir)
         stack.callback(features.close)
@@ -130,10 +155,17 @@ def train(
         elif state.discriminator is not None:
             order = epoch_order(len(train_set), config.seed, 0)[:NUM_STYLE_SAMPLES]
             batches = iterate_batches(train_set, order, config.batch_size)
-            vectors = [style_network.vector(features(b, to_unit(b.color, device))) for b in batches]
+            with torch.no_grad():
+                vectors = [
+                    style_network.vector(features(b, to_unit(b.color, device))) for b in batches
+                ]
             state.discriminator.fit_style(torch.cat(vectors))
 
         def save(name: str) -> None:
+            features.flush()
+            val_features.flush()
+            if not ranks.is_first:
+                return
             everything = name == "last"
             info = CheckpointInfo(
                 model=config.model_config(),
@@ -149,16 +181,18 @@ def train(
                 recipe=recipe or train_set.recipe,
             )
             tensors = state.tensors() if everything else state.generator_tensors()
-            features.flush()
-            val_features.flush()
+            if everything:
+                keep_previous(run_dir)
             save_checkpoint(run_dir / f"{name}.safetensors", tensors, info)
 
-        journal = Journal(run_dir, state.step, config.log_every)
+        journal = Journal(run_dir, state.step, config.log_every, ranks)
         stack.callback(journal.close)
-        colorizer = Colorizer(state.generator, style_network, device)
-        forward = torch.compile(state.generator) if config.compile else state.generator
+        colorizer = Colorizer(state.shown, style_network, device)
+        forward = state.parallel["generator"]
+        forward = torch.compile(forward) if config.compile else forward
         marks = validation_marks(steps_per_epoch, config.validations_per_epoch)
         total_steps = steps_per_epoch * config.epochs
+        state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
         stopping = stack.enter_context(stop_on_signal())
         advance = stack.enter_context(
@@ -166,7 +200,7 @@ def train(
         )
 
         for epoch, position, batch, waited in iterate_steps(
-            train_set, config, state.epoch, state.position, pin=device.type == "cuda"
+            train_set, config, ranks, state.epoch, state.position, pin=device.type == "cuda"
         ):
             color = to_unit(batch.color, device, memory_format)
             sketch = to_unit(batch.sketch, device, memory_format)
@@ -180,17 +214,20 @@ def train(
                 jitter=config.jitter,
                 warped=config.warp,
             )
-            style = features(batch, reference)
-            vector = style_network.vector(style) if state.discriminator is not None else None
-            terms = training_step(state, config, forward, color, sketch, style, vector, autocast)
-            state.step, state.epoch, state.position = state.step + 1, epoch, position
+            style = live(reference) if config.style_train else features(batch, reference)
+            vector = style_network.vector(style.detach()) if state.discriminator else None
+            scale = ranks.loss_scale(config.batch_size)
+            terms = training_step(
+                state, config, forward, color, sketch, style, vector, autocast, scale
+            )
+            state.advance(config, epoch, position)
             journal.record(state.step, epoch, position, terms, len(batch.indices), waited)
-            advance(1)
+            advance(1, journal.note)
 
-            stop = stopping.is_set() or state.step == last_step
+            stop = ranks.any(stopping.is_set()) or state.step == last_step
             if position // config.batch_size in marks:
                 journal.flush()
-                state.metrics = validate(colorizer, val_set, val_features, config, autocast)
+                state.metrics = validate(colorizer, val_set, val_features, config, autocast, ranks)
                 score = criterion(state.metrics, config.best_by)
                 if state.best is None or score < state.best:
                     state.best = score
@@ -233,25 +270,27 @@ def validation_marks(steps_per_epoch: int, num_validations: int) -> frozenset[in
 
 
 def iterate_steps(
-    samples: Samples, config: TrainConfig, epoch: int, position: int, *, pin: bool
+    samples: Samples, config: TrainConfig, ranks: Ranks, epoch: int, position: int, *, pin: bool
 ) -> Iterator[tuple[int, int, Batch, float]]:
-    """Yield (epoch, position after the batch, batch, seconds waited) from a place to the end."""
+    """Yield (epoch, position after the batch, batch, seconds waited) from a place to the end.
+
+    The position counts the samples of all ranks, the batch holds this rank's.
+    """
     casts = Casts(samples) if config.pairs > 0 else None
     for current in range(epoch, config.epochs):
         order = pair_epoch(len(samples), casts, config.seed, current, config.pairs)[position:]
         with closing(
             iterate_batches(
                 samples,
-                order,
-                config.batch_size,
+                ranks.part(order, config.batch_size),
+                ranks.part_size(config.batch_size),
                 num_threads=config.decode_threads,
                 pin=pin,
-                drop_last=True,
             )
         ) as batches:
             asked = time.monotonic()
             for batch in batches:
-                position += len(batch.indices)
+                position += config.batch_size
                 yield current, position, batch, time.monotonic() - asked
                 asked = time.monotonic()
         position = 0
@@ -264,6 +303,7 @@ def validate(
     features: StyleFeatures,
     config: TrainConfig,
     autocast: Autocast,
+    ranks: Ranks,
 ) -> dict[str, float]:
     """Return ``mse`` over all samples, and over some the measures that see colour.
 
@@ -272,16 +312,17 @@ def validate(
     that neither copying places nor knowing the picture is enough.
     """
     generator, device = colorizer.generator.eval(), colorizer.device
-    errors = []
+    total = torch.zeros((), dtype=torch.float64)
+    places = np.arange(ranks.rank, len(samples), ranks.world_size)
     for batch in iterate_batches(
-        samples, np.arange(len(samples)), config.batch_size, num_threads=config.decode_threads
+        samples, places, config.batch_size, num_threads=config.decode_threads
     ):
         style = features(batch, to_unit(batch.color, device))
         with autocast:
             outputs = generator(to_unit(batch.sketch, device), style)
-        errors.append(mse(to_bytes(outputs.picture), batch.color.to(device)).cpu())
+        total += mse(to_bytes(outputs.picture), batch.color.to(device)).double().sum().cpu()
     generator.train()
-    measured: dict[str, float | None] = {"mse": float(torch.cat(errors).mean())}
+    measured: dict[str, float | None] = {"mse": float(ranks.sum(total)) / len(samples)}
     distances, regional = [], []
     places = np.arange(min(config.num_chroma, len(samples)))
     for batch in iterate_batches(samples, places, config.batch_size):

@@ -1,10 +1,12 @@
 import dataclasses
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.checkpoint import load_checkpoint
+from model.colorize import load_colorizer
 from model.config import TrainConfig, train_config
 from model.discriminator import Verdict
 from model.losses import Terms, adversarial_terms
+from model.style import build_style_network
 from model.train import TrainResult, criterion, train, validation_marks
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, cached_style_network
@@ -203,7 +208,103 @@ def test_every_kind_of_run_trains(
     assert result.finished
     assert result.best is not None
     assert np.isfinite(result.best)
-    assert (tmp_path / "style").exists() == config.cache_style
+
+
+def test_the_features_of_one_run_serve_the_next(samples_dir: Path, whole_run: Path) -> None:
+    files = list((samples_dir.parent / "style").glob("*-*.f16"))
+    assert {path.name.split("-")[0] for path in files} >= {"train", "val"}
+    assert not (whole_run / "style").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.5, "clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 3},
+        {"style_train": True, "gan": "acgan", "model": "inception", "lr": 1e-5, "batch_size": 4},
+    ],
+    ids=["mean, clipping, schedule", "style trained"],
+)
+def test_a_run_with_options_goes_on_exactly(
+    samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("model.train.build_style_network", build_style_network)  # trained: no cache
+    config = dataclasses.replace(CONFIG, epochs=1, **changes)
+    run(samples_dir, tmp_path / "whole", config)
+    run(samples_dir, tmp_path / "halves", config, max_steps=1)
+    threads = dataclasses.replace(config, decode_threads=3)
+    assert run(samples_dir, tmp_path / "halves", threads, resume=True).finished
+    for name in ("last", "best"):
+        expected, _ = load_checkpoint(tmp_path / "whole" / f"{name}.safetensors")
+        found, _ = load_checkpoint(tmp_path / "halves" / f"{name}.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+    if config.ema:
+        last, _ = load_checkpoint(tmp_path / "whole" / "last.safetensors")
+        assert not torch.equal(last["ema.out.weight"], last["generator.out.weight"])
+        assert log_of(tmp_path / "whole")[0]["norm_generator"] > 0
+    else:
+        colorizer, info = load_colorizer(tmp_path / "whole" / "best.safetensors", device="cpu")
+        assert info.train.style_train
+        first = build_style_network("inception_v3", normalised=True, weights="random")
+        assert all(
+            not torch.equal(a, b)
+            for a, b in zip(colorizer.style_network.parameters(), first.parameters(), strict=True)
+        )
+
+
+def test_what_cannot_be_trained_is_said(samples_dir: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, model="reference", gan="none", style_train=True)
+    with pytest.raises(UserError, match="no style network to train"):
+        run(samples_dir, tmp_path, config)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    samples_dir: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    run(samples_dir, tmp_path, max_steps=5)
+    last = tmp_path / "last.safetensors"
+    assert load_checkpoint(last)[1].step == 5
+    last.write_bytes(last.read_bytes()[:-9])
+    speech = io.StringIO()
+    train(CONFIG, samples_dir, tmp_path, resume=True, console=Console(file=speech, width=500))
+    assert re.search(r"last\.safetensors: damaged.* the one before, of step 4\.", speech.getvalue())
+    assert without_times(log_of(tmp_path)) == without_times(log_of(whole_run))
+
+    for name in ("last", "previous"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"previous\.safetensors: damaged"):
+        run(samples_dir, tmp_path, resume=True)
+    last.unlink()  # as a crash between the two renames leaves it
+    (tmp_path / "previous.safetensors").write_bytes((whole_run / "last.safetensors").read_bytes())
+    assert run(samples_dir, tmp_path, resume=True).finished
+
+
+def test_no_step_waits_for_the_device(samples_dir: Path, tmp_path: Path) -> None:
+    """Reading one number of a tensor is what would make a GPU and its host wait for each other."""
+    read = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func in (
+                torch.ops.aten._local_scalar_dense.default,
+                torch.ops.aten.is_nonzero.default,
+            ):
+                read.append(traceback.format_stack())
+            return func(*args, **(kwargs or {}))
+
+    config = dataclasses.replace(
+        CONFIG, epochs=1, validations_per_epoch=1, log_every=100, ema=0.9, clip_norm=1.0
+    )
+    run(samples_dir, tmp_path, config, max_steps=1)
+    with Watch():
+        assert run(samples_dir, tmp_path, config, max_steps=2, resume=True).step == 3
+    outside = ("in flush", "in save", "in restore", "in build")
+    stalls = [
+        stack for stack in read if not any(word in line for line in stack for word in outside)
+    ]
+    assert stalls == []
 
 
 def test_the_inception_model_trains(samples_dir: Path, tmp_path: Path) -> None:

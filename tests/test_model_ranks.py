@@ -1,0 +1,73 @@
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.checkpoint import load_checkpoint
+from model.data import epoch_order
+from model.ranks import Ranks, join_ranks
+from pipeline.errors import UserError
+from tests.model_samples import write_samples
+from tests.one_thread import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+@given(n=st.integers(1, 100), batch=st.integers(1, 9), world=st.integers(1, 5))
+def test_the_ranks_parts_of_each_batch_are_the_batch(n: int, batch: int, world: int) -> None:
+    ranks = [Ranks(rank, world) for rank in range(world)]
+    order = epoch_order(n, 0, 0)
+    whole = order[: n - n % batch].reshape(-1, batch)
+    for i, expected in enumerate(whole):
+        parts = []
+        for one in ranks:
+            size = one.part_size(batch)
+            parts.append(one.part(order, batch)[i * size : (i + 1) * size].tolist())
+        assert sorted(itertools.chain(*parts)) == sorted(expected)
+    scales = [one.loss_scale(batch) for one in ranks]
+    assert sum(scales) == pytest.approx(world)
+    pairs = np.stack([order, order[::-1]], axis=1)
+    assert (ranks[0].part(pairs, batch)[:, 0] == ranks[0].part(order, batch)).all()
+
+
+def test_more_ranks_than_samples_in_a_batch_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    expected = pytest.raises(UserError, match=r"batch_size = 2 leaves some of 3 processes without")
+    with expected, join_ranks("cpu", 2):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["zhang2017", "batchnorm"])
+def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
+    """Three samples a batch for two processes: not even the parts are of one size."""
+    samples_dir = write_samples(tmp_path / "samples", {"train": 8, "val": 3})
+
+    def run(name: str, num_steps: int, *launcher: str) -> None:
+        arguments = ["-m", "tests.train_ranks", samples_dir, tmp_path / name, model, str(num_steps)]
+        command = [sys.executable, *launcher, *arguments]
+        subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
+
+    run("one", 4)
+    run("two", 3, *TORCHRUN, "2")
+    assert load_checkpoint(tmp_path / "two" / "last.safetensors")[1].step == 3
+    run("two", 1)  # and goes on alone
+    expected, found = (log_of(tmp_path / name) for name in ("one", "two"))
+    assert len(expected) == len(found) > 6
+    for a, b in zip(expected, found, strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"kind", "samples_per_second", "data_wait"}:
+            assert b[name] == pytest.approx(a[name], rel=2e-3, abs=2e-4), (a["step"], name)
+
+
+def log_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in (run_dir / "log.jsonl").read_bytes().splitlines()]
