@@ -67,7 +67,7 @@ class Ranks:
         if self.world_size == 1:
             return
         if device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
             return
         for module in network.modules():
             if type(module) is nn.BatchNorm2d:
@@ -111,12 +111,14 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = input.float()
         count = x.new_full((1,), x.numel() / x.shape[1])
-        *sums, count = _sum_over_ranks(torch.cat([x.sum((0, 2, 3)), count])).split([x.shape[1], 1])
-        centred = x - (sums[0] / count)[:, None, None]
+        totals = _sum_over_ranks(torch.cat([x.sum((0, 2, 3)), count]))
+        mean, count = totals[:-1] / totals[-1], totals[-1]
+        centred = x - mean[:, None, None]
         variance = _sum_over_ranks(centred.square().sum((0, 2, 3))) / count
-        self._remember((sums[0] / count).detach(), variance.detach() * count / (count - 1))
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        normalised: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalised
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:

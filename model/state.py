@@ -7,7 +7,7 @@ from functools import partial
 from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from model.checkpoint import (
@@ -132,7 +132,8 @@ class TrainState:
         """Count a step: the place, the mean of the weights, the next step's learning rate."""
         self.step, self.epoch, self.position = self.step + 1, epoch, position
         if self.ema is not None:
-            means, current = list(self.ema.parameters()), list(self.generator.parameters())
+            means: list[Tensor] = list(self.ema.parameters())
+            current: list[Tensor] = list(self.generator.parameters())
             torch._foreach_lerp_(means, current, 1 - config.ema)
             for mean, buffer in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
                 mean.copy_(buffer)

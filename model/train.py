@@ -33,7 +33,7 @@ from model.pairs import Casts, pair_epoch
 from model.ranks import Ranks, join_ranks
 from model.rundir import claim, keep_previous, load_last, write_config
 from model.state import TrainState
-from model.steps import Autocast, training_step
+from model.steps import Autocast, Forward, training_step
 from model.style import build_style_network
 from pipeline.errors import UserError
 from pipeline.settings import Table
@@ -188,8 +188,8 @@ def _train(
         journal = Journal(run_dir, state.step, config.log_every, ranks)
         stack.callback(journal.close)
         colorizer = Colorizer(state.shown, style_network, device)
-        forward = state.parallel["generator"]
-        forward = torch.compile(forward) if config.compile else forward
+        generator = state.parallel["generator"]
+        forward: Forward = torch.compile(generator) if config.compile else generator
         marks = validation_marks(steps_per_epoch, config.validations_per_epoch)
         total_steps = steps_per_epoch * config.epochs
         state.schedule(config, total_steps)

@@ -54,7 +54,7 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
 
     def run(name: str, num_steps: int, *launcher: str) -> None:
         arguments = ["-m", "tests.train_ranks", samples_dir, tmp_path / name, model, str(num_steps)]
-        command = [sys.executable, *launcher, *arguments]
+        command = [sys.executable, *launcher, *map(str, arguments)]
         subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
 
     run("one", 4)

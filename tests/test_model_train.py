@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.checkpoint import load_checkpoint
 from model.colorize import load_colorizer
@@ -277,34 +275,6 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     last.unlink()  # as a crash between the two renames leaves it
     (tmp_path / "previous.safetensors").write_bytes((whole_run / "last.safetensors").read_bytes())
     assert run(samples_dir, tmp_path, resume=True).finished
-
-
-def test_no_step_waits_for_the_device(samples_dir: Path, tmp_path: Path) -> None:
-    """Reading one number of a tensor is what would make a GPU and its host wait for each other."""
-    read = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if func in (
-                torch.ops.aten._local_scalar_dense.default,
-                torch.ops.aten.is_nonzero.default,
-            ):
-                read.append(traceback.format_stack())
-            return func(*args, **(kwargs or {}))
-
-    config = dataclasses.replace(
-        CONFIG, epochs=1, validations_per_epoch=1, log_every=100, ema=0.9, clip_norm=1.0
-    )
-    run(samples_dir, tmp_path, config, max_steps=1)
-    with Watch():
-        assert run(samples_dir, tmp_path, config, max_steps=2, resume=True).step == 3
-    outside = ("in flush", "in save", "in restore", "in build")
-    stalls = [
-        stack for stack in read if not any(word in line for line in stack for word in outside)
-    ]
-    assert stalls == []
 
 
 def test_the_inception_model_trains(samples_dir: Path, tmp_path: Path) -> None:
