@@ -65,7 +65,8 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
     assert len(expected) == len(found) > 6
     for a, b in zip(expected, found, strict=True):
         assert a.keys() == b.keys()
-        for name in a.keys() - {"kind", "samples_per_second", "data_wait"}:
+        # Following is a slope over rounded pictures, all of one colour after so few steps: noise.
+        for name in a.keys() - {"kind", "samples_per_second", "data_wait", "following"}:
             assert b[name] == pytest.approx(a[name], rel=2e-3, abs=2e-4), (a["step"], name)
 
 
