@@ -81,7 +81,7 @@ def test_style_networks_are_frozen(inception: StyleNetwork) -> None:
     inception.train()
     assert not any(m.training for m in inception.modules())
     before = inception.layers.state_dict()["Conv2d_1a_3x3.bn.running_mean"].clone()
-    picture = torch.rand(1, 3, 64, 64, requires_grad=True)
+    picture = torch.rand(1, 3, 64, 64)
     assert not inception(picture).requires_grad
     after = inception.layers.state_dict()["Conv2d_1a_3x3.bn.running_mean"]
     assert torch.equal(before, after)
