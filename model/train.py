@@ -113,11 +113,11 @@ def _train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     with ExitStack() as stack:
-        if ranks.is_first:
-            stack.enter_context(claim(run_dir))
         train_set = stack.enter_context(Samples(samples_dir, "train", config.sketch))
         val_set = stack.enter_context(Samples(samples_dir, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, config)
+        if ranks.is_first:
+            stack.enter_context(claim(run_dir))
         resumed = load_last(run_dir, config, train_set.fingerprint, console, resume=resume)
         if ranks.is_first:
             write_config(run_dir, config, recipe)

@@ -428,3 +428,9 @@ def test_a_run_says_what_its_style_network_is(
     output = capsys.readouterr().out
     assert "vgg19, RANDOM weights (seed 0)" in output
     assert re.search(r"epoch 1/2, step 2: mse 0\.\d+, chroma_error .*, following ", output)
+
+
+def test_without_samples_nothing_is_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no samples in the split 'train'"):
+        run(tmp_path / "samples", tmp_path / "runs" / "one")
+    assert not (tmp_path / "runs").exists()
