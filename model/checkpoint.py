@@ -46,7 +46,7 @@ class CheckpointInfo:
         epoch: the epoch under way, from 0 on.
         position: samples consumed in it.
         metrics: of the latest validation.
-        best: lowest ``train.criterion`` so far, None before the first validation.
+        best: lowest ``validation.criterion`` so far, None before the first validation.
         recipe: the effective recipe of the data set, {} where unknown.
         versions: of the libraries that decide the numbers.
     """

@@ -37,7 +37,7 @@ class TrainState:
         epoch: the epoch under way, from 0 on.
         position: samples consumed in it.
         metrics: of the latest validation.
-        best: lowest ``train.criterion`` so far.
+        best: lowest ``validation.criterion`` so far.
         style: the style network where it is trained as well.
         ema: the mean of the generator over its steps, where one is kept.
         parallel: the networks as they are called in training, by name; see ``Ranks.wrap``.

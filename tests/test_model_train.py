@@ -28,7 +28,8 @@ from model.config import TrainConfig, train_config
 from model.discriminator import Verdict
 from model.losses import Terms, adversarial_terms
 from model.style import build_style_network
-from model.train import TrainResult, criterion, train, validation_marks
+from model.train import TrainResult, train
+from model.validation import criterion, validation_marks
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, cached_style_network
 from tests.model_samples import write_samples

@@ -1,0 +1,88 @@
+"""Validation: when it is due, what it measures, which checkpoint is best, what is shown."""
+
+import numpy as np
+import torch
+
+from model.augment import same_reference
+from model.colorize import Colorizer
+from model.config import TrainConfig
+from model.data import Samples, iterate_batches, spread_places, to_bytes, to_unit
+from model.features import StyleFeatures
+from model.grid import Sheet, tile
+from model.metrics import chroma_distances, chroma_error, measure_following, mse, regional_distances
+from model.ranks import Ranks
+from model.steps import Autocast
+from pipeline.errors import UserError
+
+
+def validation_marks(steps_per_epoch: int, num_validations: int) -> frozenset[int]:
+    """Return after which steps of an epoch to validate: evenly spread, the last one included."""
+    parts = range(1, num_validations + 1)
+    return frozenset(max(1, round(steps_per_epoch * i / num_validations)) for i in parts)
+
+
+@torch.no_grad()
+def validate(
+    colorizer: Colorizer,
+    samples: Samples,
+    features: StyleFeatures,
+    config: TrainConfig,
+    autocast: Autocast,
+    ranks: Ranks,
+) -> dict[str, float]:
+    """Return ``mse`` over all samples, and over some the measures that see colour.
+
+    ``mse`` is of each picture after itself; ``chroma_error`` and ``regional_error`` are after
+    itself jittered and warped, the truth being jittered alike (``augment.same_reference``), so
+    that neither copying places nor knowing the picture is enough.
+    """
+    generator, device = colorizer.generator.eval(), colorizer.device
+    total = torch.zeros((), dtype=torch.float64)
+    places = np.arange(ranks.rank, len(samples), ranks.world_size)
+    for batch in iterate_batches(
+        samples, places, config.batch_size, num_threads=config.decode_threads
+    ):
+        style = features(batch, to_unit(batch.color, device))
+        with autocast:
+            outputs = generator(to_unit(batch.sketch, device), style)
+        total += mse(to_bytes(outputs.picture), batch.color.to(device)).double().sum().cpu()
+    generator.train()
+    measured: dict[str, float | None] = {"mse": float(ranks.sum(total)) / len(samples)}
+    distances, regional = [], []
+    places = np.arange(min(config.num_chroma, len(samples)))
+    for batch in iterate_batches(samples, places, config.batch_size):
+        truth, reference = same_reference(batch.color, batch.indices, seed=0)
+        output = colorizer(batch.sketch, reference)
+        distances.append(chroma_distances(output, truth))
+        regional.append(regional_distances(output, truth))
+    measured["chroma_error"] = chroma_error(np.concatenate(distances))
+    measured["regional_error"] = chroma_error(np.concatenate(regional))
+    some = samples.load(range(min(config.num_following, len(samples))))
+    if len(some.indices) > 1:
+        measured["following"] = measure_following(colorizer, some.sketch, some.color)
+    return {name: value for name, value in measured.items() if value is not None}
+
+
+def criterion(metrics: dict[str, float], best_by: str) -> float:
+    """Return what the kept checkpoint has least of.
+
+    Raises:
+        UserError: where the validation set does not tell.
+    """
+    if best_by not in metrics:
+        raise UserError(
+            f"the validation samples do not tell {best_by}: they are too few, or have no colour. "
+            "Use --set train.best_by=mse."
+        )
+    value = metrics[best_by]
+    return abs(value - 1) if best_by == "following" else value
+
+
+def draw_samples(colorizer: Colorizer, samples: Samples, config: TrainConfig) -> Sheet:
+    """Return a sheet of some samples: sketch, reference, output, truth."""
+    some = samples.load(spread_places(config.num_grid, len(samples)))
+    truth, reference = some.color, some.color
+    if not config.is_self_reference():
+        truth, reference = same_reference(some.color, some.indices, seed=0)
+    output = colorizer(some.sketch, reference)
+    return tile({"sketch": some.sketch, "reference": reference, "output": output, "truth": truth})
