@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from model.commands import runs
 from pipeline import commands
 from pipeline.commands import Overrides, RecipeName, WorkDir, Workers, console, fail, print_counts
 
@@ -154,6 +155,10 @@ def train(
             metavar="PATH|imagenet|random", help="Of the style network; random for tests."
         ),
     ] = None,
+    style_train: Annotated[
+        bool,
+        typer.Option("--style-train", help="Train the style network as well; by default frozen."),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
@@ -173,6 +178,7 @@ def train(
         "best_by": best_by,
         "device": device,
         "style_weights": style_weights,
+        "style_train": style_train or None,
     }
     given = {name: value for name, value in flags.items() if value is not None}
     config = train_config(chosen.train | given, f"recipe {chosen.name!r}, [train]")
@@ -288,6 +294,7 @@ def demo(
 for command in (commands.status, commands.verify, commands.repair, commands.report):
     app.command()(command)
 app.command()(commands.lock)
+app.command()(runs)
 
 
 def _recipe(name: str, overrides: list[str]) -> "Recipe":

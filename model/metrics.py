@@ -37,8 +37,12 @@ def mse(output: Tensor, truth: Tensor) -> Tensor:
 
 def psnr(output: Tensor, truth: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of each picture in dB, at most ``PSNR_CAP``: N."""
-    floor = 10 ** (-PSNR_CAP / 10)
-    return -10 * mse(output, truth).clamp(min=floor).log10()
+    return to_psnr(mse(output, truth))
+
+
+def to_psnr(errors: Tensor) -> Tensor:
+    """Return the PSNR in dB that belongs to each ``mse``."""
+    return -10 * errors.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
 
 
 def ssim(output: Tensor, truth: Tensor) -> Tensor:

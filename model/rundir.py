@@ -15,6 +15,9 @@ from pipeline.errors import UserError
 from pipeline.rows import DamagedError, replacing
 from pipeline.settings import Table, to_table
 
+_PATIENCE = 0.3
+"""Seconds to wait for a run's folder: ``runs`` holds it for a moment to see whether it is free."""
+
 
 @contextmanager
 def claim(run_dir: Path) -> Iterator[None]:
@@ -25,7 +28,7 @@ def claim(run_dir: Path) -> Iterator[None]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(run_dir / ".lock", timeout=0):
+        with FileLock(run_dir / ".lock", timeout=_PATIENCE):
             yield
     except Timeout as error:
         raise UserError(
@@ -92,8 +95,27 @@ def load_last(
     return tensors, info
 
 
-def write_config(run_dir: Path, config: TrainConfig, recipe: Table | None) -> None:
-    """Write the effective settings to ``config.json``."""
-    table = {"train": to_table(config), "recipe": recipe or {}}
+def write_config(
+    run_dir: Path,
+    config: TrainConfig,
+    recipe: Table,
+    num_parameters: dict[str, int],
+    num_steps: int,
+) -> None:
+    """Write what the run is to ``config.json``.
+
+    Args:
+        run_dir: the run's folder.
+        config: the effective settings.
+        recipe: of the data set.
+        num_parameters: of the networks that learn, by name.
+        num_steps: of the whole run.
+    """
+    table = {
+        "train": to_table(config),
+        "num_parameters": num_parameters,
+        "num_steps": num_steps,
+        "recipe": recipe,
+    }
     with replacing(run_dir / "config.json") as temporary:
         temporary.write_bytes(orjson.dumps(table, option=orjson.OPT_INDENT_2))

@@ -114,6 +114,13 @@ class TrainState:
             networks["style"] = self.style
         return networks
 
+    def count_parameters(self) -> dict[str, int]:
+        """Return how many parameters each network has that learns, by its name."""
+        return {
+            name: sum(parameter.numel() for parameter in network.parameters())
+            for name, network in self.networks().items()
+        }
+
     @property
     def shown(self) -> Generator:
         """The generator that is validated, kept as best and used: the mean where there is one."""

@@ -109,8 +109,6 @@ def _train(
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
         resumed = load_last(run_dir, config, train_set.fingerprint, console, resume=resume)
-        if ranks.is_first:
-            write_config(run_dir, config, recipe)
         stack.enter_context(memory_guard("train.batch_size", config.batch_size))
 
         state = TrainState.build(config, device, ranks)
@@ -150,6 +148,9 @@ def _train(
                     style_network.vector(features(b, to_unit(b.color, device))) for b in batches
                 ]
             state.discriminator.fit_style(torch.cat(vectors))
+        total_steps = steps_per_epoch * config.epochs
+        if ranks.is_first:
+            write_config(run_dir, config, recipe, state.count_parameters(), total_steps)
 
         def save(name: str) -> None:
             features.flush()
@@ -181,7 +182,6 @@ def _train(
         generator = state.parallel["generator"]
         forward: Forward = torch.compile(generator) if config.compile else generator
         marks = validation_marks(steps_per_epoch, config.validations_per_epoch)
-        total_steps = steps_per_epoch * config.epochs
         state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
         stopping = stack.enter_context(stop_on_signal())

@@ -9,7 +9,14 @@ from model.config import TrainConfig
 from model.data import Samples, iterate_batches, spread_places, to_bytes, to_unit
 from model.features import StyleFeatures
 from model.grid import Sheet, tile
-from model.metrics import chroma_distances, chroma_error, measure_following, mse, regional_distances
+from model.metrics import (
+    chroma_distances,
+    chroma_error,
+    measure_following,
+    mse,
+    regional_distances,
+    to_psnr,
+)
 from model.ranks import Ranks
 from model.steps import Autocast
 from pipeline.errors import UserError
@@ -30,14 +37,14 @@ def validate(
     autocast: Autocast,
     ranks: Ranks,
 ) -> dict[str, float]:
-    """Return ``mse`` over all samples, and over some the measures that see colour.
+    """Return ``mse`` and ``psnr`` over all samples, and over some the measures that see colour.
 
-    ``mse`` is of each picture after itself; ``chroma_error`` and ``regional_error`` are after
-    itself jittered and warped, the truth being jittered alike (``augment.same_reference``), so
-    that neither copying places nor knowing the picture is enough.
+    The former are means over each picture after itself; ``chroma_error`` and ``regional_error``
+    are after itself jittered and warped, the truth being jittered alike
+    (``augment.same_reference``), so that neither copying places nor knowing the picture is enough.
     """
     generator, device = colorizer.generator.eval(), colorizer.device
-    total = torch.zeros((), dtype=torch.float64)
+    totals = torch.zeros(2, dtype=torch.float64)
     places = np.arange(ranks.rank, len(samples), ranks.world_size)
     for batch in iterate_batches(
         samples, places, config.batch_size, num_threads=config.decode_threads
@@ -45,9 +52,11 @@ def validate(
         style = features(batch, to_unit(batch.color, device))
         with autocast:
             outputs = generator(to_unit(batch.sketch, device), style)
-        total += mse(to_bytes(outputs.picture), batch.color.to(device)).double().sum().cpu()
+        errors = mse(to_bytes(outputs.picture), batch.color.to(device)).cpu()
+        totals += torch.stack([errors.sum(), to_psnr(errors).sum()])
     generator.train()
-    measured: dict[str, float | None] = {"mse": float(ranks.sum(total)) / len(samples)}
+    means = (ranks.sum(totals) / len(samples)).tolist()
+    measured: dict[str, float | None] = dict(zip(("mse", "psnr"), means, strict=True))
     distances, regional = [], []
     places = np.arange(min(config.num_chroma, len(samples)))
     for batch in iterate_batches(samples, places, config.batch_size):

@@ -428,7 +428,7 @@ def test_a_run_says_what_its_style_network_is(
     train(CONFIG, samples_dir, tmp_path, max_steps=2)
     output = capsys.readouterr().out
     assert "vgg19, RANDOM weights (seed 0)" in output
-    assert re.search(r"epoch 1/2, step 2: mse 0\.\d+, chroma_error .*, following ", output)
+    assert re.search(r"epoch 1/2, step 2: mse 0\.\d+, psnr .*, chroma_error .*, following ", output)
 
 
 def test_without_samples_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+import torch
+from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from cli import app
+from model.curves import draw_comparison, draw_run, thin_out
+from model.runs import read_log, read_runs
+from model.state import TrainState
+from model.train import train
+from pipeline.errors import UserError
+from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_samples import write_samples
+
+SHORT = dataclasses.replace(CONFIG, gan="none", epochs=1, log_every=1)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, one that was stopped after its first validation, and an unreadable one."""
+    work = tmp_path_factory.mktemp("work")
+    samples_dir = write_samples(work / "samples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.train.build_style_network", cached_style_network)
+        for name, max_steps in (("whole", None), ("stopped", 2)):
+            run_dir = work / "runs" / name
+            train(SHORT, samples_dir, run_dir, max_steps=max_steps, console=Console(quiet=True))
+    (work / "runs" / "torn").mkdir()
+    (work / "runs" / "torn" / "config.json").write_text('{"train": {"model": "zhang20')
+    (work / "runs" / "no-run").mkdir()
+    return work
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["runs", *map(str, arguments)])
+
+
+def test_runs_say_what_they_are_and_how_far_they_came(work: Path) -> None:
+    stopped, torn, whole = read_runs(work / "runs")
+    lines = [orjson.loads(s) for s in (work / "runs/whole/log.jsonl").read_bytes().splitlines()]
+    validations = [line for line in lines if line["kind"] == "validation"]
+    best = min(validations, key=lambda line: line["mse"])
+    assert (whole.name, whole.state, whole.step, whole.num_steps) == ("whole", "finished", 4, 4)
+    assert (whole.model, whole.epochs, whole.num_epochs) == ("zhang2017", 1, 1)
+    assert (whole.best_by, whole.best_step) == ("mse", best["step"])
+    assert whole.metrics == {name: best[name] for name in whole.metrics}
+    assert whole.metrics.keys() >= {"mse", "psnr", "chroma_error", "following"}
+    assert whole.style == "vgg19 random 0"
+    speeds = [line["samples_per_second"] for line in lines if line["kind"] == "train"]
+    assert whole.samples_per_second == np.median(speeds)
+    state = TrainState.build(SHORT, torch.device("cpu"))
+    assert whole.num_parameters == state.count_parameters()
+    assert (stopped.state, stopped.step, stopped.num_steps) == ("interrupted", 2, 4)
+    assert torn.state.startswith("cannot be read: ")
+    assert torn.model is None
+
+
+def test_a_run_under_way_is_running_and_its_torn_line_is_passed_over(work: Path) -> None:
+    run_dir = work / "runs" / "stopped"
+    whole = (run_dir / "log.jsonl").read_bytes()
+    with FileLock(run_dir / ".lock"):
+        (run_dir / "log.jsonl").write_bytes(whole + b'{"kind": "train", "st')
+        log = read_log(run_dir)
+        assert read_runs(work / "runs")[0].state == "running"
+    (run_dir / "log.jsonl").write_bytes(whole)
+    assert log == read_log(run_dir)
+    assert [step for step, _ in log.train["l1"]] == [1, 2]
+    assert read_runs(work / "runs")[0].state == "interrupted"
+
+
+def test_the_table_shows_every_run_on_one_line(work: Path) -> None:
+    shown = call(work)
+    assert shown.exit_code == 0
+    header, stopped, torn, whole = (line.rstrip() for line in shown.output.splitlines())
+    columns = "run model parameters steps epochs samples/s waiting mse psnr chroma_error"
+    columns += " regional_error following best by style weights state"
+    assert header.split() == columns.split()
+    mse = read_runs(work / "runs")[2].metrics["mse"]
+    assert re.fullmatch(
+        rf"whole +zhang2017 +[\d,]+ +4/4 +1/1 +\d+\.\d +\d+\.\d% +{mse:.4f} .* mse +"
+        r"vgg19 random 0 +finished",
+        whole,
+    )
+    assert stopped.endswith("interrupted")
+    assert "cannot be read" in torn
+
+
+def test_the_table_for_programs_is_the_same_runs(work: Path) -> None:
+    table = json.loads(call(work, "--json").output)
+    assert table == [dataclasses.asdict(run) for run in read_runs(work / "runs")]
+
+
+def test_curves_are_drawn_for_each_run_and_for_all(work: Path) -> None:
+    shown = call(work, "--curves")
+    assert shown.exit_code == 0, shown.output
+    paths = [work / "runs" / name / "curves.png" for name in ("stopped", "whole", "")]
+    assert shown.output.splitlines()[-3:] == [str(path) for path in paths]
+    for path in paths:
+        picture = Image.open(path)
+        assert picture.format == "PNG"
+        assert min(picture.size) > 500
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**24) or []}
+        assert (63, 144, 218) in colors  # the first curve's
+
+
+def test_curves_show_what_the_log_says(work: Path) -> None:
+    stopped, _, whole = read_runs(work / "runs")
+    logs = {run.name: read_log(work / "runs" / run.name) for run in (stopped, whole)}
+    figure = draw_run(whole, logs["whole"])
+    terms = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
+    assert terms.keys() == {"l1", "l1_guide_grey", "l1_guide_color"}
+    for name, line in terms.items():
+        assert np.column_stack(line.get_data()).tolist() == [
+            list(p) for p in logs["whole"].train[name]
+        ]
+    mse, ring = figure.axes[1].get_lines()
+    assert np.column_stack(mse.get_data()).tolist() == [
+        list(p) for p in logs["whole"].validation["mse"]
+    ]
+    assert np.column_stack(ring.get_data()).ravel().tolist() == [
+        whole.best_step,
+        whole.metrics["mse"],
+    ]
+    both = draw_comparison([stopped, whole], logs)
+    steps = [line.get_xdata() for line in both.axes[0].get_lines()]
+    assert [list(np.asarray(s)) for s in steps] == [[2, 4], [2, 4, 6, 8]]  # two samples a step
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(1, 50))
+def test_thinning_out_keeps_the_mean(values: list[float], num_points: int) -> None:
+    steps, thinned = thin_out(list(enumerate(values)), num_points)
+    assert len(steps) == len(thinned) <= num_points
+    assert (np.diff(steps) > 0).all()
+    if len(values) % len(thinned) == 0 and len(values) <= num_points:
+        assert thinned.tolist() == values
+    assert min(values) - 1e-6 <= thinned.min()
+    assert thinned.max() <= max(values) + 1e-6
+
+
+def test_what_cannot_be_shown_is_said(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"no runs. Train a model first"):
+        read_runs(tmp_path / "runs")
+    (tmp_path / "runs" / "new").mkdir(parents=True)
+    config = (work / "runs" / "whole" / "config.json").read_bytes()
+    (tmp_path / "runs" / "new" / "config.json").write_bytes(config)
+    assert isinstance(call(tmp_path, "--curves").exception, UserError)
+    assert re.search(r"new +zhang2017 .* 0/4 +0/1 .* - +interrupted", call(tmp_path).output)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    error = call(work, "--curves").exception
+    assert isinstance(error, UserError)
+    assert "pip install 'nurie[curves]'" in str(error)
+
+
+def test_looking_at_runs_needs_no_torch(work: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import model.curves\n"
+        "from model.runs import read_runs, tabulate\n"
+        "tabulate(read_runs(Path(sys.argv[1])))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, "-c", code, work / "runs"], cwd=root, check=True)
