@@ -32,6 +32,8 @@ class SelectSettings:
             from 2023 ``g`` is general and ``s`` is sensitive; 2022 is a mixture.
         rating: ``["safe"]`` for the snapshot's strict reading, or ratings out of g, s, q, e.
         tags: tags that a post must all have, as exact tokens.
+        any_tags: tags of which a post must have at least one; without any, all will do. Records
+            are searched by ``tags`` before they are parsed, and not by these.
         exclude_tags: tags of which a post must have none.
         extensions: file extensions that count as still pictures.
         nsfw_ids: path of a list of ids to leave out although rated safe; "" looks for
@@ -42,6 +44,7 @@ class SelectSettings:
     snapshot: int = 2021
     rating: tuple[str, ...] = ("safe",)
     tags: tuple[str, ...] = ()
+    any_tags: tuple[str, ...] = ()
     exclude_tags: tuple[str, ...] = ()
     extensions: tuple[str, ...] = PICTURE_EXTENSIONS
     nsfw_ids: str = ""

@@ -39,7 +39,8 @@ def judge(post: Post, select: SelectSettings, nsfw_ids: frozenset[int]) -> Fate 
             "--set select.snapshot=YEAR."
         )
     reasons = {
-        "tag_missing": not post.tags.issuperset(select.tags),
+        "tag_missing": not post.tags.issuperset(select.tags)
+        or (bool(select.any_tags) and post.tags.isdisjoint(select.any_tags)),
         "tag_excluded": not post.tags.isdisjoint(select.exclude_tags),
         "rating": post.rating not in ratings,
         "deleted": post.is_deleted,

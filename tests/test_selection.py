@@ -64,6 +64,14 @@ def test_tags_are_exact_tokens(tag: str) -> None:
     assert reason(make_post(1, "white_background"), unwanted) == "filtered/tag_excluded"
 
 
+def test_any_of_several_tags_will_do() -> None:
+    select = SelectSettings(tags=("solo",), any_tags=("portrait", "white_background"))
+    assert reason(make_post(1, "solo", "portrait"), select) == ""
+    assert reason(make_post(1, "solo", "white_background", "smile"), select) == ""
+    assert reason(make_post(1, "solo", "portrait_(object)"), select) == "filtered/tag_missing"
+    assert reason(make_post(1, "portrait", "white_background"), select) == "filtered/tag_missing"
+
+
 def test_a_side_that_is_not_known_is_not_too_small() -> None:
     assert reason(replace(WANTED, width=0, height=0)) == ""
     assert reason(replace(WANTED, width=0, height=299)) == "filtered/too_small"
