@@ -142,7 +142,7 @@ def train(
         str | None,
         typer.Option(help="zhang2017, batchnorm, inception, reference; the recipe's if not given."),
     ] = None,
-    gan: Annotated[str | None, typer.Option(help="acgan, paper or none.")] = None,
+    gan: Annotated[str | None, typer.Option(help="acgan, paper, patch or none.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     best_by: Annotated[

@@ -26,6 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 from model.augment import augment
 from model.config import TrainConfig
 from model.data import Batch, Samples, epoch_order, to_bytes, to_unit
+from model.discriminator import Discriminator
 from model.metrics import chroma_distances, chroma_error, following, palette, psnr
 from model.state import TrainState
 from model.steps import training_step
@@ -134,7 +135,7 @@ def try_variant(
         width_multiplier=WIDTH, gan=variant.gan, lr=variant.lr, batch_size=BATCH_SIZE
     )
     state = TrainState.build(config, CPU)
-    if state.discriminator is not None:
+    if isinstance(state.discriminator, Discriminator):
         state.discriminator.fit_style(style)
     num_epochs = -(-steps * variant.step_factor * BATCH_SIZE // len(style))
     orders = np.concatenate([epoch_order(len(style), 0, epoch) for epoch in range(num_epochs)])

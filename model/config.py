@@ -11,7 +11,7 @@ from pipeline.settings import Table, convert
 
 MODELS = ("zhang2017", "batchnorm", "inception", "reference")
 SIZES = ("small", "base")
-GANS = ("acgan", "paper", "none")
+GANS = ("acgan", "paper", "patch", "none")
 PRECISIONS = ("fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
 REFERENCES = ("self", "same", "character", "any")
@@ -60,7 +60,9 @@ class TrainConfig:
     Attributes:
         model, width_multiplier, style_weights, style_seed, size: see ``ModelConfig``.
         gan: ``acgan`` (source and style head), ``paper`` (one output as wide as the style
-            vector), or ``none``.
+            vector), ``patch`` (a hinge loss for each patch, beside the sketch), or ``none``.
+        patch_weight: of the hinge loss of ``patch`` on the generator.
+        feature_weight: of its feature matching.
         batch_size: samples a step, over all processes.
         sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
@@ -103,6 +105,8 @@ class TrainConfig:
     style_seed: int = 0
     size: str = "small"
     gan: str = "acgan"
+    patch_weight: float = 0.02
+    feature_weight: float = 0.2
     batch_size: int = 32
     sketch: str = "sketch"
     epochs: int = 10
@@ -147,7 +151,8 @@ class TrainConfig:
         for name in ("log_every", "num_chroma", "num_grid"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
-        for name in ("l1_weight", "alpha", "beta", "chroma_weight", "weight_decay", "clip_norm"):
+        weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
+        for name in (*weights, "weight_decay", "clip_norm"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
         for name in ("warmup_steps", "seed"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")

@@ -2,7 +2,8 @@
 
 Two answers to the AC-GAN's question (Odena et al. 2017), where the paper has a style vector in
 place of a class: ``acgan`` keeps the two heads and takes the class likelihood as one over
-vectors; ``paper`` is Zhang et al.'s own, one output as wide as the style vector.
+vectors; ``paper`` is Zhang et al.'s own, one output as wide as the style vector. ``patch`` asks
+another question, place by place: is this how such a sketch is coloured?
 """
 
 from itertools import pairwise
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Verdict(NamedTuple):
@@ -68,6 +71,47 @@ class Discriminator(nn.Module):
     def standardise(self, vectors: Tensor) -> Tensor:
         """Bring style vectors to mean 0 and deviation 1, number by number."""
         return (vectors - self.style_mean) / self.style_std
+
+
+class PatchVerdict(NamedTuple):
+    """What a patch discriminator says of pictures.
+
+    Attributes:
+        source: logits of being real, N x 1 x h x w: one for each patch, of 46 pixels a side.
+        features: of the layers before, each N x C x H' x W'.
+    """
+
+    source: Tensor
+    features: list[Tensor]
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges the patches of a picture beside those of its sketch (pix2pix, Isola et al. 2017).
+
+    Spectral norm on every layer keeps it from winning too soon (Miyato et al. 2018).
+
+    Args:
+        width_multiplier: factor on the number of channels.
+    """
+
+    def __init__(self, width_multiplier: float = 1.0) -> None:
+        super().__init__()
+        channels = [4, *(max(4, round(c * width_multiplier)) for c in (32, 64, 128, 128))]
+        strides = (2, 2, 2, 1)
+        self.body = nn.ModuleList(
+            spectral_norm(nn.Conv2d(a, b, kernel_size=4, stride=stride, padding=1))
+            for (a, b), stride in zip(pairwise(channels), strides, strict=True)
+        )
+        self.source = spectral_norm(nn.Conv2d(channels[-1], 1, kernel_size=1, bias=False))
+
+    def forward(self, sketch: Tensor, picture: Tensor) -> PatchVerdict:
+        """Judge pictures, float N x 3 x H x W in [0, 1], beside sketches N x 1 x H x W."""
+        x = torch.cat([sketch, picture], dim=1) * 2 - 1
+        features = []
+        for layer in self.body:
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x)
+        return PatchVerdict(self.source(x), features)
 
 
 def build_discriminator(

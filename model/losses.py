@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.discriminator import Verdict
+from model.discriminator import PatchVerdict, Verdict
 from model.generator import Outputs
 
 Terms = dict[str, Tensor]
@@ -113,6 +113,38 @@ def adversarial_terms(generated: Verdict, style: Tensor) -> Terms:
     return {
         "g_source": _cross_entropy(generated.source, 1.0),
         "g_style": _gaussian(generated.style, style),
+    }
+
+
+def patch_discriminator_terms(real: PatchVerdict, generated: PatchVerdict) -> Terms:
+    """Return the hinge loss of the patch discriminator (Lim and Ye 2017)."""
+    return {
+        "d_patch_real": F.relu(1 - real.source.float()).mean(),
+        "d_patch_generated": F.relu(1 + generated.source.float()).mean(),
+    }
+
+
+def patch_terms(
+    generated: PatchVerdict, real: PatchVerdict, *, weight: float, feature_weight: float
+) -> Terms:
+    """Return what the generator minimises through the patch discriminator.
+
+    Beside the hinge loss, its pictures should look to the discriminator's layers as the true ones
+    do (feature matching, pix2pixHD, Wang et al. 2018, equation 4).
+
+    Args:
+        generated: the verdict on the generator's pictures.
+        real: on the true ones; nothing flows back through it.
+        weight: of the hinge loss.
+        feature_weight: of the mean L1 distance of the layers' features.
+    """
+    distances = [
+        F.l1_loss(a.float(), b.detach().float())
+        for a, b in zip(generated.features, real.features, strict=True)
+    ]
+    return {
+        "g_patch": -weight * generated.source.float().mean(),
+        "g_features": feature_weight * torch.stack(distances).mean(),
     }
 
 

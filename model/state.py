@@ -18,7 +18,7 @@ from model.checkpoint import (
     unpack,
 )
 from model.config import TrainConfig
-from model.discriminator import Discriminator, build_discriminator
+from model.discriminator import Discriminator, PatchDiscriminator, build_discriminator
 from model.generator import Generator, build_generator
 from model.ranks import Ranks
 from model.style import STYLE_NETWORKS, StyleNetwork
@@ -45,7 +45,7 @@ class TrainState:
     """
 
     generator: Generator
-    discriminator: Discriminator | None
+    discriminator: Discriminator | PatchDiscriminator | None
     optimizers: dict[str, torch.optim.Optimizer]
     step: int = 0
     epoch: int = 0
@@ -77,10 +77,13 @@ class TrainState:
         generator = build_generator(config.model, config.width_multiplier, config.size)
         ranks.share_batchnorm(generator, device)
         generator.to(device).to(memory_format=memory_format)
-        discriminator = None
-        if config.gan != "none":
+        discriminator: Discriminator | PatchDiscriminator | None = None
+        if config.gan == "patch":
+            discriminator = PatchDiscriminator(config.width_multiplier)
+        elif config.gan != "none":
             style_size = STYLE_NETWORKS[generator.style_spec.network].shape[0]
             discriminator = build_discriminator(style_size, config.gan, config.width_multiplier)
+        if discriminator is not None:
             ranks.share_batchnorm(discriminator, device)
             discriminator.to(device).to(memory_format=memory_format)
         state = cls(generator, discriminator, {})

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from model.config import TrainConfig
+from model.discriminator import Discriminator, PatchDiscriminator
 from model.generator import Outputs
 from model.losses import (
     Terms,
@@ -15,6 +17,8 @@ from model.losses import (
     chroma_terms,
     discriminator_terms,
     l1_terms,
+    patch_discriminator_terms,
+    patch_terms,
     total,
 )
 from model.state import TrainState
@@ -44,7 +48,7 @@ def training_step(
         color: true pictures, float N x 3 x H x W in [0, 1].
         sketch: float N x 1 x H x W in [0, 1].
         style: style features of the references.
-        vector: their style vectors V(y), N x style size; None without a discriminator.
+        vector: their style vectors V(y), N x style size; None where no discriminator asks.
         autocast: context in which the networks compute.
         scale: see ``Ranks.loss_scale``.
 
@@ -59,22 +63,65 @@ def training_step(
         outputs = forward(sketch, style)
     terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
     terms |= chroma_terms(outputs, color, weight=config.l1_weight * config.chroma_weight)
-    if state.discriminator is None or vector is None:
+    if state.discriminator is None:
         return terms | descending(learners, terms)
-    vector = state.discriminator.standardise(vector)
-    noted = update_discriminator(
+    rules = (
+        patch_rules(sketch, config)
+        if isinstance(state.discriminator, PatchDiscriminator)
+        else style_rules(state.discriminator, vector)
+    )
+    noted, real = update_discriminator(
         state.parallel["discriminator"],
         state.optimizers["discriminator"],
         color,
         outputs.picture,
-        vector,
+        rules,
         autocast,
         descending,
     )
     with autocast, frozen(state.discriminator):
-        verdict = state.discriminator(outputs.picture)
-    terms |= adversarial_terms(verdict, vector)
+        verdict = rules.judge(state.discriminator, outputs.picture)
+    terms |= rules.win(verdict, real)
     return terms | noted | descending(learners, terms)
+
+
+class Rules(NamedTuple):
+    """How generator and discriminator play against each other.
+
+    Attributes:
+        judge: the discriminator and pictures -> its verdict.
+        learn: the verdicts on true and on generated pictures -> what the discriminator minimises.
+        win: the verdicts on generated and on true pictures -> what the generator minimises.
+    """
+
+    judge: Callable[[nn.Module, Tensor], Any]
+    learn: Callable[[Any, Any], Terms]
+    win: Callable[[Any, Any], Terms]
+
+
+def style_rules(discriminator: Discriminator, vector: Tensor | None) -> Rules:
+    """Return the rules of the AC-GAN and of the paper's variant.
+
+    Args:
+        discriminator: which standardises.
+        vector: style vectors of the references, N x style size.
+    """
+    assert vector is not None
+    style = discriminator.standardise(vector)
+    return Rules(
+        judge=lambda network, picture: network(picture),
+        learn=lambda real, generated: discriminator_terms(real, generated, style),
+        win=lambda generated, real: adversarial_terms(generated, style),
+    )
+
+
+def patch_rules(sketch: Tensor, config: TrainConfig) -> Rules:
+    """Return the rules of the patch discriminator beside sketches N x 1 x H x W."""
+    return Rules(
+        judge=lambda network, picture: network(sketch, picture),
+        learn=patch_discriminator_terms,
+        win=partial(patch_terms, weight=config.patch_weight, feature_weight=config.feature_weight),
+    )
 
 
 def update_discriminator(
@@ -82,10 +129,10 @@ def update_discriminator(
     optimizer: torch.optim.Optimizer,
     color: Tensor,
     picture: Tensor,
-    vector: Tensor,
+    rules: Rules,
     autocast: Autocast,
     descending: Callable[[Optimizers, Terms], Terms] | None = None,
-) -> Terms:
+) -> tuple[Terms, Any]:
     """Update the discriminator alone: nothing flows back into the generator.
 
     Args:
@@ -93,14 +140,18 @@ def update_discriminator(
         optimizer: its own.
         color: true pictures.
         picture: the generator's, still tied to it.
-        vector: standardised style vectors.
+        rules: of the game.
         autocast: context in which the network computes.
         descending: ``descend`` with its settings.
+
+    Returns:
+        Its terms, and its verdict on the true pictures.
     """
     with autocast:
-        real, generated = discriminator(color), discriminator(picture.detach())
-    terms = discriminator_terms(real, generated, vector)
-    return terms | (descending or descend)({"discriminator": optimizer}, terms)
+        real = rules.judge(discriminator, color)
+        generated = rules.judge(discriminator, picture.detach())
+    terms = rules.learn(real, generated)
+    return terms | (descending or descend)({"discriminator": optimizer}, terms), real
 
 
 def descend(

@@ -15,6 +15,7 @@ from model.colorize import Colorizer
 from model.config import TrainConfig
 from model.data import Batch, Samples, epoch_order, iterate_batches, to_unit
 from model.device import memory_guard, pick_device
+from model.discriminator import Discriminator
 from model.features import StyleFeatures
 from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
@@ -140,7 +141,7 @@ def _train(
                 raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
             state.restore(tensors, info)
             del tensors, resumed
-        elif state.discriminator is not None:
+        elif isinstance(state.discriminator, Discriminator):
             order = epoch_order(len(train_set), config.seed, 0)[:NUM_STYLE_SAMPLES]
             batches = iterate_batches(train_set, order, config.batch_size)
             with torch.no_grad():
@@ -205,7 +206,8 @@ def _train(
                 warped=config.warp,
             )
             style = live(reference) if config.style_train else features(batch, reference)
-            vector = style_network.vector(style.detach()) if state.discriminator else None
+            asked = isinstance(state.discriminator, Discriminator)
+            vector = style_network.vector(style.detach()) if asked else None
             scale = ranks.loss_scale(config.batch_size)
             terms = training_step(
                 state, config, forward, color, sketch, style, vector, autocast, scale

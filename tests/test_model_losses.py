@@ -4,9 +4,17 @@ import pytest
 import torch
 
 from model import build_discriminator, build_generator
-from model.discriminator import Verdict
+from model.discriminator import PatchDiscriminator, PatchVerdict, Verdict
 from model.generator import Outputs
-from model.losses import adversarial_terms, discriminator_terms, l1_terms, to_grey, total
+from model.losses import (
+    adversarial_terms,
+    discriminator_terms,
+    l1_terms,
+    patch_discriminator_terms,
+    patch_terms,
+    to_grey,
+    total,
+)
 from tests import one_thread  # noqa: F401
 
 
@@ -61,6 +69,34 @@ def test_the_papers_terms_by_hand() -> None:
     }
     (term,) = adversarial_terms(generated, style).values()
     assert float(term) == pytest.approx((math.log(2) + math.log(1 + math.exp(3))) / 2, rel=1e-5)
+
+
+def test_the_patch_discriminators_terms_by_hand() -> None:
+    real = PatchVerdict(torch.tensor([[2.0, 0.5]]), [torch.tensor([1.0]), torch.tensor([3.0])])
+    generated = PatchVerdict(
+        torch.tensor([[-2.0, 0.5]]), [torch.tensor([2.0]), torch.tensor([3.5])]
+    )
+    terms = patch_discriminator_terms(real, generated)
+    assert {name: float(t) for name, t in terms.items()} == {
+        "d_patch_real": (0 + 0.5) / 2,
+        "d_patch_generated": (0 + 1.5) / 2,
+    }
+    terms = patch_terms(generated, real, weight=10, feature_weight=4)
+    assert {name: float(t) for name, t in terms.items()} == {
+        "g_patch": 10 * 1.5 / 2,
+        "g_features": 4 * (1 + 0.5) / 2,
+    }
+
+
+def test_a_patch_sees_46_pixels_of_picture_and_of_sketch() -> None:
+    discriminator = PatchDiscriminator(0.25)
+    sketch, picture = torch.rand(1, 1, 96, 96), torch.rand(1, 3, 96, 96)
+    sketch.requires_grad_(True), picture.requires_grad_(True)
+    source = discriminator(sketch, picture).source
+    assert source.shape == (1, 1, 11, 11)
+    for given in torch.autograd.grad(source[0, 0, 5, 5], [sketch, picture]):
+        seen = given.abs().sum((0, 1)).nonzero()
+        assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [46, 46]
 
 
 def test_sure_verdicts_keep_their_gradient() -> None:

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from model.config import TrainConfig
+from model.discriminator import Discriminator
 from model.losses import adversarial_terms, to_grey, total
 from model.state import TrainState
-from model.steps import frozen, training_step, update_discriminator
+from model.steps import frozen, style_rules, training_step, update_discriminator
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn
 
@@ -20,14 +21,14 @@ def state() -> TrainState:
 
 def test_the_discriminators_update_leaves_the_generator_alone(state: TrainState) -> None:
     generated = state.generator(torch.rand(2, 1, 64, 64), torch.randn(2, 4096)).picture
-    assert state.discriminator is not None
+    assert isinstance(state.discriminator, Discriminator)
     before = [p.clone() for p in state.discriminator.parameters()]
     update_discriminator(
         state.discriminator,
         state.optimizers["discriminator"],
         torch.rand(2, 3, 64, 64),
         generated,
-        torch.randn(2, 4096),
+        style_rules(state.discriminator, torch.randn(2, 4096)),
         FULL_PRECISION,
     )
     assert all(p.grad is None for p in state.generator.parameters())
@@ -50,7 +51,7 @@ def test_the_generators_gradient_passes_through_the_discriminator_and_leaves_non
     assert all(p.requires_grad for p in state.discriminator.parameters())
 
 
-@pytest.mark.parametrize("gan", ["acgan", "paper", "none"])
+@pytest.mark.parametrize("gan", ["acgan", "paper", "patch", "none"])
 def test_a_step_moves_every_weight_and_names_every_term(gan: str) -> None:
     config = TrainConfig(width_multiplier=0.125, gan=gan)
     state = TrainState.build(config, CPU)
@@ -62,7 +63,7 @@ def test_a_step_moves_every_weight_and_names_every_term(gan: str) -> None:
         torch.rand(2, 3, 64, 64),
         torch.rand(2, 1, 64, 64),
         torch.randn(2, 4096),
-        None if gan == "none" else torch.randn(2, 4096),
+        torch.randn(2, 4096) if gan in ("acgan", "paper") else None,
         FULL_PRECISION,
     )
     after = [p for network in state.networks().values() for p in network.parameters()]
@@ -71,6 +72,7 @@ def test_a_step_moves_every_weight_and_names_every_term(gan: str) -> None:
         "acgan": {"g_source", "g_style", "d_source_real", "d_source_generated"}
         | {"d_style_real", "d_style_generated"},
         "paper": {"g_paper", "d_real", "d_generated"},
+        "patch": {"g_patch", "g_features", "d_patch_real", "d_patch_generated"},
         "none": set(),
     }
     assert set(terms) == {"l1", "l1_guide_grey", "l1_guide_color"} | adversary[gan]

@@ -326,7 +326,13 @@ def test_a_stopped_reference_run_goes_on_exactly(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"precision": "bf16"}, {"channels_last": True}, {"gan": "acgan"}, {"size": "base"}],
+    [
+        {"precision": "bf16"},
+        {"channels_last": True},
+        {"gan": "acgan"},
+        {"gan": "patch"},
+        {"size": "base"},
+    ],
 )
 def test_every_kind_of_reference_run_trains(
     paired_dir: Path, tmp_path: Path, changes: dict[str, Any]
@@ -336,6 +342,7 @@ def test_every_kind_of_reference_run_trains(
     (line,) = (line for line in log_of(tmp_path) if line["kind"] == "train")
     assert {"l1", "l1_chroma", "l1_guide_color"} < line.keys()
     assert ("g_style" in line) == (config.gan == "acgan")
+    assert ("g_features" in line) == (config.gan == "patch")
 
 
 @pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
