@@ -207,12 +207,13 @@ def evaluate(
         str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
     ] = "",
     reference: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="self: each after itself; same: in other colours, after itself warped; "
-            "character: after another drawing of its character; any: after any other picture."
+            "character: after another drawing of its character; any: after any other picture; "
+            "or the path of a picture. Repeat it for several."
         ),
-    ] = "self",
+    ] = ["self"],
     overrides: Overrides = [],
 ) -> None:
     """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
@@ -225,8 +226,10 @@ def evaluate(
     config = convert(table, EvalConfig, "--set eval")
     out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
     metrics = run_evaluation(checkpoint, Path(work) / "samples", split, out_dir, config)
-    _print_metrics(metrics)
-    print(f"{out_dir}: metrics.json, rows.parquet, grid.png")
+    for block in metrics["settings"].values():
+        _print_metrics(metrics["model"], split, block)
+    grids = (path.name for path in sorted(out_dir.glob("grid*.png")))
+    print(f"{out_dir}: {', '.join(['metrics.json', 'rows.parquet', *grids])}")
 
 
 @app.command()
@@ -275,7 +278,7 @@ def demo(
     print("-- eval")
     checkpoint = work / "runs" / "demo" / "best.safetensors"
     out = work / "eval"
-    evaluate(checkpoint, work=work, out=out, reference="character")
+    evaluate(checkpoint, work=work, out=out, reference=["character"])
     print("-- sketches after references of other characters, beside the true answers")
     size = _recipe("dolls-64", []).prepare.size
     found = judge_crossing(
@@ -285,7 +288,7 @@ def demo(
         lambda sketch, reference: resize(true_answer(doll_of(sketch), doll_of(reference)), size),
         out / "crossing.png",
     )
-    _print_table(found, ("following", "chroma_error", "regional_error", "psnr"))
+    _print_table(found, ("following", "chroma_error", "regional_error", "paper_error", "psnr"))
     print("-- what became of every record")
     commands.status(work)
     print(f"\nLook at {out / 'crossing.png'}: each sketch after four references (first row).")
@@ -317,12 +320,13 @@ def _run_name(name: str) -> str:
     return name
 
 
-def _print_metrics(metrics: dict[str, Any]) -> None:
-    """Print the figures of the model beside those of the baselines, and what is not there."""
-    names = ("mse", "psnr", "ssim", "fid", "kid", "following", "chroma_error", "regional_error")
+def _print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
+    """Print one setting's figures, of the model and the baselines, and what is not there."""
+    seen = ("following", "chroma_error", "regional_error", "paper_error")
+    names = ("mse", "psnr", "ssim", "fid", "kid", *seen)
     columns = [name for name in names if metrics.get(name) is not None]
-    print(f"{metrics['num_samples']} {metrics['split']} samples, reference: {metrics['reference']}")
-    _print_table({metrics["model"]: metrics, **metrics["baselines"]}, columns)
+    print(f"{metrics['num_samples']} {split} samples, reference: {metrics['reference']}")
+    _print_table({model: metrics, **metrics["baselines"]}, columns)
     for name, why in metrics["unavailable"].items():
         print(f"no {name}: {why}")
 

@@ -27,7 +27,7 @@ from model.augment import augment
 from model.config import TrainConfig
 from model.data import Batch, Samples, epoch_order, to_bytes, to_unit
 from model.discriminator import Discriminator
-from model.metrics import chroma_distances, chroma_error, following, palette, psnr
+from model.metrics import chroma_distances, following, palette, psnr, ratio
 from model.state import TrainState
 from model.steps import training_step
 from model.style import build_style_network
@@ -153,7 +153,7 @@ def try_variant(
         if (step + 1) % (total // NUM_MARKS) == 0:
             highest = max(highest, measure_following(state, test, test_style))
     output = paint(state, test.sketch, test_style)
-    error = chroma_error(chroma_distances(output, test.color))
+    error = ratio(chroma_distances(output, test.color))
     slope = measure_following(state, test, test_style)
     return slope, highest, error or 0.0, float(psnr(output, test.color).mean())
 

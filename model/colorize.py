@@ -142,8 +142,8 @@ def colorize(
     height, width = info.size
     with memory_guard("picture", 1):
         picture = colorizer(
-            _to_tensor(_fit(sketch, (width, height), pad).convert("L")),
-            _to_tensor(_fit(reference, (width, height), pad)),
+            to_tensor(fit(sketch, (width, height), pad).convert("L")),
+            to_tensor(fit(reference, (width, height), pad)),
         )
     image = _unfit(Image.fromarray(picture[0].permute(1, 2, 0).numpy()), sketch.size, pad)
     with replacing(out_path) as temporary:
@@ -175,7 +175,8 @@ def open_picture(path: Path) -> Image.Image:
         raise UserError(f"{path}: cannot be read as a picture: {error}.") from error
 
 
-def _fit(image: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
+def fit(image: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
+    """Bring a picture to width and height: stretched, or padded with white."""
     if pad:
         return ImageOps.pad(image, size, method=Image.Resampling.LANCZOS, color="white")
     return image.resize(size, Image.Resampling.LANCZOS)
@@ -191,7 +192,8 @@ def _unfit(image: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, box=box)
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return a picture's pixels, uint8 1 x C x H x W."""
     pixels = np.array(image)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)

@@ -15,7 +15,7 @@ GANS = ("acgan", "paper", "patch", "none")
 PRECISIONS = ("fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
 REFERENCES = ("self", "same", "character", "any")
-CRITERIA = ("mse", "chroma_error", "regional_error", "following")
+CRITERIA = ("mse", "chroma_error", "regional_error", "paper_error", "following")
 
 
 def _check(condition: bool, message: str) -> None:
@@ -85,7 +85,8 @@ class TrainConfig:
         warp: bend each reference, so that it is not its sketch's picture place by place.
         pairs: share of the samples whose reference is another drawing of their character, 0 to 1.
         best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
-            ``regional_error``, or ``following`` (the nearest to 1), on the validation set.
+            ``regional_error``, ``paper_error``, or ``following`` (the nearest to 1), on the
+            validation set.
         seed: of initial weights and of the order of the samples.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
         precision: ``fp32``, or ``bf16`` for mixed precision.
@@ -237,10 +238,11 @@ class EvalConfig:
 
     Attributes:
         batch_size: samples at once.
-        reference: ``self``, each picture after itself, as the article's models are trained;
-            ``same``, each in other colours and after itself warped (``augment.same_reference``);
-            ``character``, each after another post of its character (samples without one are left
-            out); or ``any``, each after any other picture, which has no true answer.
+        reference: settings to judge in, one or more: ``self``, each picture after itself, as the
+            article's models are trained; ``same``, each in other colours and after itself warped
+            (``augment.same_reference``); ``character``, each after another post of its character
+            (samples without one are left out); ``any``, each after any other picture, which has
+            no true answer; or the path of a picture, all after that one.
         num_sketches, num_references: of the following measure: every one of these sketches is
             coloured after every one of these references.
         num_grid: samples shown in grid.png.
@@ -253,7 +255,7 @@ class EvalConfig:
     """
 
     batch_size: int = 32
-    reference: str = "self"
+    reference: tuple[str, ...] = ("self",)
     num_sketches: int = 16
     num_references: int = 16
     num_grid: int = 8
@@ -264,9 +266,10 @@ class EvalConfig:
     decode_threads: int = 2
 
     def __post_init__(self) -> None:
+        _check(len(self.reference) > 0, "eval.reference: name one setting at least")
         _check(
-            self.reference in REFERENCES,
-            f"eval.reference: {self.reference!r} is not out of {', '.join(REFERENCES)}",
+            len(set(self.reference)) == len(self.reference),
+            f"eval.reference: {', '.join(self.reference)} has one twice",
         )
         for name in ("batch_size", "num_sketches", "num_grid", "decode_threads"):
             _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")

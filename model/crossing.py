@@ -20,13 +20,12 @@ from model.grid import Sheet, save_png, tile
 from model.metrics import (
     Answer,
     Floats,
-    chroma_distances,
-    chroma_error,
     following,
     palette,
     psnr,
-    regional_distances,
+    ratio,
 )
+from model.tally import RATIOS
 from pipeline.errors import UserError
 
 Truth = Callable[[int, int], NDArray[np.uint8]]
@@ -59,7 +58,7 @@ def judge_crossing(
         device: see ``device.pick_device``.
 
     Returns:
-        following, chroma_error, regional_error and psnr of ``model``, ``grey`` and ``copy``.
+        following, psnr, and what ``tally.RATIOS`` names, of ``model``, ``grey`` and ``copy``.
 
     Raises:
         UserError: on an unusable checkpoint or samples, or too few characters.
@@ -111,8 +110,7 @@ def _measure(outputs: Tensor, truths: Tensor, references: Tensor) -> dict[str, f
     palettes = np.stack([palette(of_one) for of_one in outputs])
     return {
         "following": following(palettes, palette(references)),
-        "chroma_error": chroma_error(chroma_distances(*pairs)),
-        "regional_error": chroma_error(regional_distances(*pairs)),
+        **{name: ratio(measure(*pairs)) for name, measure in RATIOS.items()},
         "psnr": float(psnr(*pairs).mean()),
     }
 

@@ -22,6 +22,7 @@ TITLES = {
     "psnr": "PSNR in dB (higher is better)",
     "chroma_error": "chroma error (lower; 1: no colour at all)",
     "regional_error": "regional chroma error (lower; 1: no colour at all)",
+    "paper_error": "paper error (lower; 0: no haze on white)",
     "following": "following (0: ignores the reference; 1: follows it)",
 }
 LEVELS = {"chroma_error": (1.0,), "regional_error": (1.0,), "following": (0.0, 1.0)}
@@ -69,7 +70,7 @@ def draw_run(run: Run, log: Log) -> "Figure":
     terms = {n: p for n, p in log.train.items() if n not in ("samples_per_second", "data_wait")}
     for i, (name, points) in enumerate(terms.items()):
         _plot(axes, points, 1, i, name)
-    axes.set_yscale("log")
+    axes.set_yscale("symlog", linthresh=1e-3)  # an adversary's terms may be negative
     _label(axes, "loss terms, weighted", "steps")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for i, name in enumerate(measures):

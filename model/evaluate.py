@@ -5,8 +5,8 @@ The baselines go through the same code in the same run: ``mean``, the training s
 computed is null, with its reason under ``unavailable``.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,94 +19,18 @@ from rich.console import Console
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from model.augment import same_reference
 from model.colorize import load_colorizer
 from model.config import EvalConfig
 from model.data import Batch, Samples, epoch_order, iterate_batches, spread_places
 from model.device import memory_guard
 from model.fid import extract_features, fid, kid, load_extractor
-from model.grid import save_png, tile
+from model.grid import Sheet, save_png, tile
 from model.interact import show_progress
-from model.metrics import (
-    Answer,
-    Floats,
-    bootstrap,
-    chroma_distances,
-    chroma_error,
-    measure_following,
-    mse,
-    psnr,
-    regional_distances,
-    ssim,
-)
-from model.pairs import pair_up
+from model.metrics import Answer, measure_following
+from model.scenes import Scene, make_scene
+from model.tally import NEEDS_TRUTH, Tally
 from pipeline.errors import UserError
 from pipeline.rows import replacing
-
-NEEDS_TRUTH = ("mse", "psnr", "ssim", "chroma_error", "regional_error")
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was measured of one answer so far; a few numbers a picture."""
-
-    mse: list[Tensor] = field(default_factory=list)
-    psnr: list[Tensor] = field(default_factory=list)
-    ssim: list[Tensor] = field(default_factory=list)
-    distances: list[Floats] = field(default_factory=list)
-    regional: list[Floats] = field(default_factory=list)
-    features: list[Tensor] = field(default_factory=list)
-
-    def add(
-        self, output: Tensor, truth: Tensor | None, extractor: FeatureExtractorBase | None
-    ) -> None:
-        """Measure pictures, uint8 N x 3 x H x W, against the true ones where there are any."""
-        if extractor is not None:
-            self.features.append(extract_features(extractor, output))
-        if truth is None:
-            return
-        self.mse.append(mse(output, truth))
-        self.psnr.append(psnr(output, truth))
-        self.ssim.append(ssim(output, truth))
-        self.distances.append(chroma_distances(output, truth))
-        self.regional.append(regional_distances(output, truth))
-
-    def summary(self) -> dict[str, float | None]:
-        """Return the means over all pictures; None for each where there is no truth."""
-        if not self.mse:
-            return dict.fromkeys(NEEDS_TRUTH)
-        means = {n: float(torch.cat(getattr(self, n)).mean()) for n in ("mse", "psnr", "ssim")}
-        return {
-            **means,
-            "chroma_error": chroma_error(np.concatenate(self.distances)),
-            "regional_error": chroma_error(np.concatenate(self.regional)),
-        }
-
-    def intervals(self, seed: int) -> dict[str, list[float] | None]:
-        """Return the 95% bootstrap interval of each mean of ``summary``."""
-        if not self.mse:
-            return {}
-        parts = {n: torch.cat(getattr(self, n)).double() for n in ("mse", "psnr", "ssim")}
-        return {
-            **{n: bootstrap(_over_one(values), seed) for n, values in parts.items()},
-            "chroma_error": bootstrap(np.concatenate(self.distances), seed),
-            "regional_error": bootstrap(np.concatenate(self.regional), seed),
-        }
-
-    def columns(self) -> dict[str, pa.Array]:
-        """Return one value a picture of what was measured; null where the truth has no colour."""
-        if not self.mse:
-            return {}
-        columns = {n: torch.cat(getattr(self, n)).numpy() for n in ("mse", "psnr", "ssim")}
-        for name, parts in (("chroma_error", self.distances), ("regional_error", self.regional)):
-            found, colourless = np.concatenate(parts).T
-            ratio = found / np.where(colourless > 0, colourless, 1)
-            columns[name] = pa.array(ratio, mask=colourless == 0)
-        return columns
-
-
-def _over_one(values: Tensor) -> Floats:
-    return np.stack([values.numpy(), np.ones(len(values))], axis=1)
 
 
 def evaluate(
@@ -121,13 +45,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judge a checkpoint on a split; writes ``metrics.json``, ``rows.parquet`` and ``grid.png``.
 
-    Means have a 95% bootstrap interval beside them, over the pictures; other runs are not seen.
+    ``metrics.json`` has the first setting's figures at its top, and those of all under
+    ``settings``; each further one has its ``grid-SETTING.png``. Means have a 95% bootstrap
+    interval beside them, over the pictures; other runs are not seen.
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.
         samples_dir: folder of prepared shards; its training split gives the mean picture.
         split: which samples to judge on.
-        out_dir: where the three files go.
+        out_dir: where the files go.
         config: the settings; the defaults if None.
         extractor: of features for FID and KID, in place of ``config.fid_weights``.
         console: where progress is shown; standard output if None.
@@ -155,65 +81,36 @@ def evaluate(
                     f"was trained on {info.size} (height, width). Prepare them at its size."
                 )
         stack.enter_context(memory_guard("eval.batch_size", config.batch_size))
-        pairs = pair_up(samples, config.reference, config.seed)
-        has_truth = config.reference != "any"
+        scenes = [make_scene(samples, name, config.seed) for name in config.reference]
         answers: dict[str, Answer] = {
             "model": colorizer,
             **baselines(mean_picture(train_set, config)),
         }
-        tallies = {name: Tally() for name in answers}
-        real: list[Tensor] = []
-        advance = stack.enter_context(show_progress(console, "eval", "pictures", len(pairs)))
-        for batch in iterate_batches(
-            samples, pairs, config.batch_size, num_threads=config.decode_threads
-        ):
-            truth, reference = set_scene(batch, config)
-            for name, answer in answers.items():
-                output = answer(batch.sketch, reference)
-                tallies[name].add(output, truth if has_truth else None, extractor)
-            if extractor is not None:
-                real.append(extract_features(extractor, truth))
-            advance(len(batch.indices))
-
         order = epoch_order(len(samples), config.seed, 0)
         sketches = samples.load(order[: config.num_sketches]).sketch
         palettes = samples.load(order[-config.num_references :]).color
-        results: dict[str, dict[str, Any]] = {}
-        for name, answer in answers.items():
-            results[name] = tallies[name].summary()
-            results[name]["following"] = measure_following(answer, sketches, palettes)
-            results[name] |= _fid_and_kid(real, tallies[name].features, config.seed)
-            results[name]["intervals"] = tallies[name].intervals(config.seed)
+        follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
+        settings, tables = {}, []
+        for scene in scenes:
+            settings[scene.name], table = judge(
+                scene, samples, answers, follows, config, extractor, console
+            )
+            tables.append(table)
+            name = "grid.png" if scene is scenes[0] else f"grid-{scene.name}.png"
+            shown = samples.load(scene.pairs[spread_places(config.num_grid, len(scene.pairs))])
+            save_png(out_dir / name, draw(scene, shown, colorizer))
 
-        metrics: dict[str, Any] = {
-            "checkpoint": str(checkpoint),
-            "model": info.model.name,
-            "style": str(info.style),
-            "step": info.step,
-            "split": split,
-            "reference": config.reference,
-            "num_samples": len(pairs),
-            "num_following": [len(sketches), len(palettes)],
-            **results.pop("model"),
-            "baselines": results,
-        }
-        reasons = _reasons(extractor, has_truth)
-        metrics["unavailable"] = {n: reasons[n] for n in reasons if metrics[n] is None}
-        post_ids, reference_ids = samples.post_ids[pairs].T
-        rows = pa.table(
-            {"post_id": post_ids, "reference_id": reference_ids, **tallies["model"].columns()}
-        )
-        shown = samples.load(pairs[spread_places(config.num_grid, len(pairs))])
-
-    truth, reference = set_scene(shown, config)
-    columns = {
-        "sketch": shown.sketch,
-        "reference": reference,
-        "output": colorizer(shown.sketch, reference),
+    metrics: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "model": info.model.name,
+        "style": str(info.style),
+        "step": info.step,
+        "split": split,
+        "num_following": [len(sketches), len(palettes)],
+        **settings[scenes[0].name],
+        "settings": settings,
     }
-    if has_truth:
-        columns["truth"] = truth
-    save_png(out_dir / "grid.png", tile(columns))
+    rows = pa.concat_tables(tables, promote_options="default")
     with replacing(out_dir / "rows.parquet") as temporary:
         pq.write_table(rows, temporary, compression="zstd")
     with replacing(out_dir / "metrics.json") as temporary:
@@ -221,11 +118,79 @@ def evaluate(
     return metrics
 
 
-def set_scene(batch: Batch, config: EvalConfig) -> tuple[Tensor, Tensor]:
-    """Return the true pictures and the references of a setting, uint8 N x 3 x H x W."""
-    if config.reference == "same":
-        return same_reference(batch.color, batch.indices, seed=config.seed)
-    return batch.color, batch.reference
+def judge(
+    scene: Scene,
+    samples: Samples,
+    answers: Mapping[str, Answer],
+    follows: Mapping[str, float | None],
+    config: EvalConfig,
+    extractor: FeatureExtractorBase | None,
+    console: Console,
+) -> tuple[dict[str, Any], pa.Table]:
+    """Judge answers in one setting.
+
+    Args:
+        scene: the setting.
+        samples: which it is about.
+        answers: ``model`` and the baselines, by name.
+        follows: ``following`` of each, which no setting changes.
+        config: how to judge.
+        extractor: of features for FID and KID; None for neither.
+        console: where progress is shown.
+
+    Returns:
+        What ``metrics.json`` says of it, and the model's figures for each picture.
+    """
+    tallies = {name: Tally() for name in answers}
+    real: list[Tensor] = []
+    with show_progress(console, f"eval {scene.name}", "pictures", len(scene.pairs)) as advance:
+        for batch in iterate_batches(
+            samples, scene.pairs, config.batch_size, num_threads=config.decode_threads
+        ):
+            truth, reference = scene.set(batch)
+            for name, answer in answers.items():
+                output = answer(batch.sketch, reference)
+                tallies[name].add(output, truth if scene.has_truth else None, extractor)
+            if extractor is not None:
+                real.append(extract_features(extractor, truth))
+            advance(len(batch.indices))
+    results: dict[str, dict[str, Any]] = {
+        name: {
+            **tally.summary(),
+            "following": follows[name],
+            **_fid_and_kid(real, tally.features, config.seed),
+            "intervals": tally.intervals(config.seed),
+        }
+        for name, tally in tallies.items()
+    }
+    block: dict[str, Any] = {
+        "reference": scene.name,
+        "num_samples": len(scene.pairs),
+        **results.pop("model"),
+        "baselines": results,
+    }
+    reasons = _reasons(extractor, scene.has_truth)
+    block["unavailable"] = {n: reasons[n] for n in reasons if block[n] is None}
+    post_ids, reference_ids = samples.post_ids[scene.pairs].T
+    table = pa.table(
+        {
+            "setting": pa.array([scene.name] * len(post_ids)).dictionary_encode(),
+            "post_id": post_ids,
+            "reference_id": pa.nulls(len(post_ids), pa.int64())
+            if scene.picture is not None
+            else pa.array(reference_ids),
+            **tallies["model"].columns(),
+        }
+    )
+    return block, table
+
+
+def draw(scene: Scene, shown: Batch, answer: Answer) -> Sheet:
+    """Return a sheet of samples: sketch, reference, output, and the truth where there is one."""
+    truth, reference = scene.set(shown)
+    output = answer(shown.sketch, reference)
+    columns = {"sketch": shown.sketch, "reference": reference, "output": output}
+    return tile(columns | ({"truth": truth} if scene.has_truth else {}))
 
 
 def mean_picture(samples: Samples, config: EvalConfig) -> Tensor:
@@ -265,6 +230,7 @@ def _reasons(extractor: FeatureExtractorBase | None, has_truth: bool) -> dict[st
     return {
         "chroma_error": "the true pictures have no colour",
         "regional_error": "the true pictures have no colour",
+        "paper_error": "the true pictures have no white paper",
         **({} if has_truth else no_truth),
         "following": "the references all have one palette",
         "fid": inception,

@@ -1,7 +1,7 @@
 """Measures of coloured pictures, on uint8 pictures N x 3 x H x W as they would be saved.
 
 MSE, PSNR and SSIM say how near a picture is to the true one; the average colour does well by
-them. ``chroma_error`` and ``following`` say whether a model colours, and after the reference.
+them. ``chroma_distances`` and ``following`` say whether a model colours, and after the reference.
 """
 
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def chroma_distances(output: Tensor, truth: Tensor) -> Floats:
     """Return the parts of the chroma error of each picture, float64 N x 2.
 
     The first is the mean distance in (a, b) to the true picture over its foreground, the second
-    that of a colourless answer, a = b = 0. ``chroma_error`` divides one by the other.
+    that of a colourless answer, a = b = 0: a ratio above 1 is worse than no colour.
     """
     true = chroma(truth)
     distance = np.linalg.norm(chroma(output).ab - true.ab, axis=3)
@@ -103,18 +103,18 @@ def chroma_distances(output: Tensor, truth: Tensor) -> Floats:
     )
 
 
-def chroma_error(distances: Floats) -> float | None:
-    """Return the chroma error of a set of pictures: 1 is no better than no colour.
+def ratio(parts: Floats) -> float | None:
+    """Return a measure of a set of pictures from its parts, such as ``chroma_distances``.
 
     Args:
-        distances: of ``chroma_distances``.
+        parts: numerator and denominator of each picture, N x 2.
 
     Returns:
-        The mean distance over the mean distance of a colourless answer; None where the true
-        pictures have no colour.
+        The sum over the sum; None where there is nothing to divide by, such as colour in the true
+        pictures.
     """
-    found, colourless = distances.mean(axis=0)
-    return float(found / colourless) if colourless > 0 else None
+    over, under = parts.sum(axis=0)
+    return float(over / under) if under > 0 else None
 
 
 def regional_distances(output: Tensor, truth: Tensor) -> Floats:
@@ -150,6 +150,18 @@ def _small_regions(ab: NDArray[np.float32], foreground: NDArray[np.bool_]) -> ND
     mask = np.zeros_like(foreground)
     mask[colored] = small[regions.reshape(-1)]
     return mask
+
+
+def paper_distances(output: Tensor, truth: Tensor) -> Floats:
+    """Return the parts of the paper error, the haze where the true picture is paper: N x 2.
+
+    The first is the distance to the truth, the mean over R, G and B, 0 to 1, summed over all
+    pixels that are paper; the second is their number.
+    """
+    paper = (truth.amin(1) >= PAPER_LEVEL).double()
+    distance = (output.double() - truth.double()).abs().mean(1) / 255
+    parts = torch.stack([(distance * paper).flatten(1).sum(1), paper.flatten(1).sum(1)], dim=1)
+    return np.asarray(parts.cpu().numpy())
 
 
 def bootstrap(parts: Floats, seed: int) -> list[float] | None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from model.config import TrainConfig
 from pipeline.errors import UserError
 
-MEASURES = ("mse", "psnr", "chroma_error", "regional_error", "following")
+MEASURES = ("mse", "psnr", "chroma_error", "regional_error", "paper_error", "following")
 """What validations measure, in the order in which it is shown."""
 
 

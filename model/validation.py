@@ -9,16 +9,10 @@ from model.config import TrainConfig
 from model.data import Samples, iterate_batches, spread_places, to_bytes, to_unit
 from model.features import StyleFeatures
 from model.grid import Sheet, tile
-from model.metrics import (
-    chroma_distances,
-    chroma_error,
-    measure_following,
-    mse,
-    regional_distances,
-    to_psnr,
-)
+from model.metrics import Floats, measure_following, mse, ratio, to_psnr
 from model.ranks import Ranks
 from model.steps import Autocast
+from model.tally import RATIOS
 from pipeline.errors import UserError
 
 
@@ -39,9 +33,9 @@ def validate(
 ) -> dict[str, float]:
     """Return ``mse`` and ``psnr`` over all samples, and over some the measures that see colour.
 
-    The former are means over each picture after itself; ``chroma_error`` and ``regional_error``
-    are after itself jittered and warped, the truth being jittered alike
-    (``augment.same_reference``), so that neither copying places nor knowing the picture is enough.
+    The former are means over each picture after itself; those of ``tally.RATIOS`` are after
+    itself jittered and warped, the truth being jittered alike (``augment.same_reference``), so
+    that neither copying places nor knowing the picture is enough.
     """
     generator, device = colorizer.generator.eval(), colorizer.device
     totals = torch.zeros(2, dtype=torch.float64)
@@ -57,15 +51,14 @@ def validate(
     generator.train()
     means = (ranks.sum(totals) / len(samples)).tolist()
     measured: dict[str, float | None] = dict(zip(("mse", "psnr"), means, strict=True))
-    distances, regional = [], []
+    parts: dict[str, list[Floats]] = {name: [] for name in RATIOS}
     places = np.arange(min(config.num_chroma, len(samples)))
     for batch in iterate_batches(samples, places, config.batch_size):
         truth, reference = same_reference(batch.color, batch.indices, seed=0)
         output = colorizer(batch.sketch, reference)
-        distances.append(chroma_distances(output, truth))
-        regional.append(regional_distances(output, truth))
-    measured["chroma_error"] = chroma_error(np.concatenate(distances))
-    measured["regional_error"] = chroma_error(np.concatenate(regional))
+        for name, measure in RATIOS.items():
+            parts[name].append(measure(output, truth))
+    measured |= {name: ratio(np.concatenate(found)) for name, found in parts.items()}
     some = samples.load(range(min(config.num_following, len(samples))))
     if len(some.indices) > 1:
         measured["following"] = measure_following(colorizer, some.sketch, some.color)

@@ -3,7 +3,7 @@ import pytest
 from model.config import MODELS, EvalConfig, ModelConfig, TrainConfig, train_config
 from model.generator import GENERATORS
 from pipeline.errors import UserError
-from pipeline.settings import convert, to_table
+from pipeline.settings import Table, convert, to_table
 
 
 def test_the_defaults_are_the_articles() -> None:
@@ -57,7 +57,13 @@ def test_a_wrong_setting_is_named(table: dict[str, object], message: str) -> Non
 
 
 def test_wrong_eval_settings_are_named() -> None:
-    for table in ({"reference": "all"}, {"num_references": 1}, {"batch_size": 0}):
+    tables: list[Table] = [
+        {"reference": []},
+        {"reference": ["any", "any"]},
+        {"num_references": 1},
+        {"batch_size": 0},
+    ]
+    for table in tables:
         with pytest.raises(UserError, match=f"eval.{next(iter(table))}"):
             convert(dict(table), EvalConfig, "--set")
 

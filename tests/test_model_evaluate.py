@@ -14,8 +14,9 @@ from model.checkpoint import load_checkpoint
 from model.colorize import load_colorizer
 from model.config import EvalConfig
 from model.data import Samples
-from model.evaluate import NEEDS_TRUTH, evaluate, mean_picture
+from model.evaluate import evaluate, mean_picture
 from model.metrics import mse
+from model.tally import NEEDS_TRUTH
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.model_samples import write_samples
@@ -107,7 +108,7 @@ def test_one_sample_is_enough_for_what_it_can_tell(checkpoint: Path, tmp_path: P
 def test_the_grid_shows_what_was_coloured_after_what(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, reference="character")
+    config = dataclasses.replace(CONFIG, reference=("character",))
     metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
     assert metrics["num_samples"] == 5  # a b - a b - a: without the two without a character
     assert metrics["baselines"]["copy"]["mse"] > 0
@@ -125,7 +126,7 @@ def test_the_grid_shows_what_was_coloured_after_what(
 def test_same_reference_has_a_truth_in_other_colours(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, reference="same")
+    config = dataclasses.replace(CONFIG, reference=("same",))
     metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
     assert metrics["num_samples"] == 7
     assert metrics["baselines"]["copy"]["mse"] > 0
@@ -144,7 +145,7 @@ def test_same_reference_has_a_truth_in_other_colours(
 def test_any_reference_has_no_truth_but_a_palette_to_follow(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, reference="any")
+    config = dataclasses.replace(CONFIG, reference=("any",))
     extractor = Thumbnails("thumbnails", ["small"])
     metrics = evaluate(
         checkpoint, samples_dir, "test", tmp_path, config, extractor=extractor, console=QUIET
@@ -155,9 +156,42 @@ def test_any_reference_has_no_truth_but_a_palette_to_follow(
     assert metrics["baselines"]["copy"]["fid"] == pytest.approx(0, abs=1e-4)
     assert metrics["fid"] > 0
     rows = pq.read_table(tmp_path / "rows.parquet")
-    assert rows.column_names == ["post_id", "reference_id"]
+    assert rows.column_names == ["setting", "post_id", "reference_id"]
     assert set(rows["post_id"].to_pylist()) == set(rows["reference_id"].to_pylist())
     assert Image.open(tmp_path / "grid.png").width == 4 + 3 * 68  # no column for the truth
+
+
+def test_every_setting_has_its_block_its_rows_and_its_grid(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    palette = tmp_path / "palette.png"
+    Image.new("RGB", (80, 40), "teal").save(palette)
+    config = dataclasses.replace(CONFIG, reference=("character", "same", str(palette)))
+    out = tmp_path / "out"
+    metrics = evaluate(checkpoint, samples_dir, "test", out, config, console=QUIET)
+    assert list(metrics["settings"]) == ["character", "same", "picture"]
+    for name in ("num_samples", "mse", "chroma_error"):
+        assert metrics[name] == metrics["settings"]["character"][name]
+    alone = dataclasses.replace(CONFIG, reference=("same",))
+    expected = evaluate(checkpoint, samples_dir, "test", tmp_path / "same", alone, console=QUIET)
+    assert metrics["settings"]["same"] == expected["settings"]["same"]
+    assert metrics["settings"]["picture"]["mse"] is None
+    rows = pq.read_table(out / "rows.parquet").to_pandas()
+    assert rows.setting.value_counts().to_dict() == {"same": 7, "picture": 7, "character": 5}
+    assert rows[rows.setting == "picture"].reference_id.isna().all()
+    assert not rows[rows.setting == "same"].paper_error.isna().any()
+    sheet = np.asarray(Image.open(out / "grid-picture.png"))
+    assert (sheet[20:84, 72:136] == (0, 128, 128)).all()  # the reference beside the first sketch
+    assert (out / "grid.png").is_file()
+    assert (out / "grid-same.png").is_file()
+
+
+def test_what_is_no_setting_and_no_picture_is_said(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, reference=("charcter",))
+    with pytest.raises(UserError, match=r"charcter: neither self, same, character, any nor"):
+        evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
 
 
 def test_the_reference_model_is_judged_like_the_others(samples_dir: Path, tmp_path: Path) -> None:

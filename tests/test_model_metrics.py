@@ -10,12 +10,13 @@ from model.metrics import (
     bootstrap,
     chroma,
     chroma_distances,
-    chroma_error,
     following,
     measure_following,
     mse,
     palette,
+    paper_distances,
     psnr,
+    ratio,
     regional_distances,
     ssim,
 )
@@ -88,12 +89,12 @@ def test_paper_is_not_foreground() -> None:
 def test_chroma_error_is_relative_to_no_colour() -> None:
     truth = drawn(1, 2)
     grey = truth.float().mean(1, keepdim=True).to(torch.uint8).expand(-1, 3, -1, -1)
-    assert chroma_error(chroma_distances(truth, truth)) == 0
-    assert chroma_error(chroma_distances(grey, truth)) == pytest.approx(1, abs=1e-3)
-    red_for_blue = chroma_error(chroma_distances(truth.flip(1), truth))
+    assert ratio(chroma_distances(truth, truth)) == 0
+    assert ratio(chroma_distances(grey, truth)) == pytest.approx(1, abs=1e-3)
+    red_for_blue = ratio(chroma_distances(truth.flip(1), truth))
     assert red_for_blue is not None
     assert red_for_blue > 1
-    assert chroma_error(chroma_distances(truth[:1], flat(255, 255, 255, size=64))) is None
+    assert ratio(chroma_distances(truth[:1], flat(255, 255, 255, size=64))) is None
 
 
 def test_the_regional_error_sees_only_what_is_small_by_hand() -> None:
@@ -118,13 +119,23 @@ def test_the_regional_error_sees_only_what_is_small_by_hand() -> None:
     )
     assert found == pytest.approx(4 * green / 16, rel=1e-3)
     assert colourless == pytest.approx((12 * blue + 4 * green) / 16, rel=1e-3)
-    assert chroma_error(regional_distances(truth, truth)) == 0
+    assert ratio(regional_distances(truth, truth)) == 0
 
 
 def test_the_smallest_region_counts_even_if_it_is_large() -> None:
     truth, wrong = flat(255, 0, 0), flat(128, 128, 128)
-    assert chroma_error(regional_distances(wrong, truth)) == pytest.approx(1, abs=1e-3)
+    assert ratio(regional_distances(wrong, truth)) == pytest.approx(1, abs=1e-3)
     assert regional_distances(truth, wrong).tolist() == [[0.0, 0.0]]  # no colour: no region
+
+
+def test_the_paper_error_is_the_haze_on_paper_by_hand() -> None:
+    truth = torch.cat([flat(255, 240, 250), flat(10, 200, 30)], dim=3)  # half of it is paper
+    assert paper_distances(truth, truth).tolist() == [[0.0, 256.0]]
+    hazy = truth.clone()
+    hazy[..., 16:] = 0  # what is no paper does not count
+    hazy[:, 1, 0, 0] = 240 - 51
+    assert paper_distances(hazy, truth)[0].tolist() == pytest.approx([0.2 / 3, 256.0])
+    assert ratio(paper_distances(hazy, flat(0, 0, 0).repeat(1, 1, 1, 2))) is None
 
 
 def test_the_interval_is_the_percentiles_of_resampled_ratios() -> None:
@@ -141,7 +152,7 @@ def test_the_interval_is_the_percentiles_of_resampled_ratios() -> None:
 def test_a_large_picture_weighs_as_in_the_measure_itself() -> None:
     parts = np.array([[10.0, 100.0], [1.0, 1.0]] * 50)
     low, high = bootstrap(parts, seed=0) or (0.0, 0.0)
-    error = chroma_error(parts)
+    error = ratio(parts)
     assert error is not None
     assert low < error < high < 0.2  # not the mean of ratios, 0.55
 

@@ -86,7 +86,7 @@ def test_the_table_shows_every_run_on_one_line(work: Path) -> None:
     assert shown.exit_code == 0
     header, stopped, torn, whole = (line.rstrip() for line in shown.output.splitlines())
     columns = "run model parameters steps epochs samples/s waiting mse psnr chroma_error"
-    columns += " regional_error following best by style weights state"
+    columns += " regional_error paper_error following best by style weights state"
     assert header.split() == columns.split()
     mse = read_runs(work / "runs")[2].metrics["mse"]
     assert re.fullmatch(

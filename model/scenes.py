@@ -1,0 +1,61 @@
+"""The settings of an evaluation: what is coloured after what, and what the true answer is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from model.augment import same_reference
+from model.colorize import fit, open_picture, to_tensor
+from model.config import REFERENCES
+from model.data import Batch, Indices, Samples
+from model.pairs import pair_up
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One setting.
+
+    Attributes:
+        name: out of ``REFERENCES``, or ``picture``.
+        pairs: places of the samples and of their references, N x 2; see ``pairs.pair_up``.
+        has_truth: whether there is a true answer.
+        picture: what all are coloured after, uint8 1 x 3 x H x W; None where each has its own.
+        seed: of the colours and bends of ``same``.
+    """
+
+    name: str
+    pairs: Indices
+    has_truth: bool
+    picture: Tensor | None
+    seed: int
+
+    def set(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the true pictures and the references, uint8 N x 3 x H x W."""
+        if self.picture is not None:
+            return batch.color, self.picture.expand_as(batch.color)
+        if self.name == "same":
+            return same_reference(batch.color, batch.indices, seed=self.seed)
+        return batch.color, batch.reference
+
+
+def make_scene(samples: Samples, reference: str, seed: int) -> Scene:
+    """Return the setting of a name, or that of a picture's path; see ``EvalConfig.reference``.
+
+    Raises:
+        UserError: on another name, a picture that cannot be read, or samples that do not do.
+    """
+    if reference in REFERENCES:
+        pairs = pair_up(samples, reference, seed)
+        return Scene(reference, pairs, reference != "any", None, seed)
+    if not Path(reference).exists():
+        raise UserError(
+            f"--reference {reference}: neither {', '.join(REFERENCES)} nor a picture's path."
+        )
+    height, width = samples.size
+    pad = samples.recipe.get("prepare", {}).get("fit") == "pad"
+    picture = to_tensor(fit(open_picture(Path(reference)), (width, height), pad))
+    places = np.arange(len(samples))
+    return Scene("picture", np.stack([places, places], axis=1), False, picture, seed)

@@ -1,0 +1,82 @@
+"""What was measured of one answer so far, picture by picture."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from model.fid import extract_features
+from model.metrics import (
+    Floats,
+    bootstrap,
+    chroma_distances,
+    mse,
+    paper_distances,
+    psnr,
+    ratio,
+    regional_distances,
+    ssim,
+)
+
+_MEANS = {"mse": mse, "psnr": psnr, "ssim": ssim}
+RATIOS = {
+    "chroma_error": chroma_distances,
+    "regional_error": regional_distances,
+    "paper_error": paper_distances,
+}
+"""Measures whose mean is one sum over another, by name: their parts of uint8 pictures N x 3 x H x W
+against the true ones."""
+
+NEEDS_TRUTH = (*_MEANS, *RATIOS)
+"""Measures against a true picture, in the order in which they are shown."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """A few numbers a picture.
+
+    Attributes:
+        parts: numerator and denominator of each picture, float64 N x 2 a batch, by measure; the
+            denominator of a plain mean is 1.
+        features: for FID and KID.
+    """
+
+    parts: dict[str, list[Floats]] = field(default_factory=dict)
+    features: list[Tensor] = field(default_factory=list)
+
+    def add(
+        self, output: Tensor, truth: Tensor | None, extractor: FeatureExtractorBase | None
+    ) -> None:
+        """Measure pictures, uint8 N x 3 x H x W, against the true ones where there are any."""
+        if extractor is not None:
+            self.features.append(extract_features(extractor, output))
+        if truth is None:
+            return
+        for name, measure in _MEANS.items():
+            values = measure(output, truth).cpu().numpy().astype(np.float64)
+            self._note(name, np.stack([values, np.ones(len(values))], axis=1))
+        for name, measure_parts in RATIOS.items():
+            self._note(name, measure_parts(output, truth))
+
+    def _note(self, name: str, parts: Floats) -> None:
+        self.parts.setdefault(name, []).append(parts)
+
+    def summary(self) -> dict[str, float | None]:
+        """Return the means over all pictures; None for each where there is no truth."""
+        if not self.parts:
+            return dict.fromkeys(NEEDS_TRUTH)
+        return {name: ratio(np.concatenate(parts)) for name, parts in self.parts.items()}
+
+    def intervals(self, seed: int) -> dict[str, list[float] | None]:
+        """Return the 95% bootstrap interval of each mean of ``summary``."""
+        return {name: bootstrap(np.concatenate(p), seed) for name, p in self.parts.items()}
+
+    def columns(self) -> dict[str, pa.Array]:
+        """Return one value a picture of what was measured; null where it has none."""
+        columns = {}
+        for name, parts in self.parts.items():
+            over, under = np.concatenate(parts).T
+            columns[name] = pa.array(over / np.where(under > 0, under, 1), mask=under == 0)
+        return columns
