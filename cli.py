@@ -235,21 +235,48 @@ def evaluate(
 @app.command()
 def colorize(
     checkpoint: Checkpoint,
-    sketch: Annotated[Path, typer.Option(help="Dark lines on light paper, any size.")],
-    reference: Annotated[Path, typer.Option(help="A coloured picture, any size.")],
-    out: Annotated[Path, typer.Option(help="Where the picture goes; its suffix is the format.")],
+    sketch: Annotated[
+        list[Path], typer.Option(help="Dark lines on light paper, any size; or a folder.")
+    ],
+    reference: Annotated[
+        list[Path], typer.Option(help="A coloured picture, any size; or a folder.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="The picture, its suffix being the format; of several, their folder."),
+    ],
+    extract_lines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Colour pictures as sketches: draw their lines by dodge or xdog; none takes them "
+            "as they are.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     style_weights: Annotated[
         str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
     ] = "",
 ) -> None:
-    """Colour one sketch after one reference picture."""
-    from model.colorize import colorize as run_colorizer
+    """Colour sketches after reference pictures; several of either give a contact sheet too."""
+    from functools import partial
 
-    width, height = run_colorizer(
-        checkpoint, sketch, reference, out, device=device, style_weights=style_weights
-    )
-    print(f"{out}: {width} x {height}")
+    from model import colorize_files
+    from model.painter import load_painter
+    from pipeline.sketch import line_drawer
+
+    painter = load_painter(checkpoint, device=device, style_weights=style_weights)
+    draw_lines = None
+    if extract_lines not in (None, "none"):
+        draw_lines = line_drawer(extract_lines, painter.recipe.get("prepare", {}))
+    read = partial(colorize_files.read_sketch, draw_lines=draw_lines, check=extract_lines is None)
+    if len(sketch) == len(reference) == 1 and not sketch[0].is_dir() and not reference[0].is_dir():
+        size = colorize_files.colorize_one(painter, sketch[0], reference[0], out, console(), read)
+        print(f"{out}: {size[0]} x {size[1]}")
+        return
+    sketches, references = map(colorize_files.find_pictures, (sketch, reference))
+    num = colorize_files.colorize_many(painter, sketches, references, out, console(), read)
+    print(f"{out}: {num} pictures of {len(sketches)} sketches after {len(references)} references")
 
 
 @app.command()

@@ -1,22 +1,18 @@
-"""A trained model at work: sketch + reference -> picture, as arrays and as files."""
+"""A trained model at work: sketch + reference -> picture, as tensors."""
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from model.checkpoint import CheckpointInfo, load_checkpoint, unpack
 from model.data import to_bytes, to_unit
 from model.device import memory_guard, pick_device
 from model.generator import Generator, build_generator
+from model.painter import Painter
+from model.pictures import Pixels
 from model.style import StyleNetwork, build_style_network
 from pipeline.errors import UserError
-from pipeline.rows import replacing
-
-MAX_PIXELS = 89_000_000
-"""Largest sketch or reference that is opened, by its header; Pillow warns above it."""
 
 
 class Colorizer:
@@ -104,96 +100,18 @@ def load_colorizer(
     return Colorizer(generator.to(target).eval(), style_network.to(target), target), info
 
 
-def colorize(
-    checkpoint: Path,
-    sketch_path: Path,
-    reference_path: Path,
-    out_path: Path,
-    *,
-    device: str = "auto",
-    style_weights: str = "",
-) -> tuple[int, int]:
-    """Colour one sketch after one reference; pictures of any size and of any format Pillow reads.
+def as_painter(colorizer: Colorizer, info: CheckpointInfo) -> Painter:
+    """Return a loaded model as what colours pictures of any size."""
 
-    Both are fitted to the size of the model's training pictures, in the way in which those were
-    (stretched, or padded with white), and the output is brought back to the sketch's size.
+    def answer(sketch: Pixels, reference: Pixels) -> Pixels:
+        with memory_guard("picture", 1):
+            picture = colorizer(to_tensor(sketch[..., None]), to_tensor(reference))
+        return picture[0].permute(1, 2, 0).numpy()
 
-    Args:
-        checkpoint: see ``checkpoint.load_checkpoint``.
-        sketch_path: dark lines on light paper; colours are turned to grey.
-        reference_path: a coloured picture.
-        out_path: where the picture goes; its suffix says in which format.
-        device: see ``device.pick_device``.
-        style_weights: see ``load_colorizer``.
-
-    Returns:
-        Width and height of the picture that was written.
-
-    Raises:
-        UserError: on files that are no pictures, an output format that is not known, or an
-            unusable checkpoint.
-    """
-    format_name = Image.registered_extensions().get(out_path.suffix.lower(), "")
-    if format_name not in Image.SAVE:
-        raise UserError(f"{out_path}: no known picture format; name it .png, .jpg or .webp.")
-    sketch, reference = open_picture(sketch_path), open_picture(reference_path)
-    colorizer, info = load_colorizer(checkpoint, device=device, style_weights=style_weights)
-    pad = info.recipe.get("prepare", {}).get("fit") == "pad"
     height, width = info.size
-    with memory_guard("picture", 1):
-        picture = colorizer(
-            to_tensor(fit(sketch, (width, height), pad).convert("L")),
-            to_tensor(fit(reference, (width, height), pad)),
-        )
-    image = _unfit(Image.fromarray(picture[0].permute(1, 2, 0).numpy()), sketch.size, pad)
-    with replacing(out_path) as temporary:
-        image.save(temporary, format=format_name)
-    return image.size
+    return Painter(answer, (width, height), info.model.name, info.recipe)
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Open a picture as RGB: upright by its EXIF, alpha laid over white, of animations one frame.
-
-    Raises:
-        UserError: where it is missing, no picture, damaged, or too large.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"{path}: {image.width} x {image.height} pixels are too many.")
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                paper = Image.new("RGBA", upright.size, "white")
-                return Image.alpha_composite(paper, upright).convert("RGB")
-            return upright.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file.") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: is not a picture of a known format.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a picture: {error}.") from error
-
-
-def fit(image: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
-    """Bring a picture to width and height: stretched, or padded with white."""
-    if pad:
-        return ImageOps.pad(image, size, method=Image.Resampling.LANCZOS, color="white")
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _unfit(image: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
-    """Undo ``_fit``: cut off what was padded, and bring to ``size``."""
-    if not pad:
-        return image.resize(size, Image.Resampling.LANCZOS)
-    scale = min(image.width / size[0], image.height / size[1])
-    left, top = (image.width - size[0] * scale) / 2, (image.height - size[1] * scale) / 2
-    box = (left, top, image.width - left, image.height - top)
-    return image.resize(size, Image.Resampling.LANCZOS, box=box)
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """Return a picture's pixels, uint8 1 x C x H x W."""
-    pixels = np.array(image)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+def to_tensor(pixels: Pixels) -> Tensor:
+    """Return a picture, uint8 H x W x C, as 1 x C x H x W."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0)

@@ -1,12 +1,15 @@
 """Contact sheets: columns of pictures under their names, as one PNG."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Sheet = NDArray[np.uint8]
 """height x width x 3, RGB."""
@@ -16,7 +19,7 @@ HEADER = 20
 PAPER = 236  # not white, so that white pictures keep their edges
 
 
-def tile(columns: Mapping[str, Tensor]) -> Sheet:
+def tile(columns: "Mapping[str, Tensor]") -> Sheet:
     """Lay pictures out in labelled columns, one sample a row.
 
     Args:
@@ -25,7 +28,21 @@ def tile(columns: Mapping[str, Tensor]) -> Sheet:
     Returns:
         uint8, height x width x 3, RGB.
     """
-    shapes = {(len(c), *c.shape[2:]) for c in columns.values()}
+    return lay_out(
+        {label: c.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy() for label, c in columns.items()}
+    )
+
+
+def lay_out(columns: Mapping[str, Sequence[Sheet] | Sheet]) -> Sheet:
+    """Lay pictures out in labelled columns.
+
+    Args:
+        columns: label to N pictures, uint8 H x W x 3, all of one N, H and W.
+
+    Returns:
+        uint8, height x width x 3, RGB.
+    """
+    shapes = {np.shape(pictures)[:3] for pictures in columns.values()}
     if len(shapes) != 1:
         raise ValueError(f"columns of different shapes: {sorted(shapes)}")
     num_rows, height, width = shapes.pop()
@@ -38,7 +55,7 @@ def tile(columns: Mapping[str, Tensor]) -> Sheet:
         left = GAP + i * (width + GAP)
         for j, picture in enumerate(pictures):
             top = HEADER + j * (height + GAP)
-            sheet[top : top + height, left : left + width] = picture.permute(1, 2, 0).numpy()
+            sheet[top : top + height, left : left + width] = picture
     return _label(sheet, list(columns), width + GAP)
 
 
@@ -53,6 +70,8 @@ def _label(sheet: Sheet, labels: list[str], pitch: int) -> Sheet:
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(12)
     for i, label in enumerate(labels):
+        while draw.textlength(label, font) > pitch and len(label) > 1:
+            label = label.rstrip("…")[:-1] + "…"
         center = (GAP + i * pitch + (pitch - GAP) // 2, HEADER // 2)
         draw.text(center, label, fill=(40, 40, 40), font=font, anchor="mm")
     return np.asarray(image)

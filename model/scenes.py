@@ -7,10 +7,11 @@ import numpy as np
 from torch import Tensor
 
 from model.augment import same_reference
-from model.colorize import fit, open_picture, to_tensor
+from model.colorize import to_tensor
 from model.config import REFERENCES
 from model.data import Batch, Indices, Samples
 from model.pairs import pair_up
+from model.pictures import fit, open_picture
 from pipeline.errors import UserError
 
 
@@ -56,6 +57,6 @@ def make_scene(samples: Samples, reference: str, seed: int) -> Scene:
         )
     height, width = samples.size
     pad = samples.recipe.get("prepare", {}).get("fit") == "pad"
-    picture = to_tensor(fit(open_picture(Path(reference)), (width, height), pad))
+    picture = to_tensor(np.asarray(fit(open_picture(Path(reference)), (width, height), pad)))
     places = np.arange(len(samples))
     return Scene("picture", np.stack([places, places], axis=1), False, picture, seed)

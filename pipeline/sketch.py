@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.image import Picture
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings
 from pipeline.schema import SKETCH
+from pipeline.settings import Table, convert
 from pipeline.sketch_onnx import draw_with_model, pin_model
 
 Sketch = NDArray[np.uint8]
@@ -83,6 +84,9 @@ _METHODS: dict[str, Callable[[Picture, SketchSettings], Sketch]] = {
 }
 
 
+_SCALABLE = ("dodge", "xdog")
+
+
 def sketch_names() -> list[str]:
     """Return the names that a recipe may give as ``prepare.sketch.method``."""
     return sorted(_METHODS)
@@ -95,6 +99,41 @@ def draw_sketch(picture: Picture, settings: SketchSettings) -> Sketch:
         KeyError: on a name that ``sketch_names`` does not hold.
     """
     return _METHODS[settings.method](picture, settings)
+
+
+def line_drawer(method: str, prepare: Table) -> Callable[[Picture], Sketch]:
+    """Return what draws the lines of pictures of any size, as wide beside them as in samples.
+
+    Args:
+        method: ``dodge`` or ``xdog``.
+        prepare: the recipe's table of that name, {} for the defaults. Its sketch of that method
+            says how, if it has one.
+
+    Raises:
+        UserError: on a method that is not known, or needs more than a picture.
+    """
+    if method not in _SCALABLE:
+        raise UserError(f"lines cannot be drawn by {method!r}; known: {', '.join(_SCALABLE)}.")
+    prepared = convert(prepare, PrepareSettings, "the model's recipe, [prepare]")
+    members = prepared.sketch_members.values()
+    settings = next((s for s in members if s.method == method), SketchSettings(method=method))
+
+    def draw(picture: Picture) -> Sketch:
+        scale = max(picture.shape[:2]) / prepared.size
+        return draw_sketch(picture, _scaled(settings, scale))
+
+    return draw
+
+
+def _scaled(settings: SketchSettings, scale: float) -> SketchSettings:
+    """Return how to draw a picture that is ``scale`` times as large."""
+    most = 2047 if settings.kernel else 0
+    return replace(
+        settings,
+        sigma=min(settings.sigma * scale, 256),
+        kernel=min(int(settings.kernel * scale) | 1, most),
+        xdog=replace(settings.xdog, sigma=min(max(settings.xdog.sigma * scale, 0.1), 64)),
+    )
 
 
 def pin_sketches(settings: PrepareSettings) -> PrepareSettings:

@@ -40,6 +40,11 @@ def test_importing_the_whole_pipeline_leaves_torch_out() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_colouring_files_leaves_torch_out_until_a_checkpoint_is_loaded() -> None:
+    code = "import sys, model.colorize_files, model.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_no_module_has_a_name_of_the_standard_library() -> None:
     names = {path.stem for folder in ("pipeline", "model") for path in (ROOT / folder).glob("*.py")}
     assert not (names - {"__init__"}) & sys.stdlib_module_names

@@ -11,7 +11,7 @@ from pipeline.dolls import make_dolls, picture_of
 from pipeline.errors import UserError
 from pipeline.image import Picture, resize
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings
-from pipeline.sketch import dodge, draw_sketch, pin_sketches, sketch_names, xdog
+from pipeline.sketch import dodge, draw_sketch, line_drawer, pin_sketches, sketch_names, xdog
 from tests.pictures import draw_picture
 
 LINE = XdogSettings()
@@ -118,3 +118,31 @@ def test_an_unknown_method_is_named_with_those_there_are(tmp_path: Path) -> None
     settings = PrepareSettings(sketches={"ink": SketchSettings("charcoal")})
     with pytest.raises(UserError, match=r"sketch_ink.*'charcoal'; known: dodge, onnx, xdog"):
         pin_sketches(settings)
+
+
+def test_lines_of_a_larger_picture_are_drawn_wider_in_proportion() -> None:
+    picture = draw_picture(3, 256, 192)
+    table = {"size": 128, "sketch": {"method": "dodge", "sigma": 1.5}}
+    assert (line_drawer("dodge", table)(picture) == dodge(picture, 3.0)).all()
+    ink = {"sketches": {"ink": {"method": "xdog", "xdog": {"sigma": 0.5, "steepness": 9.0}}}}
+    drawn = line_drawer("xdog", table | ink)(picture)
+    assert (drawn == xdog(picture, XdogSettings(sigma=1.0, steepness=9.0))).all()
+    windowed = {"size": 128, "sketch": {"sigma": 0, "kernel": 11}}
+    assert (line_drawer("dodge", windowed)(picture) == dodge(picture, 0, 23)).all()
+    assert (line_drawer("dodge", {})(picture) == dodge(picture, 3.5)).all()
+
+
+def test_lines_of_a_huge_picture_stay_within_the_settings() -> None:
+    strip = np.full((16, 40_000, 3), 200, np.uint8)
+    strip[:, 20_000:] = 30
+    table = {"size": 16, "sketch": {"sigma": 3.5, "kernel": 5}}
+    for method in ("dodge", "xdog"):
+        assert line_drawer(method, table)(strip).shape == (16, 40_000)
+
+
+def test_lines_are_drawn_by_known_methods_that_need_no_file() -> None:
+    for method in ("onnx", "crayon"):
+        with pytest.raises(UserError, match=f"lines cannot be drawn by '{method}'; known: dodge"):
+            line_drawer(method, {})
+    with pytest.raises(UserError, match=r"\[prepare\]: unknown key 'sise'"):
+        line_drawer("dodge", {"sise": 3})

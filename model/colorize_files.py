@@ -1,0 +1,250 @@
+"""Colouring files: one sketch after one reference, or many sketches after several."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from rich.console import Console
+
+from model.grid import Sheet, lay_out, save_png
+from model.interact import show_progress
+from model.painter import Painter, Reference, check_sketch, remarks_on
+from model.pictures import NotLineArtError, Pixels, open_picture
+from pipeline.errors import UserError
+from pipeline.rows import replacing
+
+DrawLines = Callable[[Pixels], Pixels]
+"""A picture, uint8 H x W x 3 -> its line drawing, uint8 H x W."""
+
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".psd")
+)
+"""What is taken out of a folder; a file that is named itself may be called anything."""
+
+_SHEET_SIDE = 4096  # pixels across, at most
+_CELL_SIDE = 256
+_SHEET_ROWS = 16
+
+
+def colorize_one(
+    painter: Painter,
+    sketch: Path,
+    reference: Path,
+    out: Path,
+    console: Console,
+    read_sketch: Callable[[Path], Image.Image],
+) -> tuple[int, int]:
+    """Colour one sketch after one reference.
+
+    Args:
+        painter: what colours.
+        sketch: dark lines on light paper, of any size.
+        reference: a coloured picture, of any size.
+        out: where the picture goes; its suffix says in which format.
+        console: where remarks go.
+        read_sketch: see there.
+
+    Returns:
+        Width and height of what was written: the sketch's.
+
+    Raises:
+        UserError: on files that are not usable, or an output format that is not known.
+    """
+    check_output(out)
+    picture = read_sketch(sketch)
+    looked_at = _read_reference(painter, reference, console)
+    _say(console, remarks_on(picture, str(sketch)))
+    painted = painter.paint(picture, looked_at)
+    save_picture(painted, out)
+    return painted.size
+
+
+def colorize_many(
+    painter: Painter,
+    sketches: Sequence[Path],
+    references: Sequence[Path],
+    out_dir: Path,
+    console: Console,
+    read_sketch: Callable[[Path], Image.Image],
+) -> int:
+    """Colour every sketch after every reference.
+
+    Writes ``SKETCH.png``. Of several references each has a folder of these, and beside the folders
+    lie ``contact-sheet-1.png`` and so on: a sketch a row, a reference a column.
+
+    Args:
+        painter: what colours.
+        sketches: files.
+        references: files.
+        out_dir: where the pictures go, each of its sketch's size.
+        console: where remarks and progress go.
+        read_sketch: see there.
+
+    Returns:
+        How many pictures were written.
+
+    Raises:
+        UserError: on a reference that is not usable; on such sketches only when all others are
+            done.
+    """
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UserError(f"{out_dir}: is a file, and several pictures go into a folder.")
+    names = name_files(references)
+    looked_at = {names[path]: _read_reference(painter, path, console) for path in references}
+    sheets = _Sheets(out_dir, looked_at) if len(references) > 1 else None
+    num_written, num_refused = 0, 0
+    with show_progress(console, "colorize", "sketches", len(sketches)) as advance:
+        for path, name in name_files(sketches).items():
+            try:
+                sketch = read_sketch(path)
+            except UserError as error:
+                num_refused += 1
+                _say(console, [f"not coloured: {error}"])
+                continue
+            finally:
+                advance(1)
+            _say(console, remarks_on(sketch, str(path)))
+            row = [sketch]
+            for reference_name, reference in looked_at.items():
+                folder = out_dir if sheets is None else out_dir / reference_name
+                row.append(painter.paint(sketch, reference))
+                save_picture(row[-1], folder / f"{name}.png")
+                num_written += 1
+            if sheets is not None:
+                sheets.add(row)
+    if sheets is not None:
+        sheets.flush()
+    if num_refused:
+        raise UserError(
+            f"{num_refused} of {len(sketches)} sketches are not coloured, for the reasons above; "
+            f"the others are in {out_dir}."
+        )
+    return num_written
+
+
+class _Sheets:
+    """Contact sheets under way: no more of them is held than one page."""
+
+    def __init__(self, out_dir: Path, references: dict[str, Reference]) -> None:
+        self._out_dir = out_dir
+        self._labels = ["", *references]
+        self._side = min(_CELL_SIDE, _SHEET_SIDE // len(self._labels))
+        blank = np.full((1, 1, 3), 255, np.uint8)
+        shown = [blank, *(reference.pixels for reference in references.values())]
+        self._heads = [self._cell(Image.fromarray(pixels)) for pixels in shown]
+        self._rows = [self._heads]
+        self._num_pages = 0
+
+    def add(self, row: Iterable[Image.Image]) -> None:
+        """Add a sketch and what it was coloured to, one a reference."""
+        self._rows.append([self._cell(picture) for picture in row])
+        if len(self._rows) > _SHEET_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the page that is under way, if there is anything on it."""
+        if len(self._rows) > 1:
+            self._num_pages += 1
+            columns = dict(zip(self._labels, zip(*self._rows, strict=True), strict=True))
+            save_png(self._out_dir / f"contact-sheet-{self._num_pages}.png", lay_out(columns))
+            self._rows = [self._heads]
+
+    def _cell(self, picture: Image.Image) -> Sheet:
+        size = (self._side, self._side)
+        return np.asarray(ImageOps.pad(picture, size, Image.Resampling.LANCZOS, "white"))
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among ``paths``, and in place of each folder the pictures in it.
+
+    Raises:
+        UserError: on a folder without pictures.
+    """
+    found = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UserError(f"{path}: there are no pictures in it.")
+        found += inside
+    return found
+
+
+def name_files(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return a name for each file, without its suffix, and with a number where it is taken."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 2
+        while name in taken:
+            name, number = f"{path.stem}-{number}", number + 1
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def read_sketch(
+    path: Path, draw_lines: DrawLines | None = None, *, check: bool = True
+) -> Image.Image:
+    """Open a sketch.
+
+    Args:
+        path: of a picture.
+        draw_lines: how to make line art of it, where it is none.
+        check: refuse what is no line art.
+
+    Raises:
+        UserError: on a file that is no picture, or a picture that is no sketch.
+    """
+    picture = open_picture(path)
+    if draw_lines is not None:
+        return Image.fromarray(draw_lines(np.asarray(picture))).convert("RGB")
+    if check:
+        try:
+            check_sketch(picture, str(path))
+        except NotLineArtError as error:
+            raise NotLineArtError(
+                f"{error} Draw its lines with --extract-lines dodge, or say with "
+                "--extract-lines none that these are its lines."
+            ) from error
+    return picture
+
+
+def check_output(path: Path) -> str:
+    """Return the format that a file's suffix stands for.
+
+    Raises:
+        UserError: where there is none.
+    """
+    format_name = Image.registered_extensions().get(path.suffix.lower(), "")
+    if format_name not in Image.SAVE:
+        raise UserError(f"{path}: no known picture format; name it .png, .jpg or .webp.")
+    return format_name
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format that its suffix stands for.
+
+    Raises:
+        UserError: where that cannot be done.
+    """
+    format_name = check_output(path)
+    try:
+        with replacing(path) as temporary:
+            picture.save(temporary, format=format_name)
+    except (OSError, ValueError) as error:  # JPEG, say, ends at 65,500 pixels a side
+        raise UserError(f"{path}: cannot be written: {error}.") from error
+
+
+def _read_reference(painter: Painter, path: Path, console: Console) -> Reference:
+    reference = painter.look_at(open_picture(path), str(path))
+    if not reference.has_color:
+        _say(console, [f"{path}: has no colour, so what is coloured after it has none."])
+    return reference
+
+
+def _say(console: Console, remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        console.print(remark, markup=False, soft_wrap=True)

@@ -1,0 +1,80 @@
+"""colorize, as the command line calls it."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from cli import app
+from pipeline.errors import UserError
+from pipeline.sketch import dodge
+from tests.model_checkpoints import write_checkpoint
+from tests.pictures import draw_picture
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors", "reference")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.fromarray(draw_picture(1, 96, 80)).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+@pytest.fixture
+def sketch(tmp_path: Path) -> Path:
+    Image.fromarray(dodge(draw_picture(2, 70, 50), 3.5)).save(tmp_path / "sketch.png")
+    return tmp_path / "sketch.png"
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["colorize", *map(str, arguments)])
+
+
+def test_one_after_one(checkpoint: Path, sketch: Path, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    done = call(checkpoint, "--sketch", sketch, "--reference", picture, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert done.output == f"{out}: 50 x 70\n"
+    assert Image.open(out).size == (50, 70)
+
+
+def test_many_after_many(checkpoint: Path, sketch: Path, picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sketches"
+    folder.mkdir()
+    sketch.rename(folder / "a.png")
+    Image.fromarray(dodge(draw_picture(3), 3.5)).save(folder / "b.png")
+    Image.fromarray(draw_picture(4)).save(tmp_path / "other.png")
+    references = ("--reference", picture, "--reference", tmp_path / "other.png")
+    done = call(checkpoint, "--sketch", folder, *references, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert done.output == f"{tmp_path}/out: 4 pictures of 2 sketches after 2 references\n"
+    found = sorted(
+        str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*.png")
+    )
+    assert found == [
+        *("contact-sheet-1.png", "other/a.png", "other/b.png", "picture/a.png", "picture/b.png")
+    ]
+
+
+def test_a_colour_picture_wants_its_lines_drawn(
+    checkpoint: Path, picture: Path, tmp_path: Path
+) -> None:
+    arguments = (checkpoint, "--sketch", picture, "--reference", picture)
+    plain = call(*arguments, "--out", tmp_path / "plain.png")
+    assert isinstance(plain.exception, UserError)
+    assert "is a colour picture, not a sketch. Draw its lines" in str(plain.exception)
+    pictures = []
+    for method in ("dodge", "xdog", "none"):
+        out = tmp_path / f"{method}.png"
+        done = call(*arguments, "--extract-lines", method, "--out", out)
+        assert done.exit_code == 0, done.output
+        pictures.append(np.asarray(Image.open(out)))
+    assert all((a != b).any() for a, b in pairwise(pictures))
+    unknown = call(*arguments, "--extract-lines", "crayon", "--out", tmp_path / "out.png")
+    assert "lines cannot be drawn by 'crayon'" in str(unknown.exception)

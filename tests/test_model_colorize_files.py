@@ -1,0 +1,225 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from model.colorize_files import (
+    check_output,
+    colorize_many,
+    colorize_one,
+    find_pictures,
+    name_files,
+    read_sketch,
+)
+from pipeline.errors import UserError
+from pipeline.sketch import dodge, line_drawer
+from tests.painters import tinting_painter
+from tests.pictures import draw_picture, encoded
+
+PAINTER = tinting_painter()
+QUIET = Console(quiet=True)
+COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
+
+
+@pytest.fixture
+def sketches(tmp_path: Path) -> Path:
+    folder = tmp_path / "sketches"
+    folder.mkdir()
+    for number in range(3):
+        lines = dodge(draw_picture(number, 90, 100 + number), 3.5)
+        (folder / f"{number}.png").write_bytes(encoded(lines, "png"))
+    return folder
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    folder = tmp_path / "references"
+    folder.mkdir()
+    for name, color in COLORS.items():
+        Image.new("RGB", (30, 60), color).save(folder / f"{name}.png")
+    return folder
+
+
+def paper_of(path: Path) -> tuple[int, ...]:
+    """Return a picture's most frequent level in each channel."""
+    pixels = np.asarray(Image.open(path)).reshape(-1, 3)
+    return tuple(int(np.bincount(channel).argmax()) for channel in pixels.T)
+
+
+def listening() -> tuple[Console, io.StringIO]:
+    heard = io.StringIO()
+    return Console(file=heard, width=500), heard
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_one_picture_has_the_sketchs_size(
+    sketches: Path, references: Path, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / "new" / f"out{suffix}"
+    paths = sketches / "2.png", references / "red.png"
+    assert colorize_one(PAINTER, *paths, out, QUIET, read_sketch) == (102, 90)
+    with Image.open(out) as image:
+        assert (image.size, image.mode) == ((102, 90), "RGB")
+    assert paper_of(out) == pytest.approx(COLORS["red"], abs=4)
+    assert not list(out.parent.glob(".*"))
+
+
+def test_wrong_files_leave_nothing_behind(sketches: Path, references: Path, tmp_path: Path) -> None:
+    sketch, reference = sketches / "0.png", references / "red.png"
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    cases = {
+        (text, reference, "out.png"): "text.png: is not a picture",
+        (sketch, text, "out.png"): "text.png: is not a picture",
+        (tmp_path / "none.png", reference, "out.png"): "none.png: no such file",
+        (sketch, reference, "out.xyz"): "no known picture format",
+        (sketch, reference, "out"): "no known picture format",
+        (sketch, reference, "out.psd"): "no known picture format",
+        (reference, reference, "out.png"): "red.png: is blank",
+    }
+    for (one, other, name), message in cases.items():
+        with pytest.raises(UserError, match=message):
+            colorize_one(PAINTER, one, other, tmp_path / name, QUIET, read_sketch)
+        assert not (tmp_path / name).exists()
+
+
+def test_what_a_format_cannot_hold_is_said(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    wide = np.full((16, 70_000), 255, np.uint8)
+    wide[8] = 0
+    (tmp_path / "wide.png").write_bytes(encoded(wide, "png"))
+    with pytest.raises(UserError, match=r"out\.jpg: cannot be written"):
+        paths = tmp_path / "wide.png", references / "red.png", tmp_path / "out.jpg"
+        colorize_one(PAINTER, *paths, QUIET, read_sketch)
+    assert not (tmp_path / "out.jpg").exists()
+
+
+def test_a_folder_of_sketches_keeps_its_names(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    paths = find_pictures([sketches]), [references / "green.png"]
+    assert colorize_many(PAINTER, *paths, out, QUIET, read_sketch) == 3
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "2.png"]
+    for number in range(3):
+        with Image.open(out / f"{number}.png") as image:
+            assert image.size == (100 + number, 90)
+        assert paper_of(out / f"{number}.png") == pytest.approx(COLORS["green"], abs=4)
+
+
+def test_several_references_give_folders_and_a_sheet(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    paths = find_pictures([sketches]), find_pictures([references])
+    assert colorize_many(PAINTER, *paths, out, QUIET, read_sketch) == 9
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("blue", "contact-sheet-1.png", "green", "red")
+    ]
+    for name, color in COLORS.items():
+        assert paper_of(out / name / "1.png") == pytest.approx(color, abs=4)
+    sheet = np.asarray(Image.open(out / "contact-sheet-1.png"))
+    assert sheet.shape == (
+        20 + 4 * 260,
+        4 + 4 * 260,
+        3,
+    )  # with a column of sketches and a row above
+    for column, name in enumerate(sorted(COLORS), start=1):
+        middle = sheet[20 + 128, 4 + 260 * column + 128]
+        assert middle.tolist() == list(COLORS[name])
+        cell = sheet[20 + 260 : 20 + 516, 4 + 260 * column : 4 + 260 * column + 256]
+        assert (np.abs(cell.astype(int) - COLORS[name]).max(axis=2) < 6).mean() > 0.3
+
+
+def test_a_large_sheet_is_divided_and_its_cells_shrink(
+    sketches: Path, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.colorize_files._SHEET_ROWS", 2)
+    monkeypatch.setattr("model.colorize_files._SHEET_SIDE", 400)
+    paths = find_pictures([sketches]), find_pictures([references])
+    colorize_many(PAINTER, *paths, tmp_path, QUIET, read_sketch)
+    sizes = [Image.open(tmp_path / f"contact-sheet-{n}.png").size for n in (1, 2)]
+    assert sizes == [(4 + 4 * 104, 20 + 3 * 104), (4 + 4 * 104, 20 + 2 * 104)]
+    assert not (tmp_path / "contact-sheet-3.png").exists()
+
+
+def test_a_bad_sketch_among_many_is_named_and_the_rest_is_done(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    (sketches / "1.png").write_bytes(b"torn")
+    (sketches / "notes.txt").write_text("mine")
+    console, heard = listening()
+    paths = find_pictures([sketches]), [references / "red.png"]
+    with pytest.raises(UserError, match="1 of 3 sketches are not coloured"):
+        colorize_many(PAINTER, *paths, tmp_path / "out", console, read_sketch)
+    assert "1.png: is not a picture" in heard.getvalue()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png"]
+
+
+def test_a_bad_reference_stops_before_anything_is_written(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    (references / "red.png").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"red\.png: is not a picture"):
+        paths = find_pictures([sketches]), find_pictures([references])
+        colorize_many(PAINTER, *paths, tmp_path / "out", QUIET, read_sketch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_pictures_need_a_folder(sketches: Path, references: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.png").touch()
+    with pytest.raises(UserError, match=r"out\.png: is a file"):
+        paths = find_pictures([sketches]), find_pictures([references])
+        colorize_many(PAINTER, *paths, tmp_path / "out.png", QUIET, read_sketch)
+
+
+def test_a_reference_without_colour_and_a_dark_sketch_are_remarked_on(
+    sketches: Path, tmp_path: Path
+) -> None:
+    dark = tmp_path / "dark.png"
+    lines = Image.open(sketches / "0.png")
+    Image.eval(lines, lambda level: 255 - level).save(dark)
+    Image.fromarray(draw_picture(7)).convert("L").save(tmp_path / "grey.png")
+    console, heard = listening()
+    colorize_one(PAINTER, dark, tmp_path / "grey.png", tmp_path / "o.png", console, read_sketch)
+    assert "grey.png: has no colour, so what is coloured after it has none." in heard.getvalue()
+    assert "dark.png: is mostly dark" in heard.getvalue()
+    levels = np.asarray(Image.open(tmp_path / "o.png"))
+    assert (levels == levels[..., :1]).all()
+
+
+def test_a_colour_picture_is_a_sketch_once_its_lines_are_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    picture = draw_picture(3, 128, 96)
+    path.write_bytes(encoded(picture, "png"))
+    with pytest.raises(
+        UserError, match=r"picture\.png: is a colour picture.*--extract-lines dodge"
+    ):
+        read_sketch(path)
+    assert np.array_equal(np.asarray(read_sketch(path, check=False)), picture)
+    drawn = read_sketch(path, line_drawer("dodge", {"size": 64, "sketch": {"sigma": 1.5}}))
+    assert (np.asarray(drawn)[..., 1] == dodge(picture, 3.0)).all()
+
+
+def test_the_names_of_many_files_are_different() -> None:
+    paths = [Path(p) for p in ("a/x.png", "b/x.png", "b/x.jpg", "x-2.png", "y.tar.png")]
+    assert list(name_files(paths).values()) == ["x", "x-2", "x-3", "x-2-2", "y.tar"]
+
+
+def test_folders_give_their_pictures_and_must_have_some(sketches: Path, tmp_path: Path) -> None:
+    (sketches / "a.txt").touch()
+    (sketches / "B.JPG").touch()
+    (sketches / "below").mkdir()
+    named = tmp_path / "picture.dat"
+    found = find_pictures([sketches, named])
+    assert [path.name for path in found] == ["0.png", "1.png", "2.png", "B.JPG", "picture.dat"]
+    with pytest.raises(UserError, match="below: there are no pictures in it"):
+        find_pictures([sketches / "below"])
+
+
+def test_the_suffix_is_the_format() -> None:
+    assert [check_output(Path(name)) for name in ("a.png", "a.JPEG")] == ["PNG", "JPEG"]

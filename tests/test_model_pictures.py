@@ -1,0 +1,217 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from model.pictures import (
+    bring_back,
+    fit_sketch,
+    has_color,
+    is_blank,
+    is_dark,
+    is_line_art,
+    open_picture,
+)
+from pipeline.dolls import make_dolls, picture_of
+from pipeline.errors import UserError
+from pipeline.sketch import dodge
+from tests.pictures import draw_picture, encoded
+
+DOLLS = [picture_of(doll) for doll in make_dolls(6, 1)]
+
+
+def inked(lines: np.ndarray, ink: tuple[int, int, int], paper: tuple[int, int, int]) -> Image.Image:
+    """Return line art, uint8 H x W, in other colours than black on white."""
+    share = lines[..., None].astype(np.float32) / 255
+    return Image.fromarray((share * paper + (1 - share) * ink).astype(np.uint8))
+
+
+def test_transparent_and_turned_pictures_are_opened_as_seen(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (32, 16), (255, 0, 0, 0))
+    clear.putpixel((0, 0), (0, 0, 255, 255))
+    clear.save(tmp_path / "clear.png")
+    opened = open_picture(tmp_path / "clear.png")
+    assert (opened.mode, opened.getpixel((0, 0)), opened.getpixel((5, 2))) == (
+        *("RGB", (0, 0, 255)),
+        (255, 255, 255),
+    )
+    turned = Image.new("RGB", (32, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert open_picture(tmp_path / "turned.jpg").size == (16, 32)
+    clear.convert("P").save(tmp_path / "palette.gif", save_all=True, append_images=[turned])
+    assert open_picture(tmp_path / "palette.gif").mode == "RGB"
+    turned.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    assert open_picture(tmp_path / "cmyk.jpg").mode == "RGB"
+
+
+def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
+    levels = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    opened = np.asarray(open_picture(tmp_path / "deep.png"))
+    assert opened.shape == (16, 16, 3)
+    assert np.abs(opened[..., 0] - levels / 257.0).max() <= 0.5
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif", "gif", "bmp", "tiff", "ppm"])
+def test_every_format_is_opened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(draw_picture(1, 40, 50)).save(path)
+    assert open_picture(path).size == (50, 40)
+
+
+def test_what_starts_other_programs_is_no_picture(tmp_path: Path) -> None:
+    Image.fromarray(draw_picture(1, 40, 50)).save(tmp_path / "picture.eps")
+    with pytest.raises(UserError, match=r"picture\.eps: is not a picture of a known format"):
+        open_picture(tmp_path / "picture.eps")
+
+
+def test_wrong_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "torn.jpg").write_bytes(encoded(draw_picture(2, 200, 100))[:900])
+    (tmp_path / "empty.png").touch()
+    Image.new("L", (15, 900)).save(tmp_path / "thin.png")
+    cases = {
+        "text.png": "is not a picture",
+        "empty.png": "is not a picture",
+        "torn.jpg": "cannot be read",
+        "none.png": "no such file",
+        "thin.png": "15 x 900 pixels are too few; each side has at least 16",
+        "": "cannot be read",
+    }
+    for name, message in cases.items():
+        with pytest.raises(UserError, match=message) as caught:
+            open_picture(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_picture_that_is_too_large_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.pictures.MAX_PIXELS", 31)
+    buffer = io.BytesIO()
+    Image.new("L", (8, 4)).save(buffer, "png")
+    path = tmp_path / "large.png"
+    path.write_bytes(buffer.getvalue()[:60])  # no pixels in it: decoding would fail
+    with pytest.raises(UserError, match="8 x 4 pixels are too many"):
+        open_picture(path)
+
+
+def test_colour_pictures_are_no_line_art() -> None:
+    for picture in DOLLS:
+        assert not is_line_art(Image.fromarray(picture))
+        assert has_color(Image.fromarray(picture))
+        grey = Image.fromarray(picture).convert("L")
+        assert is_line_art(grey)
+        assert not has_color(grey)
+
+
+@pytest.mark.parametrize("ink", [(0, 0, 0), (60, 110, 220), (150, 60, 40)])
+@pytest.mark.parametrize("paper", [(255, 255, 255), (245, 232, 205), (180, 200, 220)])
+def test_one_ink_on_one_paper_is_line_art(
+    ink: tuple[int, int, int], paper: tuple[int, int, int]
+) -> None:
+    for picture in DOLLS:
+        scan = io.BytesIO(encoded(np.asarray(inked(dodge(picture, 3.5), ink, paper))))
+        assert is_line_art(Image.open(scan))
+
+
+@pytest.mark.mirror
+def test_real_pictures_and_their_sketches_are_told_apart(mirror: Path) -> None:
+    paths = sorted(mirror.glob("512px/*/*.jpg"))[::40]
+    told = []
+    for path in paths:
+        try:
+            picture = np.asarray(open_picture(path))
+        except UserError:
+            continue  # the trouble among them
+        told.append(is_line_art(Image.fromarray(picture)))
+        assert is_line_art(inked(dodge(picture, 3.5), (60, 110, 220), (245, 232, 205)))
+    assert len(told) > 80
+    assert np.mean(told) < 0.05  # some are drawn in greys
+
+
+def test_blank_and_dark_sketches_are_seen() -> None:
+    paper = Image.new("RGB", (300, 200), "white")
+    assert is_blank(paper)
+    assert not is_dark(paper)
+    lines = Image.fromarray(dodge(DOLLS[0], 3.5))
+    assert not is_blank(lines)
+    assert not is_dark(lines)
+    assert is_dark(Image.eval(lines, lambda level: 255 - level))
+
+
+def test_thin_lines_stay_dark_when_a_large_drawing_shrinks() -> None:
+    large = np.full((2048, 2048), 255, np.uint8)
+    large[:, 100::200] = 0
+    large[:, 101::200] = 0
+    plainly = Image.fromarray(large).resize((128, 128), Image.Resampling.LANCZOS)
+    assert np.asarray(plainly).min() > 180
+    seen = fit_sketch(Image.fromarray(large), (128, 128), pad=False)
+    assert seen.min() < 80
+    assert seen.max() == 255
+    tone = np.full((2048, 2048), 255, np.uint8)
+    tone[::2, 1024::2] = 0  # a quarter of the ink, evenly
+    seen = fit_sketch(Image.fromarray(tone), (128, 128), pad=False)
+    assert np.median(seen[:, 80:]) == pytest.approx(191, abs=2)
+    small = Image.fromarray(dodge(DOLLS[1], 3.5)).crop((0, 0, 128, 128))
+    assert (fit_sketch(small, (128, 128), pad=False) == np.asarray(small)).all()
+
+
+def checkered(width: int, height: int) -> Image.Image:
+    pixels = np.full((height, width), 255, np.uint8)
+    pixels[20::60] = pixels[21::60] = 0
+    pixels[:, 30::70] = pixels[:, 31::70] = 0
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_lines_come_back_sharp_and_colours_stay(pad: bool) -> None:
+    """Where a model paints the paper red and keeps the lines, the large picture has both."""
+    sketch = checkered(400, 300)
+    seen = fit_sketch(sketch, (64, 64), pad)
+    red = np.array([1.0, 0.25, 0.25])
+    answer = np.rint(seen[..., None] * red).astype(np.uint8)
+    found = np.asarray(bring_back(answer, seen, sketch, pad), np.float64)
+    expected = np.asarray(sketch, np.float64)[..., None] * red
+    assert found.shape == (300, 400, 3)
+    inside = np.s_[8:-8, 8:-8]
+    assert np.abs(found - expected)[inside].mean() < 4
+    lines = expected[..., 0][inside] == 0
+    assert np.percentile(found[inside][lines], 95) < 40
+    assert np.percentile(found[..., 0][inside][~lines], 5) > 210
+
+
+def test_beside_lines_nothing_glows() -> None:
+    """A model that has painted lines over must not get bright edges where they were."""
+    sketch = checkered(512, 512)
+    seen = fit_sketch(sketch, (64, 64), pad=False)
+    answer = np.full((64, 64, 3), 90, np.uint8)
+    found = np.asarray(bring_back(answer, seen, sketch, pad=False))
+    assert found.max() <= 90
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_at_the_models_own_size_nothing_changes(seed: int, pad: bool) -> None:
+    random = np.random.default_rng(seed)
+    sketch = random.integers(0, 256, (32, 32), dtype=np.uint8)
+    answer = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    seen = fit_sketch(Image.fromarray(sketch), (32, 32), pad)
+    assert (seen == sketch).all()
+    found = bring_back(answer, seen, Image.fromarray(sketch), pad)
+    assert (np.asarray(found) == answer).all()
+
+
+def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketch = Image.fromarray(dodge(DOLLS[2], 3.5))
+    seen = fit_sketch(sketch, (64, 64), pad=True)
+    answer = draw_picture(5, 64, 64)
+    whole = np.asarray(bring_back(answer, seen, sketch, pad=True), np.int16)
+    monkeypatch.setattr("model.pictures._STRIP", sketch.width * 7)
+    in_strips = np.asarray(bring_back(answer, seen, sketch, pad=True), np.int16)
+    assert np.abs(whole - in_strips).max() <= 1  # Pillow's own rounding of a box
