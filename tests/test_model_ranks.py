@@ -18,6 +18,7 @@ from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
+PLACE = {"kind", "step", "epoch", "position"}
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
@@ -49,7 +50,14 @@ def test_more_ranks_than_samples_in_a_batch_are_too_many(monkeypatch: pytest.Mon
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["zhang2017", "batchnorm"])
 def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
-    """Three samples a batch for two processes: not even the parts are of one size."""
+    """Three samples a batch for two processes: not even the parts are of one size.
+
+    The first step's losses and gradients differ by float32's rounding alone. Adam divides each
+    gradient by its size, so it carries the rounding of gradients near zero into the weights, and
+    the norms of later gradients show it; the losses hardly do. Validations see pictures rounded to
+    bytes. A loss that is not weighted by the parts' sizes, gradients that are not averaged, and a
+    BatchNorm for each process alone all miss these bounds in the first step.
+    """
     samples_dir = write_samples(tmp_path / "samples", {"train": 8, "val": 3})
 
     def run(name: str, num_steps: int, *launcher: str) -> None:
@@ -65,9 +73,13 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
     assert len(expected) == len(found) > 6
     for a, b in zip(expected, found, strict=True):
         assert a.keys() == b.keys()
+        assert {n: a[n] for n in PLACE} == {n: b[n] for n in PLACE}
         # Following is a slope over rounded pictures, all of one colour after so few steps: noise.
-        for name in a.keys() - {"kind", "samples_per_second", "data_wait", "following"}:
-            assert b[name] == pytest.approx(a[name], rel=2e-3, abs=2e-4), (a["step"], name)
+        for name in a.keys() - PLACE - {"samples_per_second", "data_wait", "following"}:
+            bound = 1e-5 if a["step"] == 1 else 1e-2 if name.startswith("norm_") else 1e-4
+            if a["kind"] == "validation":
+                bound = 1e-3
+            assert b[name] == pytest.approx(a[name], rel=bound), (a["kind"], a["step"], name)
 
 
 def log_of(run_dir: Path) -> list[dict[str, Any]]:
