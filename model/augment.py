@@ -153,4 +153,5 @@ def same_reference(color: Tensor, places: Indices, *, seed: int) -> tuple[Tensor
 
 
 def _like(values: Floats, picture: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(picture.device, picture.dtype)
+    """Return numbers on the device of ``picture``; the host does not wait for the copy."""
+    return torch.from_numpy(values).to(picture.dtype).to(picture.device, non_blocking=True)

@@ -1,9 +1,10 @@
-"""Where the networks compute, and what to say when its memory is full."""
+"""Where the networks compute, what goes there, and what to say when its memory is full."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from pipeline.errors import UserError
 
@@ -27,6 +28,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def constant(values: Sequence[object], like: Tensor) -> Tensor:
+    """Return numbers as a tensor of the device and type of ``like``, in nested sequences as such.
+
+    ``like.new_tensor`` would make the host wait until a GPU has done all that it was given.
+    """
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
 @contextmanager
 def memory_guard(setting: str, batch_size: int) -> Iterator[None]:
     """Turn running out of memory into advice: ``setting`` is what to make smaller, and to what.
@@ -36,8 +45,9 @@ def memory_guard(setting: str, batch_size: int) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        is_full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_full and "allocate memory" not in str(error):  # as the CPU's allocator says it
             raise
         advice = (
             f"try --set {setting}={batch_size // 2}"

@@ -2,7 +2,8 @@
 
 A frozen style network gives the same features every epoch, and VGG19 costs more than the
 generator does. They are kept as float16, and used as float16 even when fresh, so that a run does
-not depend on what happens to be in the file.
+not depend on what happens to be in the file. What a step computes is written by the next one: a
+GPU has it ready by then, and never runs dry while this process waits for it.
 """
 
 import hashlib
@@ -12,11 +13,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.data import Batch, Indices, Samples
 from model.style import StyleNetwork
 from pipeline.errors import UserError
+
+
+class _Computed:
+    """Features on their way from the device, and whose they are."""
+
+    def __init__(self, indices: Indices, features: Tensor) -> None:
+        self.indices = indices
+        self._copy = features.detach().to("cpu", non_blocking=True)
+        self._arrived = torch.Event("cuda") if features.is_cuda else None
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def rows(self) -> NDArray[np.float16]:
+        """Return them, after a wait where the copy has not arrived."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        rows: NDArray[np.float16] = self._copy.numpy()
+        return rows
 
 
 class StyleFeatures:
@@ -45,6 +65,7 @@ class StyleFeatures:
         self._notes = os.open(path.with_suffix(".known"), os.O_RDWR | os.O_CREAT, 0o644)
         self._known = np.zeros(len(samples), dtype=bool)
         self._fresh: list[Indices] = []
+        self._late: _Computed | None = None
         self._read_notes()
         needed = int((~self._known).sum()) * self._row_bytes
         if needed > shutil.disk_usage(cache_dir).free:
@@ -64,19 +85,28 @@ class StyleFeatures:
         if self._file is None:
             features: Tensor = self._network(reference)
             return features
-        missing = np.flatnonzero(~self._known[batch.indices])
-        if missing.size:
-            fresh = self._network(reference[torch.from_numpy(missing).to(reference.device)])
-            self._write(batch.indices[missing], fresh)
-        rows = np.empty((len(batch.indices), *self._shape), dtype=np.float16)
-        for row, index in zip(rows, batch.indices, strict=True):
-            row.flat = np.frombuffer(
-                os.pread(self._file, self._row_bytes, int(index) * self._row_bytes), np.float16
-            )
+        self._write_late()
+        known = self._known[batch.indices]
+        rows = np.zeros((len(known), *self._shape), dtype=np.float16)
+        for i in np.flatnonzero(known):
+            offset = int(batch.indices[i]) * self._row_bytes
+            rows[i].flat = np.frombuffer(os.pread(self._file, self._row_bytes, offset), np.float16)
         kept = torch.from_numpy(rows)
         if reference.device.type == "cuda":  # a copy from pageable memory would stall the host
             kept = kept.pin_memory()
-        return kept.to(reference.device, non_blocking=True).float()
+        kept = kept.to(reference.device, non_blocking=True)
+        if not known.all():
+            missing = np.flatnonzero(~known)
+            places = torch.from_numpy(missing).to(reference.device, non_blocking=True)
+            fresh = self._network(reference[places]).half()
+            if fresh.shape[1:] != self._shape:
+                raise UserError(
+                    f"{self._network.name} gives {tuple(fresh.shape[1:])} features for pictures "
+                    f"of this size, and {self._shape} can be kept: --set train.cache_style=false."
+                )
+            kept = kept.index_copy(0, places, fresh)
+            self._late = _Computed(batch.indices[missing], fresh)
+        return kept.float()
 
     def flush(self) -> None:
         """Make what was computed outlive a crash: features first, then the note that they exist.
@@ -86,6 +116,7 @@ class StyleFeatures:
         """
         if self._file is None:
             return
+        self._write_late()
         if self._fresh:
             os.fsync(self._file)
             for index in np.concatenate(self._fresh):
@@ -102,9 +133,13 @@ class StyleFeatures:
             os.close(self._notes)
             self._file = None
 
-    def _write(self, indices: Indices, fresh: Tensor) -> None:
+    def _write_late(self) -> None:
+        if self._late is None:
+            return
         assert self._file is not None
-        for index, row in zip(indices, fresh.half().cpu().numpy(), strict=True):
+        indices, rows = self._late.indices, self._late.rows()
+        self._late = None
+        for index, row in zip(indices, rows, strict=True):
             os.pwrite(self._file, row.tobytes(), int(index) * self._row_bytes)
         self._known[indices] = True
         self._fresh.append(indices)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from model.device import constant
 from model.discriminator import PatchVerdict, Verdict
 from model.generator import Outputs
 
@@ -21,13 +22,13 @@ def total(terms: Terms) -> Tensor:
 
 def to_grey(picture: Tensor) -> Tensor:
     """Return T(y), the luma of RGB pictures (ITU-R BT.601): N x 1 x H x W."""
-    weights = picture.new_tensor((0.299, 0.587, 0.114)).view(3, 1, 1)
+    weights = constant((0.299, 0.587, 0.114), picture).view(3, 1, 1)
     return (picture * weights).sum(1, keepdim=True)
 
 
 def to_chroma(picture: Tensor) -> Tensor:
     """Return the two chroma axes of YIQ (NTSC 1953), each in about [-0.6, 0.6]: N x 2 x H x W."""
-    weights = picture.new_tensor(((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
+    weights = constant(((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)), picture)
     return torch.einsum("cr,nrhw->nchw", weights, picture)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from model.device import constant
 from model.generator import Generator, Outputs, StyleSpec
 
 
@@ -161,7 +162,7 @@ class Match(nn.Module):
 
 def draw_lines(picture: Tensor) -> Tensor:
     """Return the lines of pictures by colour dodge, N x 1 x H x W: grey over its surroundings."""
-    weights = picture.new_tensor((0.299, 0.587, 0.114)).view(3, 1, 1)
+    weights = constant((0.299, 0.587, 0.114), picture).view(3, 1, 1)
     grey = (picture * weights).sum(1, keepdim=True)
     around = F.avg_pool2d(F.pad(grey, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     return (grey / around.clamp(min=1 / 255)).clamp(max=1)

@@ -20,6 +20,7 @@ from torchvision.models import (
     vgg19,
 )
 
+from model.device import constant
 from model.weights import StateDict, digest_weights, download_weights, read_weights
 from pipeline.errors import UserError
 
@@ -212,13 +213,13 @@ def build_style_network(
 
 def normalise(picture: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its deviation, channel by channel (N x 3 x H x W)."""
-    mean, std = (picture.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (constant(v, picture).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (picture - mean) / std
 
 
 def denormalise(picture: Tensor) -> Tensor:
     """Undo ``normalise``."""
-    mean, std = (picture.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (constant(v, picture).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return picture * std + mean
 
 
