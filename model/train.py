@@ -1,7 +1,7 @@
 """Training, top to bottom: samples, networks, resume, loop."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,7 +257,7 @@ def count_steps(samples: Samples, config: TrainConfig) -> int:
 
 def iterate_steps(
     samples: Samples, config: TrainConfig, ranks: Ranks, epoch: int, position: int, *, pin: bool
-) -> Iterator[tuple[int, int, Batch, float]]:
+) -> Generator[tuple[int, int, Batch, float]]:
     """Yield (epoch, position after the batch, batch, seconds waited) from a place to the end.
 
     The position counts the samples of all ranks, the batch holds this rank's.

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import itertools
 import os
 import re
 import signal
@@ -25,10 +26,12 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from model.checkpoint import load_checkpoint
 from model.colorize import load_colorizer
 from model.config import TrainConfig, train_config
+from model.data import Samples
 from model.discriminator import Verdict
 from model.losses import Terms, adversarial_terms
+from model.ranks import Ranks
 from model.style import build_style_network
-from model.train import TrainResult, train
+from model.train import TrainResult, iterate_steps, train
 from model.validation import criterion, validation_marks
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, cached_style_network
@@ -130,8 +133,26 @@ def test_a_stopped_run_goes_on_exactly(
     assert again == TrainResult(8, 1, expected_info.best, True)
 
 
+def ids_from(
+    samples_dir: Path, config: TrainConfig, epoch: int, position: int, *, num_steps: int
+) -> list[int]:
+    """Return the post ids that a run takes in so many steps from a place on."""
+    config = dataclasses.replace(config, epochs=1000)
+    ids: list[int] = []
+    with Samples(samples_dir, "train") as samples:
+        steps = iterate_steps(samples, config, Ranks(), epoch, position, pin=False)
+        for _, _, batch, _ in itertools.islice(steps, num_steps):
+            ids += batch.post_ids.tolist()
+        steps.close()
+    return ids
+
+
 def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_path: Path) -> None:
-    """Killed after steps that no checkpoint holds: their lines of the log are taken back."""
+    """Killed after steps that no checkpoint holds: their lines of the log are taken back.
+
+    The next 1,000 samples are the same with any number of decoding threads, and so is, to the
+    bit, every loss and every weight.
+    """
     code = (
         "import os, sys; from pathlib import Path\n"
         "import model.train; from tests.model_checkpoints import CONFIG\n"
@@ -150,8 +171,17 @@ def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_pa
     assert log_of(tmp_path)[-1]["step"] == 3
     with (tmp_path / "log.jsonl").open("ab") as file:
         file.write(b'{"kind": "tra')  # torn by the crash
-    assert load_checkpoint(tmp_path / "last.safetensors")[1].step == 2
-    assert run(samples_dir, tmp_path, resume=True).finished
+    info = load_checkpoint(tmp_path / "last.safetensors")[1]
+    assert (info.step, info.epoch, info.position) == (2, 0, 4)
+
+    expected_ids = ids_from(samples_dir, CONFIG, 0, 0, num_steps=2 + 500)[2 * CONFIG.batch_size :]
+    for num_threads in (1, 5):
+        threads = dataclasses.replace(CONFIG, decode_threads=num_threads)
+        found_ids = ids_from(samples_dir, threads, info.epoch, info.position, num_steps=500)
+        assert found_ids == expected_ids
+
+    threads = dataclasses.replace(CONFIG, decode_threads=5)
+    assert run(samples_dir, tmp_path, threads, resume=True).finished
     assert without_times(log_of(tmp_path)) == without_times(log_of(whole_run))
     expected, _ = load_checkpoint(whole_run / "last.safetensors")
     found, _ = load_checkpoint(tmp_path / "last.safetensors")
