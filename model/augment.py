@@ -18,11 +18,11 @@ Floats = NDArray[np.float64]
 EVALUATION = 2**63
 """Stands for an epoch that no training reaches."""
 
-JITTER, WARP, PAIR = 1, 2, 3
+JITTER, WARP, PAIR, DROP = 1, 2, 3, 4
 """What random numbers are for: each use has its own stream."""
 
 _GRID = 4
-NUM_JITTER = 4
+NUM_JITTER = 8
 NUM_WARP = 6 + 2 * _GRID**2
 """Random numbers that a sample takes."""
 
@@ -59,8 +59,13 @@ def augment(
     epoch: int,
     jitter: float,
     warped: bool,
+    bend: float = 0.0,
+    drop: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return targets and references as training sees them: jittered alike, the latter warped.
+
+    A reference that is dropped becomes a white sheet, which is how a model is told that there is
+    none; see ``colorize.Colorizer``.
 
     Args:
         color: true pictures, float N x 3 x H x W in [0, 1].
@@ -70,25 +75,36 @@ def augment(
         epoch: from 0 on.
         jitter: share of the samples whose colours are changed, 0 to 1.
         warped: whether the references are bent.
+        bend: see ``jitter_colors``.
+        drop: share of the references that are dropped, 0 to 1.
     """
     if jitter > 0:
         random = draw_uniform(seed, epoch, JITTER, places, NUM_JITTER)
-        color, reference = jitter_colors([color, reference], random, jitter)
+        color, reference = jitter_colors([color, reference], random, jitter, bend)
     if warped:
         reference = warp(reference, draw_uniform(seed, epoch, WARP, places, NUM_WARP))
+    if drop > 0:
+        dropped = draw_uniform(seed, epoch, DROP, places, 1) < drop
+        white = torch.from_numpy(dropped).to(reference.device)[..., None, None]
+        reference = torch.where(white, 1.0, reference)
     return color, reference
 
 
-def jitter_colors(pictures: list[Tensor], random: Floats, share: float) -> list[Tensor]:
+def jitter_colors(
+    pictures: list[Tensor], random: Floats, share: float, bend: float = 0.0
+) -> list[Tensor]:
     """Turn the colours of pictures: hue by any angle, saturation 0.6 to 1.4, gamma 0.75 to 1.25.
 
     Hue and saturation change in YIQ, so that lightness, and with it the sketch, stays as it is
-    but for the gamma. White stays white.
+    but for the gamma. White stays white. A bend turns each hue by an angle of its own as well, so
+    that the colour of the hair no longer tells that of the eyes.
 
     Args:
         pictures: each float N x 3 x H x W in [0, 1]; the n-th of all get the same colours.
         random: N x ``NUM_JITTER`` numbers in [0, 1).
         share: how many of the N are changed at all, 0 to 1.
+        bend: how far, in radians; up to so much once around the circle of hues, and up to half
+            as much twice around. 0 for one angle for all hues.
     """
     angle = 2 * np.pi * random[:, 0]
     saturation = 0.6 + 0.8 * random[:, 1]
@@ -102,11 +118,35 @@ def jitter_colors(pictures: list[Tensor], random: Floats, share: float) -> list[
     gamma = 0.75 + 0.5 * random[:, 2]
     spared = random[:, 3] >= share
     matrix[spared], gamma[spared] = np.eye(3), 1.0
+    waves = random[:, 4:] * (bend, bend / 2, 2 * np.pi, 2 * np.pi)
+    waves[spared] = 0
     results = []
     for picture in pictures:
-        turned = torch.einsum("nij,njhw->nihw", _like(matrix, picture), picture)
+        bent = bend_hues(picture, waves) if bend else picture
+        turned = torch.einsum("nij,njhw->nihw", _like(matrix, picture), bent)
         results.append(turned.clamp(0, 1) ** _like(gamma, picture).view(-1, 1, 1, 1))
     return results
+
+
+def bend_hues(picture: Tensor, waves: Floats) -> Tensor:
+    """Turn each hue by an angle that depends on it; in YIQ, as ``jitter_colors``.
+
+    Args:
+        picture: float N x 3 x H x W in [0, 1].
+        waves: of the angle over the hue, N x 4: the heights in radians of one wave around the
+            circle and of two, and where they begin.
+
+    Returns:
+        Float N x 3 x H x W; colours that have left the gamut are outside [0, 1].
+    """
+    yiq = torch.einsum("ij,njhw->nihw", _like(np.array(_YIQ), picture), picture)
+    luma, chroma = yiq[:, :1], torch.view_as_complex(yiq[:, 1:].movedim(1, -1).contiguous())
+    once, twice, start, start_of_two = _like(waves, picture).T[..., None, None]
+    hue = chroma.angle()
+    angle = once * torch.sin(hue + start) + twice * torch.sin(2 * hue + start_of_two)
+    turned = torch.view_as_real(torch.polar(chroma.abs(), hue + angle)).movedim(-1, 1)
+    to_rgb = _like(np.linalg.inv(np.array(_YIQ)), picture)
+    return torch.einsum("ij,njhw->nihw", to_rgb, torch.cat([luma, turned], dim=1))
 
 
 def warp(picture: Tensor, random: Floats) -> Tensor:
@@ -135,7 +175,7 @@ def warp(picture: Tensor, random: Floats) -> Tensor:
 def same_reference(color: Tensor, places: Indices, *, seed: int) -> tuple[Tensor, Tensor]:
     """Return the ``same`` reference setting: truths in other colours, references bent from them.
 
-    Every picture is jittered, as in training, and its reference is that, warped.
+    Every picture is jittered, one angle for all hues, and its reference is that, warped.
 
     Args:
         color: uint8 N x 3 x H x W.

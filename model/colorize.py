@@ -22,14 +22,22 @@ class Colorizer:
         generator: on ``device``.
         style_network: on ``device``.
         device: where both compute.
+        guidance: how far the reference is followed: 0 colours as without one, 1 as in training,
+            and above 1 what the reference changes is exaggerated. (Classifier-free guidance, Ho
+            and Salimans 2022, with a white sheet for no reference.)
     """
 
     def __init__(
-        self, generator: Generator, style_network: StyleNetwork, device: torch.device
+        self,
+        generator: Generator,
+        style_network: StyleNetwork,
+        device: torch.device,
+        guidance: float = 1.0,
     ) -> None:
         self.generator = generator
         self.style_network = style_network
         self.device = device
+        self.guidance = guidance
 
     @torch.inference_mode()
     def __call__(self, sketch: Tensor, reference: Tensor) -> Tensor:
@@ -46,13 +54,17 @@ class Colorizer:
         self.generator.eval()
         style = self.style_network(to_unit(reference, self.device))
         style = style.expand(len(sketch), *style.shape[1:])
-        outputs = self.generator(to_unit(sketch, self.device), style)
+        lines = to_unit(sketch, self.device)
+        picture = self.generator(lines, style).picture
+        if self.guidance != 1:
+            without = self.generator(lines, torch.ones_like(style)).picture
+            picture = without + self.guidance * (picture - without)
         self.generator.train(was_training)
-        return to_bytes(outputs.picture).cpu()
+        return to_bytes(picture).cpu()
 
 
 def load_colorizer(
-    checkpoint: Path, *, device: str = "auto", style_weights: str = ""
+    checkpoint: Path, *, device: str = "auto", style_weights: str = "", guidance: float = 1.0
 ) -> tuple[Colorizer, CheckpointInfo]:
     """Build the model that a checkpoint holds.
 
@@ -61,11 +73,18 @@ def load_colorizer(
         device: see ``device.pick_device``.
         style_weights: where the style network's weights lie now; "" for where they lay at
             training.
+        guidance: see ``Colorizer``.
 
     Raises:
-        UserError: on an unusable checkpoint, or style weights other than those trained with.
+        UserError: on an unusable checkpoint, style weights other than those trained with, or
+            guidance for a model that never had to do without a reference.
     """
     tensors, info = load_checkpoint(checkpoint)
+    if guidance != 1 and not info.train.drop_reference:
+        raise UserError(
+            f"{checkpoint}: guidance needs a model that was trained to do without a reference as "
+            "well, with --set train.drop_reference=0.1 for instance. Leave it at 1."
+        )
     target = pick_device(device)
     generator = build_generator(info.model.name, info.model.width_multiplier, info.model.size)
     try:
@@ -97,7 +116,8 @@ def load_colorizer(
             f"{checkpoint}: was trained with {info.style}; the style weights here are "
             f"{style_network.provenance}. Give the right ones with --style-weights PATH."
         )
-    return Colorizer(generator.to(target).eval(), style_network.to(target), target), info
+    network = style_network.to(target)
+    return Colorizer(generator.to(target).eval(), network, target, guidance), info
 
 
 def as_painter(colorizer: Colorizer, info: CheckpointInfo) -> Painter:

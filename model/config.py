@@ -81,7 +81,11 @@ class TrainConfig:
         beta: weight of the colour guide's L1 term; the guide of ``reference`` is what its
             attention found.
         chroma_weight: weight of the L1 term on chroma alone, beside the 1 of the whole picture's.
+        contrast: how much more of it a pixel gets that stands out; see ``losses.chroma_terms``.
         jitter: share of the samples whose colours are changed, 0 to 1; see ``augment``.
+        bend: how far their hues are turned apart, in radians; see ``augment.jitter_colors``.
+        drop_reference: share of the samples that get a white sheet for a reference, 0 to 1; what
+            guidance is measured from.
         warp: bend each reference, so that it is not its sketch's picture place by place.
         pairs: share of the samples whose reference is another drawing of their character, 0 to 1.
         best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
@@ -124,7 +128,10 @@ class TrainConfig:
     alpha: float = 0.3
     beta: float = 0.9
     chroma_weight: float = 0.0
+    contrast: float = 0.0
     jitter: float = 0.0
+    bend: float = 0.0
+    drop_reference: float = 0.0
     warp: bool = False
     pairs: float = 0.0
     best_by: str = "mse"
@@ -153,7 +160,7 @@ class TrainConfig:
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
         weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
-        for name in (*weights, "weight_decay", "clip_norm"):
+        for name in (*weights, "contrast", "bend", "weight_decay", "clip_norm"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
         for name in ("warmup_steps", "seed"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
@@ -166,7 +173,7 @@ class TrainConfig:
             not (self.ema and self.style_train),
             "train.ema: is of the generator alone, and goes with a frozen style network",
         )
-        for name in ("jitter", "pairs"):
+        for name in ("jitter", "pairs", "drop_reference"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
         _check(
@@ -184,7 +191,8 @@ class TrainConfig:
 
     def is_self_reference(self) -> bool:
         """Return whether each picture is its own reference, untouched: the article's way."""
-        return self.jitter == 0 and self.pairs == 0 and not self.warp
+        changed = self.jitter or self.pairs or self.warp or self.drop_reference
+        return not changed
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Return the settings that a resumed run must share with its beginning and does not.
@@ -209,7 +217,10 @@ DEFAULTS: dict[str, Table] = {
         "weight_decay": 0.01,
         "l1_weight": 1.0,
         "chroma_weight": 2.0,
+        "contrast": 3.0,
         "jitter": 0.8,
+        "bend": 1.0,
+        "drop_reference": 0.1,
         "warp": True,
         "pairs": 0.25,
         "best_by": "chroma_error",
@@ -245,6 +256,7 @@ class EvalConfig:
             no true answer; or the path of a picture, all after that one.
         num_sketches, num_references: of the following measure: every one of these sketches is
             coloured after every one of these references.
+        guidance: how far references are followed; see ``colorize.Colorizer``.
         num_grid: samples shown in grid.png.
         fid_weights: path of torch-fidelity's Inception weights for FID and KID; "" for none.
         style_weights: path of the style network's weights where they are not found again as the
@@ -258,6 +270,7 @@ class EvalConfig:
     reference: tuple[str, ...] = ("self",)
     num_sketches: int = 16
     num_references: int = 16
+    guidance: float = 1.0
     num_grid: int = 8
     fid_weights: str = ""
     style_weights: str = ""
@@ -273,5 +286,6 @@ class EvalConfig:
         )
         for name in ("batch_size", "num_sketches", "num_grid", "decode_threads"):
             _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")
+        _check(0 <= self.guidance <= 10, f"eval.guidance: {self.guidance} is not in 0 to 10")
         _check(self.num_references >= 2, f"eval.num_references: {self.num_references} is under 2")
         _check(self.seed >= 0, f"eval.seed: {self.seed} is negative")

@@ -67,7 +67,10 @@ def evaluate(
     config = config or EvalConfig()
     console = console or Console()
     colorizer, info = load_colorizer(
-        checkpoint, device=config.device, style_weights=config.style_weights
+        checkpoint,
+        device=config.device,
+        style_weights=config.style_weights,
+        guidance=config.guidance,
     )
     if extractor is None and config.fid_weights:
         extractor = load_extractor(Path(config.fid_weights), colorizer.device)
@@ -106,6 +109,7 @@ def evaluate(
         "style": str(info.style),
         "step": info.step,
         "split": split,
+        "guidance": config.guidance,
         "num_following": [len(sketches), len(palettes)],
         **settings[scenes[0].name],
         "settings": settings,

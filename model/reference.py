@@ -5,8 +5,8 @@ and brings back what the reference has there: features, and the colours themselv
 enters by no other way, so whatever colour comes out was looked up in it, or learnt to be every
 picture's. Correspondence by attention follows SCFT (Lee et al. 2020). What is added: one encoder
 for both pictures, so that like places are alike before anything is learnt; a preference for the
-same place, which fades as the network learns to do without; and an output that begins as the
-colours that were found.
+same place, which fades as the network learns to do without; the colours within a place, not their
+mean alone; and an output that begins as the colours that were found, laid on white paper.
 """
 
 from itertools import pairwise
@@ -40,6 +40,13 @@ PRESETS = {
 matched at 8, 16 and 32."""
 
 
+DETAIL = 4
+"""Colours along each side of a place of the reference."""
+
+OPACITY_BIAS = 3.0
+"""Where the opacity's logit begins: nearly all that is found is laid on."""
+
+
 class ReferenceUNet(Generator):
     """Sketch and reference through one encoder; the sketch's decoder looks into the reference.
 
@@ -63,8 +70,9 @@ class ReferenceUNet(Generator):
         self.decoder = nn.ModuleList(
             block(c + c + 3, c, end) for c, end in zip(upward[1:], nexts[1:], strict=True)
         )
-        self.out = conv(channels[0], 3)
+        self.out = conv(channels[0], 4)
         nn.init.zeros_(self.out.weight)
+        self.out.bias = nn.Parameter(torch.tensor((0.0, 0.0, 0.0, OPACITY_BIAS)))
 
     def forward(self, sketch: Tensor, style: Tensor) -> Outputs:
         """Colour sketches after references; see ``Generator``.
@@ -91,7 +99,9 @@ class ReferenceUNet(Generator):
                 found, features = self.matches[level](line, places[level], style)
                 line = line + features
             x = self.decoder[level - 1](torch.cat([x, line, found], dim=1))
-        return Outputs(found + self.out(x), guide_color=found)
+        change, opacity = self.out(x).split((3, 1), dim=1)
+        laid_on_paper = 1 - opacity.sigmoid() * (1 - found)
+        return Outputs(laid_on_paper + change, guide_color=found)
 
 
 class Encoder(nn.Module):
@@ -123,13 +133,14 @@ class Encoder(nn.Module):
 class Match(nn.Module):
     """Attention from the sketch's places to the reference's, by likeness and by nearness.
 
-    The values are the reference's features with its own colours beside them.
+    The values are the reference's features with its own colours: the mean of each place, and
+    ``DETAIL`` x ``DETAIL`` colours within it, so that an eye is not lost in the face around it.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.likeness = nn.Conv2d(channels, channels, kernel_size=1)
-        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.value = nn.Conv2d(channels + 3 * DETAIL**2, channels, kernel_size=1)
         self.log_sharpness = nn.Parameter(torch.tensor(10.0).log())
         self.log_nearness = nn.Parameter(torch.tensor(8.0).log())
 
@@ -145,7 +156,9 @@ class Match(nn.Module):
             The colours and the features found, N x 3 x h x w and N x C x h x w.
         """
         height, width = place.shape[-2:]
-        color = F.adaptive_avg_pool2d(reference, (height, width))
+        pixels = F.adaptive_avg_pool2d(reference, (DETAIL * height, DETAIL * width))
+        within = F.pixel_unshuffle(pixels, DETAIL)
+        color = F.avg_pool2d(pixels, DETAIL)
         query = F.normalize(self.likeness(line), dim=1) * self.log_sharpness.exp()
         key = F.normalize(self.likeness(place), dim=1)
         # -n |p - p'|^2 up to what is the same for all p', as one more product of vectors
@@ -153,7 +166,7 @@ class Match(nn.Module):
         near = self.log_nearness.exp()
         query = torch.cat([query, 2 * near * here, -near.expand(len(line), 1, *line.shape[-2:])], 1)
         key = torch.cat([key, there, there.square().sum(1, keepdim=True)], dim=1)
-        values = torch.cat([color, self.value(place)], dim=1)
+        values = torch.cat([color, self.value(torch.cat([place, within], dim=1))], dim=1)
         query, key, values = (m.flatten(2).transpose(1, 2) for m in (query, key, values))
         found = F.scaled_dot_product_attention(query, key, values, scale=1.0)
         found = found.transpose(1, 2).reshape(len(line), -1, *line.shape[-2:])

@@ -62,7 +62,12 @@ def training_step(
     with autocast:
         outputs = forward(sketch, style)
     terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
-    terms |= chroma_terms(outputs, color, weight=config.l1_weight * config.chroma_weight)
+    terms |= chroma_terms(
+        outputs,
+        color,
+        weight=config.l1_weight * config.chroma_weight,
+        contrast=config.contrast,
+    )
     if state.discriminator is None:
         return terms | descending(learners, terms)
     rules = (

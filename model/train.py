@@ -204,6 +204,8 @@ def _train(
                 epoch=epoch,
                 jitter=config.jitter,
                 warped=config.warp,
+                bend=config.bend,
+                drop=config.drop_reference,
             )
             style = live(reference) if config.style_train else features(batch, reference)
             asked = isinstance(state.discriminator, Discriminator)

@@ -35,10 +35,16 @@ def write_checkpoint(
     size: int = 64,
     recipe: Table | None = None,
     sketch: str = "sketch",
+    drop_reference: float = 0.0,
 ) -> Path:
     """Write the checkpoint of a narrow model with its first weights; returns ``path``."""
     config = TrainConfig(
-        model=model, width_multiplier=0.125, style_weights="random", gan="none", sketch=sketch
+        model=model,
+        width_multiplier=0.125,
+        style_weights="random",
+        gan="none",
+        sketch=sketch,
+        drop_reference=drop_reference,
     )
     state = TrainState.build(config, torch.device("cpu"))
     spec = state.generator.style_spec

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from model.augment import (
     NUM_JITTER,
     NUM_WARP,
     augment,
+    bend_hues,
     draw_uniform,
     jitter_colors,
     same_reference,
@@ -89,15 +92,54 @@ def test_a_pair_gets_the_same_colours() -> None:
 
 def test_jitter_turns_hue_and_scales_saturation_by_hand() -> None:
     brown = flat(120, 90, 70).float() / 255
-    half_turn = np.array([[0.5, 0.5, 0.5, 0.0]])  # 180 degrees, saturation 1, gamma 1
+    still = (0.0, 0.0, 0.0, 0.0)
+    half_turn = np.array([[0.5, 0.5, 0.5, 0.0, *still]])  # 180 degrees, saturation 1, gamma 1
     turned, twin = jitter_colors([brown, brown], half_turn, 1.0)
     assert torch.equal(turned, twin)
     assert torch.allclose(to_grey(turned), to_grey(brown), atol=1e-3)
     assert torch.allclose(to_chroma(turned), -to_chroma(brown), atol=1e-3)
-    (paler,) = jitter_colors([brown], np.array([[0.0, 0.0, 0.5, 0.0]]), 1.0)
+    (paler,) = jitter_colors([brown], np.array([[0.0, 0.0, 0.5, 0.0, *still]]), 1.0)
     assert torch.allclose(to_chroma(paler), 0.6 * to_chroma(brown), atol=1e-3)
-    (brighter,) = jitter_colors([brown], np.array([[0.0, 0.5, 0.0, 0.0]]), 1.0)
+    (brighter,) = jitter_colors([brown], np.array([[0.0, 0.5, 0.0, 0.0, *still]]), 1.0)
     assert torch.allclose(brighter, brown**0.75, atol=1e-3)
+
+
+def test_a_bend_turns_each_hue_by_its_own_angle() -> None:
+    colors = [flat(*rgb).float() / 255 for rgb in ((150, 110, 90), (90, 120, 150), (110, 130, 100))]
+
+    def hue(picture: torch.Tensor) -> float:
+        i, q = to_chroma(picture)[0, :, 0, 0].tolist()
+        return math.atan2(q, i)
+
+    waves = np.array([[0.8, 0.3, 0.5, 2.0]])
+    for color in colors:
+        bent = bend_hues(color, waves)
+        assert torch.allclose(to_grey(bent), to_grey(color), atol=1e-3)
+        assert torch.allclose(to_chroma(bent).norm(dim=1), to_chroma(color).norm(dim=1), atol=1e-3)
+        angle = 0.8 * math.sin(hue(color) + 0.5) + 0.3 * math.sin(2 * hue(color) + 2.0)
+        assert math.remainder(hue(bent) - hue(color) - angle, 2 * math.pi) == pytest.approx(
+            0, abs=1e-2
+        )
+    # In the jitter it is the numbers after the first four, and spared samples are spared.
+    random = np.array([[0.0, 0.5, 0.5, 0.0, 0.4, 0.3, 0.25, 0.75]] * 2)
+    random[1, 3] = 1.0
+    pair = torch.cat([colors[0], colors[0]])
+    bent, spared = jitter_colors([pair], random, 1.0, 2.0)[0]
+    expected = bend_hues(colors[0], np.array([[0.8, 0.3, np.pi / 2, 3 * np.pi / 2]]))
+    assert torch.allclose(bent, expected[0], atol=1e-3)
+    assert torch.allclose(spared, colors[0][0], atol=1e-5)
+
+
+def test_a_dropped_reference_is_a_white_sheet_and_its_target_stays() -> None:
+    places = np.arange(400)
+    color = (flat(200, 60, 30, size=1).float() / 255).expand(400, -1, -1, -1)
+    target, reference = augment(
+        color, color, places, seed=0, epoch=0, jitter=0.0, warped=False, drop=0.1
+    )
+    assert torch.equal(target, color)
+    white = (reference == 1).all(dim=1).flatten()
+    assert 0.05 < white.float().mean() < 0.15
+    assert torch.equal(reference[~white], color[~white])
 
 
 def test_white_stays_white_and_only_the_share_is_changed() -> None:

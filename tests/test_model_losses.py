@@ -8,10 +8,13 @@ from model.discriminator import PatchDiscriminator, PatchVerdict, Verdict
 from model.generator import Outputs
 from model.losses import (
     adversarial_terms,
+    chroma_terms,
     discriminator_terms,
     l1_terms,
     patch_discriminator_terms,
     patch_terms,
+    stand_out,
+    to_chroma,
     to_grey,
     total,
 )
@@ -38,6 +41,21 @@ def test_l1_terms_by_hand() -> None:
     }
     assert list(l1_terms(Outputs(color), color, weight=1, alpha=0.3, beta=0.9)) == ["l1"]
     assert float(total(terms)) == pytest.approx(sum(map(float, terms.values())))
+
+
+def test_chroma_counts_more_where_it_stands_out() -> None:
+    color = torch.full((1, 3, 64, 64), 0.5)
+    color[:, 0, 30:34, 30:34] = 1.0  # a red eye in a grey face
+    outputs = Outputs(torch.full((1, 3, 64, 64), 0.5))
+    error = to_chroma(color).abs().mean().item()
+    (plain,) = chroma_terms(outputs, color, weight=2.0).values()
+    assert plain.item() == pytest.approx(2 * error, rel=1e-4)
+    (weighted,) = chroma_terms(outputs, color, weight=2.0, contrast=3.0).values()
+    assert weighted.item() == pytest.approx(2 * error * (1 + 3), rel=1e-4)  # all of it stands out
+    assert stand_out(to_chroma(color))[0, 0, 32, 32] == 1
+    assert stand_out(to_chroma(color))[0, 0, 10, 10] < 1e-5
+    assert stand_out(to_chroma(color.new_full((1, 3, 64, 64), 0.7))).max() < 1e-5
+    assert chroma_terms(outputs, color, weight=0.0, contrast=3.0) == {}
 
 
 def test_acgan_terms_by_hand() -> None:

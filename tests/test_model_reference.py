@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from model import build_generator
-from model.reference import Match, coordinates, draw_lines
+from model.reference import OPACITY_BIAS, Match, coordinates, draw_lines
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn, flat
 
@@ -20,7 +20,7 @@ def test_sketch_and_reference_may_differ_in_size(size: str, sides: tuple[int, in
     assert outputs.guide_grey is None
 
 
-@pytest.mark.parametrize(("size", "num_parameters"), [("small", 810_823), ("base", 7_590_857)])
+@pytest.mark.parametrize(("size", "num_parameters"), [("small", 820_256), ("base", 7_624_938)])
 def test_number_of_parameters(size: str, num_parameters: int) -> None:
     with torch.device("meta"):
         generator = build_generator("reference", 1.0, size)
@@ -60,11 +60,25 @@ def test_a_wrong_shape_is_named(
 
 def test_it_begins_as_the_colours_of_the_reference() -> None:
     generator = build_generator("reference", 0.25).eval()
-    bias = generator.get_parameter("out.bias")
+    opacity = torch.tensor(OPACITY_BIAS).sigmoid()
     for color in ((200, 40, 90), (10, 150, 220)):
         reference = flat(*color, size=64).float() / 255
         picture = generator(SKETCH[:1], reference).picture
-        assert torch.allclose(picture - bias.view(3, 1, 1), reference, atol=1e-5)
+        assert torch.allclose(picture, 1 - opacity * (1 - reference), atol=1e-5)
+
+
+def test_colours_within_a_place_are_told_from_their_mean() -> None:
+    """Stripes and their mean are one colour to a place of four pixels, and not to the network."""
+    generator = build_generator("reference", 0.25).eval()
+    stripes = torch.zeros(1, 3, 64, 64)
+    stripes[..., ::2] = 0.8
+    plain = torch.full((1, 3, 64, 64), 0.4)
+    place = torch.rand(1, 24, 16, 16)
+    match = generator.get_submodule("matches.1")
+    assert isinstance(match, Match)
+    (mean, features), (mean_of_plain, others) = (match(place, place, r) for r in (stripes, plain))
+    assert torch.allclose(mean, mean_of_plain, atol=1e-5)
+    assert not torch.allclose(features, others, atol=1e-3)
 
 
 def test_like_places_near_each_other_are_matched_before_anything_is_learnt() -> None:
