@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from model.commands import runs
-from pipeline import commands
+from pipeline import commands, commands_share
 from pipeline.commands import Overrides, RecipeName, WorkDir, Workers, console, fail, print_counts
 
 if TYPE_CHECKING:
@@ -325,6 +325,8 @@ for command in (commands.status, commands.verify, commands.repair, commands.repo
     app.command()(command)
 app.command()(commands.lock)
 app.command()(runs)
+app.command()(commands_share.push)
+app.command()(commands_share.pull)
 
 
 def _recipe(name: str, overrides: list[str]) -> "Recipe":

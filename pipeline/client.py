@@ -47,6 +47,10 @@ _FATES = {
 _NOT_ALLOWED = Fate(Status.REFUSED, "host_not_allowed")
 
 
+class WholeFilesOnlyError(UserError):
+    """A host does not serve ranges of bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Download:
     """What came of one URL.
@@ -179,7 +183,7 @@ class Client:
                 then on.
             SourceDownError: when the host cannot be reached, or answers nothing of use again and
                 again, on which see ``Turns.note_missed`` and ``Turns.note_end``.
-            UserError: when a span was asked for, and the host sends the whole file.
+            WholeFilesOnlyError: when a span was asked for, and the host sends the whole file.
             RuntimeError: when the client was closed.
         """
         ask = _Ask(url, authorization, span, max_bytes or self._source.max_bytes)
@@ -248,7 +252,7 @@ class Client:
         host.note(status)
         fate = fate_of_status(status)
         if span and status == 200:
-            raise UserError(
+            raise WholeFilesOnlyError(
                 f"{host.name} sends whole files only (it answers 200 to a request for a range of "
                 "bytes), so no picture can be taken out of a tar there. Use a mirror that serves "
                 "ranges, or download the tars."

@@ -72,7 +72,7 @@ def run_stage(
     summary, started = Summary(), time.monotonic()
     runner = _run_inline if num_workers == 1 else _run_in_pool
     with (
-        _progress(console, label, sum(sizes.values())) as show,
+        show_progress(console, label, sum(sizes.values())) as show,
         closing(runner(stage, list(sizes), num_workers, show)) as outcomes,
     ):
         for name, fates in outcomes:
@@ -205,8 +205,8 @@ def _attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
 
 
 @contextmanager
-def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; elsewhere a line every ten seconds."""
+def show_progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what to tell how much is done: a bar on a terminal, elsewhere a line now and then."""
     if console.is_terminal:
         columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,11 +18,11 @@ from pipeline.fetch import count_fates
 from pipeline.lock_check import check_posts, check_size
 from pipeline.plan import hash_table, planned_shards, read_planned
 from pipeline.ratings import allowed_ratings
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, without_secrets
 from pipeline.rows import check_seal, read_info, read_rows, read_seal, write_rows
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
 from pipeline.settings import Table, convert
-from pipeline.shard import rows_path
+from pipeline.shard import list_shards, rows_path
 from pipeline.work import Work
 
 LOCK_NAME = "posts.parquet"
@@ -107,7 +106,7 @@ def write_lock(work: Work, path: Path) -> Lock:
     posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     about = read_info(work.plan_path)
     table = about.get("recipe", {}) | {"prepare": prepared_by[0]}
-    table["source"] = _without_secrets(table.get("source", {}))
+    table = without_secrets(table)
     recipe = convert(table, Recipe, str(work.plan_path))
     info = {
         "schema_version": SCHEMA_VERSION,
@@ -127,13 +126,18 @@ def write_lock(work: Work, path: Path) -> Lock:
 
 def _lock_shard(work: Work, name: str) -> pa.Table:
     """Return the locked posts of one shard, after the plan and what became of it."""
-    for directory, command in ((work.raw_dir, "fetch"), (work.samples_dir, "prepare")):
+    stages = [(work.raw_dir, "fetch"), (work.samples_dir, "prepare")]
+    if list_shards(work.samples_dir) and not list_shards(work.raw_dir):
+        stages = [(work.samples_dir, "pull")]  # they came without their originals
+    for directory, command in stages:
         if not rows_path(directory, name).is_file():
             raise UserError(f"{directory}: shard {name} is not done yet; run `{command}` first.")
     plan = read_planned(work.plan_path, name)
-    raw = read_rows(rows_path(work.raw_dir, name), RAW, ["post_id", "sha256"])
     columns = ["post_id", "status", "reason", "sha256", "source_sha256"]
     samples = read_rows(rows_path(work.samples_dir, name), SAMPLES, columns)
+    raw = samples.select(["post_id", "source_sha256"]).rename_columns(["post_id", "sha256"])
+    if len(stages) > 1:
+        raw = read_rows(rows_path(work.raw_dir, name), RAW, ["post_id", "sha256"])
     same_posts = all(table["post_id"].equals(plan["post_id"]) for table in (raw, samples))
     if not same_posts or not samples["source_sha256"].equals(raw["sha256"]):
         raise UserError(
@@ -231,12 +235,3 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _without_secrets(source: Table) -> Table:
-    """Return a source's settings without the metadata's path, and passwords and keys in URLs."""
-    images = source.get("images", "")
-    if "://" in images:
-        parts = urlsplit(images)
-        images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-    return source | {"metadata": "", "images": images}

@@ -7,11 +7,13 @@ recipe is written into everything that it made.
 import hashlib
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
+import tomli_w
 
 from pipeline.errors import UserError
 from pipeline.schema import SKETCH, is_sketch_name
@@ -320,6 +322,43 @@ def fingerprint(*parts: Any) -> str:
 def recipe_table(recipe: Recipe) -> Table:
     """Return the effective recipe as a plain table, ready for JSON."""
     return to_table(recipe)
+
+
+def without_secrets(table: Table) -> Table:
+    """Return an effective recipe, as a table, as it may be written into what others get to see.
+
+    It has no path of the metadata, and no user, password or key in a URL.
+    """
+    source = table.get("source", {})
+    images = source.get("images", "")
+    if "://" in images:
+        parts = urlsplit(images)
+        images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    return table | {"source": source | {"metadata": "", "images": images}}
+
+
+def shared_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe as it is shared: what decides the data set, and no place.
+
+    It names no host, so whoever fetches by it decides whom to ask, and how often; and no file of
+    this machine.
+    """
+    deciding = ("layout", "max_bytes", "max_pixels", "check_md5")
+    source = SourceSettings(**{name: getattr(recipe.source, name) for name in deciding})
+    sketches = {name: _portable(sketch) for name, sketch in recipe.prepare.sketches.items()}
+    prepare = replace(recipe.prepare, sketch=_portable(recipe.prepare.sketch), sketches=sketches)
+    select = replace(recipe.select, nsfw_ids="")
+    return replace(recipe, select=select, source=source, prepare=prepare)
+
+
+def _portable(sketch: SketchSettings) -> SketchSettings:
+    """Return a sketch's settings with the network's file by its name alone."""
+    return replace(sketch, onnx=replace(sketch.onnx, model=Path(sketch.onnx.model).name))
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """Return a recipe as the TOML that ``load_recipe`` reads."""
+    return tomli_w.dumps(recipe_table(recipe))
 
 
 def find_recipe(name_or_path: str) -> Path:

@@ -22,7 +22,7 @@ from pipeline.lock import Lock, restore_plan
 from pipeline.originals import check_source
 from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.prepare import PrepareStage
-from pipeline.recipe import Recipe, fingerprint, recipe_table
+from pipeline.recipe import Recipe, fingerprint, recipe_table, shared_recipe, without_secrets
 from pipeline.records import RETRYABLE, Status
 from pipeline.rows import DamagedError, read_info, read_rows, replacing
 from pipeline.schema import RAW, SCHEMA_VERSION
@@ -216,6 +216,10 @@ def _ensure_plan(
                 "what is fetched is used again."
             )
         _set_aside(work)
+    _write_plan(work, plan, content, limit, recipe)
+
+
+def _write_plan(work: Work, plan: Plan, content: str, limit: int | None, recipe: Recipe) -> None:
     info = {
         "fingerprint": plan.proof,
         "content": content,
@@ -226,6 +230,31 @@ def _ensure_plan(
         "recipe": recipe_table(recipe),
     }
     write_plan(work.plan_path, plan.posts, info)
+
+
+def adopt_plan(lock: Lock, work: Work) -> None:
+    """Leave the plan that a pulled lock is of in the folder, as ``fetch --locked`` would.
+
+    A later lock of the same data set replaces an earlier one.
+
+    Raises:
+        UserError: where the folder is of another data set, or has originals of another plan.
+    """
+    recipe = lock.info.recipe
+    plan = make_plan(recipe, None, lock)
+    content = hash_table(plan.posts)
+    before = read_info(work.plan_path) if work.plan_path.is_file() else {}
+    if before.get("content") != content:
+        is_pulled = work.lock_path.is_file() and not list_shards(work.raw_dir)
+        same_name = before.get("recipe", {}).get("name") == recipe.name
+        is_free = not before and not list_shards(work.samples_dir)
+        if not is_free and not (is_pulled and same_name):
+            raise UserError(
+                f"{work.root}: holds something else than this data set; pull into another folder."
+            )
+    if before.get("fingerprint") != plan.proof:
+        _write_plan(work, plan, content, None, shared_recipe(recipe))
+    _keep_lock(work, lock)
 
 
 def _keep_lock(work: Work, lock: Lock | None) -> None:
@@ -295,6 +324,6 @@ def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> Pr
         recipe.source.layout,
         recipe.source.max_pixels,
         settings,
-        recipe_table(recipe),
+        without_secrets(recipe_table(recipe)),
         duplicates,
     )

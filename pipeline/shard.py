@@ -6,10 +6,10 @@ The tar is a plain WebDataset that any tool streams.
 """
 
 import hashlib
+import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +155,15 @@ def _put_in_place(directory: Path, name: str, tar: Path) -> None:
     commit(temporary_path(rows), rows)
 
 
+def adopt_shard(directory: Path, name: str, tar: Path, rows: Path) -> None:
+    """Put a whole shard that lies elsewhere on the same disk in place, tar first, rows last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for path, target in ((tar, tar_path(directory, name)), (rows, rows_path(directory, name))):
+        sync(path)
+        path.replace(temporary_path(target))
+    _put_in_place(directory, name, temporary_path(tar_path(directory, name)))
+
+
 def recover(directory: Path) -> None:
     """Finish the commits that were cut short in ``directory``; remove what else is half-written."""
     for sealed in directory.glob(".*.parquet.tmp"):
@@ -220,26 +229,10 @@ def read_span(file: BinaryIO, span: Span) -> bytes:
     Raises:
         DamagedError: where the span is not inside the file.
     """
-    if span.offset < 0 or span.size < 0:
+    if not 0 <= span.size <= os.fstat(file.fileno()).st_size or span.offset < 0:
         raise DamagedError(f"{file.name}: its rows name an impossible place in it.")
     file.seek(span.offset)
     data = file.read(span.size)
     if len(data) != span.size:
         raise DamagedError(f"{file.name}: ends before one of its members.")
     return data
-
-
-def iterate_members(path: Path) -> Iterator[tuple[str, Span]]:
-    """Yield name and place of each member of a tar, refusing whatever is not a plain file.
-
-    Raises:
-        DamagedError: on a damaged tar, a link, a device, or a name that leaves the folder.
-    """
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            for member in tar:
-                if not member.isreg() or "/" in member.name or member.name.startswith("."):
-                    raise DamagedError(f"{path}: holds {member.name!r}, which no shard may hold.")
-                yield member.name, Span(member.offset_data, member.size)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise DamagedError(f"{path}: is not a whole tar: {error}.") from error

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from pipeline.records import Fate, Status
 SCHEMES = ("file", "s3", "gs", "hf", "az", "memory")
 """Stores that may be named. fsspec knows more, some of which would run or ask anything."""
 
+SHARE_SCHEMES = (
+    *(*SCHEMES, "s3a", "gcs", "abfs", "adl", "oss", "oci", "tos", "lakefs"),
+    *("sftp", "ssh", "smb", "webdav", "hdfs", "webhdfs", "dbfs"),
+)
+"""Stores that a whole data set may be pushed to and pulled from: those that keep files."""
+
 
 def scheme_of(place: str) -> str:
     """Return what stands before ``://``, "file" for a plain path."""
@@ -19,17 +26,17 @@ def scheme_of(place: str) -> str:
     return scheme if separator else "file"
 
 
-def check_store(place: str) -> None:
+def check_store(place: str, schemes: Sequence[str] = SCHEMES) -> None:
     """Check that a path, URL or template of one names a store that can be read.
 
     Raises:
         UserError: on an unknown scheme, a chain of file systems, or where a package is missing.
     """
-    if "::" in place or scheme_of(place) not in SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in ("http", "https", *SCHEMES[:-1]))
+    if "::" in place or scheme_of(place) not in schemes:
+        known = ", ".join(f"{s}://" for s in ("http", "https", *schemes) if s != "memory")
         raise UserError(f"{place}: cannot be read from there; known: {known}, or a plain path.")
     try:
-        _file_system(scheme_of(place))
+        file_system(scheme_of(place))
     except ImportError as error:
         raise UserError(f"{place}: {error}.") from error
 
@@ -50,7 +57,7 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
     content, fate = b"", Fate(Status.FETCHED)
     try:
         if stop - start <= max_bytes + 1:
-            content = _read_range(place, start, stop)
+            content = read_range(place, start, stop)
     except (FileNotFoundError, NotADirectoryError):
         fate = Fate(Status.MISSING, "no_file")
     except OSError:
@@ -69,7 +76,12 @@ def _judge(content: bytes, max_bytes: int, span: range | None) -> Fate:
     return Fate(Status.FETCHED) if content else Fate(Status.REJECTED, "empty")
 
 
-def _read_range(place: str, start: int, stop: int) -> bytes:
+def read_range(place: str, start: int, stop: int) -> bytes:
+    """Return some bytes of a file, fewer where it ends before ``stop``.
+
+    Raises:
+        OSError: as the store sees fit, FileNotFoundError among them.
+    """
     scheme = scheme_of(place)
     if scheme == "file":
         with Path(place.removeprefix("file://")).open("rb") as file:
@@ -77,11 +89,16 @@ def _read_range(place: str, start: int, stop: int) -> bytes:
             return file.read(stop - start)
     # A hub's files would by default be read 5 MB ahead, for each small picture.
     options = {"cache_type": "none"} if scheme == "hf" else {}
-    return bytes(_file_system(scheme).cat_file(place, start=start, end=stop, **options))
+    return bytes(file_system(scheme).cat_file(place, start=start, end=stop, **options))
 
 
 @functools.cache
-def _file_system(scheme: str) -> Any:
+def file_system(scheme: str) -> Any:
+    """Return fsspec's file system of a scheme, one for the whole process.
+
+    Raises:
+        ImportError: where its package is missing.
+    """
     import fsspec  # takes a while, and most sources need none of it
 
     return fsspec.filesystem(scheme)

@@ -5,19 +5,19 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
+from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards, read_planned
 from pipeline.records import Fate, Status
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows
-from pipeline.schema import LEDGER, RAW, SAMPLES, extension_of, members_of
+from pipeline.schema import LEDGER, RAW, SAMPLES, members_of
 from pipeline.shard import (
     Span,
-    iterate_members,
     list_shards,
     read_shard,
     read_span,
@@ -124,8 +124,10 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
     with tar.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != info["tar_sha256"]:
             yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
-        wrong = _wrong_members(rows, members, file, tar)
-        yield from (Problem(tar, what, name) for what in wrong)
+        if wrong := find_wrong_member(tar, table):
+            yield Problem(tar, wrong, name)
+        else:
+            yield from (Problem(tar, what, name) for what in _wrong_sums(rows, members, file))
 
 
 def _wrong_rows(rows: list[Row]) -> Iterator[str]:
@@ -139,39 +141,18 @@ def _wrong_rows(rows: list[Row]) -> Iterator[str]:
             yield f"post {row['post_id']}: {error}"
 
 
-def _expected_members(row: Row, members: Sequence[str]) -> dict[str, Span]:
-    """Return where a post's members have to lie; without ``members``, its original."""
+def _wrong_sums(rows: list[Row], members: Sequence[str], file: BinaryIO) -> Iterator[str]:
+    """Yield the posts whose bytes have changed; ``members`` of samples, or none for originals."""
+    wanted, columns = Status.KEPT, [f"{member}_" for member in members]
     if not members:
-        held = row["status"] == Status.FETCHED
-        return {f"{row['key']}.{row['format']}": Span(row["offset"], row["size"])} if held else {}
-    if row["status"] != Status.KEPT:
-        return {}
-    return {
-        f"{row['key']}.{extension_of(member)}": Span(row[f"{member}_offset"], row[f"{member}_size"])
-        for member in members
-    }
-
-
-def _wrong_members(rows: list[Row], names: Sequence[str], file: Any, tar: Path) -> Iterator[str]:
-    expected: dict[str, Span] = {}
+        wanted, columns = Status.FETCHED, [""]
     for row in rows:
-        members = _expected_members(row, names)
-        expected |= members
-        try:
-            digest = hashlib.sha256(b"".join(read_span(file, span) for span in members.values()))
-        except DamagedError as error:
-            yield f"post {row['post_id']}: {error}"
+        if row["status"] != wanted:
             continue
-        if members and digest.hexdigest() != row["sha256"]:
+        spans = [Span(row[f"{column}offset"], row[f"{column}size"]) for column in columns]
+        data = b"".join(read_span(file, span) for span in spans)
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
             yield f"post {row['post_id']}: its bytes do not match their sum"
-    try:
-        found = dict(iterate_members(tar))
-    except DamagedError as error:
-        yield str(error)
-        return
-    if found != expected:
-        odd = sorted(set(found.items()) ^ set(expected.items()), key=lambda item: item[0])
-        yield f"its members are not those that its rows name, for one {odd[0][0]}"
 
 
 def _check_ledgers(work: Work, planned: dict[str, int]) -> Iterator[Problem]:

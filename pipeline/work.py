@@ -65,6 +65,16 @@ class Work:
         return self.root / "samples"
 
     @property
+    def share_dir(self) -> Path:
+        """What is shared beside the samples, as last pushed or pulled: card, lock, recipe."""
+        return self.root / "share"
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Files that are being pulled, until they are whole and found to be what they ought to."""
+        return self.root / "incoming"
+
+    @property
     def runs_dir(self) -> Path:
         """Training runs."""
         return self.root / "runs"
@@ -93,7 +103,8 @@ class Work:
                 self._recover()
 
     def _recover(self) -> None:
-        for directory in (self.root, self.ledger_dir, *self.listing_dir.glob("*")):
+        places = (self.root, self.ledger_dir, self.share_dir, *self.listing_dir.glob("*"))
+        for directory in places:
             sweep_temporaries(directory)
         for directory in (self.raw_dir, self.samples_dir):
             recover(directory)

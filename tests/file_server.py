@@ -45,4 +45,4 @@ def point_stores_at(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None
     }
     for scheme, values in settings.items():
         monkeypatch.setitem(fsspec.config.conf, scheme, values)
-    stores._file_system.cache_clear()
+    stores.file_system.cache_clear()

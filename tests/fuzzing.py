@@ -31,7 +31,6 @@ from pipeline.prepare import prepare_picture
 from pipeline.recipe import PrepareSettings, SourceSettings, load_recipe, recipe_table
 from pipeline.rows import check_seal, read_info, read_rows, read_seal
 from pipeline.schema import RAW, SAMPLES
-from pipeline.shard import iterate_members
 from pipeline.status import read_status
 from pipeline.verify import verify
 from pipeline.work import Work
@@ -186,18 +185,16 @@ def work_files() -> dict[str, bytes]:
 
 
 def read_shard_file(path: Path) -> str:
-    """Read a tar or rows in every way in which the program does."""
+    """Read rows in every way in which the program does; tars are read by what rows say."""
     outcomes = []
-    readers: list[Callable[[], object]] = [lambda: list(iterate_members(path))]
-    if path.suffix == ".parquet":
-        readers = [
-            lambda: check_seal(path),
-            lambda: read_seal(path),
-            lambda: read_info(path),
-            lambda: read_rows(path, RAW),
-            lambda: read_rows(path, SAMPLES),
-            lambda: [read_planned(path, name) for name in planned_shards(path)],
-        ]
+    readers: list[Callable[[], object]] = [
+        lambda: check_seal(path),
+        lambda: read_seal(path),
+        lambda: read_info(path),
+        lambda: read_rows(path, RAW),
+        lambda: read_rows(path, SAMPLES),
+        lambda: [read_planned(path, name) for name in planned_shards(path)],
+    ]
     for read in readers:
         try:
             read()
@@ -245,7 +242,7 @@ def targets() -> dict[str, Callable[[], tuple[dict[str, bytes], Read]]]:
         "pictures": lambda: (picture_files(), read_picture),
         "recipes": lambda: (recipe_files(), read_recipe),
         "shards": lambda: (
-            {k.replace("/", "!"): v for k, v in work_files().items()},
+            {k: v for k, v in flat(work_files()).items() if k.endswith(".parquet")},
             read_shard_file,
         ),
         "work folder": whole,

@@ -21,7 +21,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "pipeline").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "pipeline").rglob("*.py")), ids=lambda p: p.stem)
 def test_the_pipeline_knows_neither_model_nor_torch(path: Path) -> None:
     roots = {name.split(".")[0] for name in imported(path)}
     assert not roots & {"model", "cli", "torch", "torchvision"}
@@ -35,7 +35,8 @@ def test_the_model_knows_only_the_shards(path: Path) -> None:
 
 
 def test_importing_the_whole_pipeline_leaves_torch_out() -> None:
-    modules = [f"pipeline.{path.stem}" for path in (ROOT / "pipeline").glob("[a-z]*.py")]
+    paths = [path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("[a-z]*.py")]
+    modules = [".".join(path.with_suffix("").parts) for path in paths]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
@@ -46,5 +47,7 @@ def test_colouring_files_leaves_torch_out_until_a_checkpoint_is_loaded() -> None
 
 
 def test_no_module_has_a_name_of_the_standard_library() -> None:
-    names = {path.stem for folder in ("pipeline", "model") for path in (ROOT / folder).glob("*.py")}
+    names = {
+        path.stem for folder in ("pipeline", "model") for path in (ROOT / folder).rglob("*.py")
+    }
     assert not (names - {"__init__"}) & sys.stdlib_module_names

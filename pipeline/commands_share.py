@@ -1,0 +1,66 @@
+"""The commands that share a data set: push, pull.
+
+As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands import console
+
+if TYPE_CHECKING:
+    from pipeline.share.moved import Shared
+
+Place = Annotated[
+    str, typer.Argument(metavar="URL", help="A folder, s3://..., hf://datasets/OWNER/NAME, ...")
+]
+WorkFolder = Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")]
+
+
+def push(
+    work: WorkFolder,
+    url: Place,
+    recipe_only: Annotated[
+        bool, typer.Option("--recipe-only", help="Share ids, hashes and recipe, no pictures.")
+    ] = False,
+    contact: Annotated[
+        str, typer.Option(help="Whom to ask for a picture to be taken down; for the card.")
+    ] = "",
+) -> None:
+    """Share what is prepared: samples, lock, recipe and a card; only what differs travels."""
+    from pipeline.share.push import push as send
+    from pipeline.work import Work
+
+    _print_moved(url, send(Work(work), url, console(), recipe_only=recipe_only, contact=contact))
+
+
+def pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="As for push; or https://...")],
+    work: WorkFolder,
+    split: Annotated[str | None, typer.Option(help="Only train, val or test.")] = None,
+    shards: Annotated[
+        str | None, typer.Option(metavar="N-M", help="Only these of each split: 0-9 or 0,3,7-9.")
+    ] = None,
+) -> None:
+    """Bring a shared data set, or a part of it, into a work folder; every byte is checked."""
+    from pipeline.share.pull import parse_numbers
+    from pipeline.share.pull import pull as bring
+    from pipeline.work import Work
+
+    numbers = parse_numbers(shards) if shards is not None else None
+    shared = bring(url, Work(work), console(), split=split, numbers=numbers)
+    _print_moved(url, shared)
+    if not shared.has_samples:
+        print(
+            "no pictures are shared there; fetch them from where you may: python cli.py fetch "
+            f"{work}/share --locked --work {work} --images TEMPLATE"
+        )
+
+
+def _print_moved(url: str, shared: "Shared") -> None:
+    print(
+        f"{url}: {shared.num_files} files, {shared.num_bytes / 1e6:.1f} MB; "
+        f"{shared.num_moved} travelled, {shared.num_moved_bytes / 1e6:.1f} MB"
+    )

@@ -1,0 +1,111 @@
+"""A data set in a folder on this machine's disks."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import UserError
+from pipeline.rows import is_out_of_space, replacing, sync, temporary_path
+from pipeline.share.transfer import Outgoing, Tick, changed, in_threads, read_blocks, unreadable
+
+
+class FolderStore:
+    """A folder on this machine's disks.
+
+    Attributes:
+        root: the folder; it need not be there yet.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.num_connections = max(2, os.cpu_count() or 1)
+        self.root = Path(url.removeprefix("file://"))
+
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Return a small file, or None; see ``Store``."""
+        try:
+            with self._open(name) as file:
+                data = file.read(max_bytes + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unreadable(self.root / name, error) from error
+        if len(data) > max_bytes:
+            raise UserError(f"{self.root / name}: larger than {max_bytes} bytes.")
+        return data
+
+    def blocks(self, name: str, start: int, size: int) -> Iterator[memoryview]:
+        """Yield a file's bytes; see ``Store``."""
+        try:
+            with self._open(name) as file:
+                file.seek(start)
+                yield from read_blocks(file)
+        except OSError as error:
+            raise unreadable(self.root / name, error) from error
+
+    def _open(self, name: str) -> BinaryIO:
+        """Open a plain file, and never one that a link leads to: the folder may be a stranger's."""
+        path = self.root / name
+        if path.parent != self.root and path.parent.is_symlink():
+            raise UserError(f"{path.parent}: is a link; a data set holds none.")
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link; a data set holds none.")
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise UserError(f"{path}: is no plain file.")
+        return file
+
+    def sizes(self) -> dict[str, int]:
+        """Return what is there; see ``WritableStore``."""
+        folders = [self.root, *(path for path in self.root.glob("*") if path.is_dir())]
+        paths = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+        return {
+            path.relative_to(self.root).as_posix(): path.stat().st_size
+            for path in paths
+            if path.is_file() and not path.is_symlink()
+        }
+
+    def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
+        """Put files there; see ``WritableStore``."""
+
+        def put_one(name: str) -> None:
+            path, sum_ = files[name]
+            target = self.root / name
+            with replacing(target) as temporary, temporary.open("wb") as out:
+                _copy(path, out, sum_, tick)
+
+        for name in files:
+            temporary_path(self.root / name).unlink(missing_ok=True)
+        try:
+            in_threads(put_one, files, self.num_connections)
+        except OSError as error:
+            if is_out_of_space(error):
+                raise UserError(f"{self.root}: {os.strerror(error.errno or 0).lower()}.") from error
+            raise UserError(f"{self.root}: cannot be written: {error.strerror}.") from error
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; see ``WritableStore``."""
+        folders = set()
+        for name in names:
+            path = self.root / name
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in folders:
+            if folder.is_dir():
+                sync(folder)
+
+
+def _copy(path: Path, out: BinaryIO, sha256: str, tick: Tick) -> None:
+    """Copy a file and check it on the way, so that no byte is read twice."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in read_blocks(file):
+            digest.update(block)
+            out.write(block)
+            tick(len(block))
+    if digest.hexdigest() != sha256:
+        raise changed(path)

@@ -1,0 +1,47 @@
+"""The files beside the samples: card, Croissant and index, made of what the others hold."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.lock import Lock
+from pipeline.rows import replacing
+from pipeline.share.card import write_card
+from pipeline.share.croissant import write_croissant
+from pipeline.share.index import CARD, CROISSANT, INDEX, PAPERS, Index, SharedFile, write_index
+from pipeline.share.transfer import hash_file
+from pipeline.work import Work
+
+
+def finish_papers(share_dir: Path, index: Index, lock: Lock) -> Index:
+    """Write card and Croissant about the other files of an index; return the index with them.
+
+    A copy of it is left in ``share_dir``, beside them.
+    """
+    files = [file for file in index.files if file.name not in (CARD, CROISSANT)]
+    index = replace(index, files=tuple(sorted(files, key=lambda file: file.name))).seal()
+    texts = {CARD: write_card(index, lock), CROISSANT: write_croissant(index, lock)}
+    for name, text in texts.items():
+        with replacing(share_dir / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        files.append(
+            SharedFile(name, (share_dir / name).stat().st_size, hash_file(share_dir / name))
+        )
+    index = replace(index, files=tuple(sorted(files, key=lambda file: file.name)))
+    save_index(share_dir / INDEX, index)
+    return index
+
+
+def save_index(path: Path, index: Index) -> None:
+    """Write an index on this machine's disk, as a whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(write_index(index))
+
+
+def describe(path: Path, name: str) -> SharedFile:
+    """Return a file of the data set by its bytes, which are read."""
+    return SharedFile(name, path.stat().st_size, hash_file(path))
+
+
+def path_of(work: Work, name: str) -> Path:
+    """Return where a file of the data set lies in a work folder."""
+    return work.share_dir / name if name in PAPERS else work.root / name

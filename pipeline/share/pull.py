@@ -1,0 +1,292 @@
+"""pull: a shared data set, or a part of it, into a work folder.
+
+It may be a stranger's. Each file is brought under ``incoming/``, checked against the index, and a
+shard against its own rows and the lock; only then does it take its place. What was cut short goes
+on in the middle of the file.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from pipeline.errors import UserError
+from pipeline.lock import read_lock
+from pipeline.lock_check import check_size
+from pipeline.members import find_wrong_member
+from pipeline.plan import planned_shards
+from pipeline.recipe import load_recipe, shared_recipe
+from pipeline.rows import DamagedError, check_seal, commit, read_info, read_rows
+from pipeline.run import adopt_plan
+from pipeline.schema import SAMPLES, SPLITS
+from pipeline.shard import (
+    adopt_shard,
+    list_shards,
+    parse_shard_name,
+    remove_shard,
+    rows_path,
+    tar_path,
+)
+from pipeline.share.index import (
+    INDEX,
+    LOCK,
+    MAX_INDEX_BYTES,
+    PAPERS,
+    PENDING,
+    RECIPE,
+    Index,
+    SharedFile,
+    match_shard,
+    read_index,
+    shard_files,
+)
+from pipeline.share.moved import Shared, count_megabytes
+from pipeline.share.papers import path_of, save_index
+from pipeline.share.stores import open_store
+from pipeline.share.transfer import Store, Tick, hash_file, in_threads, read_blocks
+from pipeline.work import Work
+
+_LOCKED = ("post_id", "split", "status", "reason", "character", "family")
+
+
+def pull(
+    url: str,
+    work: Work,
+    console: Console,
+    *,
+    split: str | None = None,
+    numbers: Collection[int] | None = None,
+) -> Shared:
+    """Bring a shared data set, or a part of it, into a work folder, and its plan with it.
+
+    What is there already and the same does not travel again. Shards that an earlier pull brought
+    are brought up to date even where they are not asked for this time.
+
+    Args:
+        url: of a folder, store, web server or Hub repository that was pushed to.
+        work: the folder; new, or of an earlier pull of the same data set.
+        console: is shown how far it has come.
+        split: only this one's shards.
+        numbers: only the shards with these numbers, of each split.
+
+    Raises:
+        UserError: where there is no whole data set, it does not hold what its index says or what
+            none of ours holds, or the folder is another one's.
+    """
+    store = open_store(url)
+    index = find_index(store)
+    wanted = choose_shards(index, split, numbers)
+    with work.lock():
+        work.incoming_dir.mkdir(exist_ok=True)
+        papers = [
+            f for f in index.files if f.name in PAPERS and not _is_same(path_of(work, f.name), f)
+        ]
+        posts = _pull_papers(store, index, papers, work)
+        if index.shards and not list_shards(work.raw_dir):  # else they were prepared here
+            present = set(list_shards(work.samples_dir))
+            for shard in present - set(index.shards):
+                remove_shard(work.samples_dir, shard)
+            wanted = sorted({*wanted, *(present & set(index.shards))})
+        todo = [shard for shard in wanted if not _has_shard(work, index, shard)]
+        files = [f for f in index.files if f.name in PAPERS or _shard_of(f) in wanted]
+        shared = Shared.of(files, [*papers, *(f for f in files if _shard_of(f) in todo)])
+        _check_room(work, shared.num_moved_bytes)
+        with count_megabytes(console, "pull", shared.num_moved_bytes) as tick:
+            in_threads(
+                lambda shard: _pull_shard(store, index, work, posts[shard], shard, tick),
+                todo,
+                store.num_connections,
+            )
+        shutil.rmtree(work.incoming_dir)
+    return shared
+
+
+def find_index(store: Store) -> Index:
+    """Return the checked index of a data set.
+
+    Raises:
+        UserError: where there is none, its push is not complete, or it says what none of ours does.
+    """
+    data = store.read(INDEX, MAX_INDEX_BYTES)
+    if data is not None:
+        return read_index(data, f"{store.url}/{INDEX}")
+    if store.read(PENDING, MAX_INDEX_BYTES) is not None:
+        raise UserError(
+            f"{store.url}: its push is not complete yet: wait until it is, or run the same `push` "
+            "again, and then pull."
+        )
+    raise UserError(f"{store.url}: no data set is shared there: it has no {INDEX}.")
+
+
+def choose_shards(index: Index, split: str | None, numbers: Collection[int] | None) -> list[str]:
+    """Return the shards of a part of a data set.
+
+    Raises:
+        UserError: where a part was asked for and there is none of it.
+    """
+    if split is not None and split not in SPLITS:
+        raise UserError(f"--split {split}: no such split; there are {', '.join(SPLITS)}.")
+    found = []
+    for shard in index.shards:
+        its_split, number = parse_shard_name(shard)
+        if split in (None, its_split) and (numbers is None or number in numbers):
+            found.append(shard)
+    if not found and (split is not None or numbers is not None):
+        there = ", ".join(index.shards[:8]) or "none: only the recipe is shared"
+        raise UserError(f"{index.name} has no such shards; it has {there} ...")
+    return found
+
+
+def parse_numbers(text: str) -> frozenset[int]:
+    """Return the numbers that ``0-9`` or ``0,3,7-9`` stands for.
+
+    Raises:
+        UserError: on anything else.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+            raise UserError(f"--shards {text}: write it as 0-9 or 0,3,7-9.")
+        if not int(first) <= int(last) < 10**9 or int(last) - int(first) > 10**6:
+            raise UserError(f"--shards {text}: {part} is no range of shards.")
+        numbers |= set(range(int(first), int(last) + 1))
+    return frozenset(numbers)
+
+
+def _shard_of(file: SharedFile) -> str:
+    found = match_shard(file.name)
+    return found[1] if found else ""
+
+
+def _pull_papers(
+    store: Store, index: Index, papers: Collection[SharedFile], work: Work
+) -> dict[str, pa.Table]:
+    """Bring some of lock, recipe and card, check them, and leave the plan that the lock is of.
+
+    Returns:
+        The lock's posts (``schema.LOCK``), by shard.
+    """
+    for file in papers:
+        _bring(store, file, work.incoming_dir / file.name, lambda num_bytes: None)
+    arrived = work.incoming_dir / LOCK
+    lock = read_lock(arrived if arrived.exists() else work.share_dir / LOCK)
+    recipe = shared_recipe(lock.info.recipe)
+    if recipe != index.recipe:
+        raise UserError(f"{store.url}: its index and its lock are of different recipes.")
+    text = work.incoming_dir / RECIPE
+    if text.exists() and load_recipe(str(text)) != recipe:
+        raise UserError(f"{store.url}/{RECIPE}: is not the recipe of its lock.")
+    work.share_dir.mkdir(exist_ok=True)
+    adopt_plan(lock, work)
+    for file in papers:
+        commit(work.incoming_dir / file.name, work.share_dir / file.name)
+    save_index(work.share_dir / INDEX, index)
+    return _by_shard(lock.posts, planned_shards(work.plan_path))
+
+
+def _by_shard(posts: pa.Table, sizes: dict[str, int]) -> dict[str, pa.Table]:
+    """Divide a lock's posts by shard; they lie in the plan's order."""
+    starts = np.cumsum([0, *sizes.values()]).tolist()
+    return {
+        shard: posts.slice(start, size)
+        for start, (shard, size) in zip(starts, sizes.items(), strict=False)
+    }
+
+
+def _is_same(path: Path, file: SharedFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size and hash_file(path) == file.sha256
+
+
+def _has_shard(work: Work, index: Index, shard: str) -> bool:
+    """Whether a shard is there, by its rows' sum and its tar's length; `verify` looks deeper."""
+    tar_name, rows_name = shard_files(shard)
+    if not _is_same(rows_path(work.samples_dir, shard), index.by_name[rows_name]):
+        return False
+    tar = tar_path(work.samples_dir, shard)
+    return tar.is_file() and tar.stat().st_size == index.by_name[tar_name].size
+
+
+def _check_room(work: Work, num_bytes: int) -> None:
+    free = shutil.disk_usage(work.root).free
+    if free < num_bytes:
+        raise UserError(
+            f"{work.root}: has room for {free / 1e9:.1f} GB, and {num_bytes / 1e9:.1f} GB are to "
+            "come. Make room, or pull a part: --split, --shards."
+        )
+
+
+def _pull_shard(
+    store: Store, index: Index, work: Work, posts: pa.Table, shard: str, tick: Tick
+) -> None:
+    paths = []
+    for name in shard_files(shard):
+        paths.append(work.incoming_dir / Path(name).name)
+        _bring(store, index.by_name[name], paths[-1], tick)
+    tar, rows = paths
+    try:
+        _check_shard(shard, tar, rows, posts)
+    except UserError as error:
+        for path in paths:
+            path.unlink()
+        raise UserError(f"{store.url}: {shard} is refused: {error}") from error
+    adopt_shard(work.samples_dir, shard, tar, rows)
+
+
+def _check_shard(shard: str, tar: Path, rows: Path, posts: pa.Table) -> None:
+    """Check that a shard is one that our own writer would have written, for the lock's posts."""
+    check_size(rows)
+    check_seal(rows)
+    info = read_info(rows)
+    if info.get("shard") != shard or info.get("stage") != "prepare":
+        raise DamagedError(f"its rows are of {info.get('stage')} {info.get('shard')}.")
+    if info.get("tar_size") != tar.stat().st_size:
+        raise DamagedError("its tar is not as long as its rows say.")
+    table = read_rows(rows, SAMPLES)
+    table.validate(full=True)
+    sums = pa.array([sum_.hex() if sum_ else None for sum_ in posts["sample_sha256"].to_pylist()])
+    for column, locked in (*((name, posts[name]) for name in _LOCKED), ("sha256", sums)):
+        if table[column].cast(pa.string()).to_pylist() != locked.cast(pa.string()).to_pylist():
+            raise DamagedError(f"the {column} of its posts is not that of the lock.")
+    if wrong := find_wrong_member(tar, table):
+        raise DamagedError(f"its tar {wrong}.")
+
+
+def _bring(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
+    """Bring a file, go on where one was cut short, and check it; a wrong one does not stay."""
+    started_at = path.stat().st_size if path.exists() else 0
+    if _receive(store, file, path, tick):
+        return
+    path.unlink()
+    if started_at and _receive(store, file, path, tick):  # what was there was of another version
+        return
+    path.unlink(missing_ok=True)
+    raise UserError(
+        f"{store.url}/{file.name}: is not what its index says. It is damaged, or is being pushed "
+        "anew just now; pull again, and tell whoever shares it if that does not help."
+    )
+
+
+def _receive(store: Store, file: SharedFile, path: Path, tick: Tick) -> bool:
+    """Bring the rest of a file; returns whether the whole is what the index says."""
+    digest = hashlib.sha256()
+    path.touch()
+    with path.open("rb") as there:
+        for block in read_blocks(there):
+            digest.update(block)
+            tick(len(block))
+        size = there.tell()
+    with path.open("ab") as out:
+        for more in store.blocks(file.name, size, file.size) if size < file.size else ():
+            size += len(more)
+            if size > file.size:
+                return False
+            digest.update(more)
+            out.write(more)
+            tick(len(more))
+    return size == file.size and digest.hexdigest() == file.sha256

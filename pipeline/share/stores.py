@@ -1,0 +1,63 @@
+"""Where a shared data set lies: a folder, any store of fsspec's, a web server, or the Hub."""
+
+import re
+from urllib.parse import urlsplit
+
+from pipeline.errors import UserError
+from pipeline.hosts import is_http
+from pipeline.share.folder import FolderStore
+from pipeline.share.remote import RemoteStore
+from pipeline.share.transfer import Store, WritableStore
+from pipeline.share.web import WebStore
+from pipeline.stores import SHARE_SCHEMES, check_store, scheme_of
+
+_LOOKS_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+def open_store(url: str) -> Store:
+    """Return the store that a URL or path names; only HTTP ones cannot be written.
+
+    Raises:
+        UserError: on an unknown scheme, a URL with a password or query, or a missing package.
+    """
+    _check_no_secrets(url)
+    if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
+        raise UserError(f"{url}: no such store; a folder of that name is given as ./{url}.")
+    if is_http(url):
+        return WebStore(url)
+    check_store(url, SHARE_SCHEMES)
+    scheme = scheme_of(url)
+    if scheme == "file":
+        return FolderStore(url)
+    if scheme == "hf":
+        from pipeline.share.hub import HubStore  # its package is an extra, and slow to import
+
+        return HubStore(url)
+    return RemoteStore(url)
+
+
+def open_writable(url: str) -> WritableStore:
+    """Return the store that a URL or path names, to be written.
+
+    Raises:
+        UserError: as ``open_store``, and over HTTP.
+    """
+    store = open_store(url)
+    if isinstance(store, WebStore):
+        raise UserError(f"{url}: web servers are only pulled from; push to a folder or a store.")
+    return store  # type: ignore[return-value]
+
+
+def _check_no_secrets(url: str) -> None:
+    """Refuse passwords, tokens and signatures in a URL: it ends up in cards and in logs."""
+    if "://" not in url:
+        return
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    if ":" in user or (at and parts.scheme in ("http", "https", "s3", "s3a", "gs", "gcs", "hf")):
+        raise UserError(
+            "the URL holds a user or password: leave them out of it, and give them as the store's "
+            "own settings do (NURIE_AUTHORIZATION for web servers, AWS_PROFILE, HF_TOKEN, ...)."
+        )
+    if parts.query or parts.fragment:
+        raise UserError("the URL holds a query or fragment: name the folder itself, without any.")

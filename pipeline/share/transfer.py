@@ -1,0 +1,128 @@
+"""What all stores of shared data sets have in common: what they can do, and moving bytes.
+
+Stores speak of files by their names within the data set, which come from a closed vocabulary. What
+arrives is checked by whoever asks for it; what leaves is checked by the store, against the sum that
+the index will promise.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pipeline.errors import UserError
+
+_BLOCK = 2**20  # bytes that are read from a disk at a time
+
+SPAN = 16 * 2**20
+"""Bytes that a remote store is asked for at a time; for each connection as many are held."""
+
+Tick = Callable[[int], None]
+Outgoing = tuple[Path, str]
+"""A file that leaves, with the SHA-256 that it must have."""
+
+
+class Store(Protocol):
+    """A place that a data set can be pulled from.
+
+    Attributes:
+        url: as the user gave it.
+        num_connections: files that are worth asking for at a time.
+    """
+
+    url: str
+    num_connections: int
+
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Return a small file, or None where there is none.
+
+        Raises:
+            UserError: where it is larger, or the store cannot be read.
+        """
+
+    def blocks(self, name: str, start: int, size: int) -> Iterator[bytes | memoryview]:
+        """Yield a file from byte ``start`` on; each block is only good until the next.
+
+        Args:
+            name: of the file.
+            start: its first byte that is wanted.
+            size: that the file ought to have; a store may end there, or at the file's own end.
+
+        Raises:
+            UserError: where it is not there, or the store cannot be read.
+        """
+
+
+class WritableStore(Store, Protocol):
+    """A place that a data set can be pushed to, as well."""
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of every file that is there, by name, others' files among them."""
+
+    def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
+        """Put files there, each whole or not at all; ``tick(n)`` after every n bytes.
+
+        Raises:
+            UserError: where one is not what it ought to be, or the store does not take it.
+        """
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are not there do not matter."""
+
+
+def in_threads(do: Callable[[str], None], names: Iterable[str], num_threads: int) -> None:
+    """Call ``do`` for every name; after the first error nothing more is begun."""
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        for future in [pool.submit(do, name) for name in names]:
+            future.result()
+    except Exception:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    finally:  # Ctrl-C does not wait for what a slow server has under way
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_blocks(file: BinaryIO) -> Iterator[memoryview]:
+    """Yield a file from where it stands to its end; each block is only good until the next."""
+    buffer = memoryview(bytearray(_BLOCK))
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        yield buffer[:count]
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sum(path: Path, sha256: str) -> None:
+    """Check that a file is what the index will promise.
+
+    Raises:
+        UserError: where it is not.
+    """
+    if hash_file(path) != sha256:
+        raise changed(path)
+
+
+def changed(path: Path) -> UserError:
+    """Return the sentence for a file that is not what it was taken for."""
+    return UserError(f"{path}: damaged, or changed just now; `verify` tells which.")
+
+
+def unreadable(place: object, error: Exception) -> UserError:
+    """Return the sentence for a place that cannot be read."""
+    return UserError(f"{place}: cannot be read: {_why(error)}.")
+
+
+def unwritable(place: object, error: Exception) -> UserError:
+    """Return the sentence for a place that cannot be written."""
+    return UserError(f"{place}: cannot be written: {_why(error)}.")
+
+
+def _why(error: Exception) -> str:
+    """Return the first line of what a store's library says."""
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -1,0 +1,77 @@
+"""A data set on a web server."""
+
+import os
+from collections.abc import Iterator
+
+from pipeline.client import Client, WholeFilesOnlyError
+from pipeline.errors import UserError
+from pipeline.hosts import allowed_hosts
+from pipeline.recipe import SourceSettings
+from pipeline.records import Fate, Status
+from pipeline.share.transfer import SPAN
+
+_MAX_WHOLE = 2**30  # largest file that is taken from a server that does not serve parts of files
+
+
+class WebStore:
+    """A folder on a web server, asked by the rules of ``Client``; it cannot be written.
+
+    NURIE_AUTHORIZATION, where it is set, is the value of that header; it goes to the URL's own
+    host only.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.num_connections = 4
+        self._root = url.rstrip("/")
+        source = SourceSettings(images=self._root, rate=0, connections=self.num_connections)
+        self._client = Client(source, allowed_hosts(source))
+        self._authorization = os.environ.get("NURIE_AUTHORIZATION", "")
+
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Return a small file, or None; see ``Store``."""
+        return self._get(name, None, max_bytes)
+
+    def blocks(self, name: str, start: int, size: int) -> Iterator[bytes]:
+        """Yield a file's bytes; see ``Store``."""
+        for place in range(start, size, SPAN):
+            span = range(place, min(place + SPAN, size))
+            try:
+                block = self._get(name, span, len(span))
+            except WholeFilesOnlyError:
+                if place > start:
+                    raise
+                yield self._get_whole(name, size)[start:]
+                return
+            if block is None:
+                raise UserError(f"{self._root}/{name}: is not there.")
+            yield block
+
+    def _get_whole(self, name: str, size: int) -> bytes:
+        if size > _MAX_WHOLE:
+            raise UserError(
+                f"{self._root}/{name}: its server sends whole files only, and this one is too "
+                "large for that. Share it from a server that serves ranges of bytes."
+            )
+        data = self._get(name, None, size)
+        if data is None:
+            raise UserError(f"{self._root}/{name}: is not there.")
+        return data
+
+    def _get(self, name: str, span: range | None, max_bytes: int) -> bytes | None:
+        download = self._client.get(
+            f"{self._root}/{name}",
+            authorization=self._authorization,
+            span=span,
+            max_bytes=max_bytes,
+        )
+        if download.fate.status is Status.FETCHED:
+            return download.content
+        if download.fate.status is Status.MISSING:
+            return None
+        if download.http_status == 416:  # the span begins where the file has ended
+            return b""
+        if download.fate == Fate(Status.REJECTED, "too_many_bytes"):
+            raise UserError(f"{self._root}/{name}: larger than {max_bytes} bytes.")
+        http = f", HTTP {download.http_status}" if download.http_status else ""
+        raise UserError(f"{self._root}/{name}: could not be had ({download.fate}{http}).")

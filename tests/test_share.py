@@ -1,0 +1,489 @@
+"""push and pull between folders: what travels, what is refused, and what a fault leaves."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import cli
+from pipeline import run
+from pipeline.errors import UserError
+from pipeline.recipe import load_recipe
+from pipeline.rows import read_info
+from pipeline.shard import list_shards, rows_path, tar_path
+from pipeline.share import folder
+from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
+from pipeline.share.pull import parse_numbers, pull
+from pipeline.share.push import push
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.shares import (
+    NUM_SAMPLES,
+    QUIET,
+    forge_files,
+    forge_index,
+    forge_rows,
+    forge_tar,
+    load_index,
+    make_prepared,
+    samples_of,
+)
+
+SHARD = "train-000000"
+NUM_FILES = 14
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a prepared work folder, and ``there``, where it was pushed to."""
+    root = tmp_path_factory.mktemp("made")
+    push(make_prepared(root), str(root / "there"), QUIET)
+    return root
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path) -> Work:
+    shutil.copytree(made / "work", tmp_path / "work")
+    return Work(tmp_path / "work")
+
+
+@pytest.fixture
+def there(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made / "there", tmp_path / "there")
+    return tmp_path / "there"
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+
+
+def pull_to(there: Path, root: Path, **part: Any) -> Work:
+    work = Work(root)
+    pull(str(there), work, QUIET, **part)
+    return work
+
+
+def refused(there: Path, root: Path) -> str:
+    """Return why a data set is refused, having seen that nothing of it stands."""
+    with pytest.raises(UserError) as caught:
+        pull_to(there, root)
+    assert list_shards(root / "samples") == [] or verify(root) == []
+    return str(caught.value)
+
+
+def test_what_is_pulled_is_what_was_pushed(made: Path, tmp_path: Path) -> None:
+    again = pull_to(made / "there", tmp_path / "again")
+    assert samples_of(again) == samples_of(Work(made / "work"))
+    assert verify(again.root) == []
+    assert not again.incoming_dir.exists()
+    for name in (INDEX, LOCK, CARD, RECIPE):
+        assert (again.share_dir / name).read_bytes() == (made / "there" / name).read_bytes()
+    assert not (made / "there" / "raw").exists()
+    assert not (made / "there" / PENDING).exists()
+    status = call("status", again.root)
+    assert status.exit_code == 0
+    assert f"{NUM_SAMPLES}  kept" in status.output
+    assert call("report", again.root).exit_code == 0
+
+
+def test_the_commands_tell_what_travelled(made: Path, tmp_path: Path) -> None:
+    first = call("push", made / "work", tmp_path / "there")
+    assert first.exit_code == 0, first.output
+    assert f"{NUM_FILES} files" in first.stdout
+    assert f"{NUM_FILES} travelled" in first.stdout
+    assert "0 travelled" in call("push", made / "work", tmp_path / "there").stdout
+    assert f"{NUM_FILES} travelled" in call("pull", tmp_path / "there", tmp_path / "a").stdout
+    part = call("pull", tmp_path / "there", tmp_path / "b", "--split", "train", "--shards", "0,2-3")
+    assert "10 files" in part.stdout
+    assert list_shards(tmp_path / "b" / "samples") == [f"train-00000{n}" for n in (0, 2, 3)]
+    assert isinstance(call("pull", tmp_path / "a" / "x", tmp_path / "c").exception, UserError)
+
+
+def test_parts_come_one_after_the_other(made: Path, tmp_path: Path) -> None:
+    work = pull_to(made / "there", tmp_path, split="test")
+    assert list_shards(work.samples_dir) == ["test-000000"]
+    assert verify(work.root) == []
+    moved = pull(str(made / "there"), work, QUIET, numbers={1, 2})
+    assert moved.num_moved == 4
+    assert len(list_shards(work.samples_dir)) == 3
+    assert pull(str(made / "there"), work, QUIET).num_moved == 4
+    assert samples_of(work) == samples_of(Work(made / "work"))
+    for part in ({"split": "val"}, {"numbers": {77}}, {"split": "moon"}):
+        with pytest.raises(UserError, match="no such"):
+            pull(str(made / "there"), work, QUIET, **part)
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "0-99999999", "١", "1 "])
+def test_numbers_of_shards_are_read_strictly(text: str) -> None:
+    assert parse_numbers("0,3,7-9") == {0, 3, 7, 8, 9}
+    with pytest.raises(UserError, match="--shards"):
+        parse_numbers(text)
+
+
+def test_only_what_differs_travels(work: Work, there: Path) -> None:
+    assert push(work, str(there), QUIET).num_moved == len({CARD, "croissant.json"})  # other URL
+    assert push(work, str(there), QUIET).num_moved == 0
+    tar_path(there / "samples", SHARD).unlink()
+    rows_path(there / "samples", "train-000002").write_bytes(b"cut")
+    assert push(work, str(there), QUIET).num_moved == 2
+    (there / "notes.txt").write_text("not ours")
+    with_contact = push(work, str(there), QUIET, contact="me@example.org")
+    assert with_contact.num_moved == 2
+    assert "me@example.org" in (there / CARD).read_text()
+    assert (there / "notes.txt").exists()
+    again = pull_to(there, work.root.parent / "again")
+    assert samples_of(again) == samples_of(work)
+
+
+def test_another_preparation_replaces_the_first(work: Work, there: Path) -> None:
+    push(work, str(there), QUIET)
+    again = pull_to(there, work.root.parent / "again", split="test")
+    recipe = load_recipe(str(work.share_dir))
+    recipe = replace(recipe, prepare=replace(recipe.prepare, size=32))
+    run.prepare(recipe, work, QUIET)
+    push(work, str(there), QUIET)
+    assert verify(pull_to(there, again.root).root) == []
+    assert samples_of(again) == samples_of(work)
+
+
+def test_a_push_of_less_takes_the_rest_away(work: Work, there: Path) -> None:
+    push(work, str(there), QUIET, recipe_only=True)
+    assert sorted(path.name for path in there.rglob("*") if path.is_file()) == sorted(
+        ["README.md", "croissant.json", "index.json", "posts.parquet", "recipe.toml"]
+    )
+
+
+def test_from_a_recipe_alone_the_same_data_set_is_made(made: Path, tmp_path: Path) -> None:
+    shared = call("push", made / "work", tmp_path / "there", "--recipe-only")
+    assert "5 travelled" not in shared.stdout
+    pulled = call("pull", tmp_path / "there", tmp_path / "again")
+    assert pulled.exit_code == 0, pulled.output
+    assert f"fetch {tmp_path}/again/share --locked --work {tmp_path}/again" in pulled.output
+    images = f"{made}/512px/{{bucket}}/{{id}}.jpg"
+    where = ("--work", tmp_path / "again", "--workers", 1)
+    recipe = tmp_path / "again" / "share"
+    fetched = call("fetch", recipe, "--locked", "--images", images, *where)
+    assert fetched.exit_code == 0, fetched.output
+    assert "30  same" in fetched.stdout
+    prepared = call("prepare", recipe, *where)
+    assert prepared.exit_code == 0, prepared.output
+    again = Work(tmp_path / "again")
+    tars = {name: data for name, data in samples_of(again).items() if name.endswith(".tar")}
+    assert tars == {
+        name: data for name, data in samples_of(Work(made / "work")).items() if name in tars
+    }
+    assert len(tars) == 5
+    assert pull(str(tmp_path / "there"), again, QUIET).num_moved == 0  # leaves what was made
+    assert len(list_shards(again.samples_dir)) == 5
+
+
+def test_what_was_pulled_can_be_pushed_on(made: Path, tmp_path: Path) -> None:
+    again = pull_to(made / "there", tmp_path / "again")
+    push(again, str(tmp_path / "onwards"), QUIET)
+    third = pull_to(tmp_path / "onwards", tmp_path / "third")
+    assert samples_of(third) == samples_of(again)
+    part = pull_to(made / "there", tmp_path / "part", split="test")
+    with pytest.raises(UserError, match="is not done yet"):
+        push(part, str(tmp_path / "onwards"), QUIET)
+
+
+def test_an_interrupted_push_goes_on(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    copy = folder._copy
+    copied: list[Path] = []
+
+    def fail_late(path: Path, *rest: Any) -> None:
+        if len(copied) == 6:
+            raise OSError(5, "Input/output error")
+        copied.append(path)
+        copy(path, *rest)
+
+    monkeypatch.setattr(folder, "_copy", fail_late)
+    with pytest.raises(UserError, match="Input/output error"):
+        push(work, str(there), QUIET)
+    assert not (there / INDEX).exists()
+    assert "its push is not complete yet" in refused(there, tmp_path / "again")
+    monkeypatch.setattr(folder, "_copy", copy)
+    num_left = NUM_FILES - (len(copied) - 1)  # the first was the pending index
+    assert push(work, str(there), QUIET).num_moved == num_left
+    assert not (there / PENDING).exists()
+    assert samples_of(pull_to(there, tmp_path / "again")) == samples_of(work)
+
+
+def test_a_changed_data_set_is_at_no_moment_half_old(
+    work: Work, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(work, str(there), QUIET)
+    recipe = load_recipe(str(work.share_dir))
+    run.prepare(replace(recipe, prepare=replace(recipe.prepare, size=32)), work, QUIET)
+    old = load_index(there).by_name
+
+    def fail(path: Path, *rest: Any) -> None:
+        if path.suffix == ".tar":
+            raise OSError(5, "Input/output error")
+        copy(path, *rest)
+
+    copy = folder._copy
+    monkeypatch.setattr(folder, "_copy", fail)
+    with pytest.raises(UserError):
+        push(work, str(there), QUIET)
+    assert "not complete" in refused(there, work.root.parent / "again")
+    left = {path.name for path in (there / "samples").iterdir()}
+    assert left == set()  # all shards have changed: nothing old can be taken for new
+    assert any(name.endswith(".tar") for name in old)
+
+
+def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -> None:
+    work = Work(tmp_path / "again")
+    work.incoming_dir.mkdir(parents=True)
+    whole = tar_path(made / "there" / "samples", SHARD).read_bytes()
+    (work.incoming_dir / f"{SHARD}.tar").write_bytes(whole[:5000])
+    (work.incoming_dir / "train-000001.tar").write_bytes(b"of another version")
+    (work.incoming_dir / "train-000002.tar").write_bytes(whole * 5)
+    pull(str(made / "there"), work, QUIET)
+    assert samples_of(work) == samples_of(Work(made / "work"))
+
+
+def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
+    path = tar_path(work.samples_dir, SHARD)
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"{SHARD}\.tar: damaged"):
+        push(work, str(tmp_path / "there"), QUIET)
+    assert not (tmp_path / "there" / INDEX).exists()
+    path.unlink()
+    with pytest.raises(UserError, match=SHARD):
+        push(work, str(tmp_path / "there"), QUIET)
+
+
+def test_a_push_needs_another_place(work: Work) -> None:
+    with pytest.raises(UserError, match="is the work folder itself"):
+        push(work, f"{work.root}/../work", QUIET)
+    with pytest.raises(UserError, match="no such folder"):
+        push(Work(work.root / "x"), str(work.root / "y"), QUIET)
+
+
+def test_a_full_disk_is_a_sentence(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    assert "Make room, or pull a part" in refused(made / "there", tmp_path / "again")
+
+
+def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path) -> None:
+    other = make_prepared(tmp_path / "other")
+    table = load_index(made / "there").recipe
+    assert table.name == "tiny"
+    before = samples_of(other)
+    with pytest.raises(UserError, match="pull into another folder"):
+        recipe = replace(load_recipe(str(made / "there")), name="other")
+        assert recipe.name == "other"
+        shutil.rmtree(other.raw_dir)
+        other.plan_path.unlink()
+        pull_to(made / "there", other.root)
+    assert samples_of(other) == before
+
+
+# What a stranger may have forged. Whatever the index says fits the files, but for what is tried.
+
+
+def swap_names(there: Path) -> None:
+    a, b = (tar_path(there / "samples", f"train-00000{n}") for n in (0, 1))
+    data = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(data)
+
+
+def pickle_member(data: bytearray) -> None:
+    """Call a member ``.pkl``, with a checksum that fits: readers of WebDatasets would unpickle."""
+    set_name(data, data[:100].rstrip(b"\0").replace(b".color.jpg", b".color.pkl"))
+
+
+def set_name(data: bytearray, name: bytes | bytearray) -> None:
+    data[:100] = name.ljust(100, b"\0")
+    set_checksum(data)
+
+
+def set_type(data: bytearray, kind: bytes, target: bytes = b"") -> None:
+    data[156:157] = kind
+    data[157:257] = target.ljust(100, b"\0")
+    set_checksum(data)
+
+
+def set_checksum(data: bytearray) -> None:
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+
+
+def grow_header(data: bytearray) -> None:
+    """Make the first header one of a comment of eight gigabytes."""
+    data[124:136] = b"77777777777\0"
+    set_type(data, b"x")
+
+
+def set_owner(data: bytearray) -> None:
+    data[108:115] = b"0001750"
+    set_checksum(data)
+
+
+def append_archive(data: bytearray) -> None:
+    data += bytes(10240)
+    data[-10240:-9728] = data[:512]
+
+
+TARS: dict[str, Callable[[bytearray], object]] = {
+    "a path out of the folder": lambda data: set_name(data, b"../000000001.color.jpg"),
+    "an absolute path": lambda data: set_name(data, b"/etc/passwd"),
+    "a link": lambda data: set_type(data, b"2", b"/etc/passwd"),
+    "a hard link": lambda data: set_type(data, b"1", b"/etc/passwd"),
+    "a device": lambda data: set_type(data, b"3"),
+    "a pickle": pickle_member,
+    "a name that another member has": lambda data: set_name(data, data[:100][:9] + b".json"),
+    "a giant header": grow_header,
+    "an archive after the end": append_archive,
+    "another owner": set_owner,
+}
+
+
+@pytest.mark.parametrize("what", TARS)
+def test_a_forged_tar_is_refused(there: Path, tmp_path: Path, what: str) -> None:
+    forge_tar(there / "samples", SHARD, TARS[what])
+    forge_files(there)
+    assert f"{SHARD} is refused" in refused(there, tmp_path / "again")
+    assert not rows_path(tmp_path / "again" / "samples", SHARD).exists()
+    found = [str(problem) for problem in verify(there / "samples")]
+    assert any(f"{SHARD}.tar: " in problem for problem in found), found
+
+
+def add_a_column(there: Path) -> None:
+    import pyarrow as pa
+
+    from pipeline.rows import read_rows, write_rows
+    from pipeline.schema import SAMPLES
+
+    path = rows_path(there / "samples", SHARD)
+    table = read_rows(path, SAMPLES)
+    write_rows(path, [table.append_column("code", pa.array(["x"] * len(table)))], read_info(path))
+
+
+ROWS: dict[str, Callable[[Path], object]] = {
+    "huge sizes": lambda t: forge_rows(
+        t / "samples", SHARD, color_size=lambda v: [s and 2**62 for s in v]
+    ),
+    "negative offsets": lambda t: forge_rows(
+        t / "samples", SHARD, color_offset=lambda v: [o and -o for o in v]
+    ),
+    "members that overlap": lambda t: forge_rows(
+        t / "samples", SHARD, sketch_offset=lambda v: [o and o - 512 for o in v]
+    ),
+    "no places": lambda t: forge_rows(t / "samples", SHARD, json_size=lambda v: [None] * len(v)),
+    "other keys": lambda t: forge_rows(
+        t / "samples", SHARD, key=lambda v: [k and "../" + k for k in v]
+    ),
+    "other posts": lambda t: forge_rows(
+        t / "samples", SHARD, post_id=lambda v: [i + 1000 for i in v]
+    ),
+    "other fates": lambda t: forge_rows(t / "samples", SHARD, status=lambda v: ["blank"] * len(v)),
+    "unknown fates": lambda t: forge_rows(t / "samples", SHARD, reason=lambda v: ["x"] * len(v)),
+    "other sums": lambda t: forge_rows(
+        t / "samples", SHARD, sha256=lambda v: [s and "0" * 64 for s in v]
+    ),
+    "other splits": lambda t: forge_rows(t / "samples", SHARD, split=lambda v: ["val"] * len(v)),
+    "characters in other splits": lambda t: forge_rows(
+        t / "samples", SHARD, character=lambda v: ["x"] * len(v)
+    ),
+    "an unknown column": add_a_column,
+    "another shard's files": swap_names,
+    "no Parquet": lambda t: rows_path(t / "samples", SHARD).write_bytes(b"PAR1" * 100),
+    "a giant footer": lambda t: rows_path(t / "samples", SHARD).write_bytes(
+        b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1"
+    ),
+    "a lock of nothing": lambda t: (t / LOCK).write_bytes(b"PAR1" * 100),
+    "a recipe of something else": lambda t: (t / RECIPE).write_text('name = "other"\n'),
+    "a recipe that names a host": lambda t: (t / RECIPE).write_text(
+        (t / RECIPE).read_text().replace('images = ""', 'images = "http://127.0.0.1/{id}"')
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ROWS)
+def test_forged_rows_and_papers_are_refused(there: Path, tmp_path: Path, what: str) -> None:
+    ROWS[what](there)
+    forge_files(there)
+    refused(there, tmp_path / "again")
+    if "paper" not in what and "lock" not in what and "recipe" not in what:
+        assert not rows_path(tmp_path / "again" / "samples", SHARD).exists()
+
+
+LIES: dict[str, Callable[[Path], object]] = {
+    "a sum": lambda t: forge_index(t, lambda i: i["files"][-1].update(sha256="0" * 64)),
+    "a file that is longer": lambda t: forge_index(t, lambda i: shrink(i)),
+    "a file that is shorter": lambda t: forge_index(t, lambda i: grow(i)),
+    "a file that is not there": lambda t: tar_path(t / "samples", SHARD).unlink(),
+    "a folder in a file's place": lambda t: to_folder(tar_path(t / "samples", SHARD)),
+    "a link in a file's place": lambda t: to_link(tar_path(t / "samples", SHARD)),
+    "a link in the folder's place": lambda t: to_link(t / "samples"),
+    "a pipe in a file's place": lambda t: to_pipe(tar_path(t / "samples", SHARD)),
+    "a link in the index's place": lambda t: to_link(t / INDEX),
+}
+
+
+def shrink(table: dict[str, Any]) -> None:
+    table["files"][-1]["size"] -= 512
+
+
+def grow(table: dict[str, Any]) -> None:
+    table["files"][-1]["size"] += 512
+
+
+def to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def to_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def to_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_an_index_that_lies_of_its_files_is_refused(there: Path, tmp_path: Path, what: str) -> None:
+    LIES[what](there)
+    assert str(there) in refused(there, tmp_path / "again")
+
+
+def test_an_index_of_another_place_leads_nowhere(there: Path, tmp_path: Path) -> None:
+    forge_index(there, lambda table: table.update(url="http://169.254.169.254/latest"))
+    assert verify(pull_to(there, tmp_path / "again").root) == []
+
+
+def test_no_secret_is_written_anywhere(tmp_path: Path, made: Path) -> None:
+    recipe = load_recipe(str(made / "work" / "share"))
+    images = f"file://me:hunter2@{made}/512px/{{bucket}}/{{id}}.jpg?key=hunter3"
+    source = replace(recipe.source, images=images.replace("file://me:hunter2@", ""))
+    assert source.images.endswith("hunter3")
+    work = Work(tmp_path / "work")
+    shutil.copytree(made / "work", work.root)
+    shutil.rmtree(work.samples_dir)
+    secret = replace(recipe, source=replace(source, images="https://me:hunter2@h/{id}?k=hunter3"))
+    run.prepare(secret, work, QUIET)
+    push(work, str(tmp_path / "there"), QUIET)
+    again = pull_to(tmp_path / "there", tmp_path / "again")
+    call("report", again.root)
+    for folder_ in (tmp_path / "there", again.root, work.samples_dir, work.share_dir):
+        for path in folder_.rglob("*"):
+            assert not path.is_file() or b"hunter" not in path.read_bytes(), path

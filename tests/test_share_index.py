@@ -1,0 +1,148 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.recipe import (
+    OnnxSettings,
+    PrepareSettings,
+    Recipe,
+    SketchSettings,
+    SourceSettings,
+    load_recipe,
+    recipe_toml,
+    shared_recipe,
+)
+from pipeline.share.index import (
+    MAX_INDEX_BYTES,
+    PAPERS,
+    Index,
+    SharedFile,
+    read_index,
+    shard_files,
+    write_index,
+)
+
+SUM = "0" * 64
+
+
+def make_index() -> Index:
+    names = sorted([*PAPERS, *shard_files("test-000000"), *shard_files("train-000012")])
+    files = tuple(SharedFile(name, 10, SUM) for name in names)
+    return Index("x", "s3://bucket/x", "", "2026-01-01", Recipe("x"), files).seal()
+
+
+def test_an_index_reads_as_it_was_written() -> None:
+    index = make_index()
+    assert read_index(write_index(index), "index.json") == index
+    assert index.shards == ["test-000000", "train-000012"]
+
+
+NAMES = [
+    "../posts.parquet",
+    "samples/../../x/train-000000.tar",
+    "/etc/passwd",
+    "samples/",
+    "samples//train-000000.tar",
+    "samples/train-000000.TAR",
+    "Samples/train-000000.tar",
+    "samples/train-00000.tar",
+    "samples/train-0000000.tar",
+    "samples/other-000000.tar",
+    "samples/train-000000.tar\n",
+    "samples/train-٠٠٠٠٠٠.tar",
+    "samples/train-000000.pkl",
+    "samples\\train-000000.tar",
+    "raw/train-000000.tar",
+    "runs/first/best.safetensors",
+    "selection.parquet",
+    ".lock",
+    "pipe:cat /etc/passwd",
+    "pipe:cat samples/train-000000.tar",
+    "http://169.254.169.254/latest",
+    "file:///etc/passwd",
+    "s3://bucket/samples/train-000000.tar",
+    "samples/train-000000.tar::zip://x",
+    "index.json",
+    "",
+    "a" * 100_000,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:40]))
+def test_a_name_outside_the_vocabulary_is_refused(name: str) -> None:
+    index = make_index()
+    files = tuple(sorted([*index.files, SharedFile(name, 10, SUM)], key=lambda file: file.name))
+    with pytest.raises(UserError, match="which no"):
+        read_index(write_index(replace(index, files=files).seal()), "index.json")
+
+
+CHANGES: dict[str, Any] = {
+    "twice": lambda t: t["files"].append(t["files"][-1]),
+    "not in order": lambda t: t["files"].reverse(),
+    "lacks rows": lambda t: t["files"].pop(-2),
+    "lacks a tar": lambda t: t["files"].pop(-1),
+    "lacks the lock": lambda t: t.update(
+        files=[f for f in t["files"] if f["name"] != "posts.parquet"]
+    ),
+    "negative size": lambda t: t["files"][0].update(size=-1),
+    "no bytes": lambda t: t["files"][0].update(size=0),
+    "impossible size": lambda t: t["files"][0].update(size=2**50),
+    "a size that is no number": lambda t: t["files"][0].update(size="10"),
+    "no sum": lambda t: t["files"][0].update(sha256=""),
+    "a sum in capitals": lambda t: t["files"][0].update(sha256="A" * 64),
+    "another fingerprint": lambda t: t.update(fingerprint="0" * 32),
+    "another sum, old fingerprint": lambda t: t["files"][-1].update(sha256="1" * 64),
+    "another version": lambda t: t.update(version=99),
+    "unknown key": lambda t: t.update(run="rm"),
+    "another name": lambda t: t.update(name="y"),
+    "a recipe that names a host": lambda t: t["recipe"]["source"].update(images="http://x/{id}"),
+    "a recipe that names a file": lambda t: t["recipe"]["prepare"]["sketch"]["onnx"].update(
+        model="/etc/passwd"
+    ),
+    "a recipe of nonsense": lambda t: t["recipe"]["split"].update(by="moon"),
+    "no files": lambda t: t.update(files=None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_index_that_lies_is_refused(change: str) -> None:
+    table = json.loads(write_index(make_index()))
+    CHANGES[change](table)
+    with pytest.raises(UserError, match=r"index\.json"):
+        read_index(json.dumps(table).encode(), "index.json")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff", b"[]", b"null", b"{" * 10**6, b"[" * 10**6, b" " * (MAX_INDEX_BYTES + 1)],
+    ids=lambda data: repr(data[:6]),
+)
+def test_what_is_no_index_is_refused(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"index\.json"):
+        read_index(data, "index.json")
+
+
+def test_a_pending_index_may_lack_files() -> None:
+    pending = replace(make_index(), files=make_index().files[:2])
+    assert read_index(write_index(pending), "x", is_whole=False) == pending
+    with pytest.raises(UserError, match="lacks"):
+        read_index(write_index(pending), "x")
+
+
+def test_a_shared_recipe_names_no_place(tmp_path: Path) -> None:
+    sketch = SketchSettings(method="onnx", onnx=OnnxSettings("/home/me/lines.onnx", SUM))
+    source = SourceSettings("/home/me/metadata", "https://me:secret@host/{id}", hosts=("host",))
+    source = replace(source, layout="original", rate=1000)
+    mine = Recipe("x", source=source, prepare=PrepareSettings(sketches={"ink": sketch}))
+    shared = shared_recipe(mine)
+    text = recipe_toml(shared)
+    assert not any(word in text for word in ("home", "host/", "secret", "1000.0"))
+    assert shared.prepare.sketches["ink"].onnx == OnnxSettings("lines.onnx", SUM)
+    assert shared.source == SourceSettings(layout="original")
+    assert shared_recipe(shared) == shared
+    (tmp_path / "recipe.toml").write_text(text)
+    assert load_recipe(str(tmp_path)) == shared

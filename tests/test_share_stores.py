@@ -1,0 +1,299 @@
+"""Data sets in stores: a real S3 server, web servers that fail, and what no store may be."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+import s3fs
+from pytest_httpserver import HTTPServer
+from typer.testing import CliRunner, Result
+from werkzeug import Request, Response
+
+import cli
+from pipeline import stores
+from pipeline.errors import UserError
+from pipeline.serve import serve_folder
+from pipeline.shard import list_shards, tar_path
+from pipeline.share import remote, transfer, web
+from pipeline.share.folder import FolderStore
+from pipeline.share.index import INDEX, PENDING
+from pipeline.share.pull import pull
+from pipeline.share.push import push
+from pipeline.share.remote import RemoteStore
+from pipeline.share.stores import open_store, open_writable
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.faulty_server import FaultyServer, Script, answer, reset
+from tests.s3_server import BUCKET, KEYS, serve_s3
+from tests.shares import QUIET, load_index, make_prepared, samples_of
+
+SHARD = "train-000000"
+SECRET = "hunter2-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("stores")
+    push(make_prepared(root), str(root / "there"), QUIET)
+    return root
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    with serve_s3() as url:
+        yield url
+
+
+@pytest.fixture
+def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSystem":
+    """Let ``s3://`` lead to the server by a user's own environment, to an empty bucket."""
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": s3_url}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"skip_instance_cache": True})
+    stores.file_system.cache_clear()
+    files = stores.file_system("s3")
+    if files.exists(BUCKET):
+        files.rm(BUCKET, recursive=True)
+    files.mkdir(BUCKET)
+    return files
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+
+
+def test_from_s3_comes_what_went_there(
+    made: Path, tmp_path: Path, s3: "fsspec.AbstractFileSystem"
+) -> None:
+    url = f"s3://{BUCKET}/sets/tiny"
+    work = Work(made / "work")
+    pushed = call("push", work.root, url)
+    assert pushed.exit_code == 0, pushed.output
+    assert "14 travelled" in pushed.stdout
+    assert " 0 travelled" in call("push", work.root, f"{url}/").stdout
+    names = {path.removeprefix(f"{BUCKET}/sets/tiny/") for path in s3.find(BUCKET)}
+    assert names == set(load_index(made / "there").by_name) | {INDEX}
+    pulled = call("pull", url, tmp_path / "again")
+    assert pulled.exit_code == 0, pulled.output
+    again = Work(tmp_path / "again")
+    assert samples_of(again) == samples_of(work)
+    assert verify(again.root) == []
+    said = pushed.output + pulled.output
+    for value in KEYS.values():
+        assert value not in said
+        for folder in (again.root, work.share_dir):
+            found = [
+                p for p in folder.rglob("*") if p.is_file() and value.encode() in p.read_bytes()
+            ]
+            assert found == [] or value == KEYS["AWS_DEFAULT_REGION"]
+
+
+def test_a_push_to_s3_that_was_cut_short_goes_on(
+    made: Path, tmp_path: Path, s3: "fsspec.AbstractFileSystem", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"s3://{BUCKET}/sets/tiny"
+    work = Work(made / "work")
+    check = transfer.check_sum
+    checked: list[Path] = []
+
+    def fail_late(path: Path, sum_: str) -> None:
+        checked.append(path)
+        if len(checked) > 5:
+            raise UserError("cut short")
+        check(path, sum_)
+
+    monkeypatch.setattr(RemoteStore, "num_connections", 1, raising=False)
+    monkeypatch.setattr(remote, "check_sum", fail_late)
+    with pytest.raises(UserError, match="cut short"):
+        push(work, url, QUIET)
+    monkeypatch.setattr(remote, "check_sum", check)
+    with pytest.raises(UserError, match="not complete yet"):
+        pull(url, Work(tmp_path / "again"), QUIET)
+    there = RemoteStore(url).sizes()
+    assert PENDING in there
+    assert INDEX not in there
+    moved = push(work, url, QUIET)
+    assert moved.num_moved == 14 - (len(there) - 1)
+    s3.rm_file(f"{BUCKET}/sets/tiny/samples/{SHARD}.tar")
+    assert push(work, url, QUIET).num_moved == 1
+    pull(url, Work(tmp_path / "again"), QUIET)
+    assert samples_of(Work(tmp_path / "again")) == samples_of(work)
+
+
+def test_a_bucket_that_refuses_is_a_sentence(
+    made: Path, tmp_path: Path, s3: "fsspec.AbstractFileSystem", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del s3
+    with pytest.raises(UserError, match="cannot be written"):
+        push(Work(made / "work"), "s3://no-such-bucket/tiny", QUIET)
+    with pytest.raises(UserError, match="no data set is shared there"):
+        pull(f"s3://{BUCKET}/nothing", Work(tmp_path / "again"), QUIET)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    stores.file_system.cache_clear()
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        pull(f"s3://{BUCKET}/tiny", Work(tmp_path / "again"), QUIET)
+    assert not any(value in str(caught.value) for value in list(KEYS.values())[:2])
+
+
+def test_any_other_store_of_fsspecs_will_do(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "SPAN", 5000)
+    url = "memory://sets/tiny"
+    push(Work(made / "work"), url, QUIET)
+    again = Work(tmp_path / "again")
+    again.incoming_dir.mkdir(parents=True)
+    whole = tar_path(made / "there" / "samples", SHARD).read_bytes()
+    (again.incoming_dir / f"{SHARD}.tar").write_bytes(whole[:7000])
+    pull(url, again, QUIET)
+    assert samples_of(again) == samples_of(Work(made / "work"))
+    files = stores.file_system("memory")
+    files.pipe_file(f"/sets/tiny/samples/{SHARD}.tar", whole + b"more")
+    with pytest.raises(UserError, match="not what its index says"):
+        pull(url, Work(tmp_path / "third"), QUIET)
+    files.rm("/sets", recursive=True)
+
+
+@pytest.fixture
+def ranges(httpserver: HTTPServer, made: Path) -> str:
+    """Serve the data set with ranges, as real servers do; return its URL."""
+
+    def serve(request: Request) -> Response:
+        path = made / "there" / request.path.removeprefix("/tiny/")
+        if not path.is_file():
+            return Response("", 404)
+        data = path.read_bytes()
+        response = Response(data)
+        return response.make_conditional(request, accept_ranges=True, complete_length=len(data))
+
+    httpserver.expect_request(re.compile("/tiny/")).respond_with_handler(serve)
+    return httpserver.url_for("/tiny").replace("localhost", "127.0.0.1")
+
+
+def test_a_web_server_is_pulled_from_in_parts(
+    made: Path, tmp_path: Path, ranges: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "SPAN", 9000)
+    work = Work(tmp_path / "again")
+    pull(ranges, work, QUIET, split="test")
+    assert list_shards(work.samples_dir) == ["test-000000"]
+    pull(ranges, work, QUIET)
+    assert samples_of(work) == samples_of(Work(made / "work"))
+
+
+def test_a_web_server_without_ranges_will_do(made: Path, tmp_path: Path) -> None:
+    with serve_folder(made / "there") as url:
+        pulled = call("pull", url, tmp_path / "again")
+        assert pulled.exit_code == 0, pulled.output
+        assert samples_of(Work(tmp_path / "again")) == samples_of(Work(made / "work"))
+        for place in (f"{url}/nothing", url.replace("http://", "http://me:hunter2@")):
+            refused = call("pull", place, tmp_path / "third").exception
+            assert isinstance(refused, UserError)
+            assert "hunter2" not in str(refused)
+        with pytest.raises(UserError, match="only pulled from"):
+            push(Work(made / "work"), url, QUIET)
+
+
+def test_a_server_that_drops_connections_is_asked_again(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = load_index(made / "there").by_name[f"samples/{SHARD}.tar"]
+    data = (made / "there" / file.name).read_bytes()
+    monkeypatch.setattr(web, "SPAN", 1 + len(data) // 3)
+    span = range(1 + len(data) // 3)
+    part = f"HTTP/1.1 206 Partial\r\nContent-Length: {len(span)}\r\n\r\n".encode()
+    scripts: list[Script] = []
+    for start in range(0, len(data), len(span)):
+        block = data[start : start + len(span)]
+        scripts += [reset(part + block[:100]), answer(502), answer(206, block)]
+    with FaultyServer(*scripts) as server:
+        store = open_store(server.url)
+        store._client._draw = lambda: 0.0  # type: ignore[attr-defined]
+        assert b"".join(store.blocks(file.name, 0, file.size)) == data
+        assert len(server.requests) == len(scripts)
+        starts = [
+            line for head in server.requests for line in head.splitlines() if "Range:" in line
+        ]
+        assert starts[-1] == f"Range: bytes={2 * len(span)}-{len(data) - 1}"
+
+
+def test_no_redirect_leads_to_another_host(made: Path, tmp_path: Path) -> None:
+    with serve_folder(made / "there") as inner, FaultyServer() as outer:
+        outer.scripts = [answer(302, Location=f"{inner}/{INDEX}".replace("127.0.0.1", "localhost"))]
+        with pytest.raises(UserError, match="host_not_allowed"):
+            pull(outer.url, Work(tmp_path / "again"), QUIET)
+
+
+def test_only_the_host_that_was_named_may_be_local(tmp_path: Path) -> None:
+    with FaultyServer(answer(302, Location="http://169.254.169.254/latest/meta-data")) as server:
+        with pytest.raises(UserError, match="host_not_allowed"):
+            pull(server.url, Work(tmp_path / "again"), QUIET)
+        assert len(server.requests) == 1
+
+
+def test_authorization_comes_from_the_environment_and_stays_there(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NURIE_AUTHORIZATION", f"Bearer {SECRET}")
+    with FaultyServer(answer(404)) as server:
+        told = call("--debug", "pull", server.url, tmp_path / "again")
+        assert f"Authorization: Bearer {SECRET}" in server.requests[0]
+    monkeypatch.delenv("NURIE_DEBUG", raising=False)
+    assert SECRET not in told.output + str(told.exception)
+    with serve_folder(made / "there") as url:
+        call("pull", url, tmp_path / "again")
+    for path in (tmp_path / "again").rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("pipe:cat /etc/passwd", "no such store"),
+        ("pipe:touch x", "no such store"),
+        ("pipe://cat", "cannot be read from there"),
+        ("file:/etc", "no such store"),
+        ("data:text/plain,x", "no such store"),
+        ("simplecache::s3://bucket/x", "cannot be read from there"),
+        ("zip://x::file:///x.zip", "cannot be read from there"),
+        ("reference:///x", "cannot be read from there"),
+        ("github://a:b@/x", "user or password"),
+        ("ftp://host/x", "cannot be read from there"),
+        ("dask://x", "cannot be read from there"),
+        (f"https://me:{SECRET}@host/x", "user or password"),
+        (f"https://{SECRET}@host/x", "user or password"),
+        (f"s3://KEY:{SECRET}@bucket/x", "user or password"),
+        (f"sftp://me:{SECRET}@host/x", "user or password"),
+        (f"https://host/x?X-Amz-Signature={SECRET}", "query or fragment"),
+        (f"az://container/x?sig={SECRET}", "query or fragment"),
+        ("hf://someone/tiny", "name a data set repository"),
+        ("hf://datasets/someone", "name a data set repository"),
+        ("hf://spaces/someone/tiny", "name a data set repository"),
+        ("hf://datasets/someone/tiny/../../x", "name a data set repository"),
+    ],
+)
+def test_what_is_no_store_or_holds_a_secret_is_refused(url: str, what: str) -> None:
+    with pytest.raises(UserError, match=what) as caught:
+        open_store(url)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(UserError, match=what):
+        open_writable(url)
+
+
+def test_a_colon_in_a_folders_name_is_no_scheme(tmp_path: Path) -> None:
+    for place in (f"{tmp_path}/a:b", "./a:b", f"file://{tmp_path}", "hf"):
+        assert isinstance(open_store(place), FolderStore)
+
+
+def test_credentials_never_reach_the_card(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "NURIE_AUTHORIZATION"):
+        monkeypatch.setenv(name, SECRET)
+    push(Work(made / "work"), str(tmp_path / "there"), QUIET)
+    for path in (tmp_path / "there").rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
