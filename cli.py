@@ -280,6 +280,49 @@ def colorize(
 
 
 @app.command()
+def export(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")],
+    lock: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The data set's lock; the work folder's if not given."),
+    ] = None,
+    metrics: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="metrics.json for the card; the run's if not given."),
+    ] = [],
+    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="With an ONNX file.")] = True,
+    style_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
+    ] = "",
+) -> None:
+    """Write a model to carry away: safetensors, ONNX, and a card that says what it is."""
+    from model.export import export as run_export
+    from pipeline.work import Work
+
+    run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    kept = Work(run_dir.resolve().parent.parent).lock_path
+    found = run_export(
+        checkpoint,
+        out,
+        lock_path=lock or (kept if kept.is_file() else None),
+        metrics_paths=metrics,
+        style_weights=style_weights,
+        onnx=onnx,
+    )
+    for name, size in found.files.items():
+        print(f"{out / name}: {size / 1e6:.2f} MB")
+    if found.difference is not None:
+        print(
+            f"ONNX: differs from the model by at most {found.difference:.1e}, of values in 0 to 1"
+        )
+    for path in found.passed_over:
+        print(f"{path}: is of another checkpoint, and not in the card")
+    if not found.evaluations:
+        print("the card has no figures: run `eval` first, or give --metrics FILE")
+
+
+@app.command()
 def demo(
     work: Annotated[
         Path, typer.Option("--work", help="Where everything that it makes goes.")

@@ -2,9 +2,10 @@
 
     python -m benchmarks.bench_colorize [MODEL ...] [--repeats 9] [--threads 2]
 
-MODEL is a checkpoint. Without any, ``reference`` in both sizes and ``zhang2017`` are taken
-with their first weights, at 256 px: weights decide colours, not times. What is timed is all that
-happens to a decoded 256 x 256 and to a 2048 x 2048 sketch, after a reference that is new each time.
+MODEL is a checkpoint or an exported ONNX file. Without any, ``reference`` in both sizes, from both
+kinds of file, and ``zhang2017`` are taken with their first weights, at 256 px: weights decide
+colours, not times. What is timed is all that happens to a decoded 256 x 256 and to a 2048 x 2048
+sketch, after a reference that is new each time.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from PIL import Image
 
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.config import TrainConfig
+from model.export import export
 from model.painter import Painter, load_painter
 from model.state import TrainState
 from model.style import build_style_network
@@ -67,6 +69,9 @@ def main() -> None:
             for model, size in kinds:
                 name = f"{model} {size}" if model == "reference" else model
                 models[name] = write_untrained(Path(folder) / f"{name}.safetensors", model, size)
+                if model == "reference":
+                    export(models[name], Path(folder) / name)
+                    models[f"{name}, ONNX"] = Path(folder) / name / "model.onnx"
         for name, path in models.items():
             started = time.perf_counter()
             painter = load_painter(path, device="cpu")

@@ -65,13 +65,16 @@ class CheckpointInfo:
     versions: dict[str, str] = field(default_factory=_versions)
 
 
-def save_checkpoint(path: Path, tensors: StateDict, info: CheckpointInfo) -> None:
+def save_checkpoint(
+    path: Path, tensors: StateDict, info: CheckpointInfo, readable: str = ""
+) -> None:
     """Write ``path`` (.safetensors), then its JSON; an older checkpoint there is replaced whole.
 
     Args:
         path: of the .safetensors.
         tensors: by name, from any device.
         info: what they are.
+        readable: the JSON's name; the file's own with .json if "".
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = orjson.dumps(to_table(info)).decode()
@@ -80,18 +83,17 @@ def save_checkpoint(path: Path, tensors: StateDict, info: CheckpointInfo) -> Non
     header = {"format": FORMAT, "version": version, "info": text, "sha256": sha256}
     with replacing(path) as temporary:
         temporary.write_bytes(save(plain, metadata=header))  # save_file's files are 0600
-    readable = {"format": FORMAT, "version": VERSION, "weights": path.name, "sha256": sha256}
-    with replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_bytes(
-            orjson.dumps({**readable, **to_table(info)}, option=orjson.OPT_INDENT_2)
-        )
+    about = {"format": FORMAT, "version": VERSION, "weights": path.name, "sha256": sha256}
+    with replacing(path.with_name(readable or f"{path.stem}.json")) as temporary:
+        temporary.write_bytes(orjson.dumps({**about, **to_table(info)}, option=orjson.OPT_INDENT_2))
 
 
 def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
     """Read a checkpoint and check every byte of it.
 
     Args:
-        path: of the .safetensors, of its JSON, or of a run's folder for its best checkpoint.
+        path: of the .safetensors, of its JSON, of a run's folder for its best checkpoint, or of
+            a folder that ``export`` wrote.
 
     Returns:
         The tensors, on the CPU, and what they are.
@@ -99,7 +101,10 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
     Raises:
         UserError: where it is missing, damaged, of another program, or of a newer version.
     """
-    path = path / "best.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
+    if path.is_dir():
+        found = [path / f"{name}.safetensors" for name in ("best", "model")]
+        path = next((p for p in found if p.is_file()), found[0])
+    path = path.with_suffix(".safetensors")
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint. Give a run's folder or a .safetensors in it.")
     try:

@@ -8,7 +8,6 @@ SHA-256 stands for it in the recipe and in every fingerprint.
 """
 
 import hashlib
-import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.image import Picture
+from pipeline.onnx_session import first_line, open_session
 from pipeline.recipe import OnnxSettings
-
-_NOWHERE = f"{os.devnull}/none"  # no folder can be there
 
 
 def pin_model(settings: OnnxSettings, size: int) -> OnnxSettings:
@@ -68,8 +66,9 @@ def draw_with_model(picture: Picture, settings: OnnxSettings) -> NDArray[np.uint
     try:
         output = session.run(None, {session.get_inputs()[0].name: batch})[0]
     except Exception as error:  # its exceptions have no base of their own
+        reason = first_line(error)
         raise UserError(
-            f"{settings.model}: does not run on a picture of {list(batch.shape)}: {_first(error)}"
+            f"{settings.model}: does not run on a picture of {list(batch.shape)}: {reason}"
         ) from error
     height, width = picture.shape[:2]
     shapes = ((1, 1, height, width), (1, height, width))
@@ -87,26 +86,10 @@ def draw_with_model(picture: Picture, settings: OnnxSettings) -> NDArray[np.uint
 @lru_cache(maxsize=8)
 def _session(model: str, sha256: str) -> tuple[Any, int]:
     """Return the network, loaded once a process, and the channels of its input."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("method 'onnx' needs onnxruntime: pip install 'nurie[onnx]'.") from error
     content = _read(model)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{model}: has changed since this run began; run the same command again.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    # Weights in further files would escape the SHA-256, and could name any file of this machine.
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", _NOWHERE
-    )
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise UserError(
-            f"{model}: cannot be loaded as one self-contained ONNX file: {_first(error)}"
-        ) from error
+    session = open_session(content, model, num_threads=1)
     inputs = session.get_inputs()
     found = [f"{node.type} {node.shape}" for node in inputs]
     channels = inputs[0].shape[1] if len(inputs) == 1 and len(inputs[0].shape) == 4 else 0
@@ -123,8 +106,3 @@ def _read(model: str) -> bytes:
         return Path(model).read_bytes()
     except OSError as error:
         raise UserError(f"{model}: cannot be read: {error.strerror}.") from error
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of an error's text, not too long."""
-    return str(error).partition("\n")[0][:300]

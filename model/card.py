@@ -1,0 +1,139 @@
+"""The card of an exported model: what it is, what it learnt from, what it reaches, its limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from model.checkpoint import CheckpointInfo
+from model.export_onnx import NUM_CHECKED
+from pipeline.settings import Table
+
+_FIGURES = (
+    *("psnr", "ssim", "following", "chroma_error", "regional_error", "paper_error"),
+    *("fid", "kid"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What was measured in one setting: a row of cells for the model and each baseline."""
+
+    heading: str
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def render_card(
+    title: str,
+    info: CheckpointInfo,
+    *,
+    evaluations: Sequence[Table],
+    lock: str,
+    onnx_name: str,
+    difference: float,
+) -> str:
+    """Return the card in Markdown, with the hub's metadata in front.
+
+    Args:
+        title: its heading.
+        info: of the checkpoint.
+        evaluations: what each ``metrics.json`` says.
+        lock: the seal of the data set's lock, "" where there is none.
+        onnx_name: of the ONNX file, "" where there is none.
+        difference: of the ONNX file's answers from the model's.
+    """
+    environment = Environment(
+        loader=PackageLoader("model", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = plain
+    return environment.get_template("card.md.j2").render(
+        title=plain(title),
+        info=info,
+        data=_describe_data(info, lock),
+        training=_describe_training(info),
+        tables=[table for metrics in evaluations for table in _tabulate(metrics)],
+        methods=" and ".join(_methods(info)) or "its recipe",
+        onnx_name=onnx_name,
+        difference=difference,
+        num_checked=NUM_CHECKED,
+    )
+
+
+def plain(text: object) -> str:
+    """Return a text that no Markdown can hide in, in one line."""
+    shown = "".join(c if c.isprintable() and c not in "`|<>[]*\\" else " " for c in str(text))
+    return " ".join(shown.split())[:300]
+
+
+def _describe_data(info: CheckpointInfo, lock: str) -> list[str]:
+    recipe = info.recipe
+    select, prepare, split = (recipe.get(name, {}) for name in ("select", "prepare", "split"))
+    name, description = (plain(recipe.get(key, "")) for key in ("name", "description"))
+    lines = [f"recipe: `{name or 'unknown'}`" + (f": {description}" if description else "")]
+    if select:
+        tags = " ".join(select.get("tags", [])) or "any"
+        ratings = " ".join(select.get("rating", []))
+        lines.append(f"selection: rating {plain(ratings)}, tags {plain(tags)}")
+    if prepare:
+        lines.append(
+            f"pictures: {plain(prepare.get('size'))} pixels a side, {plain(prepare.get('fit'))}; "
+            f"sketches by {' and '.join(_methods(info))}"
+        )
+    if split:
+        lines.append(f"no {plain(split.get('by', 'family'))} is in two of the splits")
+    lines.append(f"training samples: SHA-256 {plain(info.samples)}")
+    lines.append(f"lock (`posts.parquet`): {f'SHA-256 {plain(lock)}' if lock else 'none'}")
+    return lines
+
+
+def _methods(info: CheckpointInfo) -> list[str]:
+    prepare = info.recipe.get("prepare", {})
+    sketches = [prepare.get("sketch", {}), *prepare.get("sketches", {}).values()]
+    return sorted({plain(sketch["method"]) for sketch in sketches if "method" in sketch})
+
+
+def _describe_training(info: CheckpointInfo) -> list[str]:
+    train = info.train
+    versions = ", ".join(f"{plain(n)} {plain(v)}" for n, v in sorted(info.versions.items()))
+    return [
+        f"{info.step:,} steps of {train.batch_size} pictures, in epoch {info.epoch + 1}",
+        f"adversary: {train.gan}; learning rate {train.lr:g}, {train.schedule}; seed {train.seed}",
+        f"width {train.width_multiplier:g}; style network: {plain(info.style)}",
+        f"this checkpoint is the best by {train.best_by} of those that were validated, or the last",
+        f"made with {versions}",
+    ]
+
+
+def _tabulate(metrics: Table) -> list[_Figures]:
+    """Return the tables of a ``metrics.json``, one a setting."""
+    tables = []
+    for block in metrics["settings"].values():
+        rows = {metrics["model"]: block, **block["baselines"]}
+        names = [name for name in _FIGURES if block.get(name) is not None]
+        heading = (
+            f"{block['num_samples']} pictures of the {plain(metrics['split'])} split, reference: "
+            f"{plain(block['reference'])}."
+        )
+        tables.append(
+            _Figures(
+                heading,
+                [name.replace("_", " ") for name in names],
+                [(plain(name), [_cell(row, n) for n in names]) for name, row in rows.items()],
+            )
+        )
+    return tables
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return "-"
+    interval = row.get("intervals", {}).get(name)
+    text = f"{round(value, 3) + 0:.3f}"  # without a -0
+    return text if interval is None else f"{text} ({interval[0]:.3f} to {interval[1]:.3f})"

@@ -1,0 +1,308 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import orjson
+import pyarrow as pa
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from cli import app
+from model import export_onnx
+from model.card import plain
+from model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from model.colorize import as_painter, load_colorizer
+from model.export import Export, export, without_paths
+from model.painter import load_painter
+from model.painter_onnx import OnnxInfo
+from pipeline.errors import UserError
+from pipeline.recipe import load_recipe, recipe_table
+from pipeline.rows import read_seal, write_rows
+from pipeline.sketch import dodge
+from tests.model_checkpoints import cached_style_network, write_checkpoint
+from tests.onnx_models import write_model
+from tests.pictures import draw_picture
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET = "/home/somebody/pictures"
+RECIPE = recipe_table(
+    load_recipe(
+        "dolls-64",
+        [
+            f"source.metadata={SECRET}/metadata",
+            f"source.images={SECRET}/{{id}}.jpg",
+            f"select.nsfw_ids={SECRET}/nsfw.txt",
+            "prepare.sketches.net.method=onnx",
+            f"prepare.sketches.net.onnx.model={SECRET}/net.onnx",
+        ],
+    )
+)
+SKETCH = Image.fromarray(dodge(draw_picture(1, 90, 150), 3.5))
+REFERENCE = Image.fromarray(draw_picture(2))
+
+
+@pytest.fixture(autouse=True)
+def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
+
+
+def write_metrics(path: Path, **changed: Any) -> Path:
+    figures = {"psnr": 19.5, "following": 0.9, "chroma_error": 0.61, "fid": None}
+    block = {
+        "reference": "character",
+        "num_samples": 40,
+        **figures,
+        "intervals": {"psnr": [19.0, 20.0]},
+        "baselines": {"grey": {"psnr": 10.0, "following": -1e-17, "chroma_error": 1.0}},
+    }
+    metrics = {"model": "reference", "step": 3, "split": "test", "settings": {"character": block}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(metrics | changed))
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a work folder with one run and its evaluation, and a lock."""
+    work = tmp_path_factory.mktemp("work")
+    checkpoint = write_checkpoint(
+        work / "runs" / "first" / "best.safetensors", "reference", recipe=RECIPE
+    )
+    tensors, info = load_checkpoint(checkpoint)
+    random = torch.Generator().manual_seed(0)
+    tensors["generator.out.weight"].normal_(std=0.05, generator=random)  # zeros hide mistakes
+    save_checkpoint(checkpoint, tensors, info)
+    write_metrics(checkpoint.parent / "eval-test" / "metrics.json")
+    write_metrics(checkpoint.parent / "eval-val" / "metrics.json", step=2)
+    write_rows(work / "posts.parquet", [pa.table({"post_id": [1]})], {})
+    return work
+
+
+@pytest.fixture(scope="module")
+def exported(work: Path) -> tuple[Path, Result]:
+    """Return the folder of an export by the command line, and what that printed."""
+    arguments = ["export", str(work / "runs" / "first"), "--out", str(work / "out")]
+    return work / "out", CliRunner().invoke(app, arguments)
+
+
+def test_the_command_says_what_it_wrote(exported: tuple[Path, Result]) -> None:
+    out, result = exported
+    assert result.exit_code == 0, result.output
+    names = {"model.safetensors", "config.json", "model.onnx", "README.md"}
+    assert {path.name for path in out.iterdir()} == names
+    for name in names:
+        assert f"{out / name}: {(out / name).stat().st_size / 1e6:.2f} MB" in result.output
+    assert "ONNX: differs from the model by at most" in result.output
+    assert "eval-val/metrics.json: is of another checkpoint, and not in the card" in result.output
+    assert "no figures" not in result.output
+
+
+def test_the_weights_are_a_checkpoint_without_what_only_training_needs(
+    work: Path, exported: tuple[Path, Result]
+) -> None:
+    tensors, info = load_checkpoint(work / "runs" / "first")
+    found, about = load_checkpoint(exported[0])
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert dataclasses.replace(about, recipe={}) == dataclasses.replace(info, recipe={})
+    config = orjson.loads((exported[0] / "config.json").read_bytes())
+    assert (config["weights"], config["step"]) == ("model.safetensors", 3)
+    assert config["model"]["name"] == "reference"
+
+
+def test_the_onnx_file_colours_as_the_checkpoint_does(
+    work: Path, exported: tuple[Path, Result]
+) -> None:
+    ours, theirs = load_painter(work / "runs" / "first"), load_painter(exported[0] / "model.onnx")
+    assert (theirs.size, theirs.model, theirs.pad) == (ours.size, "reference", False)
+    assert theirs.recipe["prepare"]["sketch"] == RECIPE["prepare"]["sketch"]
+    pictures = [
+        np.asarray(painter.paint(SKETCH, painter.look_at(REFERENCE, "it")), np.int16)
+        for painter in (ours, theirs)
+    ]
+    assert pictures[0].shape == (90, 150, 3)
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    assert pictures[0].std() > 10
+
+
+def test_the_onnx_file_needs_no_torch(exported: tuple[Path, Result], tmp_path: Path) -> None:
+    SKETCH.save(tmp_path / "a.png")
+    REFERENCE.save(tmp_path / "b.png")
+    code = "import sys; sys.modules['torch'] = None; from cli import main; main()"  # import fails
+    arguments = [str(exported[0] / "model.onnx"), "--sketch", "a.png", "--reference", "b.png"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "colorize", *arguments, "--out", "c.png"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "c.png: 150 x 90\n"
+    assert Image.open(tmp_path / "c.png").size == (150, 90)
+
+
+def test_the_card_says_what_is_known(work: Path, exported: tuple[Path, Result]) -> None:
+    card = ModelCard.load(exported[0] / "README.md")
+    assert card.data.library_name == "nurie"
+    assert card.data.license == "other"
+    text = card.text
+    _, info = load_checkpoint(exported[0])
+    for expected in (
+        "# reference on dolls-64",
+        "recipe: `dolls-64`: Drawn dolls on a white background",
+        "tags doll white_background",
+        "sketches by dodge and onnx",
+        "no character is in two of the splits",
+        f"lock (`posts.parquet`): SHA-256 {read_seal(work / 'posts.parquet')}",
+        "3 steps of",
+        f"torch {info.versions['torch']}",
+        "40 pictures of the test split, reference: character.",
+        "| answer | psnr | following | chroma error |",
+        "| `reference` | 19.500 (19.000 to 20.000) | 0.900 | 0.610 |",
+        "| `grey` | 10.000 | 0.000 | 1.000 |",
+        "belong to their makers",
+    ):
+        assert expected in text, expected
+    assert "Not measured" not in text
+
+
+def test_nothing_names_a_path_of_this_machine(exported: tuple[Path, Result]) -> None:
+    for path in exported[0].iterdir():
+        content = path.read_bytes()
+        for secret in (SECRET, str(ROOT), sys.prefix, "site-packages", ".py"):
+            if (path.name, secret) != ("README.md", ".py"):  # `python cli.py`
+                assert secret.encode() not in content, (path.name, secret)
+
+
+def test_an_onnx_file_that_differs_is_not_written(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_onnx, "_translate", lambda *_: b"")
+    for difference in (2e-3, float("nan"), float("inf")):
+        monkeypatch.setattr(export_onnx, "_compare", lambda *_, d=difference: d)
+        with pytest.raises(UserError, match="would differ from the model by up to"):
+            export(work / "runs" / "first", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_check_sees_a_difference(exported: tuple[Path, Result]) -> None:
+    """It is made against another model, so that it is known to be able to fail."""
+    colorizer, info = load_colorizer(exported[0], device="cpu")
+    content = (exported[0] / "model.onnx").read_bytes()
+    whole = export_onnx._Whole(colorizer).eval()
+    assert export_onnx._compare(whole, content, info.size) < 1e-4
+    with torch.no_grad():
+        colorizer.generator.get_parameter("out.bias")[0] += 0.01
+    assert export_onnx._compare(whole, content, info.size) == pytest.approx(0.01, rel=0.05)
+
+
+def test_without_onnx_the_rest_is_written(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("of an earlier model")
+    found = export(work / "runs" / "first", tmp_path, onnx=False)
+    assert found.difference is None
+    assert sorted(found.files) == ["README.md", "config.json", "model.safetensors"]
+    assert not (tmp_path / "model.onnx").exists()
+    card = (tmp_path / "README.md").read_text()
+    assert "There is no ONNX file beside it." in card
+    assert "lock (`posts.parquet`): none" in card
+    assert load_painter(tmp_path).model == "reference"
+
+
+def test_without_the_extra_its_name_is_said(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install 'nurie\[onnx\]'"):
+        export(work / "runs" / "first", tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    write_model(tmp_path / "any.onnx")
+    with pytest.raises(UserError, match=r"any\.onnx: needs onnxruntime: pip install"):
+        load_painter(tmp_path / "any.onnx")
+
+
+def test_an_evaluation_of_another_checkpoint_is_refused(work: Path, tmp_path: Path) -> None:
+    other = write_metrics(tmp_path / "metrics.json", step=4)
+    with pytest.raises(UserError, match="at step 4, and this one is 'reference' at step 3"):
+        export(work / "runs" / "first", tmp_path / "out", metrics_paths=[other], onnx=False)
+    other.write_text("[]")
+    with pytest.raises(UserError, match="is not what `eval` writes"):
+        export(work / "runs" / "first", tmp_path / "out", metrics_paths=[other], onnx=False)
+    other.write_text("{")
+    with pytest.raises(UserError, match="cannot be read as metrics"):
+        export(work / "runs" / "first", tmp_path / "out", metrics_paths=[other], onnx=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_knows_little_has_a_card_that_says_so(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "run" / "best.safetensors", "batchnorm")
+    found = export(tmp_path / "run", tmp_path / "out", onnx=False)
+    assert found == Export(found.files, None, [], [])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "recipe: `unknown`" in card
+    assert "Not measured: no evaluation" in card
+    assert "Its style network has random weights" in card
+
+
+def test_paths_of_weights_become_names() -> None:
+    info = example_info(style_weights="/home/somebody/vgg19.pth")
+    plain_info = without_paths(info)
+    assert plain_info.model.style_weights == plain_info.train.style_weights == "vgg19.pth"
+    assert without_paths(example_info()) == example_info()
+
+
+def example_info(**train: Any) -> CheckpointInfo:
+    from model.config import TrainConfig
+    from model.style import Provenance
+
+    config = TrainConfig(**train)
+    style = Provenance("vgg19", "vgg19.pth", 0, "abc")
+    return CheckpointInfo(config.model_config(), config, (64, 64), style, "", 0, 0, 0)
+
+
+def test_a_text_from_a_recipe_cannot_be_markup() -> None:
+    assert plain("a `b` | <img src=x>\n[c](d)") == "a b img src=x c (d)"
+
+
+def test_onnx_files_of_others_are_named(exported: tuple[Path, Result], tmp_path: Path) -> None:
+    other = write_model(tmp_path / "other.onnx")
+    with pytest.raises(UserError, match=r"other\.onnx: is an ONNX file, but not one that `export`"):
+        load_painter(other)
+    with pytest.raises(UserError, match=r"none\.onnx: cannot be read"):
+        load_painter(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(UserError, match=r"text\.onnx: cannot be loaded as one self-contained"):
+        load_painter(tmp_path / "text.onnx")
+    with pytest.raises(UserError, match="computes on the CPU, not on 'cuda'"):
+        load_painter(exported[0] / "model.onnx", device="cuda")
+    newer = onnx.load(str(exported[0] / "model.onnx"))
+    newer.metadata_props[0].value = '{"version": 2}'
+    onnx.save(newer, str(tmp_path / "newer.onnx"))
+    with pytest.raises(UserError, match="written by a newer version of this program"):
+        load_painter(tmp_path / "newer.onnx")
+    newer.metadata_props[0].value = '{"version": 1, "model": "reference", "size": [32, 32]}'
+    onnx.save(newer, str(tmp_path / "liar.onnx"))
+    with pytest.raises(UserError, match="which is not what it says of itself"):
+        load_painter(tmp_path / "liar.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zhang2017", "inception"])
+def test_the_articles_models_are_translated_too(name: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "best.safetensors", name)
+    colorizer, info = load_colorizer(tmp_path, device="cpu")
+    content, difference = export_onnx.export_onnx(colorizer, OnnxInfo(1, name, info.size))
+    assert difference < 1e-4
+    (tmp_path / "model.onnx").write_bytes(content)
+    found = load_painter(tmp_path / "model.onnx").paint(
+        SKETCH, as_painter(colorizer, info).look_at(REFERENCE, "it")
+    )
+    assert found.size == (150, 90)
