@@ -11,10 +11,22 @@ import typer
 
 from model.commands import runs
 from pipeline import commands, commands_share
-from pipeline.commands import Overrides, RecipeName, WorkDir, Workers, console, fail, print_counts
+from pipeline.commands import (
+    Overrides,
+    Rank,
+    RecipeName,
+    WorkDir,
+    Workers,
+    WorldSize,
+    console,
+    fail,
+    part_of,
+    print_counts,
+)
 
 if TYPE_CHECKING:
     from pipeline.executor import Summary
+    from pipeline.hold import Part
     from pipeline.recipe import Recipe
     from pipeline.work import Work
 
@@ -73,6 +85,8 @@ def fetch(
         bool, typer.Option("--replan", help="Plan anew in a folder that holds another plan.")
     ] = False,
     workers: Workers = os.cpu_count() or 1,
+    rank: Rank = None,
+    world_size: WorldSize = None,
     overrides: Overrides = [],
 ) -> None:
     """Select posts from the metadata, plan splits and shards, download the originals."""
@@ -91,6 +105,7 @@ def fetch(
         source = replace(source, images=images)
     chosen = replace(chosen, source=source)
     place = _work(work, chosen)
+    part = part_of(rank, world_size)
     lock = None
     if locked:
         if metadata is not None or limit is not None:
@@ -111,8 +126,9 @@ def fetch(
         retry_failed=retry_failed,
         replan=replan,
         lock=lock,
+        part=part,
     )
-    _finish("fetch", summary, place, chosen)
+    _finish("fetch", summary, place, chosen, part)
 
 
 @app.command()
@@ -120,6 +136,8 @@ def prepare(
     recipe: RecipeName,
     work: WorkDir = None,
     workers: Workers = os.cpu_count() or 1,
+    rank: Rank = None,
+    world_size: WorldSize = None,
     overrides: Overrides = [],
 ) -> None:
     """Crop the letterbox, resize, draw the sketch, and write shards of samples."""
@@ -127,8 +145,9 @@ def prepare(
 
     chosen = _recipe(recipe, overrides)
     place = _work(work, chosen)
-    summary = run.prepare(chosen, place, console(), num_workers=workers)
-    _finish("prepare", summary, place, chosen)
+    part = part_of(rank, world_size)
+    summary = run.prepare(chosen, place, console(), num_workers=workers, part=part)
+    _finish("prepare", summary, place, chosen, part)
 
 
 @app.command()
@@ -412,9 +431,13 @@ def _print_table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) 
         )
 
 
-def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe") -> None:
-    """Print a stage's fates; exit 1 where a rerun may mend something, or a lock is not kept."""
-    print_counts(stage, dict(summary.fates), summary.num_posts)
+def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part: "Part") -> None:
+    """Print a stage's fates; exit 1 where a rerun may mend something, or a lock is not kept.
+
+    One rank of several cannot tell yet whether the lock is kept.
+    """
+    name = stage if part.is_whole else f"{stage}, {part}"
+    print_counts(name, dict(summary.fates), summary.num_posts)
     for name, why in sorted(summary.errors.items()):
         print(f"shard {name} failed: {why}", file=sys.stderr)
     num_failed = sum(count for fate, count in summary.fates.items() if fate.startswith("failed"))
@@ -423,7 +446,7 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe") -> N
         wrong.append(f"{len(summary.errors)} shards are not done; run the same command again.")
     elif num_failed:
         wrong.append(f"{num_failed} posts failed; `fetch --retry-failed` asks again for them.")
-    if work.lock_path.is_file():
+    if part.is_whole and work.lock_path.is_file():
         wrong += commands.compare(work.lock_path, work, recipe)
     if wrong:
         fail("\n".join(wrong), 1)

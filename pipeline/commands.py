@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.hold import Part
     from pipeline.recipe import Recipe
     from pipeline.status import Asked
     from pipeline.work import Work
@@ -28,6 +29,14 @@ Overrides = Annotated[
 ]
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
+]
+Rank = Annotated[
+    int | None,
+    typer.Option("--rank", min=0, help="Do one of N shares of the shards, I from 0 to N - 1."),
+]
+WorldSize = Annotated[
+    int | None,
+    typer.Option("--world-size", min=1, help="N: how many such commands share the work folder."),
 ]
 
 
@@ -167,6 +176,18 @@ def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
     if not found.num_different:
         return []
     return [f"{found.num_different} posts are not as locked; see {work.differences_path}."]
+
+
+def part_of(rank: int | None, world_size: int | None) -> "Part":
+    """Return which part of the shards a command is to do, by its options."""
+    from pipeline.errors import UserError
+    from pipeline.hold import WHOLE, Part
+
+    if rank is None and world_size is None:
+        return WHOLE
+    if rank is None or world_size is None:
+        raise UserError("--rank I and --world-size N go together: part I of N of the shards.")
+    return Part(rank, world_size)
 
 
 def _print_ledger(asked: "Asked") -> None:

@@ -1,6 +1,7 @@
 """One original: from a post and a template to its bytes, and from bytes to what they are."""
 
 import hashlib
+import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,11 @@ def check_template(template: str) -> None:
     check_store(tar)
 
 
+def is_on_disk(template: str) -> bool:
+    """Whether a template names files on this machine, for which nobody is asked."""
+    return template != "{file_url}" and scheme_of(template) == "file"
+
+
 def split_tar(template: str) -> tuple[str, str]:
     """Return the tar that a template names and the member within; without one itself and ""."""
     tar, separator, member = template.partition(".tar#")
@@ -107,7 +113,15 @@ def open_source(
         client: for what is asked for over HTTP.
         source: with the template.
         index_dir: where indexes of remote tars are kept for all workers; None keeps none.
+
+    Raises:
+        UserError: where the template's folder is not on this machine. No post is missing for that.
     """
+    folder = Path(source.images.removeprefix("file://").partition("{")[0] + "*").parent
+    if is_on_disk(source.images) and not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder on {platform.node()}; is --images right, and the disk there?"
+        )
     tar_template, member_template = split_tar(source.images)
     over_http = source.images == "{file_url}" or is_http(source.images)
 

@@ -7,7 +7,7 @@ reader reads it; ours can also tell whether it is exactly what was written.
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,10 +57,21 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def sweep_temporaries(directory: Path) -> None:
-    """Remove what an interrupted run left half-written in ``directory``."""
+def sweep_temporaries(directory: Path, names: Collection[str] | None = None) -> None:
+    """Remove what an interrupted run left half-written in ``directory``.
+
+    Args:
+        directory: need not exist.
+        names: of the shards whose temporaries are meant; None for all files.
+    """
     for path in directory.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if names is None or name_of_temporary(path) in names:
+            path.unlink(missing_ok=True)
+
+
+def name_of_temporary(path: Path) -> str:
+    """Return the stem of the file that is written under a temporary name."""
+    return path.name.removeprefix(".").removesuffix(".tmp").partition(".")[0]
 
 
 def commit(temporary: Path, path: Path) -> None:

@@ -16,13 +16,21 @@ from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.executor import Summary, run_stage
 from pipeline.fetch import FetchStage
+from pipeline.hold import WHOLE, Part
 from pipeline.hosts import is_http
 from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
-from pipeline.originals import check_source
+from pipeline.originals import check_source, is_on_disk
 from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.prepare import PrepareStage
-from pipeline.recipe import Recipe, fingerprint, recipe_table, shared_recipe, without_secrets
+from pipeline.recipe import (
+    Recipe,
+    SourceSettings,
+    fingerprint,
+    recipe_table,
+    shared_recipe,
+    without_secrets,
+)
 from pipeline.records import RETRYABLE, Status
 from pipeline.rows import DamagedError, read_info, read_rows, replacing
 from pipeline.schema import RAW, SCHEMA_VERSION
@@ -158,11 +166,15 @@ def fetch(
     retry_failed: bool = False,
     replan: bool = False,
     lock: Lock | None = None,
+    part: Part = WHOLE,
 ) -> Summary:
-    """Select, plan, and fetch every planned original into ``raw/``.
+    """Select, plan, and fetch every planned original into ``raw/``; of a rank, its share of them.
 
     With a lock its posts are the plan, no metadata is read, and a copy of it stays in the folder,
     for ``compare``. What comes is kept as it comes, whether or not it is what the lock says.
+
+    The first of several ranks makes the plan, and the others find it. Rate and connections are
+    divided among them. What was set aside for reuse only a whole run clears away.
 
     Raises:
         UserError: on wrong use, where the folder holds another plan and ``replan`` is not set, or
@@ -173,34 +185,64 @@ def fetch(
     check_source(recipe.source)
     if lock is not None:
         check_recipe(lock, recipe)
-    with work.lock():
+    num_workers = _share_connections(recipe.source, num_workers, part, console)
+    with work.lock(part, console.print) as held:
         metadata = find_metadata(recipe, work, console) if lock is None else lock
-        _ensure_plan(recipe, work, limit, replan, metadata)
+        _ensure_plan(recipe, work, limit, replan, metadata, held.has_company)
         _keep_lock(work, lock)
+        planned = held.begin(planned_shards(work.plan_path))
         reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
         stage = FetchStage(
             work.plan_path,
             work.raw_dir,
             work.ledger_dir,
             recipe.source,
-            num_workers,
+            num_workers * part.world_size,
             retry_failed,
             reuse_dirs,
             index_dir=work.index_dir,
         )
-        planned = planned_shards(work.plan_path)
         try:
             summary = run_stage(stage, planned, num_workers, "fetch", console)
         finally:
             close_shared_clients()
         for directory in (work.reuse_dir, work.index_dir):
-            if directory.is_dir() and not summary.errors:
+            if directory.is_dir() and not summary.errors and part.is_whole:
                 shutil.rmtree(directory)
     return summary
 
 
+def _share_connections(
+    source: SourceSettings, num_workers: int, part: Part, console: Console
+) -> int:
+    """Return how many workers may ask a server, so that no more ask at a time than may.
+
+    Raises:
+        UserError: where there are more ranks than connections.
+    """
+    if is_on_disk(source.images):
+        return num_workers
+    share = source.connections // part.world_size
+    if not share:
+        raise UserError(
+            f"source.connections is {source.connections}, fewer than the {part.world_size} ranks: "
+            "each needs one. Start fewer ranks, or allow more with --set source.connections=N."
+        )
+    if num_workers > share:
+        console.print(
+            f"{share} of {num_workers} workers: source.connections allows {source.connections} "
+            "requests at a time over all."
+        )
+    return min(num_workers, share)
+
+
 def _ensure_plan(
-    recipe: Recipe, work: Work, limit: int | None, replan: bool, metadata: Path | Listing | Lock
+    recipe: Recipe,
+    work: Work,
+    limit: int | None,
+    replan: bool,
+    metadata: Path | Listing | Lock,
+    has_company: bool,
 ) -> None:
     """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
     before = read_info(work.plan_path) if work.plan_path.is_file() else None
@@ -214,6 +256,11 @@ def _ensure_plan(
                 f"{work.root}: holds another plan ({before['counts'][Status.PLANNED]} posts; the "
                 f"new one has {len(plan.posts)}). Give another --work, or --replan to plan anew: "
                 "what is fetched is used again."
+            )
+        if has_company:
+            raise UserError(
+                f"{work.root}: other ranks are at work on the plan that is there; plan anew when "
+                "they have ended."
             )
         _set_aside(work)
     _write_plan(work, plan, content, limit, recipe)
@@ -289,26 +336,33 @@ def _set_aside(work: Work) -> None:
             shutil.rmtree(work.ledger_dir)
 
 
-def prepare(recipe: Recipe, work: Work, console: Console, *, num_workers: int = 1) -> Summary:
-    """Crop, resize, sketch, and shard every fetched original into ``samples/``.
+def prepare(
+    recipe: Recipe, work: Work, console: Console, *, num_workers: int = 1, part: Part = WHOLE
+) -> Summary:
+    """Crop, resize, sketch, and shard every fetched original into ``samples/``; or a rank's share.
 
     Raises:
-        UserError: where nothing has been fetched, or a sketch cannot be drawn as the recipe says.
+        UserError: where nothing has been fetched, for a rank where not everything has, or where a
+            sketch cannot be drawn as the recipe says.
     """
     recipe = replace(recipe, prepare=pin_sketches(recipe.prepare))
     planned = planned_shards(work.plan_path)
-    with work.lock():
-        fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
+    with work.lock(part, console.print) as held:
+        there = set(list_shards(work.raw_dir))
+        fetched = {name: size for name, size in planned.items() if name in there}
         if not fetched:
             raise UserError(f"{work.raw_dir}: nothing has been fetched yet; run `fetch` first.")
-        if len(fetched) < len(planned):
-            console.print(
-                f"{len(planned) - len(fetched)} of {len(planned)} planned shards are not fetched "
-                "yet; preparing the others."
-            )
-        stage = make_prepare_stage(recipe, work, fetched)
-        sizes = {name: planned[name] for name in fetched}
-        return run_stage(stage, sizes, num_workers, "prepare", console)
+        if num_missing := len(planned) - len(fetched):
+            missing = f"{num_missing} of {len(planned)} planned shards are not fetched yet"
+            if not part.is_whole:
+                raise UserError(
+                    f"{work.raw_dir}: {missing}, and near duplicates are looked for among "
+                    "all; run `fetch` to its end first."
+                )
+            console.print(f"{missing}; preparing the others.")
+        chosen = held.begin(fetched)
+        stage = make_prepare_stage(recipe, work, list(fetched))
+        return run_stage(stage, chosen, num_workers, "prepare", console)
 
 
 def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> PrepareStage:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tarfile
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.rows import (
     DamagedError,
     check_seal,
     commit,
+    name_of_temporary,
     read_info,
     read_rows,
     sweep_temporaries,
@@ -164,10 +166,17 @@ def adopt_shard(directory: Path, name: str, tar: Path, rows: Path) -> None:
     _put_in_place(directory, name, temporary_path(tar_path(directory, name)))
 
 
-def recover(directory: Path) -> None:
-    """Finish the commits that were cut short in ``directory``; remove what else is half-written."""
+def recover(directory: Path, names: Collection[str] | None = None) -> None:
+    """Finish the commits that were cut short in ``directory``; remove what else is half-written.
+
+    Args:
+        directory: need not exist.
+        names: of the shards that are meant; None for all.
+    """
     for sealed in directory.glob(".*.parquet.tmp"):
-        name = sealed.name.removeprefix(".").removesuffix(".parquet.tmp")
+        name = name_of_temporary(sealed)
+        if names is not None and name not in names:
+            continue
         tar = tar_path(directory, name)
         with suppress(DamagedError):  # the rows were not whole yet
             check_seal(sealed)
@@ -175,7 +184,7 @@ def recover(directory: Path) -> None:
             whole = [path for path in (temporary_path(tar), tar) if _hash(path) == digest]
             if whole:
                 _put_in_place(directory, name, whole[0])
-    sweep_temporaries(directory)
+    sweep_temporaries(directory, names)
 
 
 def _hash(path: Path) -> str:

@@ -1,14 +1,13 @@
-"""The work folder: where everything lies, and one run at a time."""
+"""The work folder: where everything lies, and what a run finds and leaves there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pipeline.errors import UserError
+from pipeline.hold import WHOLE, Entry, Part, Say, hold
 from pipeline.rows import is_out_of_space, sweep_temporaries
 from pipeline.shard import recover
 
@@ -80,34 +79,37 @@ class Work:
         return self.root / "runs"
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, part: Part = WHOLE, say: Say = print) -> Iterator["Run"]:
         """Hold the folder for one run, and finish or clear what an interrupted one left half-done.
 
-        Raises:
-            UserError: where another run holds it, it cannot be written, or it has no room left.
-        """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            held = FileLock(self.root / ".lock", blocking=False).acquire()
-        except Timeout as error:
-            raise UserError(
-                f"{self.root}: another run is using this folder; wait until it has ended."
-            ) from error
-        except OSError as error:
-            raise UserError(f"{self.root}: cannot be written: {error.strerror}.") from error
-        with held, self._room():
-            self._recover()
-            try:
-                yield
-            finally:
-                self._recover()
+        Args:
+            part: a rank's run touches its own shards only, and says with ``Run.begin`` when it has
+                found the plan.
+            say: is told what a rank waits for.
 
-    def _recover(self) -> None:
-        places = (self.root, self.ledger_dir, self.share_dir, *self.listing_dir.glob("*"))
-        for directory in places:
+        Raises:
+            UserError: where a run is there that this one must not work beside, the folder cannot
+                be written, or it has no room left.
+        """
+        with hold(self.root, part, say) as entry, self._room():
+            run = Run(self, part, entry)
+            self._sweep_plans()
+            self._recover(run.names)
+            try:
+                yield run
+            finally:
+                self._recover(run.names)
+                if part.is_whole:
+                    self._sweep_plans()
+
+    def _sweep_plans(self) -> None:
+        for directory in (self.root, self.share_dir, *self.listing_dir.glob("*")):
             sweep_temporaries(directory)
+
+    def _recover(self, names: Collection[str] | None) -> None:
         for directory in (self.raw_dir, self.samples_dir):
-            recover(directory)
+            recover(directory, names)
+        sweep_temporaries(self.ledger_dir, names)
 
     @contextmanager
     def _room(self) -> Iterator[None]:
@@ -120,3 +122,31 @@ class Work:
                 f"{self.root}: {os.strerror(error.errno or 0).lower()}; make room there and run "
                 "the same command again."
             ) from error
+
+
+class Run:
+    """A run that holds a work folder.
+
+    Attributes:
+        has_company: whether other ranks are at work beside it; the plan must stay as it is then.
+        names: of the shards that it may touch; None for all.
+    """
+
+    def __init__(self, work: Work, part: Part, entry: Entry) -> None:
+        self.has_company = entry.has_company
+        self.names: Collection[str] | None = None if part.is_whole else ()
+        self._work = work
+        self._part = part
+        self._entry = entry
+
+    def begin(self, planned: dict[str, int]) -> dict[str, int]:
+        """Return this run's shards of all ``planned`` ones, and let the other ranks in.
+
+        From here on the plan and the other shards are not this run's to change, if it is a rank's.
+        """
+        chosen = self._part.choose(planned)
+        if self.names is not None:
+            self.names = chosen.keys()
+            self._entry.let_others_in()
+            self._work._recover(self.names)
+        return chosen

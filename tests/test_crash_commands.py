@@ -40,10 +40,12 @@ class Gate:
     Attributes:
         url: where it is.
         is_full: set once a request is held back.
+        num_waiting: requests that were.
     """
 
     def __init__(self, directory: Path, num_free: int) -> None:
         self.is_full = threading.Event()
+        self.num_waiting = 0
         self._opened = threading.Event()
         self._num_left = num_free
         gate = self
@@ -67,6 +69,7 @@ class Gate:
     def wait(self) -> None:
         self._num_left -= 1
         if self._num_left < 0:
+            self.num_waiting += 1
             self.is_full.set()
             self._opened.wait(LIMIT)
 

@@ -117,3 +117,14 @@ def test_a_damaged_picture_is_fetched_all_the_same() -> None:
     found = inspect(POST, data[: len(data) // 2], SOURCE)
     assert found["status"] == "fetched"
     assert "perceptual_hash" not in found
+
+
+@pytest.mark.parametrize("template", ["{}/512px/{{bucket}}/{{id}}.jpg", "file://{}/p{{id}}.jpg"])
+def test_a_disk_that_is_not_there_settles_no_post_as_missing(template: str, tmp_path: Path) -> None:
+    place = tmp_path / "mirror"
+    source = replace(SOURCE, images=template.format(place))
+    with pytest.raises(UserError, match="mirror.*: no such folder on .*; is --images right"):
+        open_source(Client(source, []), source)
+    (place / "512px").mkdir(parents=True)
+    download = open_source(Client(source, []), source)(POST)
+    assert str(download.fate) == "missing/no_file"

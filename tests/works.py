@@ -47,6 +47,7 @@ def make_work(root: Path, num_posts: int = 20, draw: Draw = draw_original) -> tu
 
     A post for which ``draw`` returns None has no file.
     """
+    (root / "512px").mkdir(parents=True, exist_ok=True)
     for post_id in range(1, num_posts + 1):
         data = draw(post_id)
         path = root / "512px" / f"{post_id % 1000:04d}" / f"{post_id}.jpg"

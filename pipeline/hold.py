@@ -1,0 +1,152 @@
+"""Who works on a folder at a time: one whole run, or ranks that share its shards among them.
+
+A whole run holds ``.lock`` for as long as it lasts. A rank holds a lock of its own, such as
+``.lock.rank-1-of-4``. Ranks come in one by one: who takes or looks at their locks holds
+``.lock.ranks`` meanwhile, and so does a rank that makes the plan for all of them.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline.errors import UserError
+
+_WHOLE, _GATE = ".lock", ".lock.ranks"
+_RANK = re.compile(r"\.lock\.rank-(\d+)-of-(\d+)")
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several runs that share out a work folder's shards.
+
+    Attributes:
+        rank: which one this is, from 0.
+        world_size: how many there are; 1 is a whole run.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise UserError(
+                f"--rank {self.rank} --world-size {self.world_size}: the ranks of N are 0 to N - 1."
+            )
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.world_size}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is but one part."""
+        return self.world_size == 1
+
+    def choose(self, planned: dict[str, int]) -> dict[str, int]:
+        """Return this part's shards, of all planned ones: dealt in turn, in the plan's order."""
+        return dict(islice(planned.items(), self.rank, None, self.world_size))
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run that has come into a folder.
+
+    Attributes:
+        has_company: whether other ranks are at work there.
+        let_others_in: a rank keeps the others out until this is called.
+    """
+
+    has_company: bool = False
+    let_others_in: Callable[[], object] = lambda: None
+
+
+@contextmanager
+def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
+    """Hold a folder for one run, which is a whole one or one of several ranks.
+
+    A rank waits while another one comes in, for as long as that takes: it may be making the plan.
+
+    Args:
+        root: made where it is missing.
+        part: which run this is.
+        say: is told what is waited for.
+
+    Raises:
+        UserError: where a run is there that this one must not work beside, or the folder cannot be
+            written.
+    """
+    with ExitStack() as held:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            entry = _enter_whole(root, held) if part.is_whole else _enter(root, part, say, held)
+        except OSError as error:
+            raise UserError(f"{root}: cannot be written: {error.strerror}.") from error
+        yield entry
+
+
+def _enter_whole(root: Path, held: ExitStack) -> Entry:
+    held.enter_context(_take(root / _WHOLE, f"{root}: another run is using this folder"))
+    with _take(root / _GATE, f"{root}: a rank is coming into this folder"):
+        for part in _ranks(root):
+            if _is_at_work(root, part):
+                raise UserError(f"{root}: {part} is using this folder; wait until all have ended.")
+    return Entry()
+
+
+def _enter(root: Path, part: Part, say: Say, held: ExitStack) -> Entry:
+    gate = FileLock(root / _GATE)
+    try:
+        gate.acquire(timeout=1)
+    except Timeout:
+        say(f"{part}: waiting for another rank, which makes the plan")
+        gate.acquire()
+    held.callback(gate.release)
+    with _take(root / _WHOLE, f"{root}: another run is using this folder"):
+        pass  # who holds the gate need not hold this: no whole run gets past the gate
+    own = _rank_path(root, part)
+    held.enter_context(_take(own, f"{root}: {part} is using this folder already"))
+    others = [other for other in _ranks(root) if other != part]
+    for other in others:
+        if other.world_size != part.world_size and _is_at_work(root, other):
+            raise UserError(
+                f"{root}: {other} is using this folder; {part} must wait until all of those have "
+                "ended."
+            )
+    return Entry(any(_is_at_work(root, other) for other in others), gate.release)
+
+
+def _take(path: Path, why_not: str) -> AbstractContextManager[object]:
+    try:
+        return FileLock(path, blocking=False).acquire()
+    except Timeout as error:
+        raise UserError(f"{why_not}; wait until it has ended.") from error
+
+
+def _rank_path(root: Path, part: Part) -> Path:
+    return root / f".lock.rank-{part.rank}-of-{part.world_size}"
+
+
+def _ranks(root: Path) -> list[Part]:
+    """Return the ranks that are at work or have been; only for who holds the gate."""
+    found = (_RANK.fullmatch(path.name) for path in root.glob(".lock.rank-*"))
+    return sorted((Part(*map(int, match.groups())) for match in found if match), key=str)
+
+
+def _is_at_work(root: Path, part: Part) -> bool:
+    """Whether a rank is; clears its lock away where it is not. Only for who holds the gate."""
+    path = _rank_path(root, part)
+    try:
+        with FileLock(path, blocking=False):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        return True
+    return False
