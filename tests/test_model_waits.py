@@ -125,8 +125,15 @@ def watching() -> Iterator[Watch]:
         (dataclasses.replace(CONFIG, model="batchnorm", cache_style=False), Thumbnails),
         (dataclasses.replace(CONFIG, gan="paper", jitter=0.8, warp=True), Thumbnails),
         (REFERENCE, build_picture_itself),
+        (dataclasses.replace(REFERENCE, gan="patch"), build_picture_itself),
     ],
-    ids=["zhang2017, features kept", "batchnorm, features computed", "paper, jitter", "reference"],
+    ids=[
+        "zhang2017, features kept",
+        "batchnorm, features computed",
+        "paper, jitter",
+        "reference",
+        "patch",
+    ],
 )
 def test_between_two_lines_of_the_log_no_step_waits_for_the_device(
     tmp_path: Path,
