@@ -56,7 +56,7 @@ def measure(config: TrainConfig, samples_dir: Path, num_steps: int) -> dict[str,
         marks.append((time.perf_counter(), time.process_time(), rest[-1]))
 
     with tempfile.TemporaryDirectory() as folder:
-        Journal.record = noting  # type: ignore[method-assign]
+        Journal.record = noting  # type: ignore[assignment, method-assign]
         try:
             quiet = Console(quiet=True)
             train(config, samples_dir, Path(folder), max_steps=num_steps, console=quiet)

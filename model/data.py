@@ -98,7 +98,13 @@ class Samples:
             columns = ("color_offset", "color_size", f"{sketch}_offset", f"{sketch}_size")
             spans.append(np.stack([rows[c].to_numpy() for c in columns], axis=1).astype(np.int64))
             self.characters += rows["character"].to_pylist()
-            self.recipe = self.recipe or info.get("recipe", {})
+            recipe = info.get("recipe", {})
+            if shards[1:] and recipe.get("prepare") != self.recipe.get("prepare"):
+                raise UserError(
+                    f"{samples_dir}: {name} was prepared with other settings than the shards "
+                    "before it. Run prepare again, to its end."
+                )
+            self.recipe = recipe
         if not self.characters:
             raise UserError(
                 f"{samples_dir}: no samples in the split {split!r}. Run prepare, or give this "

@@ -1,5 +1,6 @@
 """A run's folder: who may write into it, and whether it can go on."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import TrainConfig
 from model.weights import StateDict
 from pipeline.errors import UserError
-from pipeline.rows import DamagedError, replacing
+from pipeline.rows import DamagedError, is_out_of_space, replacing
 from pipeline.settings import Table, to_table
 
 _PATIENCE = 0.3
@@ -24,16 +25,27 @@ def claim(run_dir: Path) -> Iterator[None]:
     """Hold a run's folder for this process alone; makes it where it is missing.
 
     Raises:
-        UserError: where another process holds it.
+        UserError: where another process holds it, it cannot be written, or has no room left.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(run_dir / ".lock", timeout=_PATIENCE):
-            yield
+        run_dir.mkdir(parents=True, exist_ok=True)
+        held = FileLock(run_dir / ".lock", timeout=_PATIENCE).acquire()
     except Timeout as error:
         raise UserError(
             f"{run_dir}: another process is training here. Wait for it, or name another run."
         ) from error
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot be written: {error.strerror}.") from error
+    with held:
+        try:
+            yield
+        except OSError as error:
+            if not is_out_of_space(error):
+                raise
+            raise UserError(
+                f"{run_dir}: {os.strerror(error.errno or 0).lower()}; what was saved before is "
+                "whole. Make room, and go on with --resume."
+            ) from error
 
 
 def keep_previous(run_dir: Path) -> None:

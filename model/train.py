@@ -106,7 +106,7 @@ def _train(
     with ExitStack() as stack:
         train_set = stack.enter_context(Samples(samples_dir, "train", config.sketch))
         val_set = stack.enter_context(Samples(samples_dir, "val", config.sketch))
-        steps_per_epoch = count_steps(train_set, config)
+        steps_per_epoch = count_steps(train_set, val_set, config)
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
         resumed = load_last(run_dir, config, train_set.fingerprint, console, resume=resume)
@@ -237,13 +237,19 @@ def _train(
         return TrainResult(state.step, state.epoch, state.best, state.step == total_steps)
 
 
-def count_steps(samples: Samples, config: TrainConfig) -> int:
+def count_steps(samples: Samples, val_set: Samples, config: TrainConfig) -> int:
     """Return the steps of an epoch; a last batch that is not full is left out.
 
     Raises:
-        UserError: where not even one batch is full, or the pictures' size fits no generator.
+        UserError: where not even one batch is full, the pictures' size fits no generator, or those
+            of the validation set have another.
     """
     height, width = samples.size
+    if val_set.size != samples.size:
+        raise UserError(
+            f"the training pictures are {samples.size}, and those of the validation set are "
+            f"{val_set.size} (height, width). Run prepare again, to its end."
+        )
     if height % 32 or width % 32 or min(height, width) < 64:
         raise UserError(
             f"the samples are {width} x {height} pixels, and models take multiples of 32 from 64 "

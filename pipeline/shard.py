@@ -222,10 +222,16 @@ def read_shard(directory: Path, name: str, schema: pa.Schema) -> tuple[pa.Table,
     """Return a committed shard's rows and the info about them.
 
     Raises:
-        DamagedError: where rows or tar are missing, damaged, or do not belong together.
+        DamagedError: where rows or tar are missing, damaged, do not belong together, or were
+            written by a version of this program to which their columns mean something else.
     """
     path = rows_path(directory, name)
     info = read_info(path)
+    if info.get("schema_version") != SCHEMA_VERSION:
+        raise DamagedError(
+            f"{path}: its tables are of version {info.get('schema_version')}, and this program "
+            f"reads version {SCHEMA_VERSION}. Make the shard anew, or take the other version."
+        )
     tar = tar_path(directory, name)
     if not tar.is_file() or tar.stat().st_size != info.get("tar_size"):
         raise DamagedError(f"{tar}: missing, or not as long as its rows say.")

@@ -23,6 +23,7 @@ def write_samples(
     characters: Sequence[str] = (),
     flat: bool = False,
     ink: bool = False,
+    fit: str = "stretch",
 ) -> Path:
     """Write two shards a split, with one corrupt post before the samples of each.
 
@@ -33,6 +34,7 @@ def write_samples(
         characters: of the samples in turn.
         flat: each picture one colour, for what must be computed by hand.
         ink: a second sketch, ``sketch_ink``.
+        fit: what the recipe says of it.
     """
     post_id = 1000
     schema = samples_schema((*MEMBERS, "sketch_ink")) if ink else SAMPLES
@@ -62,7 +64,7 @@ def write_samples(
                         row |= {f"{member}_offset": span.offset, f"{member}_size": span.size}
                     rows.append(row)
                 post_id += 1
-                info = {"fingerprint": "f", "recipe": {"prepare": {"fit": "stretch"}}}
+                info = {"fingerprint": "f", "recipe": {"prepare": {"fit": fit}}}
                 shard.commit(build_table(rows, schema), info)
     return directory
 

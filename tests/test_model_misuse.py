@@ -1,0 +1,219 @@
+"""Wrong use of ``train`` and ``eval``: one clear sentence, exit 2, and nothing is overwritten."""
+
+import errno
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pyarrow as pa
+import pytest
+import torch
+from filelock import FileLock
+from typer.testing import CliRunner
+
+from cli import app
+from pipeline.errors import UserError
+from pipeline.rows import read_info, write_rows
+from pipeline.shard import rows_path
+from tests.model_checkpoints import cached_style_network
+from tests.model_samples import write_samples
+from tests.one_thread import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = [
+    *("--style-weights", "random", "--device", "cpu", "--batch-size", "2", "--epochs", "1"),
+    *("--set", "train.width_multiplier=0.125", "--set", "train.gan=none"),
+    *("--set", "train.validations_per_epoch=1", "--set", "train.num_following=2"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with a finished run."""
+    work = tmp_path_factory.mktemp("finished")
+    write_samples(work / "samples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.train.build_style_network", cached_style_network)
+        assert CliRunner().invoke(app, arguments("train", work, "--run", "one")).exit_code == 0
+    return work
+
+
+@pytest.fixture
+def work(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the work folder, to be spoiled."""
+    shutil.copytree(finished, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def arguments(command: str, work: Path, *options: str) -> list[str]:
+    if command == "train":
+        return ["train", "white-background-256", "--work", str(work), *OPTIONS, *options]
+    return ["eval", str(work / "runs/one/best.safetensors"), "--work", str(work), *options]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files but the locks of runs and what of the style features is computed anew."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return {name: data for name, data in files.items() if not name.startswith("style/")}
+
+
+def misuse(work: Path, command: str, *options: str) -> str:
+    """Return what is said, having checked how it is said and that nothing is touched."""
+    before = contents(work)
+    error = CliRunner().invoke(app, arguments(command, work, *options)).exception
+    assert isinstance(error, UserError), error
+    assert contents(work) == before
+    sentence = str(error)
+    assert sentence.endswith((".", "?"))
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_a_preparation_that_was_cut_short_by_another(work: Path) -> None:
+    other = write_samples(work.parent / "other", size=96, fit="pad")
+    for path in other.glob("train-000001.*"):
+        shutil.copy(path, work / "samples")
+    said = misuse(work, "train", "--run", "two")
+    assert "train-000001 was prepared with other settings than the shards before it" in said
+    for path in other.glob("train-*"):
+        shutil.copy(path, work / "samples")
+    said = misuse(work, "train", "--run", "two")
+    assert "training pictures are (96, 96), and those of the validation set are (64, 64)" in said
+    said = misuse(work, "eval", "--split", "train")
+    assert "pictures are (96, 96), and the model was trained on (64, 64)" in said
+
+
+def with_other_columns(path: Path, info: dict[str, Any]) -> None:
+    write_rows(path, [pa.table({"post_id": [1]})], info)
+
+
+def of_another_version(path: Path, info: dict[str, Any]) -> None:
+    rows = pa.parquet.read_table(path).replace_schema_metadata(None)
+    write_rows(path, [rows], info | {"schema_version": 99})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (with_other_columns, "its columns are not those of this version's tables"),
+        (of_another_version, "its tables are of version 99, and this program reads version 1"),
+    ],
+)
+def test_shards_of_another_schema(
+    work: Path, spoil: Callable[[Path, dict[str, Any]], None], said: str
+) -> None:
+    path = rows_path(work / "samples", "train-000001")
+    spoil(path, read_info(path))
+    for command, options in (("train", ["--run", "two"]), ("eval", ["--split", "train"])):
+        assert f"train-000001.parquet: {said}" in misuse(work, command, *options)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_an_empty_split(work: Path, split: str) -> None:
+    for path in (work / "samples").glob(f"{split}-*"):
+        path.unlink()
+    command = "eval" if split == "test" else "train"
+    options = [] if split == "test" else ["--run", "two"]
+    assert f"no samples in the split '{split}'. Run prepare" in misuse(work, command, *options)
+
+
+def test_fewer_samples_than_a_batch(work: Path) -> None:
+    said = misuse(work, "train", "--run", "two", "--batch-size", "9")
+    assert "8 training samples do not fill a batch of 9: --set train.batch_size=8" in said
+
+
+def test_a_rank_without_samples(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "3", "RANK": "2", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    said = misuse(work, "train", "--run", "two")
+    assert "train.batch_size = 2 leaves some of 3 processes without a sample" in said
+
+
+def test_missing_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real style networks
+    gone = str(work / "gone.pth")
+    assert "gone.pth: cannot be read" in misuse(
+        work, "train", "--run", "two", "--style-weights", gone
+    )
+    assert "gone.pth is not here" in misuse(work, "eval", "--style-weights", gone)
+
+    def offline(*args: object, **options: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(work.parent / "hub"))
+    said = misuse(work, "train", "--run", "two", "--style-weights", "imagenet")
+    assert "cannot be downloaded" in said
+    assert "--style-weights random" in said
+
+
+def test_out_of_memory_in_the_middle_of_a_run(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("model.train.training_step", full)
+    more = ("--run", "one", "--resume", "--epochs", "2")
+    before = contents(work)
+    error = CliRunner().invoke(app, arguments("train", work, *more)).exception
+    assert str(error) == ("out of memory with train.batch_size = 2: try --set train.batch_size=1.")
+    changed = {name for name, data in contents(work).items() if before.get(name) != data}
+    assert {Path(name).name for name in changed if "tfevents" not in name} == {"config.json"}
+
+
+def test_a_disk_without_room(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("model.train.save_checkpoint", full)
+    checkpoint = (work / "runs/one/best.safetensors").read_bytes()
+    options = ("--run", "one", "--resume", "--epochs", "2")
+    error = CliRunner().invoke(app, arguments("train", work, *options)).exception
+    assert isinstance(error, UserError)
+    assert "no space left on device; what was saved before is whole" in str(error)
+    assert (work / "runs/one/best.safetensors").read_bytes() == checkpoint
+    monkeypatch.undo()
+    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
+    assert CliRunner().invoke(app, arguments("train", work, *options)).exit_code == 0
+
+
+def test_a_checkpoint_of_a_newer_version(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.checkpoint.VERSION", 0)
+    newer = "written by a newer version of this program (format 1; this one reads up to 0)"
+    assert newer in misuse(work, "train", "--run", "one", "--resume")
+    assert newer in misuse(work, "eval")
+
+
+def test_a_checkpoint_of_another_model(work: Path) -> None:
+    said = misuse(work, "train", "--run", "one", "--resume", "--model", "batchnorm")
+    assert "other settings: model (zhang2017 there, batchnorm here)" in said
+    assert "Give its settings, or name another run" in said
+
+
+def test_a_run_folder_that_holds_a_run_is_in_use_or_is_none(work: Path) -> None:
+    assert "holds a run already. Go on with --resume" in misuse(work, "train", "--run", "one")
+    with FileLock(work / "runs/one/.lock"):
+        said = misuse(work, "train", "--run", "one", "--resume")
+        assert "another process is training here" in said
+    (work / "runs/file").write_text("mine")
+    assert "runs/file: cannot be written" in misuse(work, "train", "--run", "file")
+    assert "a plain name, not a path" in misuse(work, "train", "--run", "../elsewhere")
+
+
+def test_the_process_ends_with_2_and_no_traceback(finished: Path) -> None:
+    command = [sys.executable, "cli.py", *arguments("train", finished, "--run", "one")]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    sentence = f"error: {finished}/runs/one: holds a run already. Go on with --resume, or name"
+    assert done.stderr.startswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
