@@ -85,7 +85,7 @@ def augment(
         reference = warp(reference, draw_uniform(seed, epoch, WARP, places, NUM_WARP))
     if drop > 0:
         dropped = draw_uniform(seed, epoch, DROP, places, 1) < drop
-        white = torch.from_numpy(dropped).to(reference.device)[..., None, None]
+        white = torch.from_numpy(dropped).to(reference.device, non_blocking=True)[..., None, None]
         reference = torch.where(white, 1.0, reference)
     return color, reference
 
