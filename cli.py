@@ -346,6 +346,12 @@ def demo(
     work: Annotated[
         Path, typer.Option("--work", help="Where everything that it makes goes.")
     ] = Path("data/demo"),
+    characters: Annotated[
+        int, typer.Option(min=24, help="How many to draw, in 8 poses each.")
+    ] = 96,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="More colour better, and take longer.")
+    ] = None,
 ) -> None:
     """Do the whole job on drawn dolls, offline, in about two minutes on two cores."""
     from model.crossing import judge_crossing
@@ -355,7 +361,7 @@ def demo(
 
     mirror = work / "mirror"
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
-    write_dolls(mirror)
+    write_dolls(mirror, characters)
     with serve_folder(mirror) as url:
         images = f"{url}/512px/{{bucket}}/{{id}}.jpg"
         print(f"-- fetch, from {url}")
@@ -363,7 +369,7 @@ def demo(
     print("-- prepare")
     prepare("dolls-64", work=work)
     print("-- train")
-    train("dolls-64", work=work, run="demo", resume=True)
+    train("dolls-64", work=work, run="demo", epochs=epochs, resume=True)
     print("-- eval")
     checkpoint = work / "runs" / "demo" / "best.safetensors"
     out = work / "eval"

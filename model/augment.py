@@ -18,12 +18,13 @@ Floats = NDArray[np.float64]
 EVALUATION = 2**63
 """Stands for an epoch that no training reaches."""
 
-JITTER, WARP, PAIR, DROP = 1, 2, 3, 4
+JITTER, WARP, PAIR, DROP, LINES = 1, 2, 3, 4, 5
 """What random numbers are for: each use has its own stream."""
 
 _GRID = 4
 NUM_JITTER = 8
 NUM_WARP = 6 + 2 * _GRID**2
+NUM_LINES = 3
 """Random numbers that a sample takes."""
 
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -147,6 +148,29 @@ def bend_hues(picture: Tensor, waves: Floats) -> Tensor:
     turned = torch.view_as_real(torch.polar(chroma.abs(), hue + angle)).movedim(-1, 1)
     to_rgb = _like(np.linalg.inv(np.array(_YIQ)), picture)
     return torch.einsum("ij,njhw->nihw", to_rgb, torch.cat([luma, turned], dim=1))
+
+
+def vary_lines(sketch: Tensor, places: Indices, *, seed: int, epoch: int, share: float) -> Tensor:
+    """Draw sketches with another pen: fainter or darker, and some of them broader or softer.
+
+    A model that has seen one kind of line alone knows its grey levels by heart, and is lost with
+    other sketches.
+
+    Args:
+        sketch: float N x 1 x H x W in [0, 1], 1 on paper.
+        places: of the samples, which decide the random numbers with ``seed`` and ``epoch``.
+        seed: of the run.
+        epoch: from 0 on.
+        share: of the sketches that are changed, 0 to 1.
+    """
+    random = draw_uniform(seed, epoch, LINES, places, NUM_LINES)
+    broader = -F.max_pool2d(-sketch, kernel_size=3, stride=1, padding=1)
+    softer = F.avg_pool2d(F.pad(sketch, (1, 1, 1, 1), mode="replicate"), kernel_size=3, stride=1)
+    pen = _like(random[:, 1], sketch).view(-1, 1, 1, 1)
+    lines = torch.where(pen < 1 / 4, broader, torch.where(pen < 1 / 2, softer, sketch))
+    darkness = _like(4 ** (2 * random[:, 2] - 1), sketch).view(-1, 1, 1, 1)
+    changed = _like(random[:, 0], sketch).view(-1, 1, 1, 1) < share
+    return torch.where(changed, lines**darkness, sketch)
 
 
 def warp(picture: Tensor, random: Floats) -> Tensor:

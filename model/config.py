@@ -87,6 +87,7 @@ class TrainConfig:
         drop_reference: share of the samples that get a white sheet for a reference, 0 to 1; what
             guidance is measured from.
         warp: bend each reference, so that it is not its sketch's picture place by place.
+        vary_lines: share of the sketches that are drawn with another pen, 0 to 1; see ``augment``.
         pairs: share of the samples whose reference is another drawing of their character, 0 to 1.
         best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
             ``regional_error``, ``paper_error``, or ``following`` (the nearest to 1), on the
@@ -133,6 +134,7 @@ class TrainConfig:
     bend: float = 0.0
     drop_reference: float = 0.0
     warp: bool = False
+    vary_lines: float = 0.0
     pairs: float = 0.0
     best_by: str = "mse"
     seed: int = 0
@@ -144,7 +146,7 @@ class TrainConfig:
     decode_threads: int = 2
     log_every: int = 20
     num_chroma: int = 256
-    num_following: int = 4
+    num_following: int = 8
     num_grid: int = 8
 
     def __post_init__(self) -> None:
@@ -173,7 +175,7 @@ class TrainConfig:
             not (self.ema and self.style_train),
             "train.ema: is of the generator alone, and goes with a frozen style network",
         )
-        for name in ("jitter", "pairs", "drop_reference"):
+        for name in ("jitter", "vary_lines", "pairs", "drop_reference"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
         _check(
@@ -259,6 +261,7 @@ class EvalConfig:
         guidance: how far references are followed; see ``colorize.Colorizer``.
         num_grid: samples shown in grid.png.
         fid_weights: path of torch-fidelity's Inception weights for FID and KID; "" for none.
+        sketch: the samples' member to colour; "" for the one that the model was trained on.
         style_weights: path of the style network's weights where they are not found again as the
             checkpoint names them; "" to take the checkpoint's word.
         seed: of the choice of references, and of KID's subsets.
@@ -273,6 +276,7 @@ class EvalConfig:
     guidance: float = 1.0
     num_grid: int = 8
     fid_weights: str = ""
+    sketch: str = ""
     style_weights: str = ""
     seed: int = 0
     device: str = "auto"

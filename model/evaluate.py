@@ -75,8 +75,9 @@ def evaluate(
     if extractor is None and config.fid_weights:
         extractor = load_extractor(Path(config.fid_weights), colorizer.device)
     with ExitStack() as stack:
-        samples = stack.enter_context(Samples(samples_dir, split, info.train.sketch))
-        train_set = stack.enter_context(Samples(samples_dir, "train", info.train.sketch))
+        sketch = config.sketch or info.train.sketch
+        samples = stack.enter_context(Samples(samples_dir, split, sketch))
+        train_set = stack.enter_context(Samples(samples_dir, "train", sketch))
         for found in (samples, train_set):
             if found.size != info.size:
                 raise UserError(
@@ -109,6 +110,7 @@ def evaluate(
         "style": str(info.style),
         "step": info.step,
         "split": split,
+        "sketch": sketch,
         "guidance": config.guidance,
         "num_following": [len(sketches), len(palettes)],
         **settings[scenes[0].name],

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from model.augment import augment
+from model.augment import augment, vary_lines
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.colorize import Colorizer
 from model.config import TrainConfig
@@ -195,6 +195,10 @@ def _train(
         ):
             color = to_unit(batch.color, device, memory_format)
             sketch = to_unit(batch.sketch, device, memory_format)
+            if config.vary_lines:
+                sketch = vary_lines(
+                    sketch, batch.indices, seed=config.seed, epoch=epoch, share=config.vary_lines
+                )
             reference = color if self_reference else to_unit(batch.reference, device, memory_format)
             color, reference = augment(
                 color,

@@ -59,7 +59,7 @@ def validate(
         for name, measure in RATIOS.items():
             parts[name].append(measure(output, truth))
     measured |= {name: ratio(np.concatenate(found)) for name, found in parts.items()}
-    some = samples.load(range(min(config.num_following, len(samples))))
+    some = samples.load(spread_places(config.num_following, len(samples)))  # of many palettes
     if len(some.indices) > 1:
         measured["following"] = measure_following(colorizer, some.sketch, some.color)
     return {name: value for name, value in measured.items() if value is not None}

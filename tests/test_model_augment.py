@@ -14,6 +14,7 @@ from model.augment import (
     draw_uniform,
     jitter_colors,
     same_reference,
+    vary_lines,
     warp,
 )
 from model.losses import to_chroma, to_grey
@@ -140,6 +141,25 @@ def test_a_dropped_reference_is_a_white_sheet_and_its_target_stays() -> None:
     white = (reference == 1).all(dim=1).flatten()
     assert 0.05 < white.float().mean() < 0.15
     assert torch.equal(reference[~white], color[~white])
+
+
+def test_another_pen_leaves_paper_white_and_is_decided_by_the_sample() -> None:
+    sketch = torch.ones(400, 1, 9, 9)
+    sketch[:, :, 4, :] = 0.5
+    places = np.arange(400)
+    varied = vary_lines(sketch, places, seed=0, epoch=0, share=0.8)
+    assert torch.equal(varied[:, :, [0, 1, 7, 8]], sketch[:, :, [0, 1, 7, 8]])
+    same = (varied == sketch).flatten(1).all(1)
+    assert 0.12 < same.float().mean() < 0.28
+    beside = varied[:, 0, 3, 4]
+    assert 0.3 < (beside < 1).float().mean() < 0.5  # half of the changed ones: broader, softer
+    plain = varied[(beside == 1) & ~same, 0, 4, 4]  # 0.5 to the power of 1/4 to 4
+    assert plain.min() >= 0.5**4 - 1e-6
+    assert plain.max() <= 0.5**0.25 + 1e-6
+    assert plain.min() < 0.1 < 0.8 < plain.max()
+    part = vary_lines(sketch[7:9], places[7:9], seed=0, epoch=0, share=0.8)
+    assert torch.equal(part, varied[7:9])
+    assert not torch.equal(vary_lines(sketch, places, seed=0, epoch=1, share=0.8), varied)
 
 
 def test_white_stays_white_and_only_the_share_is_changed() -> None:

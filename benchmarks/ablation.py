@@ -1,0 +1,108 @@
+"""What each part of `reference` is worth: the demo's run with that part alone taken away.
+
+    python cli.py demo --work WORK
+    python -m benchmarks.ablation WORK [--epochs 4] [--seeds 3]
+
+Every run trains on the demo's drawn characters and colours those of the test split, which it never
+saw, after references of other characters; the true answers are known. The recipe as it is runs
+under several seeds: what lies within their spread proves nothing.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from rich.console import Console
+
+from model import reference
+from model.config import TrainConfig, train_config
+from model.crossing import judge_crossing
+from model.train import train
+from pipeline.dolls import doll_of, true_answer
+from pipeline.image import resize
+from pipeline.recipe import load_recipe
+
+MEASURES = ("following", "chroma_error", "regional_error", "paper_error", "psnr")
+QUIET = Console(quiet=True)
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "no colour jitter": {"jitter": 0.0},
+    "no bending of hues": {"bend": 0.0},
+    "no warp": {"warp": False},
+    "no pairs of one character": {"pairs": 0.0},
+    "no chroma loss": {"chroma_weight": 0.0},
+    "no weight on what stands out": {"contrast": 0.0},
+    "no loss on what attention found": {"beta": 0.0},
+    "never without a reference": {"drop_reference": 0.0},
+    "a constant learning rate": {"schedule": "constant"},
+    "with the patch adversary": {"gan": "patch"},
+}
+"""What is taken away, or added, by settings of ``[train]``."""
+
+PARTS: dict[str, dict[str, Any]] = {
+    "mean colours of places alone": {"DETAIL": 1},
+    "nothing laid on paper": {"OPACITY_BIAS": 30.0},  # the sigmoid is 1, and its gradient is 0
+    "attention at 8 x 8 alone": {
+        "PRESETS": {"small": reference.PRESETS["small"]._replace(num_matched=1)}
+    },
+    "attention at 32 x 32 as well": {
+        "PRESETS": {"small": reference.PRESETS["small"]._replace(num_matched=3)}
+    },
+}
+"""What is taken away, or added, by constants of ``model.reference``."""
+
+
+@contextmanager
+def changed(constants: dict[str, Any]) -> Iterator[None]:
+    """Put other constants into ``model.reference`` for a while."""
+    with ExitStack() as stack:
+        for name, value in constants.items():
+            stack.enter_context(patch.object(reference, name, value))
+        yield
+
+
+def measure(config: TrainConfig, samples_dir: Path, size: int) -> dict[str, float | None]:
+    """Train, and colour characters of the test split after others."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        train(config, samples_dir, run_dir, console=QUIET)
+        found = judge_crossing(
+            run_dir / "best.safetensors",
+            samples_dir,
+            "test",
+            lambda sketch, after: resize(true_answer(doll_of(sketch), doll_of(after)), size),
+            Path(folder) / "sheet.png",
+        )
+    return found["model"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    recipe = load_recipe("dolls-64")
+    config = train_config(recipe.train | {"epochs": options.epochs}, "dolls-64")
+    variants: dict[str, tuple[TrainConfig, dict[str, Any]]] = {
+        f"the recipe, seed {seed}": (dataclasses.replace(config, seed=seed), {})
+        for seed in range(options.seeds)
+    }
+    variants |= {n: (dataclasses.replace(config, **s), {}) for n, s in SETTINGS.items()}
+    variants |= {name: (config, constants) for name, constants in PARTS.items()}
+    print("| | " + " | ".join(name.replace("_", " ") for name in MEASURES) + " |", flush=True)
+    print("|---" * (1 + len(MEASURES)) + "|", flush=True)
+    for name, (settings, constants) in variants.items():
+        with changed(constants):
+            found = measure(settings, options.work / "samples", recipe.prepare.size)
+        figures = (f"{found[measure]:.3f}" for measure in MEASURES)
+        print(f"| {name} | " + " | ".join(figures) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
