@@ -12,13 +12,11 @@ import typer
 from model.commands import runs
 from pipeline import commands, commands_share
 from pipeline.commands import (
-    AnyWorkers,
-    Executor,
     Overrides,
     Rank,
-    RayAddress,
     RecipeName,
     WorkDir,
+    Workers,
     WorldSize,
     console,
     fail,
@@ -86,9 +84,7 @@ def fetch(
     replan: Annotated[
         bool, typer.Option("--replan", help="Plan anew in a folder that holds another plan.")
     ] = False,
-    workers: AnyWorkers = None,
-    executor: Executor = "local",
-    ray_address: RayAddress = None,
+    workers: Workers = os.cpu_count() or 1,
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
@@ -98,7 +94,6 @@ def fetch(
 
     from pipeline import run
     from pipeline.errors import UserError
-    from pipeline.executor import choose_runner
     from pipeline.lock import lock_beside, read_lock
     from pipeline.recipe import find_recipe
 
@@ -122,18 +117,16 @@ def fetch(
         print_counts("select", plan.counts, plan.num_records)
         print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
         return
-    runner, num_workers = choose_runner(executor, ray_address, workers)
     summary = run.fetch(
         chosen,
         place,
         console(),
         limit=limit,
-        num_workers=num_workers,
+        num_workers=workers,
         retry_failed=retry_failed,
         replan=replan,
         lock=lock,
         part=part,
-        runner=runner,
     )
     _finish("fetch", summary, place, chosen, part)
 
@@ -142,24 +135,18 @@ def fetch(
 def prepare(
     recipe: RecipeName,
     work: WorkDir = None,
-    workers: AnyWorkers = None,
-    executor: Executor = "local",
-    ray_address: RayAddress = None,
+    workers: Workers = os.cpu_count() or 1,
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
 ) -> None:
     """Crop the letterbox, resize, draw the sketch, and write shards of samples."""
     from pipeline import run
-    from pipeline.executor import choose_runner
 
     chosen = _recipe(recipe, overrides)
     place = _work(work, chosen)
     part = part_of(rank, world_size)
-    runner, num_workers = choose_runner(executor, ray_address, workers)
-    summary = run.prepare(
-        chosen, place, console(), num_workers=num_workers, part=part, runner=runner
-    )
+    summary = run.prepare(chosen, place, console(), num_workers=workers, part=part)
     _finish("prepare", summary, place, chosen, part)
 
 
@@ -285,6 +272,10 @@ def colorize(
             "as they are.",
         ),
     ] = None,
+    guidance: Annotated[
+        float,
+        typer.Option(help="How far to follow the reference: 0 not at all, 1 as trained, to 3."),
+    ] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     style_weights: Annotated[
         str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
@@ -303,12 +294,53 @@ def colorize(
         draw_lines = line_drawer(extract_lines, painter.recipe.get("prepare", {}))
     read = partial(colorize_files.read_sketch, draw_lines=draw_lines, check=extract_lines is None)
     if len(sketch) == len(reference) == 1 and not sketch[0].is_dir() and not reference[0].is_dir():
-        size = colorize_files.colorize_one(painter, sketch[0], reference[0], out, console(), read)
+        size = colorize_files.colorize_one(
+            painter, sketch[0], reference[0], out, console(), read, guidance
+        )
         print(f"{out}: {size[0]} x {size[1]}")
         return
     sketches, references = map(colorize_files.find_pictures, (sketch, reference))
-    num = colorize_files.colorize_many(painter, sketches, references, out, console(), read)
+    num = colorize_files.colorize_many(
+        painter, sketches, references, out, console(), read, guidance
+    )
     print(f"{out}: {num} pictures of {len(sketches)} sketches after {len(references)} references")
+
+
+@app.command("app")
+def show_app(
+    checkpoint: Checkpoint,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Its samples are pictures to begin with; dolls if not given."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; on loopback only this machine can look.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    style_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
+    ] = "",
+) -> None:
+    """Open a page to colour on: drop a sketch and a reference, see the result, download it."""
+    from functools import partial
+
+    from model.app_server import serve
+    from model.painter import load_painter
+    from pipeline.sketch import SCALABLE, line_drawer
+
+    painter = load_painter(checkpoint, device=device, style_weights=style_weights)
+    prepare = painter.recipe.get("prepare", {})
+    draw_lines = {method: line_drawer(method, prepare) for method in SCALABLE}
+    if work is not None:
+        from model.app_examples import take_examples
+
+        find_examples = partial(take_examples, work / "samples")
+    else:
+        from pipeline.dolls import draw_examples
+
+        find_examples = partial(draw_examples, draw_lines["dodge"])
+    serve(painter, draw_lines, find_examples, host, port, console())
 
 
 @app.command()

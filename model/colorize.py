@@ -123,13 +123,15 @@ def load_colorizer(
 def as_painter(colorizer: Colorizer, info: CheckpointInfo) -> Painter:
     """Return a loaded model as what colours pictures of any size."""
 
-    def answer(sketch: Pixels, reference: Pixels) -> Pixels:
+    def answer(sketch: Pixels, reference: Pixels, guidance: float) -> Pixels:
+        guided = Colorizer(colorizer.generator, colorizer.style_network, colorizer.device, guidance)
         with memory_guard("picture", 1):
-            picture = colorizer(to_tensor(sketch[..., None]), to_tensor(reference))
+            picture = guided(to_tensor(sketch[..., None]), to_tensor(reference))
         return picture[0].permute(1, 2, 0).numpy()
 
     height, width = info.size
-    return Painter(answer, (width, height), info.model.name, info.recipe)
+    can_be_guided = info.train.drop_reference > 0
+    return Painter(answer, (width, height), info.model.name, info.recipe, can_be_guided)
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

@@ -9,13 +9,10 @@ from rich.console import Console
 
 from model.grid import Sheet, lay_out, save_png
 from model.interact import show_progress
-from model.painter import Painter, Reference, check_sketch, remarks_on
-from model.pictures import NotLineArtError, Pixels, open_picture
+from model.painter import DrawLines, Painter, Reference, check_sketch, redraw, remarks_on
+from model.pictures import NotLineArtError, open_picture
 from pipeline.errors import UserError
 from pipeline.rows import replacing
-
-DrawLines = Callable[[Pixels], Pixels]
-"""A picture, uint8 H x W x 3 -> its line drawing, uint8 H x W."""
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".psd")
@@ -34,6 +31,7 @@ def colorize_one(
     out: Path,
     console: Console,
     read_sketch: Callable[[Path], Image.Image],
+    guidance: float = 1.0,
 ) -> tuple[int, int]:
     """Colour one sketch after one reference.
 
@@ -44,6 +42,7 @@ def colorize_one(
         out: where the picture goes; its suffix says in which format.
         console: where remarks go.
         read_sketch: see there.
+        guidance: see ``Painter.paint``.
 
     Returns:
         Width and height of what was written: the sketch's.
@@ -55,7 +54,7 @@ def colorize_one(
     picture = read_sketch(sketch)
     looked_at = _read_reference(painter, reference, console)
     _say(console, remarks_on(picture, str(sketch)))
-    painted = painter.paint(picture, looked_at)
+    painted = painter.paint(picture, looked_at, guidance)
     save_picture(painted, out)
     return painted.size
 
@@ -67,6 +66,7 @@ def colorize_many(
     out_dir: Path,
     console: Console,
     read_sketch: Callable[[Path], Image.Image],
+    guidance: float = 1.0,
 ) -> int:
     """Colour every sketch after every reference.
 
@@ -80,6 +80,7 @@ def colorize_many(
         out_dir: where the pictures go, each of its sketch's size.
         console: where remarks and progress go.
         read_sketch: see there.
+        guidance: see ``Painter.paint``.
 
     Returns:
         How many pictures were written.
@@ -108,7 +109,7 @@ def colorize_many(
             row = [sketch]
             for reference_name, reference in looked_at.items():
                 folder = out_dir if sheets is None else out_dir / reference_name
-                row.append(painter.paint(sketch, reference))
+                row.append(painter.paint(sketch, reference, guidance))
                 save_picture(row[-1], folder / f"{name}.png")
                 num_written += 1
             if sheets is not None:
@@ -200,8 +201,8 @@ def read_sketch(
     """
     picture = open_picture(path)
     if draw_lines is not None:
-        return Image.fromarray(draw_lines(np.asarray(picture))).convert("RGB")
-    if check:
+        picture = redraw(picture, draw_lines)
+    if check or draw_lines is not None:
         try:
             check_sketch(picture, str(path))
         except NotLineArtError as error:

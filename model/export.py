@@ -73,7 +73,8 @@ def export(
     lock = read_seal(lock_path) if lock_path is not None else ""
     exported: Exported | None = None
     if onnx:
-        about = OnnxInfo(VERSION, info.model.name, info.size, info.recipe)
+        can_be_guided = info.train.drop_reference > 0
+        about = OnnxInfo(VERSION, info.model.name, info.size, info.recipe, can_be_guided)
         exported = export_onnx(colorizer, about)
     card = render_card(
         f"{info.model.name} on {info.recipe.get('name', 'pictures')}",

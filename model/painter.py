@@ -24,8 +24,15 @@ from model.pictures import (
 from pipeline.errors import UserError
 from pipeline.settings import Table
 
-Answer = Callable[[Pixels, Pixels], Pixels]
-"""A sketch, uint8 H x W, and a reference, uint8 H x W x 3 -> a picture, uint8 H x W x 3."""
+Answer = Callable[[Pixels, Pixels, float], Pixels]
+"""A sketch, uint8 H x W, a reference, uint8 H x W x 3, and the guidance (see ``Painter.paint``) ->
+a picture, uint8 H x W x 3."""
+
+DrawLines = Callable[[Pixels], Pixels]
+"""A picture, uint8 H x W x 3 -> its line drawing, uint8 H x W."""
+
+MAX_GUIDANCE = 3.0
+"""Beyond it colours are but burnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +59,14 @@ class Painter:
         size: of its pictures, (width, height) in pixels.
         model: its name.
         recipe: the effective recipe of its training pictures, {} where unknown.
+        can_be_guided: whether it learnt to do without a reference as well.
     """
 
     answer: Answer
     size: tuple[int, int]
     model: str
     recipe: Table = field(default_factory=dict)
+    can_be_guided: bool = False
 
     @property
     def pad(self) -> bool:
@@ -69,15 +78,38 @@ class Painter:
         pixels = np.asarray(fit(reference.convert("RGB"), self.size, self.pad))
         return Reference(name, pixels, has_color(reference))
 
-    def paint(self, sketch: Image.Image, reference: Reference) -> Image.Image:
+    def paint(
+        self, sketch: Image.Image, reference: Reference, guidance: float = 1.0
+    ) -> Image.Image:
         """Colour a sketch after a reference; RGB of the sketch's size.
 
         A reference without colour gives a picture without colour, whatever the model would like.
+
+        Args:
+            sketch: dark lines on light paper.
+            reference: see ``look_at``.
+            guidance: how far the reference is followed: 0 colours as without one, 1 as in training,
+                and above 1 what the reference changes is exaggerated.
+
+        Raises:
+            UserError: on guidance other than 1 for a model that does not know it, or out of range.
         """
+        if not 0 <= guidance <= MAX_GUIDANCE:
+            raise UserError(f"guidance: {guidance} is not in 0 to {MAX_GUIDANCE:g}.")
+        if guidance != 1 and not self.can_be_guided:
+            raise UserError(
+                "guidance needs a model that was trained to do without a reference as well, with "
+                "--set train.drop_reference=0.1 for instance. Leave it at 1."
+            )
         seen = fit_sketch(sketch, self.size, self.pad)
-        answer = self.answer(seen, reference.pixels)
+        answer = self.answer(seen, reference.pixels, guidance)
         picture = bring_back(answer, seen, sketch, self.pad)
         return picture if reference.has_color else picture.convert("L").convert("RGB")
+
+
+def redraw(picture: Image.Image, draw_lines: DrawLines) -> Image.Image:
+    """Return a picture's lines as a sketch."""
+    return Image.fromarray(draw_lines(np.asarray(picture.convert("RGB")))).convert("RGB")
 
 
 def check_sketch(sketch: Image.Image, name: str) -> None:

@@ -36,12 +36,14 @@ class OnnxInfo:
         model: the name of the model.
         size: sides of its pictures in pixels, (height, width).
         recipe: the effective recipe of its training pictures.
+        can_be_guided: see ``Painter``.
     """
 
     version: int
     model: str
     size: tuple[int, int]
     recipe: Table = field(default_factory=dict)
+    can_be_guided: bool = False
 
 
 def load_onnx(path: Path) -> Painter:
@@ -63,11 +65,18 @@ def load_onnx(path: Path) -> Painter:
     if shapes != {"sketch": [1, 1, height, width], "reference": [1, 3, height, width]}:
         raise UserError(f"{path}: takes {shapes}, which is not what it says of itself.")
 
-    def answer(sketch: Pixels, reference: Pixels) -> Pixels:
+    def run(sketch: Pixels, reference: Pixels) -> NDArray[np.float32]:
         given = dict(zip(INPUTS, (to_batch(sketch[..., None]), to_batch(reference)), strict=True))
-        return to_pixels(session.run([OUTPUT], given)[0])
+        return cast(NDArray[np.float32], session.run([OUTPUT], given)[0])
 
-    return Painter(answer, (width, height), info.model, info.recipe)
+    def answer(sketch: Pixels, reference: Pixels, guidance: float) -> Pixels:
+        picture = run(sketch, reference)
+        if guidance != 1:  # as ``colorize.Colorizer``: no reference is a white sheet
+            without = run(sketch, np.full_like(reference, 255))
+            picture = without + np.float32(guidance) * (picture - without)
+        return to_pixels(picture)
+
+    return Painter(answer, (width, height), info.model, info.recipe, info.can_be_guided)
 
 
 def _read_info(path: Path, text: str) -> OnnxInfo:

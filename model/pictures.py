@@ -34,28 +34,33 @@ class NotLineArtError(UserError):
     """The picture that was given as a sketch has colours of its own."""
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path, name: str = "") -> Image.Image:
     """Open a picture as RGB: upright by its EXIF, alpha laid over white, of animations one frame.
+
+    Args:
+        path: of the file.
+        name: what to call it in errors; the path if "".
 
     Raises:
         UserError: where it is missing, no picture, damaged, too small or too large.
     """
+    name = name or str(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _check_size(path, image)
+            _check_size(name, image)
             return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file.") from error
+        raise UserError(f"{name}: no such file.") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{path}: is not a picture of a known format.") from error
+        raise UserError(f"{name}: is not a picture of a known format.") from error
     except Exception as error:  # damaged files make decoders raise whatever comes to hand
-        raise UserError(f"{path}: cannot be read as a picture: {error}.") from error
+        raise UserError(f"{name}: cannot be read as a picture: {error}.") from error
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
-    size = f"{path}: {image.width} x {image.height} pixels"
+def _check_size(name: str, image: Image.Image) -> None:
+    size = f"{name}: {image.width} x {image.height} pixels"
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{size} are too many; make it smaller than {MAX_PIXELS:,} in all.")
     if min(image.size) < MIN_SIDE:

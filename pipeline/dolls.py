@@ -6,17 +6,29 @@ for any sketch and any reference: the sketch's doll in the reference's palette.
 
 import csv
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.dolls_posts import Doll, DollPost, make_trouble, picture_of, post_doll
 from pipeline.dolls_traits import invent_character, invent_palette, invent_pose, invent_size
 from pipeline.image import Picture
 from pipeline.records import Fate
 
-__all__ = ["Doll", "doll_of", "make_dolls", "picture_of", "true_answer", "write_dolls"]
+__all__ = [
+    "Doll",
+    "doll_of",
+    "draw_examples",
+    "make_dolls",
+    "picture_of",
+    "true_answer",
+    "write_dolls",
+]
 
 MAX_POSES = 100
 """Most poses of a character: so many post ids are its own."""
@@ -75,6 +87,30 @@ def true_answer(sketch: Doll, reference: Doll) -> Picture:
         uint8 RGB, height x width x 3 of the sketch's doll.
     """
     return picture_of(replace(sketch, palette=reference.palette))
+
+
+def draw_examples(
+    draw_lines: Callable[[Picture], NDArray[np.uint8]], directory: Path
+) -> tuple[list[Path], list[Path]]:
+    """Draw sketches to colour, and pictures of other characters to colour them after.
+
+    They are the last characters that there are, which no data set of ordinary size has.
+
+    Args:
+        draw_lines: how a picture becomes a sketch, uint8 height x width.
+        directory: where the files go, which are PNG.
+
+    Returns:
+        The paths of 4 sketches and of 8 pictures.
+    """
+    last = _FIRST_ID + MAX_POSES * (_MAX_CHARACTERS - 1)
+    dolls = [doll_of(last - MAX_POSES * number) for number in range(12)]
+    paths = [directory / f"{doll.character_name}.png" for doll in dolls]
+    for path, doll in zip(paths, dolls, strict=True):
+        picture = picture_of(doll)
+        is_sketch = path in paths[:4]
+        Image.fromarray(draw_lines(picture) if is_sketch else picture).save(path)
+    return paths[:4], paths[4:]
 
 
 def write_dolls(

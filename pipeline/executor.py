@@ -29,9 +29,8 @@ from pipeline.rows import DamagedError, is_out_of_space
 
 Fates = Counter[str]
 Tick = Callable[[int], None]
-Show = Callable[[int], None]
 
-MAX_LOSSES = 3  # times that a shard may take its worker down before it is given up
+_MAX_LOSSES = 3  # times that a shard may take its worker down before it is given up
 
 
 class Stage(Protocol):
@@ -58,48 +57,12 @@ class Summary:
     seconds: float = 0.0
 
 
-Outcomes = Generator[tuple[str, Fates | str], None, None]
-Runner = Callable[[Stage, Sequence[str], int, Show], Outcomes]
-"""Runs a stage over the named shards, so many at a time, and shows how many posts are done."""
-
-
-def choose_runner(
-    executor: str, address: str | None, num_workers: int | None
-) -> tuple[Runner | None, int]:
-    """Return what runs stages, None for this machine, and how many workers there are to be.
-
-    Args:
-        executor: ``local`` or ``ray``.
-        address: of a Ray cluster; see ``executor_ray.connect``.
-        num_workers: as many as there are CPUs by default.
-
-    Raises:
-        UserError: on another executor, or where the cluster is out of reach.
-    """
-    if executor == "ray":
-        try:
-            from pipeline.executor_ray import connect, run_on_ray
-        except ImportError as error:
-            raise UserError("--executor ray needs Ray: pip install 'nurie[ray]'.") from error
-        num_cpus = connect(address)
-        return run_on_ray, num_workers or num_cpus
-    if executor != "local" or address is not None:
-        raise UserError("--executor is local, or ray, which takes --ray-address.")
-    return None, num_workers or os.cpu_count() or 1
-
-
 def run_stage(
-    stage: Stage,
-    sizes: dict[str, int],
-    num_workers: int,
-    label: str,
-    console: Console,
-    runner: Runner | None = None,
+    stage: Stage, sizes: dict[str, int], num_workers: int, label: str, console: Console
 ) -> Summary:
     """Run ``stage`` over the shards named in ``sizes`` (name -> number of posts).
 
-    Checks conservation: each shard gives as many fates as it had posts. Without a ``runner`` this
-    machine's cores do the work.
+    Checks conservation: each shard gives as many fates as it had posts.
 
     Raises:
         UserError: that a stage raised; it concerns the whole run, which stops.
@@ -107,8 +70,7 @@ def run_stage(
         KeyboardInterrupt: after the workers have stopped.
     """
     summary, started = Summary(), time.monotonic()
-    if runner is None:
-        runner = _run_inline if num_workers == 1 else _run_in_pool
+    runner = _run_inline if num_workers == 1 else _run_in_pool
     with (
         show_progress(console, label, sum(sizes.values())) as show,
         closing(runner(stage, list(sizes), num_workers, show)) as outcomes,
@@ -125,7 +87,12 @@ def run_stage(
     return summary
 
 
-def _run_inline(stage: Stage, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
+Outcomes = Generator[tuple[str, Fates | str], None, None]
+
+
+def _run_inline(
+    stage: Stage, names: Sequence[str], num_workers: int, show: Callable[[int], None]
+) -> Outcomes:
     done = 0
 
     def tick(num_posts: int) -> None:
@@ -134,22 +101,24 @@ def _run_inline(stage: Stage, names: Sequence[str], num_workers: int, show: Show
         show(done)
 
     for name in names:
-        yield name, attempt(stage, name, tick)
+        yield name, _attempt(stage, name, tick)
 
 
-def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
+def _run_in_pool(
+    stage: Stage, names: Sequence[str], num_workers: int, show: Callable[[int], None]
+) -> Outcomes:
     context = multiprocessing.get_context("spawn")
     counter = context.RawValue(c_longlong, 0)
     waiting, losses = list(names), Counter[str]()
     while waiting:
-        # The stage goes once to each worker, not along with each shard: prepare's holds all
-        # duplicates. The lock is a new one, for a worker that died may hold the last pool's.
-        shared = (stage, counter, context.Lock())
+        shared = (counter, context.Lock())  # a worker that died may hold the last pool's lock
         pool = ProcessPoolExecutor(min(num_workers, len(waiting)), context, _start_worker, shared)
         futures: dict[Future[Fates | str], str] = {}
         try:
             with _sigint_held():  # the workers inherit it: Ctrl-C is for this process
-                futures = {pool.submit(_attempt_shared, name): name for name in waiting}
+                futures = {
+                    pool.submit(_attempt, stage, name, _tick_shared): name for name in waiting
+                }
             for future in _as_completed(futures, lambda: show(counter.value)):
                 outcome = future.result()
                 waiting.remove(futures[future])
@@ -158,9 +127,9 @@ def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Sho
             # A worker died, and the pool does not say on which shard: shards are handed out in
             # order, so it was one of the first that are not done. The rest go on in a new pool.
             losses.update(waiting[:num_workers])
-            for name in [name for name in waiting if losses[name] >= MAX_LOSSES]:
+            for name in [name for name in waiting if losses[name] >= _MAX_LOSSES]:
                 waiting.remove(name)
-                yield name, f"its worker process died {MAX_LOSSES} times; out of memory?"
+                yield name, f"its worker process died {_MAX_LOSSES} times; out of memory?"
         finally:
             _stop(pool)
 
@@ -196,12 +165,12 @@ def _sigint_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_shared: tuple[Stage, c_longlong, Lock]
+_shared: tuple[c_longlong, Lock] | None = None
 
 
-def _start_worker(stage: Stage, counter: c_longlong, lock: Lock) -> None:
+def _start_worker(counter: c_longlong, lock: Lock) -> None:
     global _shared
-    _shared = (stage, counter, lock)
+    _shared = (counter, lock)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -213,23 +182,14 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _attempt_shared(name: str) -> Fates | str:
-    stage, counter, lock = _shared
-
-    def tick(num_posts: int) -> None:
+def _tick_shared(num_posts: int) -> None:
+    if _shared is not None:
+        counter, lock = _shared
         with lock:
             counter.value += num_posts
 
-    return attempt(stage, name, tick)
 
-
-def attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
-    """Run a stage over a shard; return its fates, or why it could not be done.
-
-    Raises:
-        UserError: that concerns the whole run.
-        OSError: where the disk is full.
-    """
+def _attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
     try:
         return stage(name, tick)
     except DamagedError as error:

@@ -84,7 +84,8 @@ _METHODS: dict[str, Callable[[Picture, SketchSettings], Sketch]] = {
 }
 
 
-_SCALABLE = ("dodge", "xdog")
+SCALABLE = ("dodge", "xdog")
+"""Methods of ``line_drawer``."""
 
 
 def sketch_names() -> list[str]:
@@ -112,8 +113,8 @@ def line_drawer(method: str, prepare: Table) -> Callable[[Picture], Sketch]:
     Raises:
         UserError: on a method that is not known, or needs more than a picture.
     """
-    if method not in _SCALABLE:
-        raise UserError(f"lines cannot be drawn by {method!r}; known: {', '.join(_SCALABLE)}.")
+    if method not in SCALABLE:
+        raise UserError(f"lines cannot be drawn by {method!r}; known: {', '.join(SCALABLE)}.")
     prepared = convert(prepare, PrepareSettings, "the model's recipe, [prepare]")
     members = prepared.sketch_members.values()
     settings = next((s for s in members if s.method == method), SketchSettings(method=method))

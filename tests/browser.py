@@ -3,6 +3,7 @@
 import base64
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,36 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
     *("--hide-scrollbars", "--remote-debugging-pipe"),
 )
-_LIMIT = 120  # seconds after which a browser that hangs is killed
+READING = """
+(() => {
+  const inside = r => r.left >= -1 && r.right <= innerWidth + 1;
+  const channels = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = rgb => rgb.slice(0, 3)
+    .map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = e => {
+    const rgba = channels(getComputedStyle(e).backgroundColor);
+    return rgba[3] === 0 && e.parentElement ? ground(e.parentElement) : rgba;
+  };
+  const contrast = e => {
+    const [a, b] = [channels(getComputedStyle(e).color), ground(e)].map(luminance);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const all = [...document.querySelectorAll('body, body *')].filter(e => e.checkVisibility());
+  const texts = all.filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+  const named = some => some.map(e => e.outerHTML.slice(0, 80));
+  return {
+    overflow: document.documentElement.scrollWidth - innerWidth,
+    outside: named(all.filter(e => !inside(e.getBoundingClientRect()))),
+    smallest: Math.min(...texts.map(e => parseFloat(getComputedStyle(e).fontSize))),
+    faint: named(texts.filter(e => contrast(e) < 4.5)),
+  };
+})()
+"""
+"""How a page reads: pixels that it is too wide by, what sticks out, its smallest letters in pixels,
+and texts of less contrast than WCAG 2 asks for."""
+
+_LIMIT = 300  # seconds after which a browser that hangs is killed
 
 
 class Page:
@@ -57,14 +87,14 @@ class Page:
             message += byte
         return dict(json.loads(message))
 
-    def open(self, path: Path, width: int, scheme: str) -> None:
-        """Open a file in a window of a width in pixels, in a ``light`` or ``dark`` scheme."""
+    def open(self, place: Path | str, width: int, scheme: str = "light") -> None:
+        """Open a file or an address in a window of a width in pixels, ``light`` or ``dark``."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", features=features)
         self.events.clear()
-        self.send("Page.navigate", url=path.as_uri())
+        self.send("Page.navigate", url=place.as_uri() if isinstance(place, Path) else place)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
@@ -75,6 +105,20 @@ class Page:
         )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str, seconds: float = 30) -> None:
+        """Wait until a JavaScript expression is true, or something that counts as true."""
+        deadline = time.monotonic() + seconds
+        while not self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.05)
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Give a file to the input that a CSS selector finds, as a person's file dialog would."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        assert node, f"there is no {selector}"
+        self.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
 
     def screenshot(self) -> bytes:
         """Return the whole page as PNG, also what is below the window."""
@@ -101,7 +145,7 @@ class Page:
 
 @contextmanager
 def open_browser(profile: Path) -> Iterator[Page]:
-    """Start Chromium with an empty profile folder; it ends with the block, or after two minutes."""
+    """Start Chromium with an empty profile folder; it ends with the block, or with its time."""
     command = ["chromium", *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(
         ["sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >&2', "sh", *command],  # it talks on 3 and 4

@@ -40,7 +40,7 @@ def test_the_painters_answer_is_the_models(checkpoint: Path) -> None:
         torch.from_numpy(sketch.copy())[None, None],
         torch.from_numpy(reference).permute(2, 0, 1)[None],
     )
-    found = as_painter(colorizer, info).answer(sketch, reference)
+    found = as_painter(colorizer, info).answer(sketch, reference, 1.0)
     assert (found == expected[0].permute(1, 2, 0).numpy()).all()
 
 

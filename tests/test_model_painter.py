@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,7 +27,7 @@ def test_padded_training_pictures_mean_padded_sketches() -> None:
     """With a model that gives back the sketch, what is padded must come off again."""
     shown: list[tuple[Pixels, Pixels]] = []
 
-    def echo(sketch: Pixels, reference: Pixels) -> Pixels:
+    def echo(sketch: Pixels, reference: Pixels, guidance: float) -> Pixels:
         shown.append((sketch, reference))
         return np.repeat(sketch[..., None], 3, axis=2)
 
@@ -49,7 +51,7 @@ def test_without_padding_pictures_are_stretched() -> None:
 def test_grey_in_grey_out() -> None:
     """Also with a model that tints everything."""
 
-    def brown(sketch: Pixels, reference: Pixels) -> Pixels:
+    def brown(sketch: Pixels, reference: Pixels, guidance: float) -> Pixels:
         return np.full((64, 64, 3), (140, 90, 60), np.uint8)
 
     painter = Painter(brown, (64, 64), "brown")
@@ -57,6 +59,23 @@ def test_grey_in_grey_out() -> None:
     assert not grey.has_color
     assert not has_color(painter.paint(SKETCH, grey))
     assert has_color(painter.paint(SKETCH, painter.look_at(RED, "red")))
+
+
+def test_guidance_is_for_models_that_know_it() -> None:
+    painter = tinting_painter()
+    red = painter.look_at(RED, "red")
+    papers = [
+        np.median(np.asarray(painter.paint(SKETCH, red, guidance)).reshape(-1, 3), axis=0).tolist()
+        for guidance in (0.0, 0.5, 1.0)
+    ]
+    assert papers == [[255, 255, 255], [238, 147, 147], [220, 40, 40]]
+    stubborn = dataclasses.replace(painter, can_be_guided=False)
+    assert stubborn.paint(SKETCH, red).size == SKETCH.size
+    with pytest.raises(UserError, match="guidance needs a model that was trained to do without"):
+        stubborn.paint(SKETCH, red, 1.5)
+    for guidance in (-0.1, 3.1, float("nan")):
+        with pytest.raises(UserError, match="is not in 0 to 3"):
+            painter.paint(SKETCH, red, guidance)
 
 
 def test_what_is_no_sketch_is_refused() -> None:

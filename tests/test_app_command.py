@@ -1,0 +1,79 @@
+"""app, as the command line calls it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.app_examples import take_examples
+from pipeline.dolls import draw_examples
+from pipeline.sketch import line_drawer
+from tests.model_checkpoints import write_checkpoint
+from tests.model_samples import write_samples
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    pytest.importorskip("gradio")
+    checkpoint = write_checkpoint(tmp_path / "best.safetensors", "reference")
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, str(ROOT / "cli.py"), "app", str(checkpoint), "--port", "0"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        url, _, rest = line.partition(" ")
+        assert rest == "is the page; Ctrl-C ends it.\n"
+        with urlopen(url, timeout=20) as answer:
+            assert b'content="Nurie"' in answer.read()
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "best.safetensors", "reference")
+    code = "import sys; sys.modules['gradio'] = None; from cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "app", str(checkpoint)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: the page needs Gradio: pip install 'nurie[app]'.\n"
+
+
+def test_samples_are_pictures_to_begin_with(tmp_path: Path) -> None:
+    write_samples(tmp_path / "samples")
+    sketches, references = take_examples(tmp_path / "samples", tmp_path)
+    assert 0 < len(sketches) <= 4
+    assert 0 < len(references) <= 8
+    assert {Image.open(path).mode for path in sketches} == {"L"}
+    assert {Image.open(path).mode for path in references} == {"RGB"}
+
+
+def test_dolls_are_pictures_to_begin_with(tmp_path: Path) -> None:
+    sketches, references = draw_examples(line_drawer("dodge", {}), tmp_path)
+    assert (len(sketches), len(references)) == (4, 8)
+    assert {Image.open(path).mode for path in sketches} == {"L"}
+    pictures = [np.asarray(Image.open(path)) for path in references]
+    assert len({picture.tobytes() for picture in pictures}) == 8

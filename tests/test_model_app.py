@@ -1,0 +1,119 @@
+"""What the page does, without a page."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.app import LINE_ART, Dropped, Studio, name_of, say
+from pipeline.sketch import dodge, line_drawer
+from tests.painters import tinting_painter
+from tests.pictures import draw_picture
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    (tmp_path / "out").mkdir()
+    drawers = {"dodge": line_drawer("dodge", {})}
+    return Studio(tinting_painter(), drawers, tmp_path / "out")
+
+
+def drop(folder: Path, name: str, picture: Image.Image | np.ndarray | bytes) -> Dropped:
+    """Return a file as Gradio hands it over: under a name of its own."""
+    path = folder / f"upload-{len(list(folder.iterdir()))}"
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    if isinstance(picture, Image.Image):
+        picture.save(path, "PNG")
+    else:
+        path.write_bytes(picture)
+    return {"path": str(path), "orig_name": name, "url": None}
+
+
+@pytest.fixture
+def sketch(tmp_path: Path) -> Dropped:
+    return drop(tmp_path, "my sketch.png", dodge(draw_picture(1, 90, 150), 3.5))
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Dropped:
+    return drop(tmp_path, "red.jpg", Image.new("RGB", (40, 40), (220, 40, 40)))
+
+
+def test_both_give_a_picture_with_a_name(studio: Studio, sketch: Dropped, red: Dropped) -> None:
+    path, said = studio.color(sketch, red, LINE_ART)
+    assert path is not None
+    assert Path(path).name == "my sketch-coloured.png"
+    with Image.open(path) as image:
+        assert image.size == (150, 90)
+    assert said == say("done", "150 x 90 pixels.")
+    guided, _ = studio.color(sketch, red, LINE_ART, 0.0)
+    assert guided is not None
+    assert np.median(np.asarray(Image.open(guided))) == 255
+
+
+def test_what_is_missing_is_named(studio: Studio, sketch: Dropped, red: Dropped) -> None:
+    for one, other, name in (
+        (None, None, "a sketch and a reference"),
+        (None, red, "a sketch"),
+        (sketch, None, "a reference"),
+    ):
+        found = studio.color(one, other, LINE_ART)
+        assert found == (None, say("hint", f"Waiting for {name}."))
+
+
+def test_wrong_files_are_said_by_their_own_names(
+    studio: Studio, sketch: Dropped, red: Dropped, tmp_path: Path
+) -> None:
+    text = drop(tmp_path, "<b>notes.png", b"hello")
+    tiny = drop(tmp_path, "tiny.png", Image.new("RGB", (3, 3)))
+    for pair, message in (
+        ((text, red), "&lt;b&gt;notes.png: is not a picture of a known format."),
+        ((sketch, text), "&lt;b&gt;notes.png: is not a picture of a known format."),
+        ((tiny, red), "tiny.png: 3 x 3 pixels are too few"),
+        ((red, red), "red.jpg: is blank"),
+    ):
+        path, said = studio.color(*pair, LINE_ART)
+        assert path is None
+        assert 'class="said error"' in said
+        assert message in said
+        assert str(tmp_path) not in said
+
+
+def test_a_colour_picture_is_a_sketch_once_its_lines_are_drawn(
+    studio: Studio, red: Dropped, tmp_path: Path
+) -> None:
+    picture = drop(tmp_path, "picture.png", draw_picture(2))
+    path, said = studio.color(picture, red, LINE_ART)
+    assert path is None
+    assert "picture.png: is a colour picture, not a sketch. Say below it" in said
+    path, said = studio.color(picture, red, "dodge")
+    assert path is not None
+    assert "120 x 120" in said
+
+
+def test_remarks_are_said_beside_the_result(
+    studio: Studio, sketch: Dropped, tmp_path: Path
+) -> None:
+    grey = drop(tmp_path, "grey.png", Image.fromarray(draw_picture(3)).convert("L"))
+    path, said = studio.color(sketch, grey, LINE_ART)
+    assert path is not None
+    assert said == say("remark", "grey.png: has no colour, so the result has none.")
+
+
+def test_only_the_last_results_are_kept(
+    studio: Studio, sketch: Dropped, red: Dropped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.app._NUM_KEPT", 3)
+    paths = [Path(str(studio.color(sketch, red, LINE_ART)[0])) for _ in range(5)]
+    assert [path.exists() for path in paths] == [False, False, True, True, True]
+    assert len(list(studio.out_dir.iterdir())) == 3
+
+
+def test_names_are_short_and_plain() -> None:
+    assert name_of({"path": "/tmp/x/a.png", "orig_name": None}) == "a.png"
+    assert name_of({"path": "/tmp/x/a.png", "orig_name": "../../b.png"}) == "b.png"
+    long = name_of({"path": "a.png", "orig_name": "n" * 300 + ".png"})
+    assert len(long) == 57
+    assert long.endswith("nnn.png")

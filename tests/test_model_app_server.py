@@ -1,0 +1,90 @@
+"""The server around the page: who is answered."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from model.app_server import POLICY, Guard, bind, is_loopback
+from pipeline.errors import UserError
+
+HOSTS = frozenset({"127.0.0.1:7860", "localhost:7860"})
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b"the page"})
+    else:
+        await send({"type": scope["type"]})
+
+
+def ask(hosts: frozenset[str] | None, kind: str = "http", **headers: str) -> list[dict[str, Any]]:
+    """Return what the guard sends for one request."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": kind, "headers": pairs}
+    asyncio.run(Guard(_app, hosts)(scope, receive, send))
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:7860"}, 200),
+        ({"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
+        ({"host": "evil.example:7860"}, 403),  # a name that was made to point to loopback
+        ({"host": "127.0.0.1:7861"}, 403),
+        ({}, 403),
+        ({"host": "127.0.0.1:7860", "origin": "http://evil.example"}, 403),
+        ({"host": "127.0.0.1:7860", "origin": "http://localhost:8000"}, 403),
+        ({"host": "127.0.0.1:7860", "origin": "null"}, 403),
+    ],
+)
+def test_only_the_page_itself_is_answered(headers: dict[str, str], status: int) -> None:
+    start, body = ask(HOSTS, **headers)
+    assert start["status"] == status
+    assert (body["body"] == b"the page") == (status == 200)
+
+
+def test_an_open_server_still_refuses_other_pages() -> None:
+    assert ask(None, host="10.0.0.5:7860")[0]["status"] == 200
+    assert ask(None, host="10.0.0.5:7860", origin="http://evil.example")[0]["status"] == 403
+
+
+def test_every_answer_carries_the_policy() -> None:
+    headers = dict(ask(HOSTS, host="localhost:7860")[0]["headers"])
+    assert headers[b"content-security-policy"] == POLICY.encode()
+    assert headers[b"a"] == b"b"
+    assert "default-src 'self'" in POLICY
+    assert "://" not in POLICY
+
+
+def test_websockets_are_closed_and_the_rest_passes() -> None:
+    assert ask(HOSTS, "websocket", host="localhost:7860") == [
+        {"type": "websocket.close", "code": 1008}
+    ]
+    assert ask(HOSTS, "lifespan") == [{"type": "lifespan"}]
+
+
+def test_loopback_is_known() -> None:
+    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "127.8.8.8")] == [True] * 4
+    assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.5", "example.org")] == [False] * 4
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    gradio = pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"127.0.0.1 port {port}: cannot listen there"):
+            bind(gradio.Blocks(), "127.0.0.1", port)
+    with pytest.raises(UserError, match="cannot listen there"):
+        bind(gradio.Blocks(), "host.invalid", 0)
