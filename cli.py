@@ -222,6 +222,12 @@ def evaluate(
     fid_weights: Annotated[
         str, typer.Option(metavar="PATH", help="Inception weights for FID and KID.")
     ] = "",
+    lpips_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="AlexNet weights for LPIPS.")
+    ] = "",
+    guidance: Annotated[
+        float, typer.Option(help="How far references are followed; 1 as in training.")
+    ] = 1.0,
     style_weights: Annotated[
         str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
     ] = "",
@@ -240,7 +246,13 @@ def evaluate(
     from model.evaluate import evaluate as run_evaluation
     from pipeline.settings import apply_overrides, convert
 
-    flags = {"fid_weights": fid_weights, "style_weights": style_weights, "reference": reference}
+    flags = {
+        "fid_weights": fid_weights,
+        "lpips_weights": lpips_weights,
+        "guidance": guidance,
+        "style_weights": style_weights,
+        "reference": reference,
+    }
     table = apply_overrides({"eval": flags}, overrides)["eval"]
     config = convert(table, EvalConfig, "--set eval")
     out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
@@ -465,7 +477,7 @@ def _run_name(name: str) -> str:
 def _print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
     """Print one setting's figures, of the model and the baselines, and what is not there."""
     seen = ("following", "chroma_error", "regional_error", "paper_error")
-    names = ("mse", "psnr", "ssim", "fid", "kid", *seen)
+    names = ("mse", "psnr", "ssim", "lpips", "fid", "kid", *seen)
     columns = [name for name in names if metrics.get(name) is not None]
     print(f"{metrics['num_samples']} {split} samples, reference: {metrics['reference']}")
     _print_table({model: metrics, **metrics["baselines"]}, columns)

@@ -261,6 +261,7 @@ class EvalConfig:
         guidance: how far references are followed; see ``colorize.Colorizer``.
         num_grid: samples shown in grid.png.
         fid_weights: path of torch-fidelity's Inception weights for FID and KID; "" for none.
+        lpips_weights: path of torchvision's AlexNet weights for LPIPS; "" for none.
         sketch: the samples' member to colour; "" for the one that the model was trained on.
         style_weights: path of the style network's weights where they are not found again as the
             checkpoint names them; "" to take the checkpoint's word.
@@ -276,6 +277,7 @@ class EvalConfig:
     guidance: float = 1.0
     num_grid: int = 8
     fid_weights: str = ""
+    lpips_weights: str = ""
     sketch: str = ""
     style_weights: str = ""
     seed: int = 0

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from model.colorize import load_colorizer
@@ -27,6 +27,7 @@ from model.fid import extract_features, fid, kid, load_extractor
 from model.grid import Sheet, save_png, tile
 from model.interact import show_progress
 from model.metrics import Answer, measure_following
+from model.perceptual import load_lpips
 from model.scenes import Scene, make_scene
 from model.tally import NEEDS_TRUTH, Tally
 from pipeline.errors import UserError
@@ -74,6 +75,9 @@ def evaluate(
     )
     if extractor is None and config.fid_weights:
         extractor = load_extractor(Path(config.fid_weights), colorizer.device)
+    lpips = None
+    if config.lpips_weights:
+        lpips = load_lpips(Path(config.lpips_weights), colorizer.device)
     with ExitStack() as stack:
         sketch = config.sketch or info.train.sketch
         samples = stack.enter_context(Samples(samples_dir, split, sketch))
@@ -97,7 +101,7 @@ def evaluate(
         settings, tables = {}, []
         for scene in scenes:
             settings[scene.name], table = judge(
-                scene, samples, answers, follows, config, extractor, console
+                scene, samples, answers, follows, config, extractor, lpips, console
             )
             tables.append(table)
             name = "grid.png" if scene is scenes[0] else f"grid-{scene.name}.png"
@@ -131,6 +135,7 @@ def judge(
     follows: Mapping[str, float | None],
     config: EvalConfig,
     extractor: FeatureExtractorBase | None,
+    lpips: nn.Module | None,
     console: Console,
 ) -> tuple[dict[str, Any], pa.Table]:
     """Judge answers in one setting.
@@ -142,12 +147,13 @@ def judge(
         follows: ``following`` of each, which no setting changes.
         config: how to judge.
         extractor: of features for FID and KID; None for neither.
+        lpips: network for LPIPS; None for none.
         console: where progress is shown.
 
     Returns:
         What ``metrics.json`` says of it, and the model's figures for each picture.
     """
-    tallies = {name: Tally() for name in answers}
+    tallies = {name: Tally(lpips=lpips) for name in answers}
     real: list[Tensor] = []
     with show_progress(console, f"eval {scene.name}", "pictures", len(scene.pairs)) as advance:
         for batch in iterate_batches(
@@ -234,6 +240,7 @@ def _reasons(extractor: FeatureExtractorBase | None, has_truth: bool) -> dict[st
         inception = "needs at least two pictures"
     no_truth = dict.fromkeys(NEEDS_TRUTH, "another character's colours have no true answer")
     return {
+        "lpips": "no AlexNet weights: give --lpips-weights PATH",
         "chroma_error": "the true pictures have no colour",
         "regional_error": "the true pictures have no colour",
         "paper_error": "the true pictures have no white paper",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
+from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from model.fid import extract_features
@@ -19,6 +19,7 @@ from model.metrics import (
     regional_distances,
     ssim,
 )
+from model.perceptual import lpips_distance
 
 _MEANS = {"mse": mse, "psnr": psnr, "ssim": ssim}
 RATIOS = {
@@ -29,7 +30,7 @@ RATIOS = {
 """Measures whose mean is one sum over another, by name: their parts of uint8 pictures N x 3 x H x W
 against the true ones."""
 
-NEEDS_TRUTH = (*_MEANS, *RATIOS)
+NEEDS_TRUTH = (*_MEANS, "lpips", *RATIOS)
 """Measures against a true picture, in the order in which they are shown."""
 
 
@@ -41,10 +42,12 @@ class Tally:
         parts: numerator and denominator of each picture, float64 N x 2 a batch, by measure; the
             denominator of a plain mean is 1.
         features: for FID and KID.
+        lpips: of ``perceptual.load_lpips``; None to leave it out.
     """
 
     parts: dict[str, list[Floats]] = field(default_factory=dict)
     features: list[Tensor] = field(default_factory=list)
+    lpips: nn.Module | None = None
 
     def add(
         self, output: Tensor, truth: Tensor | None, extractor: FeatureExtractorBase | None
@@ -54,9 +57,12 @@ class Tally:
             self.features.append(extract_features(extractor, output))
         if truth is None:
             return
-        for name, measure in _MEANS.items():
-            values = measure(output, truth).cpu().numpy().astype(np.float64)
-            self._note(name, np.stack([values, np.ones(len(values))], axis=1))
+        values = {name: measure(output, truth) for name, measure in _MEANS.items()}
+        if self.lpips is not None:
+            values["lpips"] = lpips_distance(self.lpips, output, truth)
+        for name, of_each in values.items():
+            numbers = of_each.cpu().numpy().astype(np.float64)
+            self._note(name, np.stack([numbers, np.ones(len(numbers))], axis=1))
         for name, measure_parts in RATIOS.items():
             self._note(name, measure_parts(output, truth))
 
@@ -64,10 +70,9 @@ class Tally:
         self.parts.setdefault(name, []).append(parts)
 
     def summary(self) -> dict[str, float | None]:
-        """Return the means over all pictures; None for each where there is no truth."""
-        if not self.parts:
-            return dict.fromkeys(NEEDS_TRUTH)
-        return {name: ratio(np.concatenate(parts)) for name, parts in self.parts.items()}
+        """Return the means over all pictures; None for each that was not measured."""
+        found = {name: ratio(np.concatenate(parts)) for name, parts in self.parts.items()}
+        return {name: found.get(name) for name in NEEDS_TRUTH}
 
     def intervals(self, seed: int) -> dict[str, list[float] | None]:
         """Return the 95% bootstrap interval of each mean of ``summary``."""

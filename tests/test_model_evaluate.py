@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torchvision.models import alexnet
 
 from model.augment import same_reference
 from model.checkpoint import load_checkpoint
@@ -48,8 +49,11 @@ def test_everything_is_measured_for_the_model_and_the_baselines(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     extractor = Thumbnails("thumbnails", ["small"])
+    weights = tmp_path / "alexnet.pth"
+    torch.save(alexnet().state_dict(), weights)
+    config = dataclasses.replace(CONFIG, lpips_weights=str(weights))
     metrics = evaluate(
-        checkpoint, samples_dir, "test", tmp_path, CONFIG, extractor=extractor, console=QUIET
+        checkpoint, samples_dir, "test", tmp_path, config, extractor=extractor, console=QUIET
     )
     assert orjson.loads((tmp_path / "metrics.json").read_bytes()) == metrics
     assert metrics["num_samples"] == 7
@@ -91,7 +95,7 @@ def test_what_cannot_be_computed_is_null_with_its_reason(
 ) -> None:
     metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, CONFIG, console=QUIET)
     assert metrics["fid"] is metrics["kid"] is metrics["baselines"]["grey"]["fid"] is None
-    assert metrics["unavailable"].keys() == {"fid", "kid"}
+    assert metrics["unavailable"].keys() == {"lpips", "fid", "kid"}
     assert "--fid-weights PATH" in metrics["unavailable"]["fid"]
 
 
@@ -102,7 +106,7 @@ def test_one_sample_is_enough_for_what_it_can_tell(checkpoint: Path, tmp_path: P
         checkpoint, samples_dir, "test", tmp_path, CONFIG, extractor=extractor, console=QUIET
     )
     assert metrics["mse"] > 0
-    assert metrics["unavailable"].keys() == {"following", "fid", "kid"}
+    assert metrics["unavailable"].keys() == {"following", "lpips", "fid", "kid"}
 
 
 def test_the_grid_shows_what_was_coloured_after_what(
