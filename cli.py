@@ -12,11 +12,13 @@ import typer
 from model.commands import runs
 from pipeline import commands, commands_share
 from pipeline.commands import (
+    AnyWorkers,
+    Executor,
     Overrides,
     Rank,
+    RayAddress,
     RecipeName,
     WorkDir,
-    Workers,
     WorldSize,
     console,
     fail,
@@ -84,7 +86,9 @@ def fetch(
     replan: Annotated[
         bool, typer.Option("--replan", help="Plan anew in a folder that holds another plan.")
     ] = False,
-    workers: Workers = os.cpu_count() or 1,
+    workers: AnyWorkers = None,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
@@ -94,6 +98,7 @@ def fetch(
 
     from pipeline import run
     from pipeline.errors import UserError
+    from pipeline.executor import choose_runner
     from pipeline.lock import lock_beside, read_lock
     from pipeline.recipe import find_recipe
 
@@ -117,16 +122,18 @@ def fetch(
         print_counts("select", plan.counts, plan.num_records)
         print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
         return
+    runner, num_workers = choose_runner(executor, ray_address, workers)
     summary = run.fetch(
         chosen,
         place,
         console(),
         limit=limit,
-        num_workers=workers,
+        num_workers=num_workers,
         retry_failed=retry_failed,
         replan=replan,
         lock=lock,
         part=part,
+        runner=runner,
     )
     _finish("fetch", summary, place, chosen, part)
 
@@ -135,18 +142,24 @@ def fetch(
 def prepare(
     recipe: RecipeName,
     work: WorkDir = None,
-    workers: Workers = os.cpu_count() or 1,
+    workers: AnyWorkers = None,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
 ) -> None:
     """Crop the letterbox, resize, draw the sketch, and write shards of samples."""
     from pipeline import run
+    from pipeline.executor import choose_runner
 
     chosen = _recipe(recipe, overrides)
     place = _work(work, chosen)
     part = part_of(rank, world_size)
-    summary = run.prepare(chosen, place, console(), num_workers=workers, part=part)
+    runner, num_workers = choose_runner(executor, ray_address, workers)
+    summary = run.prepare(
+        chosen, place, console(), num_workers=num_workers, part=part, runner=runner
+    )
     _finish("prepare", summary, place, chosen, part)
 
 

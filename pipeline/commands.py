@@ -30,6 +30,24 @@ Overrides = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
 ]
+AnyWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Workers: processes here, or tasks on a cluster; as many as cores by default.",
+    ),
+]
+Executor = Annotated[
+    str, typer.Option(metavar="local|ray", help="What does the work: this machine, or Ray.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Of the Ray cluster's head; RAY_ADDRESS, or a cluster on this machine, by default.",
+    ),
+]
 Rank = Annotated[
     int | None,
     typer.Option("--rank", min=0, help="Do one of N shares of the shards, I from 0 to N - 1."),

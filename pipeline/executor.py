@@ -29,8 +29,9 @@ from pipeline.rows import DamagedError, is_out_of_space
 
 Fates = Counter[str]
 Tick = Callable[[int], None]
+Show = Callable[[int], None]
 
-_MAX_LOSSES = 3  # times that a shard may take its worker down before it is given up
+MAX_LOSSES = 3  # times that a shard may take its worker down before it is given up
 
 
 class Stage(Protocol):
@@ -57,12 +58,48 @@ class Summary:
     seconds: float = 0.0
 
 
+Outcomes = Generator[tuple[str, Fates | str], None, None]
+Runner = Callable[[Stage, Sequence[str], int, Show], Outcomes]
+"""Runs a stage over the named shards, so many at a time, and shows how many posts are done."""
+
+
+def choose_runner(
+    executor: str, address: str | None, num_workers: int | None
+) -> tuple[Runner | None, int]:
+    """Return what runs stages, None for this machine, and how many workers there are to be.
+
+    Args:
+        executor: ``local`` or ``ray``.
+        address: of a Ray cluster; see ``executor_ray.connect``.
+        num_workers: as many as there are CPUs by default.
+
+    Raises:
+        UserError: on another executor, or where the cluster is out of reach.
+    """
+    if executor == "ray":
+        try:
+            from pipeline.executor_ray import connect, run_on_ray
+        except ImportError as error:
+            raise UserError("--executor ray needs Ray: pip install 'nurie[ray]'.") from error
+        num_cpus = connect(address)
+        return run_on_ray, num_workers or num_cpus
+    if executor != "local" or address is not None:
+        raise UserError("--executor is local, or ray, which takes --ray-address.")
+    return None, num_workers or os.cpu_count() or 1
+
+
 def run_stage(
-    stage: Stage, sizes: dict[str, int], num_workers: int, label: str, console: Console
+    stage: Stage,
+    sizes: dict[str, int],
+    num_workers: int,
+    label: str,
+    console: Console,
+    runner: Runner | None = None,
 ) -> Summary:
     """Run ``stage`` over the shards named in ``sizes`` (name -> number of posts).
 
-    Checks conservation: each shard gives as many fates as it had posts.
+    Checks conservation: each shard gives as many fates as it had posts. Without a ``runner`` this
+    machine's cores do the work.
 
     Raises:
         UserError: that a stage raised; it concerns the whole run, which stops.
@@ -70,7 +107,8 @@ def run_stage(
         KeyboardInterrupt: after the workers have stopped.
     """
     summary, started = Summary(), time.monotonic()
-    runner = _run_inline if num_workers == 1 else _run_in_pool
+    if runner is None:
+        runner = _run_inline if num_workers == 1 else _run_in_pool
     with (
         show_progress(console, label, sum(sizes.values())) as show,
         closing(runner(stage, list(sizes), num_workers, show)) as outcomes,
@@ -87,12 +125,7 @@ def run_stage(
     return summary
 
 
-Outcomes = Generator[tuple[str, Fates | str], None, None]
-
-
-def _run_inline(
-    stage: Stage, names: Sequence[str], num_workers: int, show: Callable[[int], None]
-) -> Outcomes:
+def _run_inline(stage: Stage, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
     done = 0
 
     def tick(num_posts: int) -> None:
@@ -101,24 +134,22 @@ def _run_inline(
         show(done)
 
     for name in names:
-        yield name, _attempt(stage, name, tick)
+        yield name, attempt(stage, name, tick)
 
 
-def _run_in_pool(
-    stage: Stage, names: Sequence[str], num_workers: int, show: Callable[[int], None]
-) -> Outcomes:
+def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
     context = multiprocessing.get_context("spawn")
     counter = context.RawValue(c_longlong, 0)
     waiting, losses = list(names), Counter[str]()
     while waiting:
-        shared = (counter, context.Lock())  # a worker that died may hold the last pool's lock
+        # The stage goes once to each worker, not along with each shard: prepare's holds all
+        # duplicates. The lock is a new one, for a worker that died may hold the last pool's.
+        shared = (stage, counter, context.Lock())
         pool = ProcessPoolExecutor(min(num_workers, len(waiting)), context, _start_worker, shared)
         futures: dict[Future[Fates | str], str] = {}
         try:
             with _sigint_held():  # the workers inherit it: Ctrl-C is for this process
-                futures = {
-                    pool.submit(_attempt, stage, name, _tick_shared): name for name in waiting
-                }
+                futures = {pool.submit(_attempt_shared, name): name for name in waiting}
             for future in _as_completed(futures, lambda: show(counter.value)):
                 outcome = future.result()
                 waiting.remove(futures[future])
@@ -127,9 +158,9 @@ def _run_in_pool(
             # A worker died, and the pool does not say on which shard: shards are handed out in
             # order, so it was one of the first that are not done. The rest go on in a new pool.
             losses.update(waiting[:num_workers])
-            for name in [name for name in waiting if losses[name] >= _MAX_LOSSES]:
+            for name in [name for name in waiting if losses[name] >= MAX_LOSSES]:
                 waiting.remove(name)
-                yield name, f"its worker process died {_MAX_LOSSES} times; out of memory?"
+                yield name, f"its worker process died {MAX_LOSSES} times; out of memory?"
         finally:
             _stop(pool)
 
@@ -165,12 +196,12 @@ def _sigint_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_shared: tuple[c_longlong, Lock] | None = None
+_shared: tuple[Stage, c_longlong, Lock]
 
 
-def _start_worker(counter: c_longlong, lock: Lock) -> None:
+def _start_worker(stage: Stage, counter: c_longlong, lock: Lock) -> None:
     global _shared
-    _shared = (counter, lock)
+    _shared = (stage, counter, lock)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -182,14 +213,23 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _tick_shared(num_posts: int) -> None:
-    if _shared is not None:
-        counter, lock = _shared
+def _attempt_shared(name: str) -> Fates | str:
+    stage, counter, lock = _shared
+
+    def tick(num_posts: int) -> None:
         with lock:
             counter.value += num_posts
 
+    return attempt(stage, name, tick)
 
-def _attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
+
+def attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
+    """Run a stage over a shard; return its fates, or why it could not be done.
+
+    Raises:
+        UserError: that concerns the whole run.
+        OSError: where the disk is full.
+    """
     try:
         return stage(name, tick)
     except DamagedError as error:

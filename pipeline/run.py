@@ -14,7 +14,7 @@ from pipeline.client import close_shared_clients
 from pipeline.differences import check_recipe
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
-from pipeline.executor import Summary, run_stage
+from pipeline.executor import Runner, Summary, run_stage
 from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE, Part
 from pipeline.hosts import is_http
@@ -167,6 +167,7 @@ def fetch(
     replan: bool = False,
     lock: Lock | None = None,
     part: Part = WHOLE,
+    runner: Runner | None = None,
 ) -> Summary:
     """Select, plan, and fetch every planned original into ``raw/``; of a rank, its share of them.
 
@@ -203,7 +204,7 @@ def fetch(
             index_dir=work.index_dir,
         )
         try:
-            summary = run_stage(stage, planned, num_workers, "fetch", console)
+            summary = run_stage(stage, planned, num_workers, "fetch", console, runner)
         finally:
             close_shared_clients()
         for directory in (work.reuse_dir, work.index_dir):
@@ -337,7 +338,13 @@ def _set_aside(work: Work) -> None:
 
 
 def prepare(
-    recipe: Recipe, work: Work, console: Console, *, num_workers: int = 1, part: Part = WHOLE
+    recipe: Recipe,
+    work: Work,
+    console: Console,
+    *,
+    num_workers: int = 1,
+    part: Part = WHOLE,
+    runner: Runner | None = None,
 ) -> Summary:
     """Crop, resize, sketch, and shard every fetched original into ``samples/``; or a rank's share.
 
@@ -362,7 +369,7 @@ def prepare(
             console.print(f"{missing}; preparing the others.")
         chosen = held.begin(fetched)
         stage = make_prepare_stage(recipe, work, list(fetched))
-        return run_stage(stage, chosen, num_workers, "prepare", console)
+        return run_stage(stage, chosen, num_workers, "prepare", console, runner)
 
 
 def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> PrepareStage:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 
+from pipeline.claim import claim
 from pipeline.errors import UserError
 from pipeline.rows import (
     DamagedError,
@@ -96,7 +97,8 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("wb", buffering=2**20)
+        self._file = claim(self._temporary)
+        self._file.truncate()
         return self
 
     def __exit__(
@@ -106,11 +108,11 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._file.close()
-        finally:
             if not self._is_whole:
                 self._sealed.unlink(missing_ok=True)
                 self._temporary.unlink(missing_ok=True)
+        finally:
+            self._file.close()  # last, for from then on another process may write the shard
 
     def add(self, member: str, data: bytes) -> Span:
         """Append a member and return where its bytes lie."""
@@ -123,14 +125,14 @@ class ShardWriter:
         return span
 
     def commit(self, rows: pa.Table, info: dict[str, Any]) -> None:
-        """Close the tar and put it in place, then its rows with ``info`` about them.
+        """Finish the tar and put it in place, then its rows with ``info`` about them.
 
         ``info`` needs ``fingerprint``; size and SHA-256 of the tar are added here. Once both files
         are whole there is no way back: where this is cut short, ``recover`` finishes it.
         """
         self._write(b"\0" * (2 * tarfile.BLOCKSIZE))
         self._write(b"\0" * (-self._offset % tarfile.RECORDSIZE))
-        self._file.close()
+        self._file.flush()  # closing it would let another process in
         sync(self._temporary)
         proof = {
             "schema_version": SCHEMA_VERSION,
@@ -173,6 +175,9 @@ def recover(directory: Path, names: Collection[str] | None = None) -> None:
         directory: need not exist.
         names: of the shards that are meant; None for all.
     """
+    for path in directory.glob(".*.tar.tmp"):
+        if names is None or name_of_temporary(path) in names:
+            claim(path).close()
     for sealed in directory.glob(".*.parquet.tmp"):
         name = name_of_temporary(sealed)
         if names is not None and name not in names:

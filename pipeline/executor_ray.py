@@ -1,0 +1,170 @@
+"""Runs a stage over all shards on a Ray cluster (extra ``ray``): executor's pool, on many machines.
+
+Every machine sees the work folder, the pictures if they lie on disk, and this code under the same
+paths. A task is a shard's name; no picture goes through Ray. What a lost machine had in hand is
+given to another, and only here: Ray itself retries nothing.
+"""
+
+import logging
+import os
+import platform
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.errors import UserError
+from pipeline.executor import MAX_LOSSES, Fates, Outcomes, Show, Stage, attempt
+from pipeline.lock import library_versions
+
+_TELL_EVERY = 1.0  # seconds between two words of a worker about how far it is
+
+
+def connect(address: str | None = None) -> int:
+    """Connect this process to a cluster, until it ends; return how many CPUs that has.
+
+    Args:
+        address: ``HOST:PORT`` of the head; by default RAY_ADDRESS, or a cluster that runs on this
+            machine. Where there is none, one is started for this process, on loopback only: Ray
+            runs whatever those send who reach its ports.
+
+    Raises:
+        UserError: where no cluster is to be reached there, or it has no CPU.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no stranger is told who uses Ray
+    quiet: Any = {"log_to_driver": "NURIE_DEBUG" in os.environ, "logging_level": logging.ERROR}
+    named = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if named:
+            _knock(named)
+        ray.init(named or "auto", **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        if named:
+            raise UserError(f"--ray-address {named}: no Ray cluster is there: {error}.") from error
+        ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    num_cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    if not num_cpus:
+        raise UserError("the Ray cluster has no CPU; start workers with `ray start --num-cpus N`.")
+    return num_cpus
+
+
+def _knock(address: str) -> None:
+    """Raise at once where nobody listens; Ray would try for two minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
+    """Run ``stage`` over shards on the cluster, ``num_workers`` of them at a time.
+
+    Yields:
+        Each shard's name with its fates, or with the reason why it could not be done.
+
+    Raises:
+        UserError: that a stage raised, or where a machine is not fit for the work.
+        OSError: where a disk is full.
+    """
+    home = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=home).remote()
+    work = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_work)
+    place = _Place(Path.cwd(), library_versions())
+    shared = ray.put((stage, place))
+    waiting, losses, num_done = list(reversed(names)), Counter[str](), 0
+    in_hand: dict[Any, str] = {}
+    reading = board.read.remote()
+    try:
+        while waiting or in_hand:
+            while waiting and len(in_hand) < num_workers:
+                name = waiting.pop()
+                in_hand[work.remote(shared, name, board)] = name
+            ready, _ = ray.wait(list(in_hand), timeout=0.2)
+            for ref in ready:
+                name = in_hand.pop(ref)
+                try:
+                    outcome: Fates | str = ray.get(ref)
+                except RayTaskError as error:
+                    raise error.cause or error from None
+                except RayError as error:  # its worker, or the whole machine, is gone
+                    losses[name] += 1
+                    if losses[name] < MAX_LOSSES:
+                        waiting.append(name)
+                        continue
+                    outcome = f"its worker was lost {MAX_LOSSES} times: {error}"
+                if not isinstance(outcome, str):
+                    num_done += outcome.total()
+                yield name, outcome
+            if ray.wait([reading], timeout=0)[0]:
+                told = ray.get(reading)
+                show(num_done + sum(told.get(name, 0) for name in in_hand.values()))
+                reading = board.read.remote()
+    finally:
+        for ref in in_hand:
+            with suppress(RayError):
+                ray.cancel(ref, force=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a machine needs to be fit for the work: the driver's folder, and its libraries."""
+
+    directory: Path
+    versions: dict[str, str]
+
+
+class _Board:
+    """Where workers write how far they are with the shards in hand."""
+
+    def __init__(self) -> None:
+        self._num_done: dict[str, int] = {}
+
+    def write(self, name: str, num_done: int) -> None:
+        self._num_done[name] = num_done
+
+    def read(self) -> dict[str, int]:
+        return self._num_done
+
+
+def _work(shared: tuple[Stage, _Place], name: str, board: Any) -> Fates | str:
+    stage, place = shared
+    _settle_in(place.directory, tuple(place.versions.items()))
+    done, told_at = 0, time.monotonic()
+
+    def tick(num_posts: int) -> None:
+        nonlocal done, told_at
+        done += num_posts
+        if time.monotonic() - told_at > _TELL_EVERY:
+            told_at = time.monotonic()
+            board.write.remote(name, done)
+
+    return attempt(stage, name, tick)
+
+
+@lru_cache
+def _settle_in(directory: Path, versions: tuple[tuple[str, str], ...]) -> None:
+    """Go to the driver's folder, where relative paths lead to the same files; once a process.
+
+    Raises:
+        UserError: where there is none, or other libraries would give other bytes.
+    """
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise UserError(
+            f"{directory}: not on {platform.node()}, a machine of the Ray cluster; start the "
+            "command in a folder on a disk that all machines share."
+        ) from error
+    here = library_versions()
+    if odd := [f"{name} {version}" for name, version in versions if here.get(name) != version]:
+        raise UserError(
+            f"{platform.node()}, a machine of the Ray cluster, lacks {', '.join(odd)} of this one; "
+            "other versions may give other bytes. Install the same (constraints.txt)."
+        )

@@ -1,0 +1,68 @@
+"""A real Ray cluster of two machines, each an address of its own on loopback."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+_SMALL: dict[str, Any] = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+class TwoNodes:
+    """A head and a worker node with a CPU each.
+
+    Attributes:
+        address: of the head.
+    """
+
+    def __init__(self) -> None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        self._cluster = Cluster()
+        self._head = self._add("127.0.0.2")
+        self._worker = self._add("127.0.0.3")
+        self.address = str(self._cluster.address)
+
+    def _add(self, host: str) -> Any:
+        return self._cluster.add_node(num_cpus=1, node_ip_address=host, **_SMALL)
+
+    def workers_at(self, title: str) -> list[int]:
+        """Return the worker processes that are at a task of that name."""
+        return [pid for pid in _children(self._raylets()) if _title(pid) == f"ray::{title}"]
+
+    def kill_worker_node(self) -> None:
+        """Kill the daemon of the second machine; its workers are left to notice."""
+        (raylet,) = self._raylets()[1:]
+        os.kill(raylet, signal.SIGKILL)
+
+    def replace_worker_node(self) -> None:
+        """Let another machine take the place of the one that was killed."""
+        self._cluster.remove_node(self._worker, allow_graceful=False)
+        self._worker = self._add("127.0.0.4")
+
+    def shut_down(self) -> None:
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]
+
+    def _raylets(self) -> list[int]:
+        nodes = (self._head, self._worker)
+        return [node.all_processes["raylet"][0].process.pid for node in nodes]
+
+
+def _children(parents: list[int]) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = int(status.parent.name), status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(rest[1]) in parents:
+            found.append(pid)
+    return found
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0").decode()
+    except OSError:
+        return ""

@@ -1,0 +1,72 @@
+"""Two writers of one shard: the later waits, and what it writes is whole."""
+
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import claim as module
+from pipeline.claim import claim
+from pipeline.errors import UserError
+from pipeline.rows import temporary_path
+from pipeline.schema import RAW
+from pipeline.shard import ShardWriter, recover, tar_path
+
+NAME = "train-000000"
+
+
+def test_a_claimed_file_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"whole")
+    claim(path).close()
+    assert path.read_bytes() == b"whole"
+
+
+def test_who_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    with (
+        claim(tmp_path / "file"),
+        pytest.raises(UserError, match="file: another process goes on writing it"),
+    ):
+        claim(tmp_path / "file")
+    claim(tmp_path / "file").close()
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_a_second_writer_of_a_shard_waits_for_the_first(tmp_path: Path, commits: bool) -> None:
+    """The first is one that a cluster took for dead: it gives up, or finishes after all."""
+    entered = threading.Event()
+
+    def write_again() -> None:
+        with ShardWriter(tmp_path, NAME) as shard:
+            entered.set()
+            shard.add("000000002.jpg", b"second")
+            shard.commit(RAW.empty_table(), {"fingerprint": "2"})
+
+    second = threading.Thread(target=write_again)
+    with ShardWriter(tmp_path, NAME) as shard:
+        shard.add("000000001.jpg", b"a" * 10**5)
+        second.start()
+        time.sleep(0.3)
+        assert not entered.is_set()
+        if commits:
+            shard.commit(RAW.empty_table(), {"fingerprint": "1"})
+            assert not entered.is_set()
+    second.join(10)
+    with tarfile.open(tar_path(tmp_path, NAME)) as tar:
+        assert tar.getnames() == ["000000002.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{NAME}.parquet", f"{NAME}.tar"]
+
+
+def test_what_is_being_written_is_not_swept_away(tmp_path: Path) -> None:
+    swept = threading.Thread(target=recover, args=(tmp_path,))
+    temporary = temporary_path(tar_path(tmp_path, NAME))
+    with ShardWriter(tmp_path, NAME) as shard:
+        swept.start()
+        time.sleep(0.3)
+        assert temporary.exists()
+        shard.commit(RAW.empty_table(), {"fingerprint": "1"})
+    swept.join(10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{NAME}.parquet", f"{NAME}.tar"]

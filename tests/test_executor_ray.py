@@ -1,0 +1,166 @@
+"""Stages and whole commands on a Ray cluster of two machines, some of which die."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipeline.errors import UserError
+from pipeline.executor import Fates, Tick, choose_runner, run_stage
+from pipeline.executor_ray import _settle_in
+from pipeline.lock import library_versions
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.crashing import contents, make_source, temporaries
+from tests.ray_cluster import TwoNodes
+from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
+from tests.test_executor import QUIET, SIZES, Keep
+
+TASK = "_work"
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_an_executor_is_local_or_ray() -> None:
+    assert choose_runner("local", None, 3) == (None, 3)
+    with pytest.raises(UserError, match="--executor is local, or ray"):
+        choose_runner("dask", None, None)
+    with pytest.raises(UserError, match="which takes --ray-address"):
+        choose_runner("local", "127.0.0.1:6379", None)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"])
+def test_an_address_where_no_cluster_is_fails_at_once(address: str) -> None:
+    with pytest.raises(UserError, match=f"--ray-address {address}: no Ray cluster is there"):
+        choose_runner("ray", address, None)
+
+
+def test_a_machine_must_be_fit_for_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    versions = library_versions()
+    _settle_in(tmp_path / ".", tuple(versions.items()))
+    with pytest.raises(UserError, match="absent: not on .*, a machine of the Ray cluster"):
+        _settle_in(tmp_path / "absent", tuple(versions.items()))
+    with pytest.raises(UserError, match="lacks numpy 1.0 of this one; other versions may give"):
+        _settle_in(tmp_path, tuple((versions | {"numpy": "1.0"}).items()))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TwoNodes]:
+    nodes = TwoNodes()
+    try:
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.shut_down()
+
+
+@pytest.mark.slow
+def test_shards_run_on_both_machines_and_what_goes_wrong_is_told(
+    cluster: TwoNodes, tmp_path: Path
+) -> None:
+    runner, num_workers = choose_runner("ray", cluster.address, None)
+    assert num_workers == 2
+    try:
+        summary = run_stage(Keep(tmp_path), SIZES, 2, "keep", QUIET, runner)
+        assert (summary.num_posts, summary.errors) == (15, {})
+        once = Keep(tmp_path, train_000001="die_once", train_000003="die_once")
+        summary = run_stage(once, SIZES, 2, "keep", QUIET, runner)
+        assert (summary.num_posts, summary.errors) == (15, {})
+        odd = Keep(tmp_path, train_000000="die", train_000001="raise")
+        summary = run_stage(odd, SIZES, 2, "keep", QUIET, runner)
+        assert summary.num_posts == 9
+        assert summary.errors.pop("train-000001") == "ValueError: broken shard"
+        assert "its worker was lost 3 times" in summary.errors.pop("train-000000")
+        with pytest.raises(UserError, match="^the whole run is wrong$"):
+            run_stage(Keep(tmp_path, train_000002="stop"), SIZES, 2, "keep", QUIET, runner)
+        shown: list[int] = []
+        busy = Busy(tmp_path)
+        for name, fates in runner(busy, list(SIZES), 1, shown.append) if runner else ():
+            assert (name in SIZES, fates) == (True, {"kept": 3})
+        assert max(map(int, busy.log.read_text().split())) == 1  # with two CPUs, no more than asked
+        assert shown == sorted(shown)
+        assert any(num % 3 for num in shown)  # in the middle of a shard
+    finally:
+        ray.shutdown()
+
+
+class Busy:
+    """Takes a while for each shard, and writes down how many are in hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "busy"
+        self.log = folder / "log"
+
+    def __call__(self, name: str, tick: Tick) -> Fates:
+        self.folder.mkdir(exist_ok=True)
+        own = self.folder / name
+        own.touch()
+        with self.log.open("a") as log:
+            print(len(list(self.folder.iterdir())), file=log)
+        for _ in range(3):
+            time.sleep(0.6)
+            tick(1)
+        own.unlink()
+        return Counter({"kept": 3})
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    root = tmp_path_factory.mktemp("source")
+    make_source(root, "http://127.0.0.1:1/original/{{id}}.jpg")
+    work = Work(root / "undisturbed")
+    plain = Source(root, {})
+    with Gate(root, 1000) as gate:
+        run_command(plain.fetch(gate, work))
+        run_command(plain.command("prepare", work))
+    return Source(root, contents(work))
+
+
+@pytest.mark.slow
+def test_killed_workers_machines_and_drivers_cost_nothing(
+    cluster: TwoNodes, source: Source, tmp_path: Path
+) -> None:
+    on_ray = ["--executor", "ray", "--ray-address", cluster.address]
+    work = Work(tmp_path / "work")
+    with Gate(source.root, num_free=1) as gate:
+        fetch = [*source.fetch(gate, work, 2), *on_ray]
+        driver = start(fetch)
+        assert gate.is_full.wait(LIMIT)
+        os.killpg(driver.pid, signal.SIGINT)
+        code, said = finish(driver)
+        assert (code, said.splitlines()[-1]) == (
+            130,
+            "stopped; the same command goes on from here.",
+        )
+        assert temporaries(work) == []
+        wait_for(lambda: not cluster.workers_at(TASK))
+
+        driver = start(fetch)
+        wait_for(lambda: len(cluster.workers_at(TASK)) == 2)
+        driver.kill()
+        finish(driver)
+        driver = start(fetch)  # at once, beside workers that may not know yet
+        wait_for(lambda: len(cluster.workers_at(TASK)) == 2)
+        os.kill(cluster.workers_at(TASK)[0], signal.SIGKILL)
+        cluster.kill_worker_node()
+        gate.open()
+        code, said = finish(driver)
+        assert code == 0, said
+    cluster.replace_worker_node()
+    run_command([*source.command("prepare", work, 2), *on_ray])
+    assert contents(work) == source.expected
+    assert verify(work.root) == []
+    assert temporaries(work) == []
