@@ -101,6 +101,7 @@ def fetch(
     from pipeline.executor import choose_runner
     from pipeline.lock import lock_beside, read_lock
     from pipeline.recipe import find_recipe
+    from pipeline.removals import read_removals
 
     chosen = _recipe(recipe, overrides)
     source = chosen.source
@@ -118,7 +119,7 @@ def fetch(
         lock = read_lock(lock_beside(find_recipe(recipe)))
     if dry_run:
         found = lock or run.find_metadata(chosen, place, console(), keeps_pages=False)
-        plan = run.make_plan(chosen, limit, found)
+        plan = run.make_plan(chosen, limit, found, read_removals(place.removals_path))
         print_counts("select", plan.counts, plan.num_records)
         print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
         return
@@ -465,6 +466,7 @@ app.command()(commands.lock)
 app.command()(runs)
 app.command()(commands_share.push)
 app.command()(commands_share.pull)
+app.command()(commands_share.takedown)
 
 
 def _recipe(name: str, overrides: list[str]) -> "Recipe":

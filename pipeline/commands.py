@@ -148,7 +148,7 @@ def report(
     from pipeline.report import write_report
     from pipeline.work import Work
 
-    place = out if out is not None else work / "report.html"
+    place = out if out is not None else Work(work).report_path
     write_report(Work(work), place)
     print(place)
 

@@ -1,4 +1,4 @@
-"""The commands that share a data set: push, pull.
+"""The commands that share a data set, or take something out of it: push, pull, takedown.
 
 As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
 """
@@ -57,6 +57,29 @@ def pull(
             "no pictures are shared there; fetch them from where you may: python cli.py fetch "
             f"{work}/share --locked --work {work} --images TEMPLATE"
         )
+
+
+def takedown(
+    work: WorkFolder,
+    post_ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="ID...", help="Posts; none, to finish what was cut short."),
+    ] = None,
+) -> None:
+    """Take posts out of shards, rows, lock and card, for good; all else stays as it is."""
+    from pipeline.takedown import take_down
+    from pipeline.work import Work
+
+    done = take_down(Work(work), post_ids or ())
+    print(f"{work}: {len(done.post_ids)} posts taken down, {len(done.shards)} shards written anew.")
+    if done.also:
+        print(f"among them, for they show the same picture: {', '.join(map(str, done.also))}")
+    if done.left:
+        print(f"left, though they show the same picture: {', '.join(map(str, done.left))}")
+    print(
+        "Run `push` again where it was shared, and `lock` where a lock is kept beside the recipe; "
+        "runs/ is as it was."
+    )
 
 
 def _print_moved(url: str, shared: "Shared") -> None:

@@ -24,7 +24,7 @@ from pipeline.work import Work
 
 Row = dict[str, Any]
 
-_FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED})
+_FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED, Status.REMOVED})
 _COLUMNS = ("post_id", "shard", "what", "locked", "found")
 _DECIDING = ("layout", "max_bytes", "max_pixels", "check_md5")  # of the source
 _FREE = ("select.nsfw_ids",)  # a place on one machine; the lock holds what the list left over

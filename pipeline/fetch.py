@@ -20,6 +20,7 @@ from pipeline.originals import Row, inspect, open_source
 from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
 from pipeline.records import RETRYABLE, Fate, Status, key_of
+from pipeline.removals import TAKEN_DOWN
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, build_table
 from pipeline.shard import (
@@ -33,6 +34,11 @@ from pipeline.shard import (
     tar_path,
 )
 
+_TAKEN_DOWN: Row = {
+    "status": TAKEN_DOWN.status,
+    "reason": TAKEN_DOWN.reason,
+    "http_status": 0,
+}
 _FOUND = RAW.names[RAW.get_field_index("key") :]  # the columns that fetch adds to a post's
 
 
@@ -77,13 +83,20 @@ class FetchStage:
             if not (self.retry_failed and has_retryable(done)):
                 tick(len(planned))
                 return count_fates(done)
-        posts = planned.drop_columns(["shard", "status", "reason"]).to_pylist()
+        posts = planned.drop_columns(["shard", "reason"]).to_pylist()
+        removed = {post["post_id"] for post in posts if post.pop("status") == Status.REMOVED}
         info = {"stage": "fetch", "fingerprint": proof, "settings": settings}
-        return self._fetch(name, posts, info, tick)
+        return self._fetch(name, posts, removed, info, tick)
 
-    def _fetch(self, name: str, posts: list[Row], info: dict[str, Any], tick: Tick) -> Fates:
+    def _fetch(
+        self, name: str, posts: list[Row], removed: set[int], info: dict[str, Any], tick: Tick
+    ) -> Fates:
         settled = self._settled_before(name, posts, info["settings"])
         ledger = self._read_ledger(name)
+        for post_id in removed:
+            found = _TAKEN_DOWN.copy()
+            settled[post_id] = found, _Stored(self.raw_dir, None, None)
+            ledger[post_id] = _unknown(post_id, found)
         rows: list[Row] = []
         share = 1 / self.num_workers
         with (
@@ -245,7 +258,7 @@ def _unknown(post_id: int, found: Row) -> Row:
         "reason": found["reason"],
         "http_status": found["http_status"],
         "attempts": 0,
-        "num_bytes": found["size"] or 0,
+        "num_bytes": found.get("size") or 0,
         "seconds": 0.0,
         "asked_at": None,
     }

@@ -5,6 +5,7 @@ metadata. A lock may come from a stranger: what it holds is checked before any o
 it never says whom to ask for pictures.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,9 +17,11 @@ import pyarrow.compute as pc
 from pipeline.errors import UserError
 from pipeline.fetch import count_fates
 from pipeline.lock_check import check_posts, check_size
-from pipeline.plan import hash_table, planned_shards, read_planned
+from pipeline.plan import planned_shards, read_planned
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import Recipe, without_secrets
+from pipeline.records import Status
+from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
 from pipeline.rows import check_seal, read_info, read_rows, read_seal, write_rows
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
 from pipeline.settings import Table, convert
@@ -39,6 +42,9 @@ LOCK_ENCODING: dict[str, Any] = {
     "column_encoding": dict.fromkeys(("post_id", "family", "parent_id"), "DELTA_BINARY_PACKED"),
 }
 _MD5_MARK = "{md5}"
+_SUMS = pa.schema(
+    [SAMPLES.field(name) for name in ("post_id", "status", "reason", "source_sha256", "sha256")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class LockInfo:
         recipe: the effective one, without paths of metadata and without passwords.
         ratings: what the rating policy came to for the snapshot, out of g, s, q, e.
         versions: of the libraries that decide bytes.
-        counts: of the selection, by fate, ``planned`` among them.
+        counts: of the selection, by fate; those ``planned`` and ``removed`` are the posts.
         num_records: that the metadata held.
         fates: of the posts, by ``str(Fate)``.
     """
@@ -95,6 +101,7 @@ def write_lock(work: Work, path: Path) -> Lock:
         UserError: where a shard is not done, its samples are not of its originals, shards are of
             different settings, or the file cannot be written.
     """
+    check_done(work)
     tables = []
     prepared_by: list[Table] = []
     for name in planned_shards(work.plan_path):
@@ -124,19 +131,28 @@ def write_lock(work: Work, path: Path) -> Lock:
     return read_lock(path)
 
 
-def _lock_shard(work: Work, name: str) -> pa.Table:
-    """Return the locked posts of one shard, after the plan and what became of it."""
+def check_done(work: Work) -> None:
+    """Check that every planned shard is fetched and prepared.
+
+    Raises:
+        UserError: where one is not.
+    """
     stages = [(work.raw_dir, "fetch"), (work.samples_dir, "prepare")]
     if list_shards(work.samples_dir) and not list_shards(work.raw_dir):
         stages = [(work.samples_dir, "pull")]  # they came without their originals
     for directory, command in stages:
-        if not rows_path(directory, name).is_file():
+        if missing := planned_shards(work.plan_path).keys() - set(list_shards(directory)):
+            name = min(missing)
             raise UserError(f"{directory}: shard {name} is not done yet; run `{command}` first.")
+
+
+def _lock_shard(work: Work, name: str) -> pa.Table:
+    """Return the locked posts of one shard, after the plan and what became of it."""
     plan = read_planned(work.plan_path, name)
     columns = ["post_id", "status", "reason", "sha256", "source_sha256"]
     samples = read_rows(rows_path(work.samples_dir, name), SAMPLES, columns)
     raw = samples.select(["post_id", "source_sha256"]).rename_columns(["post_id", "sha256"])
-    if len(stages) > 1:
+    if list_shards(work.raw_dir):
         raw = read_rows(rows_path(work.raw_dir, name), RAW, ["post_id", "sha256"])
     same_posts = all(table["post_id"].equals(plan["post_id"]) for table in (raw, samples))
     if not same_posts or not samples["source_sha256"].equals(raw["sha256"]):
@@ -145,9 +161,19 @@ def _lock_shard(work: Work, name: str) -> pa.Table:
             "run `prepare`."
         )
     table = lock_posts(plan, samples)
-    if hash_table(restore_plan(table)) != hash_table(plan):
+    if not _are_equal(restore_plan(table), plan):
         raise UserError(f"{work.plan_path}: a record of shard {name} holds what no lock can say.")
     return table
+
+
+def _are_equal(a: pa.Table, b: pa.Table) -> bool:
+    """Whether two plans hold the same, however their words are numbered."""
+    plain = pa.schema([f.with_type(pa.string()) if _is_word(f) else f for f in SELECTION])
+    return bool(a.cast(plain).equals(b.cast(plain)))
+
+
+def _is_word(field: pa.Field) -> bool:
+    return bool(pa.types.is_dictionary(field.type))
 
 
 def lock_posts(plan: pa.Table, samples: pa.Table) -> pa.Table:
@@ -189,10 +215,12 @@ def restore_plan(posts: pa.Table) -> pa.Table:
     folded = posts["file_url"].to_pylist()
     urls = [url.replace(_MD5_MARK, m) if m else url for url, m in zip(folded, md5, strict=True)]
     words = posts["tags"].cast(pa.list_(pa.string()))
-    length = len(posts)
+    is_removed = pc.equal(posts["status"].cast(pa.string()), TAKEN_DOWN.status)
+    status = pc.if_else(is_removed, str(TAKEN_DOWN.status), str(Status.PLANNED))
+    reason = pc.if_else(is_removed, TAKEN_DOWN.reason, "")
     restored = dict(zip(posts.column_names, posts.columns, strict=True)) | {
-        "status": pa.array(["planned"] * length).dictionary_encode(),
-        "reason": pa.array([""] * length).dictionary_encode(),
+        "status": status.dictionary_encode(),
+        "reason": reason.dictionary_encode(),
         "md5": pa.array(md5, pa.string()),
         "character": posts["character"].cast(pa.string()),
         "tags": pc.binary_join(words, " "),
@@ -216,7 +244,7 @@ def read_lock(path: Path) -> Lock:
     posts = read_rows(path, LOCK)
     check_posts(path, posts)
     fates = dict(count_fates(posts))
-    planned = info.counts.get("planned")
+    planned = info.counts.get(Status.PLANNED, 0) + info.counts.get(str(TAKEN_DOWN), 0)
     if (
         fates != info.fates
         or planned != len(posts)
@@ -224,6 +252,30 @@ def read_lock(path: Path) -> Lock:
     ):
         raise UserError(f"{path}: its counts are not those of its posts.")
     return Lock(path, read_seal(path), posts, info)
+
+
+def rewrite_lock(path: Path, taken_down: Collection[int]) -> Lock:
+    """Take posts out of a lock, but for their ids and places; return it as it reads then.
+
+    Raises:
+        UserError: as ``read_lock``.
+    """
+    lock = read_lock(path)
+    plan = clear_posts(restore_plan(lock.posts), taken_down)
+    num_removed = count_cleared(plan) - count_cleared(lock.posts)
+    if not num_removed:
+        return lock
+    hex_sums = (
+        [sum_.hex() if sum_ else None for sum_ in lock.posts[column].to_pylist()]
+        for column in ("sha256", "sample_sha256")
+    )
+    columns = [lock.posts["post_id"], lock.posts["status"], lock.posts["reason"], *hex_sums]
+    samples = pa.table(columns, schema=_SUMS)
+    posts = lock_posts(plan, clear_posts(samples, taken_down))
+    counts = count_removed(lock.info.counts, num_removed)
+    info = read_info(path) | {"counts": counts, "fates": dict(count_fates(posts))}
+    write_rows(path, [posts], info, **LOCK_ENCODING)
+    return read_lock(path)
 
 
 def library_versions() -> dict[str, str]:

@@ -22,6 +22,8 @@ _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
 _HEADER = np.frombuffer(tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT), np.uint8).copy()
 for _part in (_NAME, _SIZE, _CHECKSUM):
     _HEADER[_part] = 0
+_BASE_SUM = int(_HEADER.sum(dtype=np.int64)) + 8 * ord(" ")
+_MAX_SIZE = 8**11 - 1  # that a plain header can say
 
 
 def find_wrong_member(tar: Path, rows: pa.Table) -> str:
@@ -36,7 +38,7 @@ def find_wrong_member(tar: Path, rows: pa.Table) -> str:
         return found
     names, sizes, offsets = found
     length = tar.stat().st_size
-    if len(sizes) and not 0 <= sizes.min() <= sizes.max() <= length:
+    if len(sizes) and not 0 <= sizes.min() <= sizes.max() <= min(length, _MAX_SIZE):
         return "its rows name an impossible size"
     padded = -(-sizes // _BLOCK) * _BLOCK + _BLOCK
     starts = np.concatenate([[0], np.cumsum(padded)])
@@ -51,9 +53,9 @@ def find_wrong_member(tar: Path, rows: pa.Table) -> str:
     for start in range(0, len(names), _CHUNK):
         some = slice(start, start + _CHUNK)
         places = starts[:-1][some, None] + np.arange(_BLOCK)
-        right = _are_right(content[places], names[some], sizes[some])
+        right = content[places] == _headers_of(names[some], sizes[some])
         if not right.all():
-            return f"holds another header than {names[start + int(right.argmin())]} has"
+            return f"holds another header than {names[start + int(right.all(axis=1).argmin())]} has"
     return ""
 
 
@@ -85,24 +87,17 @@ def _interleave(columns: list[pa.ChunkedArray]) -> NDArray[np.int64]:
     return np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64).ravel()
 
 
-def _are_right(
-    headers: NDArray[np.uint8], names: list[str], sizes: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Return which headers (N x 512) are those of plain files with these names and sizes."""
-    sums = headers.sum(axis=1, dtype=np.int64) - headers[:, _CHECKSUM].sum(axis=1, dtype=np.int64)
-    sums += ord(" ") * 8
-    right = headers[:, _NAME] == _fields(names, 100)
-    rest = headers.copy()
-    for part in (_NAME, _SIZE, _CHECKSUM):
-        rest[:, part] = 0
-    octal = _fields([f"{size:011o}" for size in sizes.tolist()], 12)
-    checksums = _fields([f"{sum_:06o}\0 " for sum_ in sums.tolist()], 8)
-    parts = (right, headers[:, _SIZE] == octal, headers[:, _CHECKSUM] == checksums)
-    whole = (rest == _HEADER).all(axis=1)
-    answer: NDArray[np.bool_] = np.logical_and.reduce([whole, *(p.all(axis=1) for p in parts)])
-    return answer
+def _headers_of(names: list[str], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the headers (N x 512) of plain files with these names and sizes."""
+    headers = np.repeat(_HEADER[None], len(names), axis=0)
+    headers[:, _NAME] = np.array(names, dtype="S100").view(np.uint8).reshape(-1, 100)
+    headers[:, _SIZE] = np.pad(_octal(sizes, 11), ((0, 0), (0, 1)))
+    sums = _BASE_SUM + sum(headers[:, part].sum(axis=1, dtype=np.int64) for part in (_NAME, _SIZE))
+    headers[:, _CHECKSUM] = np.pad(_octal(sums, 6), ((0, 0), (0, 2)))
+    headers[:, _CHECKSUM.stop - 1] = ord(" ")
+    return headers
 
 
-def _fields(texts: list[str], width: int) -> NDArray[np.uint8]:
-    """Return texts as rows of bytes, filled up with zeros."""
-    return np.array(texts, dtype=f"S{width}").view(np.uint8).reshape(-1, width)
+def _octal(numbers: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    digits = numbers[:, None] >> np.arange(3 * (width - 1), -1, -3)
+    return ((digits & 7) + ord("0")).astype(np.uint8)

@@ -136,7 +136,7 @@ class PrepareStage:
         Raises:
             DamagedError: where the originals are not what was fetched.
         """
-        proof, repeats = self._proof(name)
+        proof, repeats = self.proof(name)
         if not self.rebuild and is_current(self.samples_dir, name, proof):
             done = read_rows(rows_path(self.samples_dir, name), SAMPLES, ["status", "reason"])
             tick(len(done))
@@ -160,9 +160,9 @@ class PrepareStage:
 
     def is_done(self, name: str) -> bool:
         """Whether shard ``name`` is there and is what this stage would make."""
-        return is_current(self.samples_dir, name, self._proof(name)[0])
+        return is_current(self.samples_dir, name, self.proof(name)[0])
 
-    def _proof(self, name: str) -> tuple[str, list[Row]]:
+    def proof(self, name: str) -> tuple[str, list[Row]]:
         """Return the fingerprint of all that decides a shard, and the duplicates in it."""
         seal = read_seal(rows_path(self.raw_dir, name))
         ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]

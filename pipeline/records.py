@@ -24,6 +24,7 @@ class Status(StrEnum):
     BLANK = "blank"  # prepare: one flat colour
     TOO_SMALL = "too_small"  # prepare: under the smallest side after the crop
     DUPLICATE = "duplicate"  # prepare: an earlier post shows the same picture
+    REMOVED = "removed"  # at any time: taken down; only its id and place are left
 
 
 REASONS: dict[Status, frozenset[str]] = {
@@ -54,6 +55,7 @@ REASONS: dict[Status, frozenset[str]] = {
     Status.BLANK: frozenset({"flat"}),
     Status.TOO_SMALL: frozenset({"after_crop"}),
     Status.DUPLICATE: frozenset({"same_pixels", "near", "family"}),
+    Status.REMOVED: frozenset({"takedown"}),
 }
 """The closed vocabulary: the reasons that each status may carry."""
 

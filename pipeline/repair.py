@@ -19,6 +19,7 @@ from pipeline.originals import check_source
 from pipeline.plan import planned_shards, write_plan
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
+from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, commit, read_info, read_seal, temporary_path
 from pipeline.run import find_metadata, make_plan, make_prepare_stage
 from pipeline.settings import Table, convert
@@ -119,7 +120,8 @@ def _rebuild_plan(work: Work, console: Console) -> None:
     recipe = convert(info["recipe"], Recipe, str(path))
     locked = work.lock_path.is_file()
     metadata = read_lock(work.lock_path) if locked else find_metadata(recipe, work, console)
-    plan = make_plan(recipe, info.get("limit"), metadata)
+    removals = read_removals(work.removals_path)
+    plan = make_plan(recipe, info.get("limit"), metadata, removals)
     rebuilt = temporary_path(path)
     write_plan(rebuilt, plan.posts, info)
     if read_seal(rebuilt) != seal:
@@ -189,7 +191,7 @@ def _rebuild_samples(
     """
     names = [name for name in names if rows_path(work.raw_dir, name).is_file()]
     planned = planned_shards(work.plan_path)
-    recipes = _recorded_recipes(work)
+    recipes = recorded_recipes(work)
     agreed = next(iter(recipes.values()), None)
     is_agreed = all(recipe == agreed for recipe in recipes.values())
     for name in set(names) - recipes.keys():
@@ -200,7 +202,7 @@ def _rebuild_samples(
             repaired.removed.append(name)
     for recipe, some in _group({name: recipes[name] for name in names if name in recipes}):
         console.print(f"{work.samples_dir}: making anew {', '.join(some)}")
-        stage = replace(_prepare_stage(work, recipe), rebuild=True)
+        stage = replace(recorded_stage(work, recipe), rebuild=True)
         sizes = {name: planned[name] for name in some}
         summary = run_stage(stage, sizes, num_workers, "repair samples", console)
         for name, why in summary.errors.items():
@@ -210,8 +212,8 @@ def _rebuild_samples(
 def _find_stale(work: Work) -> list[str]:
     return [
         name
-        for recipe, some in _group(_recorded_recipes(work))
-        for stage in [_prepare_stage(work, recipe)]
+        for recipe, some in _group(recorded_recipes(work))
+        for stage in [recorded_stage(work, recipe)]
         for name in some
         if not stage.is_done(name)
     ]
@@ -227,13 +229,14 @@ def _group(recipes: dict[str, Table]) -> Iterator[tuple[Table, list[str]]]:
         yield recipe, some
 
 
-def _prepare_stage(work: Work, recipe: Table) -> PrepareStage:
+def recorded_stage(work: Work, recipe: Table) -> PrepareStage:
+    """Return the stage that prepares a folder's originals by a recipe that its samples record."""
     planned = planned_shards(work.plan_path)
     fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
     return make_prepare_stage(convert(recipe, Recipe, str(work.samples_dir)), work, fetched)
 
 
-def _recorded_recipes(work: Work) -> dict[str, Table]:
+def recorded_recipes(work: Work) -> dict[str, Table]:
     """Return the recipes in the rows of the shards of samples, where these are sound.
 
     Samples whose originals are not here are left out: nothing can be made of them.

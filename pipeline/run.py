@@ -2,9 +2,10 @@
 
 import filecmp
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +22,7 @@ from pipeline.hosts import is_http
 from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
 from pipeline.originals import check_source, is_on_disk
-from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
+from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import (
     Recipe,
@@ -32,7 +33,14 @@ from pipeline.recipe import (
     without_secrets,
 )
 from pipeline.records import RETRYABLE, Status
-from pipeline.rows import DamagedError, read_info, read_rows, replacing
+from pipeline.removals import (
+    Removals,
+    clear_posts,
+    count_cleared,
+    count_removed,
+    read_removals,
+)
+from pipeline.rows import DamagedError, read_info, read_rows, read_seal, replacing
 from pipeline.schema import RAW, SCHEMA_VERSION
 from pipeline.selection import load_nsfw_ids, select_posts
 from pipeline.shard import list_shards, remove_shards, rows_path
@@ -60,7 +68,10 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, limit: int | None = None, metadata: Path | Listing | Lock | None = None
+    recipe: Recipe,
+    limit: int | None = None,
+    metadata: Path | Listing | Lock | None = None,
+    removals: Removals | None = None,
 ) -> Plan:
     """Read the metadata and plan every wanted post; keeps nothing on disk but an API's pages.
 
@@ -70,14 +81,17 @@ def make_plan(
         recipe: what is wanted.
         limit: plan the first few wanted posts only.
         metadata: as ``find_metadata`` returns it, or a lock; by default the recipe's path.
+        removals: posts that were taken down; the plan keeps their places.
 
     Raises:
-        UserError: where metadata is missing or unreadable, no post is left, or the lock is not
-            this recipe's.
+        UserError: where metadata is missing or unreadable, no post is left, the lock is not this
+            recipe's, or it holds a post that was taken down.
     """
+    taken_down = removals.post_ids if removals is not None else ()
     if isinstance(metadata, Lock):
         check_recipe(metadata, recipe)
         info, proof = metadata.info, _plan_proof(recipe, limit, metadata)
+        _check_removals(metadata, taken_down)
         return Plan(restore_plan(metadata.posts), info.counts, info.num_records, [], proof)
     metadata = _metadata_path(recipe) if metadata is None else metadata
     nsfw_ids = load_nsfw_ids(recipe.select, metadata)
@@ -91,7 +105,19 @@ def make_plan(
         )
     malformed = [f"{m.path}:{m.line}: {m.why}" for m in selection.malformed]
     proof = _plan_proof(recipe, limit, metadata)  # after the reading, which may have got pages
-    return Plan(posts, selection.counts, selection.num_records, malformed, proof)
+    posts = clear_posts(posts, taken_down)
+    counts = count_removed(selection.counts, count_cleared(posts))
+    return Plan(posts, counts, selection.num_records, malformed, proof)
+
+
+def _check_removals(lock: Lock, taken_down: Collection[int]) -> None:
+    ids = lock.posts["post_id"]
+    wanted = pc.is_in(ids, value_set=pa.array(sorted(taken_down), pa.int64()))
+    if count_cleared(lock.posts.filter(wanted)) != pc.sum(wanted, min_count=0).as_py():
+        raise UserError(
+            f"{lock.path}: holds posts that were taken down in this folder; write it anew with "
+            "`lock`, or have them taken down where it comes from."
+        )
 
 
 def find_metadata(
@@ -123,6 +149,13 @@ def _metadata_path(recipe: Recipe) -> Path:
     return path
 
 
+def lock_proof(work: Work) -> str:
+    """Return the fingerprint of a plan that was taken from the folder's lock, "" without one."""
+    if not work.lock_path.is_file():
+        return ""
+    return fingerprint(SCHEMA_VERSION, read_seal(work.lock_path))
+
+
 def _plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing | Lock) -> str:
     """A hash of what decides a plan: settings, and names and sizes of the metadata's files."""
     if isinstance(metadata, Lock):
@@ -140,6 +173,7 @@ def _plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing | Lo
 
 def count_unfetched(work: Work, posts: pa.Table) -> int:
     """Return how many planned posts no earlier run has settled."""
+    posts = posts.filter(pc.equal(posts["status"].cast(pa.string()), Status.PLANNED))
     settled: list[pa.Array] = []
     for name in list_shards(work.raw_dir):
         try:
@@ -188,6 +222,8 @@ def fetch(
         check_recipe(lock, recipe)
     num_workers = _share_connections(recipe.source, num_workers, part, console)
     with work.lock(part, console.print) as held:
+        if lock is not None:
+            _check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock
         _ensure_plan(recipe, work, limit, replan, metadata, held.has_company)
         _keep_lock(work, lock)
@@ -247,11 +283,12 @@ def _ensure_plan(
 ) -> None:
     """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
     before = read_info(work.plan_path) if work.plan_path.is_file() else None
+    removals = read_removals(work.removals_path)
     if before is not None and before.get("fingerprint") == _plan_proof(recipe, limit, metadata):
         return
-    plan = make_plan(recipe, limit, metadata)
+    plan = make_plan(recipe, limit, metadata, removals)
     content = hash_table(plan.posts)
-    if before is not None and before.get("content") != content:
+    if before is not None and _content_of(work, before) != content:
         if not replan:
             raise UserError(
                 f"{work.root}: holds another plan ({before['counts'][Status.PLANNED]} posts; the "
@@ -265,6 +302,14 @@ def _ensure_plan(
             )
         _set_aside(work)
     _write_plan(work, plan, content, limit, recipe)
+
+
+def _content_of(work: Work, info: dict[str, Any]) -> str:
+    """Return the hash of a plan's posts; where a pull was in a hurry, it is made now."""
+    if content := info.get("content"):
+        return str(content)
+    tables = [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]
+    return hash_table(pa.concat_tables(tables))
 
 
 def _write_plan(work: Work, plan: Plan, content: str, limit: int | None, recipe: Recipe) -> None:
@@ -289,19 +334,18 @@ def adopt_plan(lock: Lock, work: Work) -> None:
         UserError: where the folder is of another data set, or has originals of another plan.
     """
     recipe = lock.info.recipe
-    plan = make_plan(recipe, None, lock)
-    content = hash_table(plan.posts)
+    plan = make_plan(recipe, None, lock, read_removals(work.removals_path))
     before = read_info(work.plan_path) if work.plan_path.is_file() else {}
-    if before.get("content") != content:
+    if before.get("fingerprint") != plan.proof:
         is_pulled = work.lock_path.is_file() and not list_shards(work.raw_dir)
         same_name = before.get("recipe", {}).get("name") == recipe.name
         is_free = not before and not list_shards(work.samples_dir)
-        if not is_free and not (is_pulled and same_name):
+        is_ours = is_free or (is_pulled and same_name)
+        if not is_ours and (not before or _content_of(work, before) != hash_table(plan.posts)):
             raise UserError(
                 f"{work.root}: holds something else than this data set; pull into another folder."
             )
-    if before.get("fingerprint") != plan.proof:
-        _write_plan(work, plan, content, None, shared_recipe(recipe))
+        _write_plan(work, plan, "", None, shared_recipe(recipe))
     _keep_lock(work, lock)
 
 

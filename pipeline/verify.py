@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards, read_planned
 from pipeline.records import Fate, Status
+from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES, members_of
 from pipeline.shard import (
@@ -24,11 +25,15 @@ from pipeline.shard import (
     rows_path,
     tar_path,
 )
+from pipeline.share.index import INDEX, read_index
+from pipeline.share.index import SAMPLES as SHARED_SAMPLES
+from pipeline.share.transfer import hash_file
 from pipeline.work import Work
 
 Row = dict[str, Any]
 
 _FOREIGN = "does not belong here"
+_PLANNED = ["post_id", "split", "family"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Problem:
 
 
 def verify(directory: Path, quick: bool = False) -> list[Problem]:
-    """Check a work folder, or one folder of shards.
+    """Check a work folder, one folder of shards, or a folder that was pushed to.
 
     Shards that are not there yet break no promise: ``status`` counts them.
 
@@ -65,6 +70,8 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
         UserError: where the folder holds nothing of ours.
     """
     work = Work(directory)
+    if (directory / INDEX).is_file() and not work.plan_path.exists():
+        return list(_check_shared(directory, quick))
     if not any(map(Path.exists, (work.plan_path, work.raw_dir, work.samples_dir))):
         if not list_shards(directory):
             raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
@@ -73,6 +80,7 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
     planned = {} if problems else planned_shards(work.plan_path)
     if work.lock_path.is_file():
         problems += _damage(work.lock_path, check_seal)
+    problems += _damage(work.removals_path, _check_removals)
     for stage_dir in (work.raw_dir, work.samples_dir):
         problems += _check_shards(stage_dir, quick, planned)
     if planned:
@@ -82,11 +90,32 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
     return problems
 
 
+def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:
+    """Check that a shared data set is what its index says, and its shards what their rows say."""
+    try:
+        index = read_index((directory / INDEX).read_bytes(), str(directory / INDEX))
+    except UserError as error:
+        yield Problem(directory / INDEX, str(error).removeprefix(f"{directory / INDEX}: "))
+        return
+    for file in index.files:
+        path = directory / file.name
+        if not path.is_file() or path.stat().st_size != file.size:
+            yield Problem(path, "missing, or not as long as the index says")
+        elif not quick and hash_file(path) != file.sha256:
+            yield Problem(path, "its bytes do not match the sum in the index")
+    yield from _check_shards(directory / SHARED_SAMPLES, quick, index.shards)
+
+
 def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Iterator[Problem]:
     try:
         check(path)
     except DamagedError as error:
         yield Problem(path, str(error).removeprefix(f"{path}: "), shard)
+
+
+def _check_removals(path: Path) -> None:
+    if read_removals(path).unfinished is not None:
+        raise DamagedError(f"{path}: a takedown was cut short; `takedown {path.parent}` ends it")
 
 
 def _check_shards(
@@ -183,15 +212,23 @@ def _check_conservation(
     """
     split_of: dict[int, str] = {}
     for name in planned:
-        ids = read_planned(work.plan_path, name)["post_id"]
+        posts = _plain(read_planned(work.plan_path, name))
         for directory, schema in ((work.raw_dir, RAW), (work.samples_dir, SAMPLES)):
             path = rows_path(directory, name)
             if not path.is_file() or (directory, name) in harmed:
                 continue
-            if not read_rows(path, schema, ["post_id"])["post_id"].equals(ids):
+            if not _plain(read_rows(path, schema, _PLANNED)).equals(posts):
                 yield Problem(path, "its posts are not the planned ones", name)
             elif schema is SAMPLES:
                 yield from _straddling(path, split_of)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Return what the plan alone decides of posts, however their words are numbered."""
+    columns = [table[name] for name in _PLANNED]
+    return pa.table(
+        [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in columns], _PLANNED
+    )
 
 
 def _straddling(path: Path, split_of: dict[int, str]) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.hold import WHOLE, Entry, Part, Say, hold
+from pipeline.removals import read_removals
 from pipeline.rows import is_out_of_space, sweep_temporaries
 from pipeline.shard import recover
 
@@ -74,27 +75,49 @@ class Work:
         return self.root / "incoming"
 
     @property
+    def removals_path(self) -> Path:
+        """Posts that were taken down here; absent where none was."""
+        return self.root / "takedown.json"
+
+    @property
+    def style_dir(self) -> Path:
+        """Style features of the samples, which training keeps, or makes anew."""
+        return self.root / "style"
+
+    @property
+    def report_path(self) -> Path:
+        """The page about the folder, where ``report`` is told no other place."""
+        return self.root / "report.html"
+
+    @property
     def runs_dir(self) -> Path:
         """Training runs."""
         return self.root / "runs"
 
     @contextmanager
-    def lock(self, part: Part = WHOLE, say: Say = print) -> Iterator["Run"]:
+    def lock(
+        self, part: Part = WHOLE, say: Say = print, *, takes_down: bool = False
+    ) -> Iterator["Run"]:
         """Hold the folder for one run, and finish or clear what an interrupted one left half-done.
 
         Args:
             part: a rank's run touches its own shards only, and says with ``Run.begin`` when it has
                 found the plan.
             say: is told what a rank waits for.
+            takes_down: whether it is held to finish a takedown, before which nothing else may run.
 
         Raises:
             UserError: where a run is there that this one must not work beside, the folder cannot
-                be written, or it has no room left.
+                be written, it has no room left, or a takedown was cut short.
         """
         with hold(self.root, part, say) as entry, self._room():
             run = Run(self, part, entry)
             self._sweep_plans()
             self._recover(run.names)
+            if not takes_down and read_removals(self.removals_path).unfinished is not None:
+                raise UserError(
+                    f"{self.root}: a takedown was cut short; finish it: `takedown {self.root}`."
+                )
             try:
                 yield run
             finally:

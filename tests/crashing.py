@@ -27,6 +27,11 @@ from pipeline.executor import Summary
 from pipeline.recipe import load_recipe
 from pipeline.repair import repair
 from pipeline.shard import ShardWriter, list_shards
+from pipeline.share.index import INDEX, read_index
+from pipeline.share.pull import pull
+from pipeline.share.push import push
+from pipeline.share.transfer import hash_file
+from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded
@@ -120,11 +125,21 @@ def _damage(root: Path, work: Work) -> None:
         path.write_bytes(data)
 
 
+def _share(root: Path, work: Work) -> None:
+    """Leave a shared data set beside the folder."""
+    source = Work(root / "source")
+    _both(root, source)
+    push(source, str(root / "there"), QUIET)
+
+
 SCENARIOS = {
     "from nothing": Scenario(lambda root, work: None, _both),
     "other settings": Scenario(_both, lambda root, work: prepare(root, work, size=48)),
     "another plan": Scenario(_plan_half, lambda root, work: _both(root, work, replan=True)),
     "retry": Scenario(_fail_once, lambda root, work: _both(root, work, retry_failed=True)),
+    "push": Scenario(_both, lambda root, work: push(work, str(work.root / "there"), QUIET)),
+    "pull": Scenario(_share, lambda root, work: pull(str(root / "there"), work, QUIET)),
+    "takedown": Scenario(_both, lambda root, work: take_down(work, [2, 5])),
     "repair": Scenario(_damage, lambda root, work: repair(work, QUIET), is_damaged=True),
 }
 
@@ -217,7 +232,8 @@ def in_child(function: Callable[[], Any]) -> Any:
 
 def contents(work: Work) -> dict[str, bytes]:
     """Return all files that must not depend on what a run went through."""
-    paths = [*work.raw_dir.rglob("*"), *work.samples_dir.rglob("*")]
+    folders = (work.raw_dir, work.samples_dir, work.root / "there")
+    paths = [path for folder in folders for path in folder.rglob("*")]
     return {str(p.relative_to(work.root)): p.read_bytes() for p in paths if p.is_file()}
 
 
@@ -233,11 +249,18 @@ def find_lies(work: Work, scratch: Path) -> list[str]:
         tars = {name for name in names if name.endswith(".tar") and name[:-4] not in committed}
         return tars | {name for name in names if name.endswith(".tmp")}
 
+    there = work.root / "there"
+    if (there / INDEX).exists():
+        index = read_index((there / INDEX).read_bytes(), INDEX)
+        lies = [f.name for f in index.files if hash_file(there / f.name) != f.sha256]
+        if lies:
+            return lies
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(work.root, scratch, ignore=uncommitted)
     copy = Work(scratch)
     if copy.plan_path.is_file():
-        return [str(problem) for problem in verify(scratch)]
+        problems = [problem for problem in verify(scratch) if problem.path != copy.removals_path]
+        return [str(problem) for problem in problems]
     return [f"{name} without a plan" for name in list_shards(copy.raw_dir)]
 
 

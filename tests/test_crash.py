@@ -73,9 +73,11 @@ def test_a_kill_at_any_operation_does_no_harm(tmp_path: Path, scenario: str) -> 
     trials = run_trials("-m", "tests.crashing", scenario, "kill", tmp_path, 1, 1)
     assert_harmless(trials)
     assert [trial["number"] for trial in trials] == list(range(1, len(trials) + 1))
-    assert_synced([trial["operation"] for trial in trials])
     kinds = {trial["operation"].split()[0] for trial in trials}
-    assert kinds >= {"open", "add", "write_table", "close", "fsync", "rename"}
+    assert kinds >= {"open", "write_table", "close", "fsync", "rename"}
+    if scenario not in ("push", "pull"):  # whose threads' operations come in any order
+        assert_synced([trial["operation"] for trial in trials])
+        assert "add" in kinds
 
 
 def test_a_protocol_that_lies_is_caught(tmp_path: Path) -> None:

@@ -424,6 +424,43 @@ def test_forged_rows_and_papers_are_refused(there: Path, tmp_path: Path, what: s
         assert not rows_path(tmp_path / "again" / "samples", SHARD).exists()
 
 
+IN_SHARDS = [what for what in ROWS if not what.startswith(("a lock", "a recipe", "characters"))]
+
+
+@pytest.mark.parametrize("what", [*TARS, *IN_SHARDS])
+def test_verify_and_report_hold_against_a_forged_folder(
+    made: Path, tmp_path: Path, what: str
+) -> None:
+    """It may have come by other ways than ``pull``."""
+    work = pull_to(made / "there", tmp_path / "again")
+    if what in TARS:
+        forge_tar(work.samples_dir, SHARD, TARS[what])
+    else:
+        ROWS[what](work.root)
+    assert any(SHARD in str(problem) for problem in verify(work.root)), what
+    reported = call("report", work.root)
+    assert reported.exception is None or isinstance(reported.exception, UserError), what
+    if work.report_path.exists():
+        page = work.report_path.read_text()
+        assert "root:" not in page
+        assert "../" not in page
+
+
+def test_verify_checks_what_was_pushed(there: Path) -> None:
+    assert verify(there) == []
+    assert verify(there, quick=True) == []
+    path = there / CARD
+    path.write_text(path.read_text().replace("tiny", "TINY"))
+    assert [problem.path for problem in verify(there)] == [path]
+    (there / LOCK).unlink()
+    rows_path(there / "samples", SHARD).write_bytes(b"cut")
+    (there / "samples" / "x.pkl").write_bytes(b"x")
+    found = {problem.path.name for problem in verify(there)}
+    assert found == {CARD, LOCK, f"{SHARD}.parquet", "x.pkl"}
+    (there / INDEX).write_text("{}")
+    assert [problem.path for problem in verify(there)] == [there / INDEX]
+
+
 LIES: dict[str, Callable[[Path], object]] = {
     "a sum": lambda t: forge_index(t, lambda i: i["files"][-1].update(sha256="0" * 64)),
     "a file that is longer": lambda t: forge_index(t, lambda i: shrink(i)),

@@ -1,15 +1,22 @@
 """A data set in a folder on this machine's disks."""
 
-import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UserError
 from pipeline.rows import is_out_of_space, replacing, sync, temporary_path
-from pipeline.share.transfer import Outgoing, Tick, changed, in_threads, read_blocks, unreadable
+from pipeline.share.transfer import (
+    Outgoing,
+    Tick,
+    changed,
+    copy_bytes,
+    hash_file,
+    in_threads,
+    unreadable,
+)
 
 
 class FolderStore:
@@ -21,7 +28,7 @@ class FolderStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.num_connections = max(2, os.cpu_count() or 1)
+        self.num_connections = 2 * (os.cpu_count() or 1)  # half of them wait for the disk
         self.root = Path(url.removeprefix("file://"))
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
@@ -37,14 +44,16 @@ class FolderStore:
             raise UserError(f"{self.root / name}: larger than {max_bytes} bytes.")
         return data
 
-    def blocks(self, name: str, start: int, size: int) -> Iterator[memoryview]:
-        """Yield a file's bytes; see ``Store``."""
+    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+        """Append the rest of a file; see ``Store``."""
         try:
-            with self._open(name) as file:
-                file.seek(start)
-                yield from read_blocks(file)
+            file = self._open(name)
         except OSError as error:
             raise unreadable(self.root / name, error) from error
+        with file:
+            start = out.tell()
+            file.seek(start)
+            copy_bytes(file, out, size + 1 - start, tick)
 
     def _open(self, name: str) -> BinaryIO:
         """Open a plain file, and never one that a link leads to: the folder may be a stranger's."""
@@ -53,7 +62,7 @@ class FolderStore:
             raise UserError(f"{path.parent}: is a link; a data set holds none.")
         if path.is_symlink():
             raise UserError(f"{path}: is a link; a data set holds none.")
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", 0)
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
             raise UserError(f"{path}: is no plain file.")
@@ -75,8 +84,8 @@ class FolderStore:
         def put_one(name: str) -> None:
             path, sum_ = files[name]
             target = self.root / name
-            with replacing(target) as temporary, temporary.open("wb") as out:
-                _copy(path, out, sum_, tick)
+            with replacing(target) as temporary:
+                _copy(path, temporary, sum_, tick)
 
         for name in files:
             temporary_path(self.root / name).unlink(missing_ok=True)
@@ -99,13 +108,9 @@ class FolderStore:
                 sync(folder)
 
 
-def _copy(path: Path, out: BinaryIO, sha256: str, tick: Tick) -> None:
-    """Copy a file and check it on the way, so that no byte is read twice."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in read_blocks(file):
-            digest.update(block)
-            out.write(block)
-            tick(len(block))
-    if digest.hexdigest() != sha256:
+def _copy(path: Path, out: Path, sha256: str, tick: Tick) -> None:
+    """Copy a file, and check what has arrived."""
+    with path.open("rb", 0) as source, out.open("wb", 0) as target:
+        copy_bytes(source, target, path.stat().st_size, tick)
+    if hash_file(out) != sha256:
         raise changed(path)

@@ -57,7 +57,8 @@ class HubStore(RemoteStore):
 
     def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
         """Put files there, some a commit; a repository that is not there is made, and private."""
-        self._call(self._api.create_repo, private=True, exist_ok=True)
+        if self._find_commit() is None:
+            self._call(self._api.create_repo, private=True, exist_ok=True)
         for start in range(0, len(files), _MAX_FILES):
             names = list(files)[start : start + _MAX_FILES]
             for name in names:

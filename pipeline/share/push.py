@@ -4,7 +4,9 @@ Only what is missing or different travels, and the same command goes on where on
 The index is taken away first and written last, so a data set with an index is whole.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.lock import write_lock
-from pipeline.recipe import recipe_toml, shared_recipe
-from pipeline.rows import DamagedError, check_seal, read_info
+from pipeline.lock import check_done, write_lock
+from pipeline.recipe import Recipe, recipe_toml, shared_recipe
+from pipeline.rows import DamagedError, check_seal, read_info, replacing
+from pipeline.settings import convert
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.folder import FolderStore
 from pipeline.share.index import (
@@ -25,13 +28,14 @@ from pipeline.share.index import (
     RECIPE,
     Index,
     SharedFile,
+    match_shard,
     read_index,
     shard_files,
 )
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
 from pipeline.share.stores import open_writable
-from pipeline.share.transfer import WritableStore, hash_file
+from pipeline.share.transfer import Outgoing, Tick, WritableStore, hash_file
 from pipeline.work import Work
 
 
@@ -60,25 +64,18 @@ def push(
         raise UserError(f"{work.root}: no such folder; `fetch` makes it.")
     with work.lock():
         there = _read_there(store)
-        index = _write_papers(work, url, contact, there, with_samples=not recipe_only)
-        paths = {file.name: path_of(work, file.name) for file in index.files}
-        return _send(store, index, paths, there, work.share_dir, console)
+        draft = _draft(work, url, contact, with_samples=not recipe_only)
+        return _send(store, draft, there, work, console)
 
 
-def _write_papers(
-    work: Work, url: str, contact: str, there: Index | None, *, with_samples: bool
-) -> Index:
-    """Write what is shared beside the samples into ``share/``, and return the index of all."""
-    lock = write_lock(work, work.share_dir / LOCK)
-    recipe = shared_recipe(lock.info.recipe)
-    (work.share_dir / RECIPE).write_text(recipe_toml(recipe), encoding="utf-8")
-    files = [describe(path_of(work, name), name) for name in (LOCK, RECIPE)]
-    files += _describe_shards(work) if with_samples else []
+def _draft(work: Work, url: str, contact: str, *, with_samples: bool) -> Index:
+    """Return the index of the samples alone."""
+    check_done(work)  # before anything is taken away
+    recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
     today = datetime.now(UTC).date().isoformat()
-    index = Index(recipe.name, url.rstrip("/"), contact, today, recipe, tuple(files)).seal()
-    if there is not None and there.fingerprint == index.fingerprint:
-        index = replace(index, published=there.published)  # so that the card stays as it is
-    return finish_papers(work.share_dir, index, lock)
+    files = _describe_shards(work) if with_samples else ()
+    shards = tuple(sorted(files, key=lambda file: file.name))
+    return Index(recipe.name, url.rstrip("/"), contact, today, shared_recipe(recipe), shards)
 
 
 def _describe_shards(work: Work) -> Iterator[SharedFile]:
@@ -108,49 +105,99 @@ def _read_there(store: WritableStore) -> Index | None:
 
 
 def _send(
-    store: WritableStore,
-    index: Index,
-    paths: dict[str, Path],
-    there: Index | None,
-    share_dir: Path,
-    console: Console,
+    store: WritableStore, draft: Index, there: Index | None, work: Work, console: Console
 ) -> Shared:
-    """Bring a store to what an index says; at no moment does its own index say what is not there.
+    """Bring a store to what a draft says, with its papers.
 
-    Until the new index is written the pending one stands in for it. It names only what is there
-    already or not there at all, so that a push that goes on can tell what has arrived.
+    At no moment does the store's own index say what is not there. Until the new one is written a
+    pending one stands in for it, which names only what is there already or not there at all: so a
+    push that goes on can tell what has arrived.
     """
     sizes = store.sizes()
     named = {} if there is None else there.by_name
-    wanted = index.by_name
-    right = {
-        name
-        for name, file in wanted.items()
-        if named.get(name) == file and sizes.get(name) == file.size
-    }
-    outdated = {name for name in (*wanted, *named) if name in sizes and name not in right}
-    todo = [file for file in index.files if file.name not in right]
-    shared = Shared.of(index.files, todo)
-    if not todo and not outdated and INDEX in sizes and PENDING not in sizes:
+
+    def is_there(file: SharedFile) -> bool:
+        return named.get(file.name) == file and sizes.get(file.name) == file.size
+
+    kept = [file for file in draft.files if is_there(file)]
+    todo = [file for file in draft.files if not is_there(file)]
+    outdated = {file.name for file in (*todo, *named.values())} - {file.name for file in kept}
+    outdated = {name for name in outdated if name in sizes and match_shard(name)}
+    if todo or outdated:
+        _begin(store, draft, kept, sorted(outdated), work.share_dir)
+    # All tars before any rows: who looks into the folder meanwhile sees no rows without a tar.
+    tars = [file for file in todo if file.name.endswith(".tar")]
+    with count_megabytes(console, "push", sum(file.size for file in tars)) as tick:
+        index = _put_beside(store, _outgoing(work, tars), tick, lambda: _finish(work, draft, there))
+    rest = [file for file in index.files if not is_there(file) and file not in tars]
+    shared = Shared.of(index.files, [*tars, *rest])
+    if not shared.num_moved and not outdated and INDEX in sizes and PENDING not in sizes:
         return shared
+    if not (todo or outdated):
+        _begin(store, draft, kept, (), work.share_dir)
+    store.put(_outgoing(work, rest), lambda num_bytes: None)
+    _put_index(store, INDEX, index, work.share_dir)
+    store.remove([PENDING])
+    (work.share_dir / PENDING).unlink(missing_ok=True)
+    return shared
+
+
+def _begin(
+    store: WritableStore,
+    draft: Index,
+    kept: Sequence[SharedFile],
+    outdated: Sequence[str],
+    share_dir: Path,
+) -> None:
+    """Take the index away, and then what is no longer right, so that nothing old passes for new."""
     if outdated:
-        kept = tuple(file for file in index.files if file.name in right)
-        _put_index(store, PENDING, replace(index, files=kept), share_dir)
+        _put_index(store, PENDING, replace(draft, files=tuple(kept)), share_dir)
     else:
-        _put_index(store, PENDING, index, share_dir)
+        _put_index(store, PENDING, draft, share_dir)
     store.remove([INDEX])
     if outdated:
-        store.remove(sorted(outdated))
-        _put_index(store, PENDING, index, share_dir)
-    with count_megabytes(console, "push", shared.num_moved_bytes) as tick:
-        # All tars before any rows: who looks into the folder meanwhile sees no rows without a tar.
-        for is_tar in (True, False):
-            some = [file for file in todo if file.name.endswith(".tar") == is_tar]
-            store.put({file.name: (paths[file.name], file.sha256) for file in some}, tick)
-    _put_index(store, INDEX, index, share_dir)
-    store.remove([PENDING])
-    (share_dir / PENDING).unlink(missing_ok=True)
-    return shared
+        store.remove(outdated)
+        _put_index(store, PENDING, draft, share_dir)
+
+
+def _outgoing(work: Work, files: Iterable[SharedFile]) -> dict[str, Outgoing]:
+    return {file.name: (path_of(work, file.name), file.sha256) for file in files}
+
+
+def _put_beside(
+    store: WritableStore, files: dict[str, Outgoing], tick: Tick, make: Callable[[], Index]
+) -> Index:
+    """Put files while something is made; where that fails, the rest of them is not put."""
+    stop = threading.Event()
+
+    def tick_or_stop(num_bytes: int) -> None:
+        if stop.is_set():
+            raise UserError("stopped")
+        tick(num_bytes)
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(store.put, files, tick_or_stop)
+        try:
+            made = make()
+            sending.result()
+        except BaseException:
+            stop.set()
+            raise
+    return made
+
+
+def _finish(work: Work, draft: Index, there: Index | None) -> Index:
+    """Write what is shared beside the samples into ``share/``, and return the index of all."""
+    lock = write_lock(work, work.share_dir / LOCK)
+    recipe = shared_recipe(lock.info.recipe)
+    with replacing(work.share_dir / RECIPE) as temporary:
+        temporary.write_text(recipe_toml(recipe), encoding="utf-8")
+    papers = [describe(path_of(work, name), name) for name in (LOCK, RECIPE)]
+    files = tuple(sorted([*draft.files, *papers], key=lambda file: file.name))
+    index = replace(draft, recipe=recipe, files=files).seal()
+    if there is not None and there.fingerprint == index.fingerprint:
+        index = replace(index, published=there.published)  # so that the card stays as it is
+    return finish_papers(work.share_dir, index, lock)
 
 
 def _put_index(store: WritableStore, name: str, index: Index, share_dir: Path) -> None:

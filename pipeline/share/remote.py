@@ -1,7 +1,7 @@
 """A data set in a store that fsspec knows."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.errors import UserError
 from pipeline.share.transfer import (
@@ -12,6 +12,7 @@ from pipeline.share.transfer import (
     in_threads,
     unreadable,
     unwritable,
+    write_blocks,
 )
 from pipeline.stores import file_system, read_range, scheme_of
 
@@ -36,8 +37,12 @@ class RemoteStore:
             raise UserError(f"{self._root}/{name}: larger than {max_bytes} bytes.")
         return data
 
+    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+        """Append the rest of a file; see ``Store``."""
+        write_blocks(self.blocks(name, out.tell(), size), out, tick)
+
     def blocks(self, name: str, start: int, size: int) -> Iterator[bytes]:
-        """Yield a file's bytes; see ``Store``."""
+        """Yield a file from byte ``start`` on."""
         for place in range(start, size + 1, SPAN):
             # One byte more than there ought to be, so that a file that is longer is found out.
             stop = min(place + SPAN, size + 1)

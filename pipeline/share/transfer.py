@@ -5,15 +5,18 @@ arrives is checked by whoever asks for it; what leaves is checked by the store, 
 the index will promise.
 """
 
+import errno
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pipeline.errors import UserError
 
-_BLOCK = 2**20  # bytes that are read from a disk at a time
+_BLOCK = 8 * 2**20  # bytes that are copied from a disk at a time
+_CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 SPAN = 16 * 2**20
 """Bytes that a remote store is asked for at a time; for each connection as many are held."""
@@ -41,16 +44,18 @@ class Store(Protocol):
             UserError: where it is larger, or the store cannot be read.
         """
 
-    def blocks(self, name: str, start: int, size: int) -> Iterator[bytes | memoryview]:
-        """Yield a file from byte ``start`` on; each block is only good until the next.
+    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+        """Append a file's bytes to those of it that are there; ``tick(n)`` after every n.
 
         Args:
             name: of the file.
-            start: its first byte that is wanted.
-            size: that the file ought to have; a store may end there, or at the file's own end.
+            out: an unbuffered file, at its end.
+            size: that the file ought to have. Where it is longer or shorter, so may be what comes,
+                by a byte at least.
+            tick: is told of what has come.
 
         Raises:
-            UserError: where it is not there, or the store cannot be read.
+            UserError: where the file is not there, or the store cannot be read.
         """
 
 
@@ -84,11 +89,39 @@ def in_threads(do: Callable[[str], None], names: Iterable[str], num_threads: int
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_blocks(file: BinaryIO) -> Iterator[memoryview]:
-    """Yield a file from where it stands to its end; each block is only good until the next."""
-    buffer = memoryview(bytearray(_BLOCK))
-    while count := file.readinto(buffer):  # type: ignore[attr-defined]
-        yield buffer[:count]
+def write_blocks(blocks: Iterable[bytes], out: BinaryIO, tick: Tick) -> None:
+    """Write blocks to an unbuffered file."""
+    for block in blocks:
+        rest = memoryview(block)
+        while rest:
+            rest = rest[out.write(rest) :]
+        tick(len(block))
+
+
+def copy_bytes(source: BinaryIO, out: BinaryIO, most: int, tick: Tick) -> None:
+    """Copy bytes from where one file stands to where another does, by the kernel where it can.
+
+    Args:
+        source: an unbuffered file.
+        out: likewise.
+        most: bytes at most; fewer where ``source`` ends.
+        tick: is told of what is copied.
+    """
+    while most > 0 and (count := _copy_some(source, out, min(most, _BLOCK))):
+        tick(count)
+        most -= count
+
+
+def _copy_some(source: BinaryIO, out: BinaryIO, most: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source.fileno(), out.fileno(), most)
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+    block = source.read(most)
+    write_blocks([block], out, lambda num_bytes: None)
+    return len(block)
 
 
 def hash_file(path: Path) -> str:

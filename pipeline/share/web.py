@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from pipeline.client import Client, WholeFilesOnlyError
 from pipeline.errors import UserError
 from pipeline.hosts import allowed_hosts
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
-from pipeline.share.transfer import SPAN
+from pipeline.share.transfer import SPAN, Tick, write_blocks
 
 _MAX_WHOLE = 2**30  # largest file that is taken from a server that does not serve parts of files
 
@@ -32,8 +33,12 @@ class WebStore:
         """Return a small file, or None; see ``Store``."""
         return self._get(name, None, max_bytes)
 
+    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+        """Append the rest of a file; see ``Store``."""
+        write_blocks(self.blocks(name, out.tell(), size), out, tick)
+
     def blocks(self, name: str, start: int, size: int) -> Iterator[bytes]:
-        """Yield a file's bytes; see ``Store``."""
+        """Yield a file from byte ``start`` on."""
         for place in range(start, size, SPAN):
             span = range(place, min(place + SPAN, size))
             try:

@@ -1,0 +1,135 @@
+"""push and pull of a local folder of 1 GB beside ``cp -r`` of the same files.
+
+    python -m benchmarks.bench_share [--gigabytes 1.0] [--repeats 5]
+
+Invented samples of 256 px sizes (25 KB of colour, 22 KB of sketch, incompressible) in shards of a
+thousand; no originals. Each repeat copies, pushes and pulls into new folders, one after the other,
+so that all three meet the same machine; before each the disk is synced. A ratio of 1 is as fast
+as cp, which hashes nothing and syncs nothing.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from rich.console import Console
+
+from benchmarks.bench_lock import invent_posts
+from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
+from pipeline.recipe import Recipe, recipe_table, without_secrets
+from pipeline.records import key_of
+from pipeline.schema import MEMBERS, SAMPLES, build_table, extension_of
+from pipeline.shard import ShardWriter
+from pipeline.share.pull import pull
+from pipeline.share.push import push
+from pipeline.work import Work
+
+COLOR_BYTES, SKETCH_BYTES = 25_000, 22_000
+QUIET = Console(quiet=True)
+
+
+def make_work(root: Path, num_bytes: int) -> Work:
+    """Write a plan and shards of invented samples; about ``num_bytes`` of tars."""
+    work = Work(root)
+    recipe = Recipe("bench")
+    posts = (post for _, post in zip(range(num_bytes // 49_000), invent_posts(), strict=False))
+    plan = plan_posts(posts, recipe.split)
+    counts = {"planned": len(plan)}
+    info = {"counts": counts, "num_records": len(plan), "content": hash_table(plan)}
+    table = without_secrets(recipe_table(recipe))
+    root.mkdir(parents=True)
+    write_plan(work.plan_path, plan, info | {"recipe": table})
+    noise = np.random.default_rng(1).bytes(2 * COLOR_BYTES + 4096)
+    for name in planned_shards(work.plan_path):
+        with ShardWriter(work.samples_dir, name) as shard:
+            rows = [
+                write_sample(row, noise, shard)
+                for row in read_planned(work.plan_path, name).to_pylist()
+            ]
+            made = {"stage": "prepare", "fingerprint": "bench", "recipe": table}
+            shard.commit(build_table(rows, SAMPLES), made)
+    return work
+
+
+def write_sample(row: dict[str, Any], noise: bytes, shard: ShardWriter) -> dict[str, Any]:
+    start = row["post_id"] % 4096
+    description = {"post_id": row["post_id"], "tags": row["tags"], "split": row["split"]}
+    members = {
+        "color": noise[start : start + COLOR_BYTES],
+        "json": orjson.dumps(description),
+        "sketch": noise[start + 7 : start + 7 + SKETCH_BYTES],
+    }
+    digest = hashlib.sha256()
+    places: dict[str, Any] = {}
+    for member in MEMBERS:
+        span = shard.add(f"{key_of(row['post_id'])}.{extension_of(member)}", members[member])
+        places |= {f"{member}_offset": span.offset, f"{member}_size": span.size}
+        digest.update(members[member])
+    known = {name: row[name] for name in SAMPLES.names if name in row}
+    fate = {"status": "kept", "reason": "", "key": key_of(row["post_id"])}
+    sums = {"sha256": digest.hexdigest(), "source_sha256": digest.hexdigest()}
+    return known | places | fate | sums
+
+
+def timed(do: Callable[[], object]) -> float:
+    os.sync()
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
+
+
+def repeat(work: Work, root: Path) -> dict[str, float]:
+    """Copy, push and pull once, into new folders; return the seconds of each."""
+    copy, there, again = (root / name for name in ("copy", "there", "again"))
+
+    def cp() -> None:
+        subprocess.run(["cp", "-r", work.samples_dir, copy], check=True)
+
+    def cp_and_sync() -> None:
+        cp()
+        os.sync()
+
+    seconds = {"cp": timed(cp)}
+    shutil.rmtree(copy)
+    seconds["cp, sync"] = timed(cp_and_sync)
+    shutil.rmtree(copy)
+    seconds["push"] = timed(lambda: push(work, str(there), QUIET))
+    seconds["pull"] = timed(lambda: pull(str(there), Work(again), QUIET))
+    shutil.rmtree(there)
+    shutil.rmtree(again)
+    return seconds
+
+
+def main(gigabytes: float, repeats: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        work = make_work(root / "work", int(gigabytes * 1e9))
+        size = sum(path.stat().st_size for path in work.samples_dir.iterdir())
+        found = [repeat(work, root) for _ in range(repeats)]
+    print(f"{size / 1e9:.2f} GB, median of {repeats}, {os.cpu_count()} cores")
+    for name in found[0]:
+        median = statistics.median(seconds[name] for seconds in found)
+        rate = f"{median:.2f} s, {size / 1e6 / median:.0f} MB/s"
+        ratios = [
+            statistics.median(seconds[peer] / seconds[name] for seconds in found)
+            for peer in ("cp", "cp, sync")
+        ]
+        print(f"{name:10}{rate:>20}, {ratios[0]:.2f} of cp, {ratios[1]:.2f} of cp and sync")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    main(arguments.gigabytes, arguments.repeats)

@@ -1,0 +1,99 @@
+"""Taking posts out of one file or shard at a time: whole or not at all, and nothing the next time.
+
+What is left of a post is what ``removals`` says.
+"""
+
+import csv
+import hashlib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from pipeline.plan import hash_table, planned_shards, read_planned, write_plan
+from pipeline.removals import clear_posts, count_cleared, count_removed
+from pipeline.rows import DamagedError, check_seal, read_info, read_rows, replacing, write_rows
+from pipeline.schema import LEDGER, RAW, extension_of, members_of
+from pipeline.shard import ShardWriter, Span, read_shard, read_span, rows_path, tar_path
+
+Row = dict[str, Any]
+
+
+def clear_plan(path: Path, post_ids: Collection[int], proof: str) -> None:
+    """Take posts out of a plan; ``proof`` is its new fingerprint, "" to leave the one it has."""
+    info = read_info(path)
+    names = planned_shards(path)
+    plan = pa.concat_tables([read_planned(path, name) for name in names]).unify_dictionaries()
+    cleared = clear_posts(plan, post_ids)
+    num_removed = count_cleared(cleared) - count_cleared(plan)
+    info["fingerprint"] = proof or info.get("fingerprint")
+    info["counts"] = count_removed(info["counts"], num_removed)
+    info["content"] = hash_table(cleared)
+    write_plan(path, cleared, info)
+
+
+def clear_raw(raw_dir: Path, ledger_dir: Path, name: str, post_ids: Collection[int]) -> None:
+    """Take posts out of a shard of originals and its ledger."""
+    clear_shard(raw_dir, name, RAW, post_ids)
+    path = rows_path(ledger_dir, name)
+    if path.is_file():
+        ledger = read_rows(path, LEDGER)
+        write_rows(path, [clear_posts(ledger, post_ids)], read_info(path))
+
+
+def clear_shard(directory: Path, name: str, schema: pa.Schema, post_ids: Collection[int]) -> None:
+    """Write a shard anew without some posts' members; the others' bytes are copied and checked.
+
+    Raises:
+        DamagedError: where these are not what the rows say.
+    """
+    if not rows_path(directory, name).is_file():
+        return
+    check_seal(rows_path(directory, name))
+    table, info = read_shard(directory, name, schema)
+    cleared = clear_posts(table, post_ids)
+    if count_cleared(cleared) == count_cleared(table):
+        return
+    members = ("",) if schema is RAW else members_of(table.schema)
+    rows = cleared.to_pylist()
+    with (
+        ShardWriter(directory, name) as shard,
+        tar_path(directory, name).open("rb") as tar,
+    ):
+        for row in rows:
+            if row["key"] is not None:
+                _copy_members(row, members, tar, shard)
+        shard.commit(pa.Table.from_pylist(rows, schema=table.schema), info)
+
+
+def _copy_members(row: Row, members: Iterable[str], tar: BinaryIO, shard: ShardWriter) -> None:
+    """Copy a post's members, and let its row say where they lie now."""
+    digest = hashlib.sha256()
+    for member in members:
+        column = f"{member}_" if member else ""
+        data = read_span(tar, Span(row[f"{column}offset"], row[f"{column}size"]))
+        digest.update(data)
+        extension = extension_of(member) if member else row["format"]
+        row[f"{column}offset"] = shard.add(f"{row['key']}.{extension}", data).offset
+    if digest.hexdigest() != row["sha256"]:
+        raise DamagedError(f"{tar.name}: damaged at post {row['post_id']}; run `repair` first.")
+
+
+def prove(directory: Path, name: str, schema: pa.Schema, proof: str) -> None:
+    """Give a shard's rows the fingerprint that it has now."""
+    path = rows_path(directory, name)
+    info = read_info(path)
+    if info.get("fingerprint") != proof:
+        write_rows(path, [read_rows(path, schema)], info | {"fingerprint": proof})
+
+
+def clear_differences(path: Path, post_ids: Collection[int]) -> None:
+    """Take posts' lines, which hold hashes, out of the list of what is not as locked."""
+    if not path.is_file():
+        return
+    gone = {str(post_id) for post_id in post_ids}
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.reader(file) if line[0] not in gone]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)

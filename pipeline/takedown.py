@@ -1,0 +1,229 @@
+"""takedown: posts out of shards, rows, plan, lock and card, for good; all else stays as it is.
+
+Nothing is asked for and nothing is encoded anew: what stays is copied, byte for byte, into shards
+without the others. The list of posts is written first, so that whatever ends the command, the same
+one finishes it, and nothing else runs before.
+"""
+
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.clearing import clear_differences, clear_plan, clear_raw, clear_shard, prove
+from pipeline.duplicates import find_duplicates
+from pipeline.errors import UserError
+from pipeline.lock import rewrite_lock
+from pipeline.plan import hash_table, planned_shards, read_planned
+from pipeline.prepare import PrepareStage
+from pipeline.recipe import Recipe, fingerprint
+from pipeline.removals import (
+    Removals,
+    Unfinished,
+    read_removals,
+    write_removals,
+)
+from pipeline.repair import recorded_recipes, recorded_stage
+from pipeline.report import write_report
+from pipeline.rows import DamagedError, check_seal, read_info, read_rows
+from pipeline.run import lock_proof
+from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
+from pipeline.settings import Table, convert
+from pipeline.shard import (
+    list_shards,
+    rows_path,
+    tar_path,
+)
+from pipeline.share.index import INDEX, LOCK, match_shard, read_index
+from pipeline.share.papers import describe, finish_papers, path_of
+from pipeline.share.transfer import hash_file
+from pipeline.work import Work
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenDown:
+    """What a takedown came to.
+
+    Attributes:
+        post_ids: that it took down.
+        also: of these, posts that were not named and show the same picture as one that was.
+        left: posts that stay although a named one repeats their picture.
+        shards: that were written anew.
+    """
+
+    post_ids: list[int]
+    also: list[int]
+    left: list[int]
+    shards: list[str]
+
+
+def take_down(work: Work, post_ids: Collection[int]) -> TakenDown:
+    """Take posts down, and later ones that repeat their pictures: those would take their places.
+
+    Args:
+        work: the folder.
+        post_ids: none, to finish what was cut short.
+
+    Raises:
+        UserError: where a post is not of this folder's plan, or what has to be copied is damaged.
+    """
+    planned_shards(work.plan_path)
+    with work.lock(takes_down=True):
+        before = read_removals(work.removals_path)
+        if not post_ids and before.unfinished is None:
+            raise UserError(f"{work.root}: nothing is left to be finished; name the posts.")
+        _check_planned(work, post_ids)
+        named = set(post_ids) - set(before.post_ids)
+        if named and before.unfinished is not None:
+            raise UserError(f"{work.root}: finish the last takedown first: `takedown {work.root}`.")
+        repeats = _find_repeats(work)
+        also = {post for post, lead in repeats.items() if lead in named} - named
+        left = {repeats[post] for post in named & repeats.keys()} - named - set(before.post_ids)
+        everything = sorted({*before.post_ids, *named, *also})
+        shards = _shards_of(work, everything)
+        _check_whole(work, shards)  # or what cannot be copied would keep all from being finished
+        unfinished = before.unfinished or _find_current(work, shards)
+        write_removals(work.removals_path, Removals(tuple(everything), unfinished))
+        _apply(work, everything, shards, unfinished)
+        write_removals(work.removals_path, Removals(tuple(everything)))
+    return TakenDown(sorted(named | also), sorted(also), sorted(left), shards)
+
+
+def _find_repeats(work: Work) -> dict[int, int]:
+    """Return the posts that repeat an earlier one's picture, with that one."""
+    repeats: dict[int, int] = {}
+    columns = ["post_id", "duplicate_of", "reason"]
+    tables = [
+        read_rows(rows_path(work.samples_dir, name), SAMPLES, columns)
+        for name in list_shards(work.samples_dir)
+    ]
+    if fetched := list_shards(work.raw_dir):
+        settings = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path)).prepare
+        bits, side = settings.near_duplicates, settings.min_side
+        tables.append(find_duplicates(work.raw_dir, fetched, bits, side))
+    for table in tables:
+        table = table.filter(pc.is_valid(table["duplicate_of"]))
+        for row in table.to_pylist():
+            if row["reason"] != "family":  # a relative of a repeat, and another picture
+                repeats[row["post_id"]] = row["duplicate_of"]
+    return repeats
+
+
+def _check_planned(work: Work, post_ids: Collection[int]) -> None:
+    missing = set(post_ids)
+    for name in planned_shards(work.plan_path):
+        missing -= set(read_planned(work.plan_path, name)["post_id"].to_pylist())
+    if missing:
+        raise UserError(f"{work.plan_path}: plans no post {min(missing)}; nothing was taken down.")
+
+
+def _shards_of(work: Work, post_ids: Collection[int]) -> list[str]:
+    wanted = pa.array(sorted(post_ids), pa.int64())
+    return [
+        name
+        for name in planned_shards(work.plan_path)
+        if pc.any(pc.is_in(read_planned(work.plan_path, name)["post_id"], value_set=wanted)).as_py()
+    ]
+
+
+def _check_whole(work: Work, shards: Sequence[str]) -> None:
+    for directory in (work.raw_dir, work.samples_dir):
+        for name in shards:
+            if not rows_path(directory, name).is_file():
+                continue
+            check_seal(rows_path(directory, name))
+            tar = tar_path(directory, name)
+            if not tar.is_file() or hash_file(tar) != _info(directory, name, "tar_sha256"):
+                raise DamagedError(f"{tar}: damaged; run `repair` first.")
+
+
+def _find_current(work: Work, shards: Sequence[str]) -> Unfinished:
+    """Return which shards are up to date, so that they still count as such afterwards."""
+    raw = [n for n in shards if (p := _raw_proof(work, n)) and p == _info(work.raw_dir, n)]
+    samples = [
+        name
+        for name, proof in _sample_proofs(work, shards).items()
+        if proof == _info(work.samples_dir, name)
+    ]
+    return Unfinished(tuple(raw), tuple(samples))
+
+
+def _info(directory: Path, name: str, key: str = "fingerprint") -> str:
+    return str(read_info(rows_path(directory, name)).get(key))
+
+
+def _raw_proof(work: Work, name: str) -> str:
+    """Return the fingerprint that a shard of originals has when it is what the plan wants."""
+    if not rows_path(work.raw_dir, name).is_file():
+        return ""
+    settings = read_info(rows_path(work.raw_dir, name)).get("settings", {})
+    return fingerprint(SCHEMA_VERSION, settings, hash_table(read_planned(work.plan_path, name)))
+
+
+def _sample_proofs(work: Work, shards: Sequence[str]) -> dict[str, str]:
+    """Return likewise those of shards of samples, of those that have their originals here."""
+    proofs = {}
+    recipes = recorded_recipes(work)
+    stages: list[tuple[Table, PrepareStage]] = []
+    for name in shards:
+        recipe = recipes.get(name)
+        if recipe is None:
+            continue
+        stage = next((stage for known, stage in stages if known == recipe), None)
+        if stage is None:
+            stage = recorded_stage(work, recipe)
+            stages.append((recipe, stage))
+        proofs[name] = stage.proof(name)[0]
+    return proofs
+
+
+def _apply(
+    work: Work, post_ids: Collection[int], shards: Sequence[str], unfinished: Unfinished
+) -> None:
+    """Take posts out of everything. Each step is done as a whole, and does nothing again."""
+    for lock in (work.lock_path, work.share_dir / LOCK):
+        if lock.is_file():
+            rewrite_lock(lock, post_ids)
+    clear_plan(work.plan_path, post_ids, lock_proof(work))
+    for name in shards:
+        clear_raw(work.raw_dir, work.ledger_dir, name, post_ids)
+        if name in unfinished.raw:
+            prove(work.raw_dir, name, RAW, _raw_proof(work, name))
+    for name in shards:
+        clear_shard(work.samples_dir, name, SAMPLES, post_ids)
+    for name, proof in _sample_proofs(work, unfinished.samples).items():
+        prove(work.samples_dir, name, SAMPLES, proof)
+    for aside in work.reuse_dir.glob("*"):
+        plan = aside / work.plan_path.name
+        if plan.is_file():
+            clear_plan(plan, post_ids, "")
+        for name in list_shards(aside / work.raw_dir.name):
+            clear_raw(aside / work.raw_dir.name, aside / work.ledger_dir.name, name, post_ids)
+    _clear_papers(work)
+    clear_differences(work.differences_path, post_ids)
+    for derived in (work.style_dir, work.incoming_dir):
+        if derived.is_dir():
+            shutil.rmtree(derived)
+    if work.report_path.is_file():
+        write_report(work, work.report_path)
+
+
+def _clear_papers(work: Work) -> None:
+    """Write card, Croissant and index anew where the folder was shared or pulled."""
+    path = work.share_dir / INDEX
+    if not path.is_file():
+        return
+    index = read_index(path.read_bytes(), str(path))
+    files = []
+    for file in index.files:
+        here = path_of(work, file.name)
+        is_ours = file.name == LOCK or match_shard(file.name) is not None
+        files.append(describe(here, file.name) if is_ours and here.is_file() else file)
+    lock = rewrite_lock(work.share_dir / LOCK, ())
+    finish_papers(work.share_dir, replace(index, files=tuple(files)), lock)

@@ -1,0 +1,350 @@
+"""takedown: nothing is left of a post but its id and fate, everything of the others."""
+
+import csv
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+import cli
+from pipeline import run, takedown
+from pipeline.errors import UserError
+from pipeline.lock import read_lock, write_lock
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.records import key_of
+from pipeline.removals import Removals, read_removals
+from pipeline.report import write_report
+from pipeline.rows import read_info, read_rows
+from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION
+from pipeline.settings import convert
+from pipeline.shard import list_shards, rows_path, tar_path
+from pipeline.share.index import CARD, CROISSANT, LOCK
+from pipeline.share.pull import pull
+from pipeline.share.push import push
+from pipeline.status import read_status
+from pipeline.takedown import take_down
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.shares import NUM_POSTS, NUM_SAMPLES, QUIET, load_index, make_prepared
+
+GONE = (3, 18)  # both in one shard, and one family with nobody else
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    work = make_prepared(tmp_path_factory.mktemp("made"))
+    push(work, str(work.root.parent / "there"), QUIET)
+    write_report(work, work.report_path)
+    return work
+
+
+@pytest.fixture
+def work(made: Work, tmp_path: Path) -> Work:
+    shutil.copytree(made.root, tmp_path / "work")
+    return Work(tmp_path / "work")
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+
+
+def recipe_of(work: Work) -> Recipe:
+    return convert(read_info(work.plan_path)["recipe"], Recipe, "plan")
+
+
+def members(work: Work, directory: str = "samples") -> dict[str, bytes]:
+    """Return every member of every tar, by name."""
+    found = {}
+    for path in sorted((work.root / directory).glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                data = tar.extractfile(member)
+                assert data is not None
+                found[member.name] = data.read()
+    return found
+
+
+def files(work: Work) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(work.root)): path.read_bytes()
+        for path in work.root.rglob("*")
+        if path.is_file() and not path.name.startswith(".lock")
+    }
+
+
+def readable(folder: Path) -> dict[str, bytes]:
+    """Return all that a folder's files hold: tables as text, with every word that they number."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            columns = [chunk for column in table.columns for chunk in column.chunks]
+            columns += [column.values for column in columns if pa.types.is_list(column.type)]
+            words = [c.dictionary for c in columns if pa.types.is_dictionary(c.type)]
+            text = str([column.to_pylist() for column in (*columns, *words)])
+            found[str(path)] = text.encode() + str(table.schema.metadata).encode()
+        elif path.is_file():
+            found[str(path)] = path.read_bytes()
+    return found
+
+
+def holding(folder: Path, secrets: list[bytes]) -> list[str]:
+    """Return the files of a folder that hold any of some secrets."""
+    return [name for name, data in readable(folder).items() if any(s in data for s in secrets)]
+
+
+def secrets_of(work: Work, post_id: int) -> list[bytes]:
+    """Return what must be found nowhere once a post is gone: its hashes, and its pictures."""
+    found: list[bytes] = []
+    for directory, schema in ((work.raw_dir, RAW), (work.samples_dir, SAMPLES)):
+        for name in list_shards(directory):
+            for row in read_rows(rows_path(directory, name), schema).to_pylist():
+                if row["post_id"] == post_id:
+                    sums = [row["md5"], row["sha256"]]
+                    found += [sum_.encode() for sum_ in sums]
+                    found += [repr(bytes.fromhex(sum_)).encode() for sum_ in sums]
+    pictures = {**members(work), **members(work, "raw")}
+    return found + [d[-200:] for n, d in pictures.items() if n.startswith(key_of(post_id))]
+
+
+def test_nothing_is_left_but_the_id_and_the_fate(work: Work) -> None:
+    secrets = [secret for post_id in GONE for secret in secrets_of(work, post_id)]
+    assert len(secrets) >= 2 * 11
+    before = readable(work.root).values()
+    assert all(any(secret in data for data in before) for secret in secrets)
+    assert len(holding(work.root, secrets)) == 6  # plan, lock, and twice rows and tar
+    done = take_down(work, GONE)
+    assert (done.post_ids, done.also, done.left) == (sorted(GONE), [], [])
+    assert holding(work.root, secrets) == []
+    for directory, schema in (
+        (work.raw_dir, RAW),
+        (work.samples_dir, SAMPLES),
+        (work.ledger_dir, LEDGER),
+    ):
+        rows = read_rows(rows_path(directory, "train-000000"), schema).to_pylist()
+        for row in rows:
+            if row["post_id"] in GONE:
+                assert (row["status"], row["reason"]) == ("removed", "takedown")
+                left = {k for k, v in row.items() if v not in (None, "", 0)}
+                assert left <= {"post_id", "split", "status", "reason", "family", "rating"}
+    plan = read_rows(work.plan_path, SELECTION).to_pylist()
+    assert {row["post_id"] for row in plan if row["status"] == "removed"} == set(GONE)
+    assert not any(row["tags"] for row in plan if row["post_id"] in GONE)
+
+
+def test_the_others_stay_byte_for_byte_and_everything_adds_up(work: Work) -> None:
+    before, raw = members(work), members(work, "raw")
+    untouched = {p.name: p.read_bytes() for p in work.samples_dir.glob("train-000002.*")}
+    taken = call("takedown", work.root, *GONE)
+    assert taken.exit_code == 0, taken.output
+    assert "2 posts taken down, 1 shards written anew" in taken.output
+    keys = tuple(map(key_of, GONE))
+    assert members(work) == {n: d for n, d in before.items() if not n.startswith(keys)}
+    assert members(work, "raw") == {n: d for n, d in raw.items() if not n.startswith(keys)}
+    assert {p.name: p.read_bytes() for p in work.samples_dir.glob("train-000002.*")} == untouched
+    assert verify(work.root) == []
+    status = read_status(work)
+    assert status.adds_up
+    assert status.select["removed/takedown"] == 2
+    for stage in status.stages.values():
+        assert stage.fates["removed/takedown"] == 2
+    assert status.stages["prepare"].fates["kept"] == NUM_SAMPLES - 2
+    page = work.report_path.read_text()
+    assert "removed/takedown" in page
+    assert call("report", work.root).exit_code == 0
+    assert work.report_path.read_text() == page
+
+
+def test_no_later_command_brings_it_back(work: Work) -> None:
+    take_down(work, GONE)
+    after, recipe = files(work), recipe_of(work)
+    run.fetch(recipe, work, QUIET, retry_failed=True)
+    run.prepare(recipe, work, QUIET)
+    assert files(work) == after  # nothing was even written anew
+    again = call("takedown", work.root, *GONE)
+    assert again.exit_code == 0
+    assert {**files(work), "x": b""} == {**after, "x": b""}
+
+    for path in (work.raw_dir, work.samples_dir, work.ledger_dir):
+        shutil.rmtree(path)
+    work.plan_path.unlink()
+    run.fetch(recipe, work, QUIET)
+    run.prepare(recipe, work, QUIET)
+    assert verify(work.root) == []
+    kept = {name[:9] for name in members(work)}
+    assert len(kept) == NUM_SAMPLES - 2
+    assert not kept & set(map(key_of, GONE))
+    assert not {name[:9] for name in members(work, "raw")} & set(map(key_of, GONE))
+
+
+def test_a_lock_keeps_the_gap_and_no_old_lock_fills_it(work: Work, tmp_path: Path) -> None:
+    recipe = recipe_of(work)
+    old = write_lock(work, tmp_path / "old.parquet")
+    run.fetch(recipe, work, QUIET, lock=old)
+    assert work.lock_path.is_file()
+    (work.root / "differences.csv").write_text("post_id,shard\n3,train-000000\n33,train-000000\n")
+    take_down(work, GONE)
+    with work.differences_path.open() as file:
+        assert [line[0] for line in csv.reader(file)] == ["post_id", "33"]
+    for path in (work.lock_path, work.share_dir / LOCK):
+        lock = read_lock(path)
+        assert lock.info.fates["removed/takedown"] == 2
+        row = next(r for r in lock.posts.to_pylist() if r["post_id"] == 3)
+        gone = (row["md5"], row["sha256"], row["sample_sha256"], row["tags"])
+        assert gone == (None, None, None, [""])
+        words = pq.read_table(path)["tags"].combine_chunks().values.dictionary.to_pylist()
+        assert sorted(words) == ["", "miku", "smile", "solo"]
+    with pytest.raises(UserError, match="were taken down in this folder"):
+        run.fetch(recipe, work, QUIET, lock=old)
+    with pytest.raises(UserError, match="were taken down in this folder"):
+        run.make_plan(recipe, None, old, read_removals(work.removals_path))
+    new = write_lock(work, tmp_path / "new.parquet")
+    run.fetch(recipe, work, QUIET, lock=new)
+    assert verify(work.root) == []
+    again = Work(tmp_path / "again")
+    run.fetch(recipe, again, QUIET, lock=new)
+    run.prepare(recipe, again, QUIET)
+    assert members(again) == members(work)
+    compared = run.fetch(recipe, again, QUIET, lock=new)
+    assert compared.fates["removed/takedown"] == 2
+
+
+def test_what_was_shared_follows(work: Work, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    push(work, str(there), QUIET)
+    again = Work(tmp_path / "again")
+    pull(str(there), again, QUIET)
+    secrets = [secret for post_id in GONE for secret in secrets_of(work, post_id)]
+    take_down(work, GONE)
+    index = load_index(there)
+    card = (work.share_dir / CARD).read_text()
+    assert "| removed/takedown | 2 |" in card
+    assert f"{NUM_SAMPLES - 2} samples" in card
+    moved = push(work, str(there), QUIET)
+    assert moved.num_moved == 2 + len({CARD, CROISSANT, LOCK})
+    assert load_index(there).fingerprint != index.fingerprint
+    assert pull(str(there), again, QUIET).num_moved == moved.num_moved
+    assert members(again) == members(work)
+    assert verify(again.root) == []
+    assert holding(there, secrets) == holding(again.root, secrets) == []
+
+
+def test_a_pulled_folder_takes_down_as_well(made: Work, tmp_path: Path) -> None:
+    work = Work(tmp_path / "pulled")
+    pull(str(made.root.parent / "there"), work, QUIET)
+    before = members(work)
+    secrets = secrets_of(work, 3)
+    take_down(work, [3])
+    assert members(work) == {n: d for n, d in before.items() if not n.startswith(key_of(3))}
+    assert verify(work.root) == []
+    assert holding(work.root, secrets) == []
+    push(work, str(tmp_path / "onwards"), QUIET)
+    again = Work(tmp_path / "again")
+    pull(str(tmp_path / "onwards"), again, QUIET)
+    assert members(again) == members(work)
+    with pytest.raises(UserError, match="were taken down in this folder"):
+        pull(str(made.root.parent / "there"), work, QUIET)
+
+
+def duplicate_of(work: Work) -> tuple[int, int]:
+    """Return a post that repeats another's picture, and that one."""
+    for name in list_shards(work.samples_dir):
+        for row in read_rows(rows_path(work.samples_dir, name), SAMPLES).to_pylist():
+            if row["duplicate_of"] is not None:
+                return row["post_id"], row["duplicate_of"]
+    raise AssertionError("no duplicates")
+
+
+def test_no_copy_of_the_picture_takes_its_place(work: Work) -> None:
+    copy, lead = duplicate_of(work)
+    told = call("takedown", work.root, lead)
+    assert f"among them, for they show the same picture: {copy}" in told.output
+    before = members(work)
+    run.prepare(recipe_of(work), work, QUIET)
+    assert members(work) == before
+    assert not any(name.startswith(key_of(copy)) for name in before)
+    assert not any(name.startswith(key_of(copy)) for name in members(work, "raw"))
+
+
+def test_of_a_copy_it_says_what_stays(work: Work) -> None:
+    copy, lead = duplicate_of(work)
+    told = call("takedown", work.root, copy)
+    assert f"left, though they show the same picture: {lead}" in told.output
+    assert any(name.startswith(key_of(lead)) for name in members(work))
+    assert verify(work.root) == []
+
+
+@pytest.mark.parametrize("step", ["clear_plan", "clear_raw", "clear_shard", "_clear_papers"])
+def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
+    work: Work, made: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    whole = Work(tmp_path / "whole")
+    shutil.copytree(work.root, whole.root)
+    take_down(whole, GONE)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(takedown, step, fail)
+        take_down(work, GONE)
+    recipe = recipe_of(work)
+    for command in (
+        lambda: run.fetch(recipe, work, QUIET),
+        lambda: run.prepare(recipe, work, QUIET),
+        lambda: push(work, str(tmp_path / "there"), QUIET),
+    ):
+        with pytest.raises(UserError, match="a takedown was cut short"):
+            command()
+    assert any("was cut short" in str(problem) for problem in verify(work.root))
+    with pytest.raises(UserError, match="finish the last takedown first"):
+        take_down(work, [1])
+    finished = call("takedown", work.root)
+    assert finished.exit_code == 0, finished.output
+    assert files(work) == files(whole)
+    assert verify(work.root) == []
+    assert read_removals(work.removals_path) == Removals(GONE)
+
+
+def test_what_an_earlier_plan_left_is_cleared_too(work: Work, tmp_path: Path) -> None:
+    secrets = secrets_of(work, 3)
+    aside = work.reuse_dir / "1"
+    aside.mkdir(parents=True)
+    shutil.copytree(work.raw_dir, aside / "raw")
+    shutil.copytree(work.ledger_dir, aside / "ledger")
+    shutil.copy(work.plan_path, aside)
+    (work.root / "style").mkdir()
+    (work.root / "style" / "features.bin").write_bytes(b"x")
+    take_down(work, [3])
+    assert not (work.root / "style").exists()
+    assert holding(work.root, secrets) == []
+
+
+def test_wrong_use_changes_nothing(work: Work, tmp_path: Path) -> None:
+    before = files(work)
+    for ids, what in (((NUM_POSTS + 7,), "plans no post 37"), ((), "name the posts")):
+        with pytest.raises(UserError, match=what):
+            take_down(work, ids)
+    with pytest.raises(UserError, match="`fetch` makes it"):
+        take_down(Work(tmp_path / "x"), [1])
+    assert files(work) == before
+    data = bytearray(tar_path(work.samples_dir, "train-000000").read_bytes())
+    data[700] ^= 1
+    tar_path(work.samples_dir, "train-000000").write_bytes(data)
+    with pytest.raises(UserError, match="run `repair` first"):
+        take_down(work, [1, 3])
+
+
+def test_a_damaged_list_is_a_sentence(work: Work) -> None:
+    for text in ("", "[]", '{"post_ids": ["x"]}', "[" * 10**6):
+        work.removals_path.write_text(text)
+        with pytest.raises(UserError, match=r"takedown\.json"):
+            run.prepare(load_recipe(str(work.share_dir)), work, QUIET)
+        assert any(problem.path == work.removals_path for problem in verify(work.root))
+    work.removals_path.write_text(json.dumps({"post_ids": []}))
+    assert verify(work.root) == []
