@@ -96,7 +96,7 @@ def fetch(
     """Select posts from the metadata, plan splits and shards, download the originals."""
     from dataclasses import replace
 
-    from pipeline import run
+    from pipeline import planning, run
     from pipeline.errors import UserError
     from pipeline.executor import choose_runner
     from pipeline.lock import lock_beside, read_lock
@@ -118,10 +118,10 @@ def fetch(
             raise UserError("--locked takes the lock's posts: leave --metadata and --limit out.")
         lock = read_lock(lock_beside(find_recipe(recipe)))
     if dry_run:
-        found = lock or run.find_metadata(chosen, place, console(), keeps_pages=False)
-        plan = run.make_plan(chosen, limit, found, read_removals(place.removals_path))
+        found = lock or planning.find_metadata(chosen, place, console(), keeps_pages=False)
+        plan = planning.make_plan(chosen, limit, found, read_removals(place.removals_path))
         print_counts("select", plan.counts, plan.num_records)
-        print(f"{run.count_unfetched(place, plan.posts)} originals would be fetched.")
+        print(f"{planning.count_unfetched(place, plan.posts)} originals would be fetched.")
         return
     runner, num_workers = choose_runner(executor, ray_address, workers)
     summary = run.fetch(

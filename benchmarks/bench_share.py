@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,28 @@ def write_sample(row: dict[str, Any], noise: bytes, shard: ShardWriter) -> dict[
     return known | places | fate | sums
 
 
-def timed(do: Callable[[], object]) -> float:
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What something took: seconds by the clock, and of processors, the system's work included."""
+
+    wall: float
+    cpu: float
+
+
+def timed(do: Callable[[], object]) -> Spent:
     os.sync()
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_seconds()
     do()
-    return time.perf_counter() - started
+    return Spent(time.perf_counter() - started, cpu_seconds() - before)
 
 
-def repeat(work: Work, root: Path) -> dict[str, float]:
-    """Copy, push and pull once, into new folders; return the seconds of each."""
+def cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def repeat(work: Work, root: Path) -> dict[str, Spent]:
+    """Copy, push and pull once, into new folders; return what each took."""
     copy, there, again = (root / name for name in ("copy", "there", "again"))
 
     def cp() -> None:
@@ -99,15 +113,15 @@ def repeat(work: Work, root: Path) -> dict[str, float]:
         cp()
         os.sync()
 
-    seconds = {"cp": timed(cp)}
+    spent = {"cp": timed(cp)}
     shutil.rmtree(copy)
-    seconds["cp, sync"] = timed(cp_and_sync)
+    spent["cp, sync"] = timed(cp_and_sync)
     shutil.rmtree(copy)
-    seconds["push"] = timed(lambda: push(work, str(there), QUIET))
-    seconds["pull"] = timed(lambda: pull(str(there), Work(again), QUIET))
+    spent["push"] = timed(lambda: push(work, str(there), QUIET))
+    spent["pull"] = timed(lambda: pull(str(there), Work(again), QUIET))
     shutil.rmtree(there)
     shutil.rmtree(again)
-    return seconds
+    return spent
 
 
 def main(gigabytes: float, repeats: int) -> None:
@@ -118,13 +132,18 @@ def main(gigabytes: float, repeats: int) -> None:
         found = [repeat(work, root) for _ in range(repeats)]
     print(f"{size / 1e9:.2f} GB, median of {repeats}, {os.cpu_count()} cores")
     for name in found[0]:
-        median = statistics.median(seconds[name] for seconds in found)
-        rate = f"{median:.2f} s, {size / 1e6 / median:.0f} MB/s"
+        wall, cpu = (
+            statistics.median(getattr(spent[name], what) for spent in found)
+            for what in ("wall", "cpu")
+        )
         ratios = [
-            statistics.median(seconds[peer] / seconds[name] for seconds in found)
+            statistics.median(spent[peer].wall / spent[name].wall for spent in found)
             for peer in ("cp", "cp, sync")
         ]
-        print(f"{name:10}{rate:>20}, {ratios[0]:.2f} of cp, {ratios[1]:.2f} of cp and sync")
+        print(
+            f"{name:10}{wall:6.2f} s, {size / 1e6 / wall:5.0f} MB/s, {cpu:.2f} s CPU, "
+            f"{ratios[0]:.2f} of cp, {ratios[1]:.2f} of cp and sync"
+        )
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from pipeline.fetch import FetchStage, content_settings
 from pipeline.lock import read_lock
 from pipeline.originals import check_source
 from pipeline.plan import planned_shards, write_plan
+from pipeline.planning import find_metadata, make_plan
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, commit, read_info, read_seal, temporary_path
-from pipeline.run import find_metadata, make_plan, make_prepare_stage
+from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert
 from pipeline.shard import list_shards, remove_shard, rows_path
 from pipeline.verify import Problem, verify

@@ -19,6 +19,7 @@ from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock
 from pipeline.plan import hash_table, planned_shards, read_planned
+from pipeline.planning import lock_proof
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, fingerprint
 from pipeline.removals import (
@@ -30,7 +31,6 @@ from pipeline.removals import (
 from pipeline.repair import recorded_recipes, recorded_stage
 from pipeline.report import write_report
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows
-from pipeline.run import lock_proof
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
 from pipeline.settings import Table, convert
 from pipeline.shard import (

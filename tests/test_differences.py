@@ -10,9 +10,10 @@ from rich.console import Console
 from pipeline.differences import Comparison, compare
 from pipeline.errors import UserError
 from pipeline.lock import Lock, read_lock, write_lock
+from pipeline.planning import make_plan
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.rows import read_info, write_rows
-from pipeline.run import fetch, make_plan, prepare
+from pipeline.run import fetch, prepare
 from pipeline.shard import list_shards, rows_path
 from pipeline.verify import verify
 from pipeline.work import Work

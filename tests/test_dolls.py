@@ -47,9 +47,10 @@ from pipeline.image import (
     predict_box,
     resize,
 )
+from pipeline.planning import make_plan
 from pipeline.posts import parse_record
 from pipeline.recipe import load_recipe
-from pipeline.run import fetch, make_plan, prepare
+from pipeline.run import fetch, prepare
 from pipeline.serve import serve_folder
 from pipeline.work import Work
 

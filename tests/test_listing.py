@@ -21,11 +21,12 @@ from pipeline import listing as listing_module
 from pipeline.client import Client, Download
 from pipeline.errors import UserError
 from pipeline.listing import Listing, make_listing, make_query, read_listing
+from pipeline.planning import find_metadata, make_plan
 from pipeline.posts import Counted, Item, Malformed
 from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.records import Fate, Post, Status
 from pipeline.rows import replacing
-from pipeline.run import fetch, find_metadata, make_plan
+from pipeline.run import fetch
 from pipeline.status import read_status
 from pipeline.work import Work
 from tests.fake_danbooru import FakeDanbooru

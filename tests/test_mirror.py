@@ -13,9 +13,10 @@ from pipeline.differences import compare
 from pipeline.lock import write_lock
 from pipeline.metadata import read_posts
 from pipeline.plan import planned_shards, read_planned
+from pipeline.planning import make_plan
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import Post
-from pipeline.run import fetch, make_plan, prepare
+from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES
 from pipeline.selection import judge, load_nsfw_ids
 from pipeline.shard import read_shard

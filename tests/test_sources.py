@@ -24,8 +24,9 @@ from werkzeug import Request, Response
 from pipeline import pacing
 from pipeline.errors import UserError
 from pipeline.pacing import SourceDownError, SourceRefusesError
+from pipeline.planning import make_plan
 from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
-from pipeline.run import fetch, make_plan
+from pipeline.run import fetch
 from pipeline.schema import RAW
 from pipeline.serve import serve_folder
 from pipeline.shard import Span, list_shards, read_shard, read_span, tar_path

@@ -15,6 +15,7 @@ import cli
 from pipeline import run, takedown
 from pipeline.errors import UserError
 from pipeline.lock import read_lock, write_lock
+from pipeline.planning import make_plan
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import key_of
 from pipeline.removals import Removals, read_removals
@@ -202,7 +203,7 @@ def test_a_lock_keeps_the_gap_and_no_old_lock_fills_it(work: Work, tmp_path: Pat
     with pytest.raises(UserError, match="were taken down in this folder"):
         run.fetch(recipe, work, QUIET, lock=old)
     with pytest.raises(UserError, match="were taken down in this folder"):
-        run.make_plan(recipe, None, old, read_removals(work.removals_path))
+        make_plan(recipe, None, old, read_removals(work.removals_path))
     new = write_lock(work, tmp_path / "new.parquet")
     run.fetch(recipe, work, QUIET, lock=new)
     assert verify(work.root) == []

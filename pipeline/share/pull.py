@@ -19,9 +19,9 @@ from pipeline.lock import read_lock
 from pipeline.lock_check import check_size
 from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards
+from pipeline.planning import adopt_plan
 from pipeline.recipe import load_recipe, shared_recipe
 from pipeline.rows import DamagedError, check_seal, commit, read_info, read_rows
-from pipeline.run import adopt_plan
 from pipeline.schema import SAMPLES, SPLITS
 from pipeline.shard import (
     adopt_shard,
