@@ -47,7 +47,7 @@ def connect(address: str | None = None) -> int:
         if named:
             _knock(named)
         ray.init(named or "auto", **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         if named:
             raise UserError(f"--ray-address {named}: no Ray cluster is there: {error}.") from error
         ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
