@@ -1,5 +1,6 @@
 """colorize, as the command line calls it."""
 
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from cli import app
+from model.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.sketch import dodge
 from tests.model_checkpoints import write_checkpoint
@@ -42,6 +44,24 @@ def test_one_after_one(checkpoint: Path, sketch: Path, picture: Path, tmp_path: 
     assert done.exit_code == 0, done.output
     assert done.output == f"{out}: 50 x 70\n"
     assert Image.open(out).size == (50, 70)
+
+
+def test_guidance_is_for_models_that_know_it(
+    checkpoint: Path, sketch: Path, picture: Path, tmp_path: Path
+) -> None:
+    arguments = ("--sketch", sketch, "--reference", picture, "--out", tmp_path / "out.png")
+    found = call(checkpoint, *arguments, "--guidance", 2)
+    assert "guidance needs a model that was trained to do without" in str(found.exception)
+    assert not (tmp_path / "out.png").exists()
+    tensors, info = load_checkpoint(checkpoint)
+    train = dataclasses.replace(info.train, drop_reference=0.1)
+    guided = tmp_path / "guided.safetensors"
+    save_checkpoint(guided, tensors, dataclasses.replace(info, train=train))
+    pictures = []
+    for guidance in (0, 1, 3):
+        assert call(guided, *arguments, "--guidance", guidance).exit_code == 0
+        pictures.append(np.asarray(Image.open(tmp_path / "out.png")))
+    assert all((a != b).any() for a, b in pairwise(pictures))
 
 
 def test_many_after_many(checkpoint: Path, sketch: Path, picture: Path, tmp_path: Path) -> None:

@@ -40,8 +40,12 @@ def test_the_painters_answer_is_the_models(checkpoint: Path) -> None:
         torch.from_numpy(sketch.copy())[None, None],
         torch.from_numpy(reference).permute(2, 0, 1)[None],
     )
-    found = as_painter(colorizer, info).answer(sketch, reference, 1.0)
+    painter = as_painter(colorizer, info)
+    found = painter.answer(sketch, reference, 1.0)
     assert (found == expected[0].permute(1, 2, 0).numpy()).all()
+    assert not painter.can_be_guided
+    guided = dataclasses.replace(info, train=dataclasses.replace(info.train, drop_reference=0.1))
+    assert as_painter(colorizer, guided).can_be_guided
 
 
 def test_a_checkpoint_wants_the_style_weights_that_it_was_trained_with(

@@ -78,7 +78,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors, info = load_checkpoint(checkpoint)
     random = torch.Generator().manual_seed(0)
     tensors["generator.out.weight"].normal_(std=0.05, generator=random)  # zeros hide mistakes
-    save_checkpoint(checkpoint, tensors, info)
+    guided = dataclasses.replace(info.train, drop_reference=0.1)
+    save_checkpoint(checkpoint, tensors, dataclasses.replace(info, train=guided))
     write_metrics(checkpoint.parent / "eval-test" / "metrics.json")
     write_metrics(checkpoint.parent / "eval-val" / "metrics.json", step=2)
     write_rows(work / "posts.parquet", [pa.table({"post_id": [1]})], {})
@@ -123,13 +124,20 @@ def test_the_onnx_file_colours_as_the_checkpoint_does(
     ours, theirs = load_painter(work / "runs" / "first"), load_painter(exported[0] / "model.onnx")
     assert (theirs.size, theirs.model, theirs.pad) == (ours.size, "reference", False)
     assert theirs.recipe["prepare"]["sketch"] == RECIPE["prepare"]["sketch"]
-    pictures = [
-        np.asarray(painter.paint(SKETCH, painter.look_at(REFERENCE, "it")), np.int16)
-        for painter in (ours, theirs)
-    ]
-    assert pictures[0].shape == (90, 150, 3)
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
-    assert pictures[0].std() > 10
+    assert ours.can_be_guided
+    assert theirs.can_be_guided
+    seen = []
+    for guidance in (0.0, 1.0, 2.5):
+        pictures = [
+            np.asarray(painter.paint(SKETCH, painter.look_at(REFERENCE, "it"), guidance), np.int16)
+            for painter in (ours, theirs)
+        ]
+        assert pictures[0].shape == (90, 150, 3)
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
+        seen.append(pictures[0])
+    assert seen[1].std() > 10
+    assert np.abs(seen[0] - seen[1]).mean() > 2
+    assert np.abs(seen[2] - seen[1]).mean() > 2
 
 
 def test_the_onnx_file_needs_no_torch(exported: tuple[Path, Result], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ from pipeline.errors import UserError
 from pipeline.sketch import dodge
 from tests.pictures import draw_picture, encoded
 
+SMALL = {
+    name: encoded(draw_picture(4, 24, 20), name)
+    for name in ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm")
+}
 DOLLS = [picture_of(doll) for doll in make_dolls(6, 1)]
 
 
@@ -88,6 +93,26 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as caught:
             open_picture(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+
+
+@given(
+    st.sampled_from(["png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm"]),
+    st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=8),
+    st.floats(0, 1),
+)
+def test_whatever_the_bytes_it_is_a_picture_or_a_sentence(
+    format_name: str, changes: list[tuple[int, int]], kept: float
+) -> None:
+    content = bytearray(SMALL[format_name])
+    for place, value in changes:
+        content[place % len(content)] = value
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(content[: max(1, int(len(content) * kept))])
+        try:
+            assert open_picture(path).mode == "RGB"
+        except UserError as error:
+            assert str(error).startswith(f"{path}: ")
 
 
 def test_a_picture_that_is_too_large_is_not_decoded(

@@ -65,11 +65,14 @@ def test_what_is_in_the_repository_was_executed_and_names_no_path() -> None:
 
 
 @pytest.mark.slow
-def test_it_runs_from_the_first_cell_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_from_the_first_cell_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = pytest.importorskip("nbclient", reason="nbclient is not installed")
     manager = pytest.importorskip("jupyter_client").AsyncKernelManager
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where it works
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(PATH, as_version=4)
     for cell in code_cells(notebook):
