@@ -81,6 +81,7 @@ def test_from_the_hub_comes_what_went_there(hub: FakeHub, work: Work, tmp_path: 
     assert verify(tmp_path / "again") == []
 
 
+@pytest.mark.slow
 def test_a_push_to_the_hub_that_was_cut_short_goes_on(
     hub: FakeHub, work: Work, tmp_path: Path
 ) -> None:

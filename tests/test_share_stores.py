@@ -1,5 +1,7 @@
 """Data sets in stores: a real S3 server, web servers that fail, and what no store may be."""
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +198,32 @@ def test_a_web_server_without_ranges_will_do(made: Path, tmp_path: Path) -> None
             assert "hunter2" not in str(refused)
         with pytest.raises(UserError, match="only pulled from"):
             push(Work(made / "work"), url, QUIET)
+
+
+def test_a_server_without_ranges_is_not_asked_for_what_memory_cannot_hold(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_MAX_WHOLE", 5000)
+    with (
+        serve_folder(made / "there") as url,
+        pytest.raises(UserError, match="sends whole files only, and this one is too large"),
+    ):
+        pull(url, Work(tmp_path / "again"), QUIET)
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.ENOSYS, None])
+def test_where_the_kernel_copies_nothing_it_is_read_and_written(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(code, "no")
+
+    if code is None:
+        monkeypatch.delattr(os, "copy_file_range")
+    else:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    pull(str(made / "there"), Work(tmp_path / "again"), QUIET)
+    assert samples_of(Work(tmp_path / "again")) == samples_of(Work(made / "work"))
 
 
 def test_a_server_that_drops_connections_is_asked_again(

@@ -280,7 +280,7 @@ def test_of_a_copy_it_says_what_stays(work: Work) -> None:
     assert verify(work.root) == []
 
 
-@pytest.mark.parametrize("step", ["clear_plan", "clear_raw", "clear_shard", "_clear_papers"])
+@pytest.mark.parametrize("step", ["clear_plan", "clear_shard"])
 def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
     work: Work, made: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
