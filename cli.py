@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -192,15 +193,27 @@ def train(
         bool,
         typer.Option("--style-train", help="Train the style network as well; by default frozen."),
     ] = False,
+    shards: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Stream a data set that was pushed there; no pull."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where streamed shards are kept; WORK/cache by default."),
+    ] = None,
+    cache_size: Annotated[
+        float, typer.Option(min=0.0, metavar="GB", help="What the cache holds at most.")
+    ] = 20.0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
     overrides: Overrides = [],
 ) -> None:
-    """Train a model on a work folder's samples."""
+    """Train a model on a work folder's samples, or on a data set that was pushed elsewhere."""
     from model.config import train_config
     from model.train import train as run_training
     from pipeline.recipe import recipe_table
+    from pipeline.share.stream import RemoteShards
 
     chosen = _recipe(recipe, overrides)
     flags = {
@@ -217,9 +230,22 @@ def train(
     config = train_config(chosen.train | given, f"recipe {chosen.name!r}, [train]")
     place = _work(work, chosen)
     run_dir = place.runs_dir / _run_name(run)
-    result = run_training(
-        config, place.samples_dir, run_dir, recipe=recipe_table(chosen), resume=resume
-    )
+    with ExitStack() as stack:
+        source: Path | RemoteShards = place.samples_dir
+        if shards is not None:
+            place.root.mkdir(parents=True, exist_ok=True)
+            source = RemoteShards(shards, cache or place.root / "cache", int(cache_size * 1e9))
+            stack.callback(source.close)
+            if os.environ.get("RANK", "0") == "0":
+                print(source.describe(config.shuffle_shards))
+        result = run_training(
+            config,
+            source,
+            run_dir,
+            style_dir=place.root / "style",
+            recipe=recipe_table(chosen) if shards is None else None,  # or the samples' own
+            resume=resume,
+        )
     state = "finished" if result.finished else "stopped; --resume goes on"
     best = "none yet" if result.best is None else f"{result.best:.4f}"
     print(f"{run_dir}: {state} after {result.step} steps, best by {config.best_by}: {best}")

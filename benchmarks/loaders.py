@@ -53,7 +53,8 @@ def decode_pair(color: bytes, sketch: bytes) -> Pair:
 
 
 def ours(folder: Path) -> Iterator[torch.Tensor]:
-    from model.data import Samples, epoch_order, iterate_batches
+    from model.data import Samples, iterate_batches
+    from model.order import epoch_order
 
     samples = Samples(folder / "samples", "train")
     for epoch in itertools.count():

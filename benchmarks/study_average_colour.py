@@ -25,9 +25,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.augment import augment
 from model.config import TrainConfig
-from model.data import Batch, Samples, epoch_order, to_bytes, to_unit
+from model.data import Batch, Samples, to_bytes, to_unit
 from model.discriminator import Discriminator
 from model.metrics import chroma_distances, following, palette, psnr, ratio
+from model.order import epoch_order
 from model.state import TrainState
 from model.steps import training_step
 from model.style import build_style_network

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.data import Indices, to_bytes, to_unit
+from model.data import to_bytes, to_unit
+from model.order import Indices
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3
 def draw_uniform(seed: int, epoch: int, use: int, places: Indices, count: int) -> Floats:
     """Return random numbers in [0, 1), float64 N x ``count``: a pure function of the arguments.
 
-    Raw Philox words, whose stream NumPy promises never to change; ``data.epoch_order`` reads
+    Raw Philox words, whose stream NumPy promises never to change; ``order.epoch_order`` reads
     those of use 0.
 
     Args:

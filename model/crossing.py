@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.colorize import load_colorizer
-from model.data import Samples, epoch_order
+from model.data import Samples
 from model.evaluate import baselines
 from model.grid import Sheet, save_png, tile
 from model.metrics import (
@@ -25,6 +25,7 @@ from model.metrics import (
     psnr,
     ratio,
 )
+from model.order import epoch_order
 from model.tally import RATIOS
 from pipeline.errors import UserError
 

@@ -1,11 +1,10 @@
-"""Shards -> batches: random access through the rows' offsets, an order that is a pure function.
+"""Shards -> batches: random access through the rows' offsets, decoded ahead by threads.
 
 No DataLoader: libjpeg and libpng release the interpreter's lock, so threads of this process
 decode side by side, and no batch is copied between processes.
 """
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import simplejpeg
 import torch
@@ -23,13 +23,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.decode import decode_color, decode_sketch
+from model.order import Indices, Window
+from model.shards import LocalShards, Shards
 from pipeline.errors import UserError
 from pipeline.records import Status
-from pipeline.schema import MEMBERS, SAMPLES, SKETCH, members_of
+from pipeline.rows import DamagedError
+from pipeline.schema import MEMBERS, SKETCH, members_of
 from pipeline.settings import Table
-from pipeline.shard import list_shards, read_shard, tar_path
+from pipeline.shard import Span
 
-Indices = NDArray[np.int64]
+MAX_SIDE = 4096
+"""Largest side of a sample's pictures in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,14 @@ class Samples:
     Attributes:
         size: sides of the pictures in pixels, (height, width).
         post_ids: int64, one a sample.
+        shards: int64, the number of each sample's shard, ascending.
         characters: character tags of each sample, space-separated, "" for none.
         families: int64, the same for pictures that must not be told apart (variants, parents).
         recipe: the effective recipe that they were prepared by.
         fingerprint: of everything that decides what lies where: equal fingerprint, equal samples.
 
     Args:
-        samples_dir: folder of prepared shards.
+        source: folder of prepared shards, or shards that the caller closes.
         split: train, val or test.
         sketch: the member to take sketches from: ``sketch``, or ``sketch_NAME``.
 
@@ -72,50 +77,42 @@ class Samples:
         UserError: where the split has no samples or no such sketches, or its shards are damaged.
     """
 
-    def __init__(self, samples_dir: Path, split: str, sketch: str = SKETCH) -> None:
+    def __init__(self, source: Path | Shards, split: str, sketch: str = SKETCH) -> None:
         self.split = split
-        self._remedy = f"python cli.py verify {samples_dir.parent}"
-        self._tars: list[Path] = []
-        self._files: list[int] = []
+        self._source = LocalShards(source) if isinstance(source, Path) else source
+        self._is_local = isinstance(source, Path)
+        self._names = self._source.names(split)
         shards, post_ids, families, spans = [], [], [], []
         self.characters: list[str] = []
         self.recipe: Table = {}
         digest = hashlib.sha256()
-        for name in list_shards(samples_dir, split):
-            rows, info = read_shard(samples_dir, name, SAMPLES)
+        for number, name in enumerate(self._names):
+            rows, info = self._source.rows(name)
             digest.update(f"{name} {info['tar_sha256']}\n".encode())
             rows = rows.filter(pc.equal(rows["status"].cast("string"), Status.KEPT))
-            self._tars.append(tar_path(samples_dir, name))
-            self._files.append(os.open(self._tars[-1], os.O_RDONLY))
-            shards.append(np.full(len(rows), len(self._tars) - 1))
+            shards.append(np.full(len(rows), number))
             post_ids.append(rows["post_id"].to_numpy())
             families.append(rows["family"].to_numpy())
-            if sketch not in (known := members_of(rows.schema)[len(MEMBERS) - 1 :]):
-                raise UserError(
-                    f"{samples_dir}: {name} holds no {sketch!r}; it has {', '.join(known)}. Set "
-                    "train.sketch to one of these, or prepare again with prepare.sketches."
-                )
-            columns = ("color_offset", "color_size", f"{sketch}_offset", f"{sketch}_size")
-            spans.append(np.stack([rows[c].to_numpy() for c in columns], axis=1).astype(np.int64))
+            spans.append(self._spans_of(name, rows, sketch, info["tar_size"]))
             self.characters += rows["character"].to_pylist()
             recipe = info.get("recipe", {})
-            if shards[1:] and recipe.get("prepare") != self.recipe.get("prepare"):
+            if number and recipe.get("prepare") != self.recipe.get("prepare"):
                 raise UserError(
-                    f"{samples_dir}: {name} was prepared with other settings than the shards "
-                    "before it. Run prepare again, to its end."
+                    f"{self._source.place}: {name} was prepared with other settings than the "
+                    "shards before it. Run prepare again, to its end."
                 )
             self.recipe = recipe
         if not self.characters:
             raise UserError(
-                f"{samples_dir}: no samples in the split {split!r}. Run prepare, or give this "
-                "split a larger share in the recipe."
+                f"{self._source.place}: no samples in the split {split!r}. Run prepare, or give "
+                "this split a larger share in the recipe."
             )
         self.post_ids: Indices = np.concatenate(post_ids)
         self.families: Indices = np.concatenate(families)
-        self._shards = np.concatenate(shards)
+        self.shards: Indices = np.concatenate(shards)
         self._spans = np.concatenate(spans)
         self.fingerprint = digest.hexdigest()
-        self.size: tuple[int, int] = self._probe_size()
+        self.size: tuple[int, int] = self._find_size()
 
     def __len__(self) -> int:
         return len(self.post_ids)
@@ -129,9 +126,21 @@ class Samples:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in self._files:
-            os.close(file)
-        self._files.clear()
+        if self._is_local:
+            self._source.close()
+
+    def expect(self, windows: Sequence[Window]) -> None:
+        """Say which shards will be read, a window after the other."""
+        self._source.expect([[self._names[shard] for shard in w.shards] for w in windows])
+
+    def keep(self) -> None:
+        """Say that all of this split will be read again and again."""
+        self._source.keep(self._names)
+
+    def shard_sizes(self) -> list[int]:
+        """Return how many samples each shard has."""
+        sizes: list[int] = np.bincount(self.shards, minlength=len(self._names)).tolist()
+        return sizes
 
     def load(self, indices: Sequence[int] | Indices, *, pin: bool = False) -> Batch:
         """Decode some samples; safe to call from several threads.
@@ -183,16 +192,34 @@ class Samples:
         except ValueError as error:
             raise self._damaged(index, f"its {member}: {error}") from error
 
+    def _spans_of(self, name: str, rows: pa.Table, sketch: str, tar_size: int) -> Indices:
+        """Return where colour and sketch lie in their tar: offset, size, offset, size."""
+        if sketch not in (known := members_of(rows.schema)[len(MEMBERS) - 1 :]):
+            raise UserError(
+                f"{self._source.place}: {name} holds no {sketch!r}; it has {', '.join(known)}. Set "
+                "train.sketch to one of these, or prepare again with prepare.sketches."
+            )
+        columns = ("color_offset", "color_size", f"{sketch}_offset", f"{sketch}_size")
+        if any(rows[column].null_count for column in columns):
+            raise DamagedError(f"{self._source.place}/{name}.parquet: lacks places of members.")
+        spans = np.stack([rows[c].to_numpy() for c in columns], axis=1).astype(np.int64)
+        if (spans < 0).any() or (spans > tar_size).any():
+            raise DamagedError(f"{self._source.place}/{name}.parquet: names impossible places.")
+        return spans
+
     def _members(self, index: int) -> tuple[bytes, bytes]:
-        file = self._files[self._shards[index]]
-        color_offset, color_size, sketch_offset, sketch_size = map(int, self._spans[index])
-        color = os.pread(file, color_size, color_offset)
-        sketch = os.pread(file, sketch_size, sketch_offset)
-        if len(color) != color_size or len(sketch) != sketch_size:
+        numbers = self._spans[index].tolist()
+        spans = (Span(*numbers[:2]), Span(*numbers[2:]))
+        color, sketch = self._source.read(self._names[self.shards[index]], spans)
+        if len(color) != spans[0].size or len(sketch) != spans[1].size:
             raise self._damaged(index, "the tar ends before its members")
         return color, sketch
 
-    def _probe_size(self) -> tuple[int, int]:
+    def _find_size(self) -> tuple[int, int]:
+        """Take the recipe's word, or else the first picture's; decoding checks every one."""
+        side = self.recipe.get("prepare", {}).get("size")
+        if isinstance(side, int) and 0 < side <= MAX_SIDE:
+            return side, side
         color, _ = self._members(0)
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(color)
@@ -201,29 +228,11 @@ class Samples:
         return height, width
 
     def _damaged(self, index: int, what: str) -> UserError:
+        name = self._names[self.shards[index]]
         return UserError(
-            f"{self._tars[self._shards[index]]}: sample {self.post_ids[index]:09d}: {what}. "
-            f"Find out what else is damaged with: {self._remedy}"
+            f"{self._source.place}/{name}.tar: sample {self.post_ids[index]:09d}: {what}. "
+            f"{self._source.remedy}"
         )
-
-
-def epoch_order(
-    num_samples: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
-) -> Indices:
-    """Return the order in which one rank sees the samples of an epoch: a pure function.
-
-    Each epoch is a permutation of all samples; the ranks' parts are disjoint and cover it. It is
-    sorted by raw Philox words, whose stream NumPy promises never to change.
-
-    Args:
-        num_samples: in the whole data set.
-        seed: of the run.
-        epoch: from 0 on.
-        rank: of this process, from 0 on.
-        world_size: number of processes.
-    """
-    words = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(num_samples)
-    return np.argsort(words, kind="stable")[rank::world_size]
 
 
 def iterate_batches(
@@ -237,7 +246,7 @@ def iterate_batches(
 ) -> Generator[Batch]:
     """Yield the samples of ``order`` in batches, decoded ahead by a few threads.
 
-    To resume in the middle of an epoch, pass ``epoch_order(...)[position:]``, the position being
+    To resume in the middle of an epoch, pass its order from ``position`` on, the position being
     the number of samples that were consumed. At most ``num_threads + 2`` batches are held.
 
     Args:

@@ -21,12 +21,13 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from model.colorize import load_colorizer
 from model.config import EvalConfig
-from model.data import Batch, Samples, epoch_order, iterate_batches, spread_places
+from model.data import Batch, Samples, iterate_batches, spread_places
 from model.device import memory_guard
 from model.fid import extract_features, fid, kid, load_extractor
 from model.grid import Sheet, save_png, tile
 from model.interact import show_progress
 from model.metrics import Answer, measure_following
+from model.order import epoch_order
 from model.perceptual import load_lpips
 from model.scenes import Scene, make_scene
 from model.tally import NEEDS_TRUTH, Tally

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.data import Batch, Indices, Samples
+from model.data import Batch, Samples
+from model.order import Indices
 from model.style import StyleNetwork
 from pipeline.errors import UserError
 

@@ -9,7 +9,8 @@ from collections import defaultdict
 import numpy as np
 
 from model.augment import PAIR, draw_uniform
-from model.data import Indices, Samples, epoch_order
+from model.data import Samples
+from model.order import Indices, epoch_order
 from pipeline.errors import UserError
 
 
@@ -49,27 +50,24 @@ class Casts:
         return next(o for o in others if self._families[o] != self._families[place])
 
 
-def pair_epoch(
-    num_samples: int, casts: Casts | None, seed: int, epoch: int, share: float
-) -> Indices:
+def pair_epoch(order: Indices, casts: Casts | None, seed: int, epoch: int, share: float) -> Indices:
     """Return an epoch's samples and their references, N x 2: a pure function of its arguments.
 
-    Without ``casts``, or at a ``share`` of 0, each sample is its own reference, and the order is
-    ``epoch_order``'s. Otherwise so many of the N places go to pairs: a sample that has a partner
-    stays and gets it; one that has none makes way for a sample that has.
+    Without ``casts``, or at a ``share`` of 0, each sample is its own reference. Otherwise so many
+    of the N places go to pairs: a sample that has a partner stays and gets it; one that has none
+    makes way for a sample that has.
 
     Args:
-        num_samples: N.
+        order: of the samples, N.
         casts: of the samples.
         seed: of the run.
         epoch: from 0 on.
         share: of the pairs, 0 to 1.
     """
-    order = epoch_order(num_samples, seed, epoch)
     pairs = np.stack([order, order], axis=1)
     if casts is None or share == 0 or not casts.paired.size:
         return pairs
-    random = draw_uniform(seed, epoch, PAIR, np.array([0]), 3 * num_samples).reshape(-1, 3)
+    random = draw_uniform(seed, epoch, PAIR, np.array([0]), 3 * len(order)).reshape(-1, 3)
     for row in np.flatnonzero(random[:, 0] < share):
         target = int(order[row])
         if casts.partner(target) is None:

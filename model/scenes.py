@@ -9,7 +9,8 @@ from torch import Tensor
 from model.augment import same_reference
 from model.colorize import to_tensor
 from model.config import REFERENCES
-from model.data import Batch, Indices, Samples
+from model.data import Batch, Samples
+from model.order import Indices
 from model.pairs import pair_up
 from model.pictures import fit, open_picture
 from pipeline.errors import UserError

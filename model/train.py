@@ -1,8 +1,6 @@
 """Training, top to bottom: samples, networks, resume, loop."""
 
-import time
-from collections.abc import Generator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +11,16 @@ from model.augment import augment, vary_lines
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.colorize import Colorizer
 from model.config import TrainConfig
-from model.data import Batch, Samples, epoch_order, iterate_batches, to_unit
+from model.data import Samples, iterate_batches, to_unit
 from model.device import memory_guard, pick_device
 from model.discriminator import Discriminator
+from model.epochs import iterate_steps, order_of
 from model.features import StyleFeatures
 from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
-from model.pairs import Casts, pair_epoch
 from model.ranks import Ranks, join_ranks
 from model.rundir import claim, keep_previous, load_last, write_config
+from model.shards import Shards
 from model.state import TrainState
 from model.steps import Forward, training_step
 from model.style import build_style_network
@@ -52,9 +51,10 @@ class TrainResult:
 
 def train(
     config: TrainConfig,
-    samples_dir: Path,
+    shards: Path | Shards,
     run_dir: Path,
     *,
+    style_dir: Path | None = None,
     recipe: Table | None = None,
     resume: bool = False,
     max_steps: int | None = None,
@@ -67,14 +67,16 @@ def train(
     validation set by ``config.best_by``), ``last.safetensors`` (everything, to resume from) and
     the one before it as ``previous.safetensors``, a JSON beside each, ``config.json``,
     ``log.jsonl``, TensorBoard events, and a grid of samples for each validation. Style features
-    are kept beside ``samples_dir``. Ctrl-C and SIGTERM stop after the step under way, and save; a
+    are kept in ``style_dir``. Ctrl-C and SIGTERM stop after the step under way, and save; a
     second one stops at once. Under torchrun the processes train together: each batch is divided
     among them, and the first one writes.
 
     Args:
         config: the settings.
-        samples_dir: folder of prepared shards.
+        shards: folder of prepared shards, or shards that are elsewhere.
         run_dir: folder of the run.
+        style_dir: where style features are kept; ``style`` beside the folder of shards if None,
+            and nowhere for shards that are elsewhere.
         recipe: the effective recipe, kept in the checkpoints; the samples' own if None.
         resume: go on from ``last.safetensors`` where there is one, exactly as if never stopped.
         max_steps: stop, as Ctrl-C does, after so many steps of this call; None for no limit.
@@ -86,13 +88,17 @@ def train(
     """
     with join_ranks(config.device, config.batch_size) as ranks:
         console = (console or Console()) if ranks.is_first else Console(quiet=True)
-        return _train(config, samples_dir, run_dir, ranks, recipe or {}, resume, max_steps, console)
+        if style_dir is None and isinstance(shards, Path):
+            style_dir = shards.parent / "style"
+        places = (shards, run_dir, style_dir)
+        return _train(config, *places, ranks, recipe or {}, resume, max_steps, console)
 
 
 def _train(
     config: TrainConfig,
-    samples_dir: Path,
+    shards: Path | Shards,
     run_dir: Path,
+    style_dir: Path | None,
     ranks: Ranks,
     recipe: Table,
     resume: bool,
@@ -104,9 +110,10 @@ def _train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     with ExitStack() as stack:
-        train_set = stack.enter_context(Samples(samples_dir, "train", config.sketch))
-        val_set = stack.enter_context(Samples(samples_dir, "val", config.sketch))
+        train_set = stack.enter_context(Samples(shards, "train", config.sketch))
+        val_set = stack.enter_context(Samples(shards, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, val_set, config)
+        val_set.keep()
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
         resumed = load_last(run_dir, config, train_set.fingerprint, console, resume=resume)
@@ -127,7 +134,7 @@ def _train(
         if config.style_train:
             state.train_style(style_network, config, ranks)
         can_cache = config.cache_style and learned and not config.style_train
-        cache_dir = samples_dir.parent / "style" if can_cache else None
+        cache_dir = style_dir if can_cache else None
         self_reference = config.is_self_reference()
         live = state.parallel.get("style", style_network)
         features = StyleFeatures(style_network, train_set, cache_dir if self_reference else None)
@@ -142,7 +149,7 @@ def _train(
             state.restore(tensors, info)
             del tensors, resumed
         elif isinstance(state.discriminator, Discriminator):
-            order = epoch_order(len(train_set), config.seed, 0)[:NUM_STYLE_SAMPLES]
+            order = order_of(train_set, config, 0)[:NUM_STYLE_SAMPLES]
             batches = iterate_batches(train_set, order, config.batch_size)
             with torch.no_grad():
                 vectors = [
@@ -265,33 +272,6 @@ def count_steps(samples: Samples, val_set: Samples, config: TrainConfig) -> int:
             f"--set train.batch_size={len(samples)} or less, or prepare more."
         )
     return len(samples) // config.batch_size
-
-
-def iterate_steps(
-    samples: Samples, config: TrainConfig, ranks: Ranks, epoch: int, position: int, *, pin: bool
-) -> Generator[tuple[int, int, Batch, float]]:
-    """Yield (epoch, position after the batch, batch, seconds waited) from a place to the end.
-
-    The position counts the samples of all ranks, the batch holds this rank's.
-    """
-    casts = Casts(samples) if config.pairs > 0 else None
-    for current in range(epoch, config.epochs):
-        order = pair_epoch(len(samples), casts, config.seed, current, config.pairs)[position:]
-        with closing(
-            iterate_batches(
-                samples,
-                ranks.part(order, config.batch_size),
-                ranks.part_size(config.batch_size),
-                num_threads=config.decode_threads,
-                pin=pin,
-            )
-        ) as batches:
-            asked = time.monotonic()
-            for batch in batches:
-                position += config.batch_size
-                yield current, position, batch, time.monotonic() - asked
-                asked = time.monotonic()
-        position = 0
 
 
 def _describe(state: TrainState, config: TrainConfig) -> str:

@@ -276,17 +276,19 @@ def _read(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]:
     too_many = Fate(Status.REJECTED, "too_many_bytes")
     if (response.raw.length_remaining or 0) > max_bytes:
         return too_many, b""
-    content = bytearray()
+    chunks: list[bytes] = []
+    num_bytes = 0
     try:
         for chunk in response.raw.stream(_CHUNK, decode_content=True):
-            content += chunk
-            if len(content) > max_bytes:
+            chunks.append(chunk)
+            num_bytes += len(chunk)
+            if num_bytes > max_bytes:
                 return too_many, b""
     except ReadTimeoutError:
         return Fate(Status.FAILED, "timeout"), b""
     except HTTPError:
         return Fate(Status.FAILED, "truncated"), b""
-    return Fate(Status.FETCHED) if content else Fate(Status.REJECTED, "empty"), bytes(content)
+    return Fate(Status.FETCHED) if num_bytes else Fate(Status.REJECTED, "empty"), b"".join(chunks)
 
 
 def _drain(response: requests.Response) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL_MAY_USE = {"errors", "settings", "records", "schema", "rows", "shard", "onnx_session"}
+MODEL_MAY_USE = {
+    "errors",
+    "settings",
+    "records",
+    "schema",
+    "rows",
+    "shard",
+    "tar_pool",
+    "onnx_session",
+}
 
 
 def imported(path: Path) -> set[str]:

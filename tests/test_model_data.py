@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.data import Batch, Samples, epoch_order, iterate_batches, to_bytes, to_unit
+from model.data import Batch, Samples, iterate_batches, to_bytes, to_unit
+from model.order import epoch_order
 from pipeline.errors import UserError
 from pipeline.recipe import XdogSettings
 from pipeline.schema import SAMPLES

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import Samples, epoch_order
+from model.data import Samples
+from model.order import epoch_order
 from model.pairs import Casts, pair_epoch, pair_up
 from pipeline.errors import UserError
 from tests.model_samples import write_samples
@@ -26,7 +27,7 @@ def test_an_epochs_pairs_are_drawings_of_one_character_and_never_of_one_family(
     assert casts.paired.tolist() == [0, 1, 3, 4, 6, 7]
     seen = set()
     for epoch in range(40):
-        pairs = pair_epoch(8, casts, 0, epoch, share=0.5)
+        pairs = pair_epoch(epoch_order(8, 0, epoch), casts, 0, epoch, share=0.5)
         assert pairs.shape == (8, 2)
         for target, reference in pairs.tolist():
             if target != reference:
@@ -39,28 +40,30 @@ def test_an_epochs_pairs_are_drawings_of_one_character_and_never_of_one_family(
 
 def test_the_share_of_pairs_is_kept_though_few_have_a_partner(samples: Samples) -> None:
     casts = Casts(samples)
-    pairs = np.concatenate([pair_epoch(8, casts, 1, epoch, share=0.25) for epoch in range(200)])
+    pairs = np.concatenate(
+        [pair_epoch(epoch_order(8, 1, epoch), casts, 1, epoch, share=0.25) for epoch in range(200)]
+    )
     assert (pairs[:, 0] != pairs[:, 1]).mean() == pytest.approx(0.25, abs=0.04)
 
 
 def test_an_epochs_pairs_are_a_pure_function(samples: Samples) -> None:
     casts = Casts(samples)
-    one = pair_epoch(8, casts, 3, 2, share=0.5)
-    assert np.array_equal(one, pair_epoch(8, casts, 3, 2, share=0.5))
-    assert not np.array_equal(one, pair_epoch(8, casts, 3, 1, share=0.5))
-    assert not np.array_equal(one, pair_epoch(8, casts, 4, 2, share=0.5))
+    one = pair_epoch(epoch_order(8, 3, 2), casts, 3, 2, share=0.5)
+    assert np.array_equal(one, pair_epoch(epoch_order(8, 3, 2), casts, 3, 2, share=0.5))
+    assert not np.array_equal(one, pair_epoch(epoch_order(8, 3, 1), casts, 3, 1, share=0.5))
+    assert not np.array_equal(one, pair_epoch(epoch_order(8, 4, 2), casts, 4, 2, share=0.5))
 
 
 def test_without_pairs_the_order_is_the_epochs(samples: Samples) -> None:
     for casts in (None, Casts(samples)):
-        pairs = pair_epoch(8, casts, 3, 2, share=0.0)
+        pairs = pair_epoch(epoch_order(8, 3, 2), casts, 3, 2, share=0.0)
         assert np.array_equal(pairs[:, 0], epoch_order(8, 3, 2))
         assert np.array_equal(pairs[:, 0], pairs[:, 1])
 
 
 def test_a_set_without_partners_goes_without_pairs(tmp_path: Path) -> None:
     with Samples(write_samples(tmp_path, {"train": 3}), "train") as samples:
-        pairs = pair_epoch(3, Casts(samples), 0, 0, share=1.0)
+        pairs = pair_epoch(epoch_order(3, 0, 0), Casts(samples), 0, 0, share=1.0)
         assert np.array_equal(pairs[:, 0], pairs[:, 1])
         for reference in ("self", "same"):
             assert pair_up(samples, reference).tolist() == [[0, 0], [1, 1], [2, 2]]

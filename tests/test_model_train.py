@@ -28,10 +28,11 @@ from model.colorize import load_colorizer
 from model.config import TrainConfig, train_config
 from model.data import Samples
 from model.discriminator import Verdict
+from model.epochs import iterate_steps
 from model.losses import Terms, adversarial_terms
 from model.ranks import Ranks
 from model.style import build_style_network
-from model.train import TrainResult, iterate_steps, train
+from model.train import TrainResult, train
 from model.validation import criterion, validation_marks
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, cached_style_network

@@ -55,6 +55,18 @@ class FolderStore:
             file.seek(start)
             copy_bytes(file, out, size + 1 - start, tick)
 
+    def part(self, name: str, span: range) -> bytes:
+        """Return some bytes of a file; see ``Store``."""
+        try:
+            with self._open(name) as file:
+                file.seek(span.start)
+                return file.read(len(span))
+        except OSError as error:
+            raise unreadable(self.root / name, error) from error
+
+    def close(self) -> None:
+        """Hold nothing."""
+
     def _open(self, name: str) -> BinaryIO:
         """Open a plain file, and never one that a link leads to: the folder may be a stranger's."""
         path = self.root / name

@@ -173,7 +173,7 @@ def _pull_papers(
         The lock's posts (``schema.LOCK``), by shard.
     """
     for file in papers:
-        _bring(store, file, work.incoming_dir / file.name, lambda num_bytes: None)
+        bring(store, file, work.incoming_dir / file.name, lambda num_bytes: None)
     arrived = work.incoming_dir / LOCK
     lock = read_lock(arrived if arrived.exists() else work.share_dir / LOCK)
     recipe = shared_recipe(lock.info.recipe)
@@ -227,7 +227,7 @@ def _pull_shard(
     paths = []
     for name in shard_files(shard):
         paths.append(work.incoming_dir / Path(name).name)
-        _bring(store, index.by_name[name], paths[-1], tick)
+        bring(store, index.by_name[name], paths[-1], tick)
     tar, rows = paths
     try:
         _check_shard(shard, tar, rows, posts)
@@ -240,15 +240,7 @@ def _pull_shard(
 
 def _check_shard(shard: str, tar: Path, rows: Path, posts: pa.Table) -> None:
     """Check that a shard is one that our own writer would have written, for the lock's posts."""
-    check_size(rows)
-    check_seal(rows)
-    info = read_info(rows)
-    if info.get("shard") != shard or info.get("stage") != "prepare":
-        raise DamagedError(f"its rows are of {info.get('stage')} {info.get('shard')}.")
-    if info.get("tar_size") != tar.stat().st_size:
-        raise DamagedError("its tar is not as long as its rows say.")
-    table = read_rows(rows, SAMPLES)
-    table.validate(full=True)
+    table = check_rows(shard, rows, tar.stat().st_size)
     sums = pa.array([sum_.hex() if sum_ else None for sum_ in posts["sample_sha256"].to_pylist()])
     for column, locked in (*((name, posts[name]) for name in _LOCKED), ("sha256", sums)):
         if table[column].cast(pa.string()).to_pylist() != locked.cast(pa.string()).to_pylist():
@@ -257,8 +249,30 @@ def _check_shard(shard: str, tar: Path, rows: Path, posts: pa.Table) -> None:
         raise DamagedError(f"its tar {wrong}.")
 
 
-def _bring(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
-    """Bring a file, go on where one was cut short, and check it; a wrong one does not stay."""
+def check_rows(shard: str, rows: Path, tar_size: int) -> pa.Table:
+    """Return a shard's rows, having checked that they are a prepared shard's, and whole.
+
+    Raises:
+        UserError: where they are not, or their tar has another size.
+    """
+    check_size(rows)
+    check_seal(rows)
+    info = read_info(rows)
+    if info.get("shard") != shard or info.get("stage") != "prepare":
+        raise DamagedError(f"its rows are of {info.get('stage')} {info.get('shard')}.")
+    if info.get("tar_size") != tar_size:
+        raise DamagedError("its tar is not as long as its rows say.")
+    table = read_rows(rows, SAMPLES)
+    table.validate(full=True)
+    return table
+
+
+def bring(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
+    """Bring a file, go on where one was cut short, and check it; a wrong one does not stay.
+
+    Raises:
+        UserError: where it cannot be had, or is not what the index says.
+    """
     started_at = path.stat().st_size if path.exists() else 0
     if _receive(store, file, path, tick):
         return

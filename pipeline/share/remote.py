@@ -54,6 +54,16 @@ class RemoteStore:
             if len(block) < stop - place:
                 return
 
+    def part(self, name: str, span: range) -> bytes:
+        """Return some bytes of a file; see ``Store``."""
+        try:
+            return self._read(name, span.start, span.stop)
+        except FileNotFoundError as error:
+            raise UserError(f"{self._root}/{name}: is not there.") from error
+
+    def close(self) -> None:
+        """Leave the connections to the store's own library."""
+
     def _read(self, name: str, start: int, stop: int) -> bytes:
         try:
             return read_range(f"{self._root}/{name}", start, stop)

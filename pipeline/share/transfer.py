@@ -58,6 +58,17 @@ class Store(Protocol):
             UserError: where the file is not there, or the store cannot be read.
         """
 
+    def part(self, name: str, span: range) -> bytes:
+        """Return some bytes of a file; fewer where it ends before.
+
+        Raises:
+            WholeFilesOnlyError: where the store gives whole files only.
+            UserError: where the file is not there, or the store cannot be read.
+        """
+
+    def close(self) -> None:
+        """Break off what is under way, and let go of connections."""
+
 
 class WritableStore(Store, Protocol):
     """A place that a data set can be pushed to, as well."""

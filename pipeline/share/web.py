@@ -52,6 +52,17 @@ class WebStore:
                 raise UserError(f"{self._root}/{name}: is not there.")
             yield block
 
+    def part(self, name: str, span: range) -> bytes:
+        """Return some bytes of a file; see ``Store``."""
+        data = self._get(name, span, len(span))
+        if data is None:
+            raise UserError(f"{self._root}/{name}: is not there.")
+        return data
+
+    def close(self) -> None:
+        """Break off what is under way; see ``Store``."""
+        self._client.close()
+
     def _get_whole(self, name: str, size: int) -> bytes:
         if size > _MAX_WHOLE:
             raise UserError(

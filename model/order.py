@@ -1,0 +1,89 @@
+"""The order of training: a pure function of the seed, the epoch and the shards' sizes.
+
+All random numbers are raw Philox words, whose stream NumPy promises never to change.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+_SHARDS = 2**63
+"""Begins the stream of words that shards are sorted by: no sample's number comes near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Shards whose samples an epoch shuffles together.
+
+    Attributes:
+        shards: their numbers.
+        end: place in the epoch's order behind the last of their samples.
+    """
+
+    shards: tuple[int, ...]
+    end: int
+
+
+def epoch_order(
+    num_samples: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+) -> Indices:
+    """Return the order in which one rank sees the samples of an epoch: a pure function.
+
+    Each epoch is a permutation of all samples; the ranks' parts are disjoint and cover it.
+
+    Args:
+        num_samples: in the whole data set.
+        seed: of the run.
+        epoch: from 0 on.
+        rank: of this process, from 0 on.
+        world_size: number of processes.
+    """
+    words = _philox(seed, epoch).random_raw(num_samples)
+    return np.argsort(words, kind="stable")[rank::world_size]
+
+
+def epoch_windows(sizes: Sequence[int], num_together: int, seed: int, epoch: int) -> list[Window]:
+    """Divide an epoch into windows: shards in a random order, so many of them together.
+
+    What is read in a window lies in few shards, which a cache can hold. Nothing is lost by it:
+    which samples share a shard is the hash's choice already.
+
+    Args:
+        sizes: samples of each shard.
+        num_together: shards a window; as many as there are, or more, make one of all.
+        seed: of the run.
+        epoch: from 0 on.
+    """
+    words = _philox(seed, epoch, _SHARDS).random_raw(len(sizes))
+    order = np.argsort(words, kind="stable").tolist()
+    windows, end = [], 0
+    for start in range(0, len(order), num_together):
+        shards = tuple(order[start : start + num_together])
+        end += sum(sizes[shard] for shard in shards)
+        windows.append(Window(shards, end))
+    return windows
+
+
+def order_in_windows(shards: Indices, windows: Sequence[Window], seed: int, epoch: int) -> Indices:
+    """Return an epoch's order, window after window; with one window it is ``epoch_order``'s.
+
+    Args:
+        shards: the number of each sample's shard.
+        windows: of the epoch.
+        seed: of the run.
+        epoch: from 0 on.
+    """
+    window_of = np.empty(sum(len(window.shards) for window in windows), dtype=np.int64)
+    for i, window in enumerate(windows):
+        window_of[list(window.shards)] = i
+    words = _philox(seed, epoch).random_raw(len(shards))
+    return np.lexsort((words, window_of[shards]))
+
+
+def _philox(seed: int, epoch: int, start: int = 0) -> np.random.Philox:
+    key = np.array([seed, epoch], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=np.array([start, 0, 0, 0], dtype=np.uint64))

@@ -1,0 +1,248 @@
+"""A bounded folder of tars on this disk: brought in the order in which they are wanted.
+
+A tar is called by its SHA-256, so several processes and data sets may share the folder: what one
+has brought is there for the others.
+"""
+
+import math
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.errors import UserError
+from pipeline.rows import commit
+from pipeline.share.index import SharedFile
+from pipeline.tar_pool import OpenTar, TarPool
+
+_OURS = re.compile(r"([0-9a-f]{64})\.tar(\.part)?")
+
+_KEPT = 0.5  # in place of a window's number: between this one and the next
+
+Bring = Callable[[str, Path], None]
+"""Brings a shard's tar to a path, or goes on with what is there, and checks it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file in the cache, and the window in which it is wanted; infinite for never."""
+
+    size: int
+    modified: float
+    is_whole: bool
+    wanted: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What makes way first has the highest: what is wanted the latest, and the oldest of it."""
+        return self.wanted, -self.modified
+
+
+class ShardCache:
+    """Brings shards ahead of their readers, in threads of its own, and makes room for them.
+
+    Of the shards that are there, the one wanted again the latest makes way, never one that is
+    wanted before what it would make way for.
+
+    Args:
+        directory: of the tars; made where it is missing.
+        max_bytes: of all tars in it, those of other data sets included.
+        tars: of the data set, by shard.
+        bring: see ``Bring``; a UserError of it is raised to whoever waits for the shard.
+        num_threads: shards that are brought at a time.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        max_bytes: int,
+        tars: Mapping[str, SharedFile],
+        bring: Bring,
+        num_threads: int,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._tars = tars
+        self._bring = bring
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._paths = {shard: str(directory / f"{tar.sha256}.tar") for shard, tar in tars.items()}
+        self._there: set[str] = set()
+        self._pool = TarPool()
+        self._kept: list[str] = []
+        self._wanted: dict[str, float] = {}  # the window in which a shard is wanted next
+        self._queue: dict[str, None] = {}  # to be brought, the first first; there is room for all
+        self._coming: set[str] = set()
+        self._errors: dict[str, UserError] = {}
+        for _ in range(num_threads):
+            threading.Thread(target=self._work, daemon=True, name="shards").start()
+
+    def keep(self, shards: Iterable[str]) -> None:
+        """Want shards all the time: after what the first window wants, before all else."""
+        self._kept = list(shards)
+
+    def expect(self, windows: Sequence[Sequence[str]]) -> None:
+        """Bring these shards, window after window, as far as there is room."""
+        numbered = list(enumerate(windows))
+        with self._changed:
+            self._wanted = {}
+            for window, shards in [*numbered[:1], (_KEPT, self._kept), *numbered[1:]]:
+                for shard in shards:
+                    self._wanted.setdefault(shard, window)
+            self._errors.clear()
+            self._plan()
+            self._changed.notify_all()
+
+    def find(self, shard: str, *, is_patient: bool = False) -> OpenTar | None:
+        """Return a shard's tar; waits for one that is wanted soon and on its way.
+
+        Args:
+            shard: whose tar.
+            is_patient: wait for any that is on its way.
+
+        Returns:
+            None where it is not there and will not be soon.
+
+        Raises:
+            UserError: where it could not be brought.
+        """
+        if shard in self._there:
+            return self._open(shard)
+        with self._changed:
+            while not self._is_closed and (is_patient or self._is_soon(shard)):
+                if shard in self._errors:
+                    raise self._errors[shard]
+                if shard not in self._queue and shard not in self._coming:
+                    break
+                self._changed.wait()
+            return self._open(shard) if shard in self._there else None
+
+    def close(self) -> None:
+        """Bring nothing more; what is under way ends with the process at the latest."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._pool.close()
+
+    def _open(self, shard: str) -> OpenTar | None:
+        try:
+            return self._pool.open(self._paths[shard])
+        except FileNotFoundError:  # it has made way meanwhile
+            return None
+
+    def _is_soon(self, shard: str) -> bool:
+        """Whether a shard is of this window or the next: a batch may have samples of both."""
+        return self._wanted.get(shard, math.inf) <= 1
+
+    def _plan(self) -> None:
+        """Make room for the shards wanted soonest, and queue them."""
+        there = self._list()
+        used = sum(f.size for f in there.values()) + sum(self._tars[s].size for s in self._coming)
+        self._queue.clear()
+        for shard, window in self._wanted.items():
+            tar = self._tars[shard]
+            found = there.get(tar.sha256)
+            if shard in self._coming or (found is not None and found.is_whole):
+                continue
+            if found is not None:  # it will go on from there
+                used -= there.pop(tar.sha256).size
+            while used + tar.size > self._max_bytes:
+                latest = max(there, key=lambda sum_: there[sum_].rank, default="")
+                if not latest or there[latest].wanted <= window:
+                    break
+                used -= there.pop(latest).size
+                for path in self._directory.glob(f"{latest}.tar*"):
+                    path.unlink(missing_ok=True)
+                    self._pool.drop(str(path))
+            if used + tar.size > self._max_bytes:
+                break  # and what follows is wanted later still
+            self._queue[shard] = None
+            used += tar.size
+        whole = {sum_ for sum_, found in there.items() if found.is_whole}
+        self._there = {shard for shard, tar in self._tars.items() if tar.sha256 in whole}
+
+    def _list(self) -> dict[str, _Found]:
+        """Return what is there, by its sum; what is coming is not there yet."""
+        coming = {self._tars[shard].sha256 for shard in self._coming}
+        size_of = {tar.sha256: tar.size for tar in self._tars.values()}
+        wanted = {self._tars[shard].sha256: at for shard, at in self._wanted.items()}
+        there = {}
+        for path in self._directory.iterdir():
+            match = _OURS.fullmatch(path.name)
+            if match is None or match[1] in coming:
+                continue
+            status = path.stat()
+            is_whole = not match[2]
+            if is_whole and status.st_size != size_of.get(match[1], status.st_size):
+                path.unlink(missing_ok=True)  # a power loss left it so
+                continue
+            at = wanted.get(match[1], math.inf)
+            there[match[1]] = _Found(status.st_size, status.st_mtime, is_whole, at)
+        return there
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._is_closed)
+                if self._is_closed:
+                    return
+                shard = next(iter(self._queue))
+                del self._queue[shard]
+                self._coming.add(shard)
+            error = self._fetch(shard)
+            with self._changed:
+                self._coming.discard(shard)
+                if error is None:
+                    self._there.add(shard)
+                else:
+                    self._errors[shard] = error
+                self._changed.notify_all()
+
+    def _fetch(self, shard: str) -> UserError | None:
+        path = Path(self._paths[shard])
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with lock_for(path):
+                if not path.exists():  # another process may have brought it meanwhile
+                    self._bring(shard, part)
+                    commit(part, path)
+        except UserError as error:
+            return error
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            return UserError(f"{self._directory}: {shard} cannot be kept: {error.strerror}.")
+        except Exception as error:  # whoever waits must not wait for ever
+            return UserError(f"{shard}: could not be brought: {error!r}.")
+        return None
+
+
+def lock_for(path: Path) -> FileLock:
+    """Return the lock under which a file of the cache is brought; there are 256 for all of them."""
+    return FileLock(path.parent / f".{path.name[:2]}.lock")
+
+
+def check_room(directory: Path, max_bytes: int, num_bytes: int) -> None:
+    """Check that the disk holds what the cache is to hold.
+
+    Args:
+        directory: of the cache.
+        max_bytes: that it may hold.
+        num_bytes: of the data set.
+
+    Raises:
+        UserError: where it does not.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    there = sum(path.stat().st_size for path in directory.glob("*.tar*"))
+    free = shutil.disk_usage(directory).free + there
+    needed = min(max_bytes, num_bytes)
+    if needed > free:
+        raise UserError(
+            f"{directory}: has room for {free / 1e9:.1f} GB, and the cache may need "
+            f"{needed / 1e9:.1f} GB. Make room, or give less: --cache-size {free / 2e9:.1f}."
+        )
