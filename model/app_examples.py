@@ -5,7 +5,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from model.data import Samples, epoch_order
+from model.data import Samples
+from model.order import epoch_order
 from pipeline.schema import SPLITS
 from pipeline.shard import list_shards
 

@@ -23,9 +23,9 @@ NUM_POSTS = 30
 NUM_SAMPLES = 26
 
 
-def make_prepared(root: Path) -> Work:
+def make_prepared(root: Path, num_posts: int = NUM_POSTS) -> Work:
     """Fetch and prepare thirty posts of every kind: 26 samples, in five shards of two splits."""
-    recipe = replace(make_source(root, NUM_POSTS, odd_original), name="tiny")
+    recipe = replace(make_source(root, num_posts, odd_original), name="tiny")
     work = Work(root / "work")
     fetch(recipe, work, QUIET)
     prepare(recipe, work, QUIET)

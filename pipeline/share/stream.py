@@ -134,13 +134,14 @@ class RemoteShards:
 
     def read(self, name: str, spans: Sequence[Span]) -> list[bytes]:
         """Return members of a sample, from the cache or by themselves."""
-        tar = self._cache.find(name, is_patient=self._is_whole_only)
+        is_patient = self._is_whole_only  # another thread may find it out meanwhile
+        tar = self._cache.find(name, is_patient=is_patient)
         if tar is not None:
             return tar.read(spans)
         try:
             return self._read_alone(name, spans)
         except WholeFilesOnlyError as error:
-            if self._is_whole_only:
+            if is_patient:
                 raise UserError(
                     f"{self.place}: its server gives whole files only, so the cache must hold all "
                     "shards of an epoch's window and more: give a larger --cache-size, or share "
@@ -177,7 +178,16 @@ class RemoteShards:
                 commit(part, path)
 
     def _bring_tar(self, shard: str, path: Path) -> None:
-        bring(self._store, self._tar(shard), path, lambda num_bytes: None)
+        reached = -1
+        while True:
+            try:
+                bring(self._store, self._tar(shard), path, lambda num_bytes: None)
+                break
+            except UserError:  # a run of days outlives a bad hour, as long as something comes
+                size = path.stat().st_size if path.exists() else -1
+                if size <= reached:
+                    raise
+                reached = size
         if wrong := find_wrong_member(path, read_rows(self._rows_path(shard), SAMPLES)):
             path.unlink()
             raise UserError(f"{self.place}: {shard} is refused: its tar {wrong}.")

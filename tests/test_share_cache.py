@@ -1,0 +1,292 @@
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.shard import Span
+from pipeline.share.cache import ShardCache, check_room
+from pipeline.share.index import SharedFile
+from pipeline.tar_pool import TarPool
+
+SIZE = 100
+
+
+def content_of(shard: str) -> bytes:
+    return shard.encode().ljust(SIZE, b".")
+
+
+def tars_of(names: str) -> dict[str, SharedFile]:
+    sums = {name: hashlib.sha256(content_of(name)).hexdigest() for name in names}
+    return {name: SharedFile(f"samples/{name}.tar", SIZE, sum_) for name, sum_ in sums.items()}
+
+
+class Bringer:
+    """Brings shards; notes in which order, and what the folder holds at most."""
+
+    def __init__(self, directory: Path) -> None:
+        self.brought: list[str] = []
+        self.most = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.broken: set[str] = set()
+        self._directory = directory
+
+    def __call__(self, shard: str, path: Path) -> None:
+        self.brought.append(shard)
+        assert self.gate.wait(20)
+        if shard in self.broken:
+            raise UserError(f"{shard} cannot be had")
+        path.write_bytes(content_of(shard))
+        self.most = max(self.most, sum(p.stat().st_size for p in self._directory.iterdir()))
+
+
+@contextmanager
+def caching(
+    directory: Path, num_places: float, names: str = "abcdefgh", num_threads: int = 1
+) -> Iterator[tuple[ShardCache, Bringer]]:
+    bringer = Bringer(directory)
+    cache = ShardCache(directory, int(num_places * SIZE), tars_of(names), bringer, num_threads)
+    try:
+        yield cache, bringer
+    finally:
+        bringer.gate.set()
+        cache.close()
+
+
+def read(cache: ShardCache, shard: str) -> bytes | None:
+    tar = cache.find(shard)
+    return None if tar is None else tar.read([Span(0, SIZE)])[0]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def names_in(directory: Path) -> set[str]:
+    known = {tar.sha256: name for name, tar in tars_of("abcdefghxyz").items()}
+    return {known[path.stem] for path in directory.glob("*.tar")}
+
+
+def test_what_is_wanted_soon_is_waited_for_and_comes_once(tmp_path: Path) -> None:
+    with caching(tmp_path, 8) as (cache, bringer):
+        cache.expect(["ba", "dc"])
+        for _ in range(3):
+            assert [read(cache, shard) for shard in "abcd"] == [content_of(s) for s in "abcd"]
+        assert bringer.brought == ["b", "a", "d", "c"]
+        cache.expect(["dc", "ab"])
+        assert read(cache, "a") == content_of("a")
+        assert len(bringer.brought) == 4
+
+
+def test_what_comes_next_is_brought_before_anybody_asks(tmp_path: Path) -> None:
+    with caching(tmp_path, 4) as (cache, bringer):
+        cache.expect(["ab", "cd", "ef"])
+        until(lambda: names_in(tmp_path) == set("abcd"))
+        cache.expect(["cd", "ef"])
+        until(lambda: names_in(tmp_path) == set("cdef"))
+        assert bringer.brought == list("abcdef")
+        assert bringer.most <= 4 * SIZE
+
+
+def test_what_is_wanted_again_the_latest_makes_way(tmp_path: Path) -> None:
+    with caching(tmp_path, 3) as (cache, bringer):
+        cache.expect(["abc"])
+        until(lambda: names_in(tmp_path) == set("abc"))
+        cache.expect(["d", "a", "c", "b"])
+        until(lambda: names_in(tmp_path) == set("dac"))
+        assert read(cache, "d") == content_of("d")
+        cache.expect(["a", "c", "b"])
+        until(lambda: names_in(tmp_path) == set("abc"))
+        assert bringer.brought == list("abcdb")
+
+
+def test_nothing_makes_way_for_what_is_wanted_later(tmp_path: Path) -> None:
+    with caching(tmp_path, 2) as (cache, bringer):
+        cache.expect(["abc", "d"])
+        assert read(cache, "a") == content_of("a")
+        assert read(cache, "b") == content_of("b")
+        assert read(cache, "c") is None
+        assert read(cache, "d") is None
+        assert read(cache, "e") is None
+        assert bringer.brought == ["a", "b"]
+
+
+def test_what_is_kept_comes_after_the_first_window_and_stays(tmp_path: Path) -> None:
+    with caching(tmp_path, 4) as (cache, bringer):
+        cache.keep("gh")
+        for window in (["a", "b", "c"], ["b", "c"], ["c", "d"], ["d", "e"]):
+            cache.expect(window)
+            assert read(cache, window[0]) == content_of(window[0])
+            assert read(cache, "g") == content_of("g")
+            assert read(cache, "h") == content_of("h")
+        assert bringer.brought[:3] == ["a", "g", "h"]
+        assert bringer.brought.count("g") == 1
+
+
+def test_what_is_on_its_way_but_not_wanted_soon_is_not_waited_for(tmp_path: Path) -> None:
+    with caching(tmp_path, 8) as (cache, bringer):
+        bringer.gate.clear()
+        cache.expect(["a", "b", "c"])
+        assert read(cache, "c") is None
+        found: list[object] = []
+
+        def wait_for(shard: str, is_patient: bool) -> None:
+            found.append(cache.find(shard, is_patient=is_patient))
+
+        threads = [
+            threading.Thread(target=wait_for, args=arguments)
+            for arguments in (("a", False), ("c", True))
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        assert found == []
+        bringer.gate.set()
+        for thread in threads:
+            thread.join(20)
+        assert len(found) == 2
+        assert None not in found
+
+
+def test_what_cannot_be_had_is_said_to_whoever_waits_and_asked_for_again_later(
+    tmp_path: Path,
+) -> None:
+    with caching(tmp_path, 8) as (cache, bringer):
+        bringer.broken.add("a")
+        cache.expect(["ab"])
+        with pytest.raises(UserError, match="a cannot be had"):
+            cache.find("a")
+        assert read(cache, "b") == content_of("b")
+        bringer.broken.clear()
+        cache.expect(["ab"])
+        assert read(cache, "a") == content_of("a")
+
+
+def test_a_full_disk_and_a_bug_are_errors_and_no_endless_wait(tmp_path: Path) -> None:
+    errors = iter([OSError(28, os.strerror(28)), ZeroDivisionError("a bug")])
+
+    def fail(shard: str, path: Path) -> None:
+        raise next(errors)
+
+    cache = ShardCache(tmp_path, 8 * SIZE, tars_of("a"), fail, 1)
+    for what in ("a cannot be kept: No space left", "a bug"):
+        cache.expect(["a"])
+        with pytest.raises(UserError, match=what):
+            cache.find("a")
+    cache.close()
+
+
+def test_what_others_left_makes_way_the_oldest_first_and_other_files_stay(tmp_path: Path) -> None:
+    old = {name: tmp_path / f"{tar.sha256}.tar" for name, tar in tars_of("xyz").items()}
+    for age, (name, path) in enumerate(old.items()):
+        path.write_bytes(content_of(name))
+        os.utime(path, (1000 - age, 1000 - age))
+    mine = tmp_path / "notes.tar"
+    mine.write_bytes(b"m" * SIZE)
+    with caching(tmp_path, 4) as (cache, _):
+        cache.expect(["ab"])
+        until(lambda: names_in_or_mine(tmp_path) == {"a", "b", "x", "y", "mine"})
+    assert mine.read_bytes() == b"m" * SIZE
+
+
+def names_in_or_mine(directory: Path) -> set[str]:
+    known = {tar.sha256: name for name, tar in tars_of("abcdefghxyz").items()} | {"notes": "mine"}
+    return {known[path.stem] for path in directory.glob("*.tar")}
+
+
+def test_what_was_cut_short_goes_on_and_counts(tmp_path: Path) -> None:
+    tars = tars_of("abcd")
+    part = tmp_path / f"{tars['a'].sha256}.tar.part"
+    part.write_bytes(content_of("a")[:30])
+    seen: list[bytes] = []
+
+    def go_on(shard: str, path: Path) -> None:
+        if path.exists():
+            seen.append(path.read_bytes())
+        path.write_bytes(content_of(shard))
+
+    cache = ShardCache(tmp_path, 2 * SIZE, tars, go_on, 1)
+    cache.expect(["ab"])
+    assert read(cache, "a") == content_of("a")
+    assert read(cache, "b") == content_of("b")
+    assert seen == [content_of("a")[:30]]
+    part = tmp_path / f"{tars['c'].sha256}.tar.part"
+    part.write_bytes(content_of("c")[:30])
+    cache.expect(["b", "d"])
+    until(lambda: names_in(tmp_path) == set("bd"))
+    assert not part.exists()
+    cache.close()
+
+
+def test_a_tar_that_a_power_loss_cut_short_is_brought_anew(tmp_path: Path) -> None:
+    path = tmp_path / f"{tars_of('a')['a'].sha256}.tar"
+    path.write_bytes(b"short")
+    with caching(tmp_path, 4) as (cache, bringer):
+        cache.expect(["a"])
+        assert read(cache, "a") == content_of("a")
+        assert bringer.brought == ["a"]
+
+
+def test_processes_share_what_is_there(tmp_path: Path) -> None:
+    with caching(tmp_path, 8) as (one, first), caching(tmp_path, 8) as (two, second):
+        first.gate.clear()
+        second.gate.clear()
+        for cache in (one, two):
+            cache.expect(["ab"])
+        until(lambda: first.brought != [] or second.brought != [])
+        first.gate.set()
+        second.gate.set()
+        for cache in (one, two):
+            assert [read(cache, shard) for shard in "ab"] == [content_of(s) for s in "ab"]
+        assert sorted(first.brought + second.brought) == ["a", "b"]
+        next(tmp_path.glob(f"{tars_of('a')['a'].sha256}.tar")).unlink()  # the other made room
+        three = ShardCache(tmp_path, 8 * SIZE, tars_of("ab"), first, 1)
+        three.expect(["b"])
+        assert read(three, "a") is None
+        three.close()
+
+
+def test_a_cache_that_the_disk_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        free = 5 * 10**9
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Full)
+    check_room(tmp_path / "cache", 4 * 10**9, 10**12)
+    check_room(tmp_path / "cache", 10**12, 4 * 10**9)
+    with pytest.raises(UserError, match=r"room for 5\.0 GB, and the cache may need 9\.0 GB"):
+        check_room(tmp_path / "cache", 9 * 10**9, 10**12)
+
+
+def count_open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_few_tars_are_open_at_a_time_and_the_last_reader_closes(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in "abcd"]
+    for path in paths:
+        Path(path).write_bytes(path.encode())
+    before = count_open_files()
+    pool = TarPool(max_open=2)
+    held = pool.open(paths[0])
+    for path in paths * 2:
+        assert pool.open(path).read([Span(0, 999)]) == [path.encode()]
+    assert count_open_files() == before + 3
+    Path(paths[0]).unlink()
+    pool.drop(paths[0])
+    assert held.read([Span(0, 999)]) == [paths[0].encode()]
+    with pytest.raises(FileNotFoundError):
+        pool.open(paths[0])
+    pool.close()
+    del held
+    assert count_open_files() == before
