@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from model.colorize_files import save_picture
 from model.painter import MAX_GUIDANCE, DrawLines, Painter, check_sketch, redraw, remarks_on
 from model.pictures import NotLineArtError, open_picture
@@ -35,12 +37,12 @@ class Studio:
     Attributes:
         painter: what colours.
         draw_lines: how to make line art of a picture, by the name of the method.
-        out_dir: where results lie until they are fetched; the last few are kept.
+        home: where all that is dropped lies, and results until they are fetched: the last few.
     """
 
     painter: Painter
     draw_lines: Mapping[str, DrawLines]
-    out_dir: Path
+    home: Path
     _results: deque[Path] = field(default_factory=deque)
 
     def color(
@@ -62,11 +64,11 @@ class Studio:
             return None, say("hint", f"Waiting for a {' and a '.join(missing)}.")
         names = name_of(sketch), name_of(reference)
         try:
-            picture = open_picture(Path(sketch["path"]), names[0])
+            picture = self._open(sketch)
             if method in self.draw_lines:
                 picture = redraw(picture, self.draw_lines[method])
             check_sketch(picture, names[0])
-            seen = self.painter.look_at(open_picture(Path(reference["path"]), names[1]), names[1])
+            seen = self.painter.look_at(self._open(reference), names[1])
             result = self._make_room() / f"{Path(names[0]).stem}-coloured.png"
             save_picture(self.painter.paint(picture, seen, guidance), result)
         except NotLineArtError as error:
@@ -82,11 +84,17 @@ class Studio:
             return str(result), say("remark", " ".join(remarks))
         return str(result), say("done", f"{picture.width} x {picture.height} pixels.")
 
+    def _open(self, dropped: Dropped) -> Image.Image:
+        path = Path(dropped["path"]).resolve()
+        if not path.is_relative_to(self.home.resolve()):  # Gradio sees to that; twice is safer
+            raise UserError(f"{name_of(dropped)}: was not dropped on this page.")
+        return open_picture(path, name_of(dropped))
+
     def _make_room(self) -> Path:
         """Return a new folder for a result, and drop the oldest one."""
         while len(self._results) >= _NUM_KEPT:
             shutil.rmtree(self._results.popleft(), ignore_errors=True)
-        self._results.append(Path(tempfile.mkdtemp(dir=self.out_dir)))
+        self._results.append(Path(tempfile.mkdtemp(dir=self.home)))
         return self._results[-1]
 
 

@@ -111,6 +111,7 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
     import uvicorn
     from fastapi import FastAPI
 
+    _fetch_no_addresses()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         bound = socket.create_server((host, port), family=family)
@@ -136,11 +137,24 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
         favicon_path=Path(__file__).with_name("app.svg"),
         theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
+    # Its own launch() sets these. Without them Gradio takes any path of this machine for a file
+    # that was dropped on the page, and serves any SVG as its own.
+    page.has_launched = page.is_running = True
     names = ("127.0.0.1", "localhost", "[::1]") if is_loopback(host) else ()
     hosts = frozenset(f"{name}:{port}" for name in names) if names else None
     config = uvicorn.Config(Guard(inner, hosts), log_level="warning", timeout_graceful_shutdown=1)
     shown = f"[{host}]" if ":" in host else host
     return Running(uvicorn.Server(config), bound, f"http://{shown}:{port}")
+
+
+def _fetch_no_addresses() -> None:
+    """Keep Gradio from downloading what a client names in place of a file."""
+    from gradio import processing_utils
+
+    async def refuse(url: str) -> None:
+        raise ValueError(f"not fetched: {url}")
+
+    processing_utils.async_ssrf_protected_get = refuse
 
 
 def keep_gradio_home(folder: Path) -> None:

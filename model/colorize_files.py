@@ -51,6 +51,8 @@ def colorize_one(
         UserError: on files that are not usable, or an output format that is not known.
     """
     check_output(out)
+    if out.resolve() in (sketch.resolve(), reference.resolve()):
+        raise UserError(f"{out}: would be replaced by what is coloured; give another --out.")
     picture = read_sketch(sketch)
     looked_at = _read_reference(painter, reference, console)
     _say(console, remarks_on(picture, str(sketch)))
@@ -91,6 +93,8 @@ def colorize_many(
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"{out_dir}: is a file, and several pictures go into a folder.")
+    if out_dir.resolve() in {path.resolve().parent for path in sketches}:
+        raise UserError(f"{out_dir}: holds the sketches, which would be replaced; give another.")
     names = name_files(references)
     looked_at = {names[path]: _read_reference(painter, path, console) for path in references}
     sheets = _Sheets(out_dir, looked_at) if len(references) > 1 else None

@@ -1,5 +1,6 @@
 """The page in a real browser: drop, colour, guide, download, and files that are none."""
 
+import json
 import os
 import shutil
 import socket
@@ -7,10 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from model.app import Studio, build_page
@@ -209,9 +213,11 @@ def test_it_reads_well(browser: Page, url: str, width: int, scheme: str) -> None
     browser.open(url, width, scheme)
     browser.wait_for("document.querySelector('#reference input[type=file]')")
     browser.wait_for("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-    deadline = time.monotonic() + 5
-    while (read := browser.evaluate(READING))["faint"] and time.monotonic() < deadline:
-        time.sleep(0.1)  # colours fade in when the page learns that it is dark
+    deadline = time.monotonic() + 10
+    read = browser.evaluate(READING)
+    while (read["faint"] or read["outside"]) and time.monotonic() < deadline:
+        time.sleep(0.1)  # colours fade in, and a bar of progress goes
+        read = browser.evaluate(READING)
     assert read["overflow"] == 0
     assert read["outside"] == []
     assert read["faint"] == []
@@ -235,3 +241,42 @@ def test_it_asks_nobody_else_and_gives_away_nothing(page: Page, url: str, files:
     for path in ("/etc/hostname", str(files / "red.png"), str(Path(__file__).resolve())):
         status = page.evaluate(f"fetch('gradio_api/file={path}').then(r => r.status)")
         assert status in (403, 404), path
+
+
+def submit(url: str, dropped: dict[str, object]) -> dict[str, Any]:
+    """Ask the server to colour a file after itself, without a page; return how that ended."""
+    config = requests.get(f"{url}/config", timeout=20).json()
+    (number,) = (d["id"] for d in config["dependencies"] if len(d["inputs"]) == 4)
+    session = uuid4().hex
+    asked = {"data": [dropped, dropped, "line art", 1.0], "fn_index": number}
+    join = f"{url}/gradio_api/queue/join"
+    requests.post(join, json=asked | {"session_hash": session}, timeout=20).raise_for_status()
+    events = f"{url}/gradio_api/queue/data?session_hash={session}"
+    with requests.get(events, stream=True, timeout=20) as answer:
+        for line in answer.iter_lines():
+            event = json.loads(line.removeprefix(b"data: ") or b"{}")
+            if event.get("msg") == "process_completed":
+                return dict(event)
+    raise AssertionError("the server never said how it ended")
+
+
+def test_only_files_that_were_dropped_are_opened(url: str, files: Path, tmp_path: Path) -> None:
+    mark = {"_type": "gradio.FileData"}
+    with (files / "sketch.png").open("rb") as file:
+        uploaded = requests.post(f"{url}/gradio_api/upload", files={"files": file}, timeout=20)
+    (path,) = uploaded.json()
+    ended = submit(url, {"path": path, "meta": mark})
+    assert ended["success"]
+    assert "coloured.png" in json.dumps(ended["output"])
+    private = tmp_path / "private.png"  # as good a sketch, but nobody gave it
+    shutil.copy(files / "sketch.png", private)
+    forgeries: list[dict[str, object]] = [
+        {"path": str(private), "meta": mark},
+        {"path": str(private)},
+        {"path": "/etc/hostname", "meta": mark},
+        {"path": "http://pictures.example/a.png", "meta": mark},
+    ]
+    for forged in forgeries:
+        ended = submit(url, forged)
+        refused = not ended["success"] or "was not dropped" in json.dumps(ended["output"])
+        assert refused, (forged, ended["output"])

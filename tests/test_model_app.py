@@ -14,9 +14,7 @@ from tests.pictures import draw_picture
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Studio:
-    (tmp_path / "out").mkdir()
-    drawers = {"dodge": line_drawer("dodge", {})}
-    return Studio(tinting_painter(), drawers, tmp_path / "out")
+    return Studio(tinting_painter(), {"dodge": line_drawer("dodge", {})}, tmp_path)
 
 
 def drop(folder: Path, name: str, picture: Image.Image | np.ndarray | bytes) -> Dropped:
@@ -102,13 +100,25 @@ def test_remarks_are_said_beside_the_result(
     assert said == say("remark", "grey.png: has no colour, so the result has none.")
 
 
+def test_only_what_was_dropped_is_opened(
+    studio: Studio, sketch: Dropped, red: Dropped, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = drop(tmp_path_factory.mktemp("elsewhere"), "a.png", draw_picture(1))
+    link = studio.home / "link.png"
+    link.symlink_to(elsewhere["path"])
+    for path in (elsewhere["path"], str(link), f"{studio.home}/../{Path(elsewhere['path']).name}"):
+        found, said = studio.color({"path": path, "orig_name": "a.png"}, red, LINE_ART)
+        assert found is None
+        assert "a.png: was not dropped on this page." in said
+
+
 def test_only_the_last_results_are_kept(
     studio: Studio, sketch: Dropped, red: Dropped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.app._NUM_KEPT", 3)
     paths = [Path(str(studio.color(sketch, red, LINE_ART)[0])) for _ in range(5)]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
-    assert len(list(studio.out_dir.iterdir())) == 3
+    assert len([path for path in studio.home.iterdir() if path.is_dir()]) == 3
 
 
 def test_names_are_short_and_plain() -> None:

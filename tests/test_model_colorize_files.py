@@ -177,6 +177,18 @@ def test_several_pictures_need_a_folder(sketches: Path, references: Path, tmp_pa
         colorize_many(PAINTER, *paths, tmp_path / "out.png", QUIET, read_sketch)
 
 
+def test_what_was_given_is_never_replaced(sketches: Path, references: Path) -> None:
+    one, other = sketches / "0.png", references / "red.png"
+    before = {path: path.read_bytes() for path in (one, other)}
+    for out in before:
+        with pytest.raises(UserError, match="would be replaced"):
+            colorize_one(PAINTER, one, other, out, QUIET, read_sketch)
+    with pytest.raises(UserError, match="holds the sketches, which would be replaced"):
+        out_dir = sketches / ".." / "sketches"
+        colorize_many(PAINTER, find_pictures([sketches]), [other], out_dir, QUIET, read_sketch)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_reference_without_colour_and_a_dark_sketch_are_remarked_on(
     sketches: Path, tmp_path: Path
 ) -> None:
