@@ -39,7 +39,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no weight on what stands out": {"contrast": 0.0},
     "no loss on what attention found": {"beta": 0.0},
     "never without a reference": {"drop_reference": 0.0},
-    "a constant learning rate": {"schedule": "constant"},
+    "with references nearer and further": {"reframe": 1.0},
+    "with other pens": {"vary_lines": 0.5},
+    "with a cosine learning rate": {"schedule": "cosine"},
     "with the patch adversary": {"gan": "patch"},
 }
 """What is taken away, or added, by settings of ``[train]``."""

@@ -24,7 +24,7 @@ JITTER, WARP, PAIR, DROP, LINES = 1, 2, 3, 4, 5
 
 _GRID = 4
 NUM_JITTER = 8
-NUM_WARP = 6 + 2 * _GRID**2
+NUM_WARP = 6 + 2 * _GRID**2 + 1
 NUM_LINES = 3
 """Random numbers that a sample takes."""
 
@@ -62,6 +62,7 @@ def augment(
     jitter: float,
     warped: bool,
     bend: float = 0.0,
+    reframe: float = 0.0,
     drop: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return targets and references as training sees them: jittered alike, the latter warped.
@@ -78,13 +79,14 @@ def augment(
         jitter: share of the samples whose colours are changed, 0 to 1.
         warped: whether the references are bent.
         bend: see ``jitter_colors``.
+        reframe: see ``warp``.
         drop: share of the references that are dropped, 0 to 1.
     """
     if jitter > 0:
         random = draw_uniform(seed, epoch, JITTER, places, NUM_JITTER)
         color, reference = jitter_colors([color, reference], random, jitter, bend)
     if warped:
-        reference = warp(reference, draw_uniform(seed, epoch, WARP, places, NUM_WARP))
+        reference = warp(reference, draw_uniform(seed, epoch, WARP, places, NUM_WARP), reframe)
     if drop > 0:
         dropped = draw_uniform(seed, epoch, DROP, places, 1) < drop
         white = torch.from_numpy(dropped).to(reference.device, non_blocking=True)[..., None, None]
@@ -174,22 +176,25 @@ def vary_lines(sketch: Tensor, places: Indices, *, seed: int, epoch: int, share:
     return torch.where(changed, lines**darkness, sketch)
 
 
-def warp(picture: Tensor, random: Floats) -> Tensor:
+def warp(picture: Tensor, random: Floats, reframe: float = 0.0) -> Tensor:
     """Bend pictures: flip, turn, scale, shift, and displace smoothly from a 4 x 4 grid.
 
     Args:
         picture: float N x 3 x H x W.
         random: N x ``NUM_WARP`` numbers in [0, 1).
+        reframe: up to how many octaves a picture comes nearer or goes further away as well, and
+            is shifted the more: another drawing is seldom framed as this one is.
     """
     angle = 0.25 * (2 * random[:, 0] - 1)
-    scale_x, scale_y = (0.85 + 0.35 * random[:, 1:3]).T
+    distance = 2 ** (reframe * (2 * random[:, -1] - 1))
+    scale_x, scale_y = distance * (0.85 + 0.35 * random[:, 1:3]).T
     flip = np.where(random[:, 3] < 0.5, -1.0, 1.0)
-    shift_x, shift_y = (0.15 * (2 * random[:, 4:6] - 1)).T
+    shift_x, shift_y = 0.15 * (1 + reframe) * (2 * random[:, 4:6] - 1).T
     cos, sin = np.cos(angle), np.sin(angle)
     theta = np.empty((len(random), 2, 3))  # from places of the output to places of the picture
     theta[:, 0] = np.stack([flip * scale_x * cos, -scale_y * sin, shift_x], axis=1)
     theta[:, 1] = np.stack([flip * scale_x * sin, scale_y * cos, shift_y], axis=1)
-    coarse = 0.15 * (2 * random[:, 6:].reshape(-1, 2, _GRID, _GRID) - 1)
+    coarse = 0.15 * (2 * random[:, 6:-1].reshape(-1, 2, _GRID, _GRID) - 1)
     grid = F.affine_grid(_like(theta, picture), list(picture.shape), align_corners=False)
     smooth = F.interpolate(_like(coarse, picture), picture.shape[-2:], mode="bicubic")
     return F.grid_sample(

@@ -87,6 +87,7 @@ class TrainConfig:
         drop_reference: share of the samples that get a white sheet for a reference, 0 to 1; what
             guidance is measured from.
         warp: bend each reference, so that it is not its sketch's picture place by place.
+        reframe: octaves by which it comes nearer or goes further away; see ``augment.warp``.
         vary_lines: share of the sketches that are drawn with another pen, 0 to 1; see ``augment``.
         pairs: share of the samples whose reference is another drawing of their character, 0 to 1.
         best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
@@ -137,6 +138,7 @@ class TrainConfig:
     bend: float = 0.0
     drop_reference: float = 0.0
     warp: bool = False
+    reframe: float = 0.0
     vary_lines: float = 0.0
     pairs: float = 0.0
     best_by: str = "mse"
@@ -166,7 +168,7 @@ class TrainConfig:
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
         weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
-        for name in (*weights, "contrast", "bend", "weight_decay", "clip_norm"):
+        for name in (*weights, "contrast", "bend", "reframe", "weight_decay", "clip_norm"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
         for name in ("warmup_steps", "seed"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")

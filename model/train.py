@@ -216,6 +216,7 @@ def _train(
                 jitter=config.jitter,
                 warped=config.warp,
                 bend=config.bend,
+                reframe=config.reframe,
                 drop=config.drop_reference,
             )
             style = live(reference) if config.style_train else features(batch, reference)

@@ -174,6 +174,25 @@ def test_white_stays_white_and_only_the_share_is_changed() -> None:
     assert torch.allclose(found[~changed], small[~changed], atol=1e-5)
 
 
+def test_reframing_brings_nearer_and_takes_away_by_octaves() -> None:
+    color = torch.zeros(3, 3, 64, 64)
+    color[..., 24:40, 24:40] = 1.0
+    still = STILL.copy()
+    assert torch.allclose(warp(color, still, 1.0), color, atol=1e-4)
+    still[:, -1] = (0.0, 0.25, 1.0)  # an octave nearer, half of one, and one away
+    areas = warp(color, still, 1.0).mean(dim=(1, 2, 3)) * 64 * 64
+    assert areas.tolist() == pytest.approx([32**2, 2 * 16**2, 8**2], rel=0.1)
+    assert torch.allclose(warp(color, still), color, atol=1e-4)
+    shifted = STILL.copy()
+    shifted[:, 4] = 1.0
+    column = torch.arange(64.0)
+    mild, strong = (
+        31.5 - float((w[0].mean((0, 1)) * column).sum() / w[0].mean((0, 1)).sum())
+        for w in (warp(color, shifted), warp(color, shifted, 1.0))
+    )
+    assert strong == pytest.approx(2 * mild, rel=0.02)
+
+
 def test_a_warp_of_nothing_is_nothing_and_a_flip_is_a_flip() -> None:
     color = pictures()
     assert torch.allclose(warp(color, STILL), color, atol=1e-4)
