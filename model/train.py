@@ -14,7 +14,7 @@ from model.config import TrainConfig
 from model.data import Samples, iterate_batches, to_unit
 from model.device import memory_guard, pick_device
 from model.discriminator import Discriminator
-from model.epochs import iterate_steps, order_of
+from model.epochs import iterate_steps, order_of, windows_of
 from model.features import StyleFeatures
 from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
@@ -149,6 +149,7 @@ def _train(
             state.restore(tensors, info)
             del tensors, resumed
         elif isinstance(state.discriminator, Discriminator):
+            train_set.expect(windows_of(train_set, config, 0))
             order = order_of(train_set, config, 0)[:NUM_STYLE_SAMPLES]
             batches = iterate_batches(train_set, order, config.batch_size)
             with torch.no_grad():

@@ -26,6 +26,7 @@ from model.config import TrainConfig
 from model.data import Batch, Samples
 from model.epochs import iterate_steps
 from model.ranks import Ranks
+from model.train import train as run_training
 from pipeline import stores
 from pipeline.errors import UserError
 from pipeline.rows import read_rows
@@ -36,8 +37,10 @@ from pipeline.share.index import INDEX, PENDING
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
 from pipeline.work import Work
+from tests.model_checkpoints import CONFIG as SMALL
 from tests.s3_server import BUCKET, KEYS, serve_s3
 from tests.shares import QUIET, forge_files, forge_index, forge_tar, load_index, make_prepared
+from tests.test_model_waits import Thumbnails
 
 CONFIG = TrainConfig(batch_size=4, epochs=2, decode_threads=2)
 BIG = 10**9
@@ -309,6 +312,20 @@ def test_a_run_from_afar_is_the_run_from_disk_and_can_go_on_there(
     assert list((tmp_path / "afar" / "cache").glob("*.tar"))
     assert list((tmp_path / "c").glob("*.tar"))
     assert not (tmp_path / "afar" / "samples").exists()
+
+
+def test_a_discriminator_is_fitted_on_what_the_first_window_holds(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at samples before the first step, and none of them is asked for by itself."""
+    monkeypatch.setattr("model.train.build_style_network", lambda *names, **settings: Thumbnails())
+    config = dataclasses.replace(SMALL, epochs=1, validations_per_epoch=1)
+    with (
+        serve_folder(made / "there") as url,
+        closing(RemoteShards(url, tmp_path / "cache", BIG)) as shards,
+    ):
+        result = run_training(config, shards, tmp_path / "run", console=QUIET)
+    assert result.finished
 
 
 def refusal(there: Path, cache: Path, budget: int = BIG) -> str:
