@@ -59,30 +59,34 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
     columns = ["post_id", "family", "split", "perceptual_hash", "pixel_hash"]
     sides = ["content_width", "content_height"]
     tables = [read_rows(rows_path(raw_dir, name), RAW, [*columns, *sides]) for name in names]
+    starts = np.cumsum([0, *map(len, tables)])
     posts = pa.concat_tables(tables).unify_dictionaries()
     large = pc.and_(*(pc.greater_equal(posts[side], min_side) for side in sides))
     large = pc.and_(large, pc.is_valid(posts["perceptual_hash"]))
-    seen = posts.filter(pc.fill_null(large, False)).sort_by("post_id")
-    hashes = seen["perceptual_hash"].to_numpy()
+    rows = np.flatnonzero(pc.fill_null(large, False).to_numpy())
+    hashes = pc.fill_null(posts["perceptual_hash"], 0).to_numpy()[rows]
     near = neighbours(hashes, max_bits)
-    suspects = np.flatnonzero(np.isin(hashes, list(near)))
-    thumbnails = _read_thumbnails(raw_dir, names, seen["post_id"].take(suspects))
+    # From here on only pictures with company count: a few in a hundred.
+    rows = rows[np.isin(hashes, np.fromiter(near, np.uint64, len(near)))]
+    rows = rows[np.argsort(posts["post_id"].to_numpy()[rows])]
+    suspects = posts.select(["post_id", "perceptual_hash", "pixel_hash"]).take(pa.array(rows))
+    ids, own, pixels = (column.to_pylist() for column in suspects.columns)
+    thumbnails = _read_thumbnails(raw_dir, names, starts, rows)
     found: dict[int, tuple[int, str]] = {}
     leads: dict[int, list[int]] = defaultdict(list)
-    ids, pixels = seen["post_id"].to_pylist(), seen["pixel_hash"].to_pylist()
-    for index in suspects.tolist():
-        post, own = ids[index], int(hashes[index])
-        lead = _find_lead(thumbnails, post, [i for h in near[own] for i in leads.get(h, ())], ids)
+    for place, post in enumerate(ids):
+        candidates = sorted(lead for h in near[own[place]] for lead in leads.get(h, ()))
+        lead = _find_lead(thumbnails, place, candidates)
         if lead is None:
-            if len(leads[own]) < _MAX_LEADS:
-                leads[own].append(index)
+            if len(leads[own[place]]) < _MAX_LEADS:
+                leads[own[place]].append(place)
         else:
-            same = pixels[lead] == pixels[index]
+            same = pixels[lead] == pixels[place]
             found[post] = (ids[lead], "same_pixels" if same else "near")
     found |= _straddlers(posts, found)
-    rows = [(post, *found[post]) for post in sorted(found)]
     return pa.Table.from_pylist(
-        [dict(zip(SCHEMA.names, row, strict=True)) for row in rows], schema=SCHEMA
+        [dict(zip(SCHEMA.names, (post, *found[post]), strict=True)) for post in sorted(found)],
+        schema=SCHEMA,
     )
 
 
@@ -123,28 +127,34 @@ def _near_pairs(unique: Hashes, max_bits: int) -> Iterator[tuple[Hashes, Hashes]
 
 
 def _read_thumbnails(
-    raw_dir: Path, names: Sequence[str], wanted: pa.ChunkedArray
-) -> dict[int, NDArray[np.int16]]:
-    thumbnails: dict[int, NDArray[np.int16]] = {}
-    if not len(wanted):
-        return thumbnails
-    for name in names:
-        table = read_rows(rows_path(raw_dir, name), RAW, ["post_id", "thumbnail"])
-        table = table.filter(pc.is_in(table["post_id"], value_set=wanted))
-        for post, data in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            thumbnails[post] = np.frombuffer(data, np.uint8).astype(np.int16)
+    raw_dir: Path, names: Sequence[str], starts: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the thumbnails (N x 192) of some rows, of all those of the shards in a line.
+
+    Args:
+        raw_dir: of the shards.
+        names: of the shards.
+        starts: the first row of each shard.
+        rows: N.
+    """
+    thumbnails = np.empty((len(rows), RAW.field("thumbnail").type.byte_width), np.uint8)
+    shards = np.searchsorted(starts, rows, side="right") - 1
+    places = np.argsort(shards, kind="stable")
+    for some in np.split(places, np.flatnonzero(np.diff(shards[places])) + 1):
+        if len(some):
+            shard = int(shards[some[0]])
+            table = read_rows(rows_path(raw_dir, names[shard]), RAW, ["thumbnail"])
+            found = table["thumbnail"].take(pa.array(rows[some] - starts[shard])).to_pylist()
+            thumbnails[some] = np.frombuffer(b"".join(found), np.uint8).reshape(len(some), -1)
     return thumbnails
 
 
-def _find_lead(
-    thumbnails: dict[int, NDArray[np.int16]], post: int, candidates: list[int], ids: list[int]
-) -> int | None:
-    """Return the earliest candidate that looks like ``post``, or None."""
+def _find_lead(thumbnails: NDArray[np.uint8], place: int, candidates: Sequence[int]) -> int | None:
+    """Return the earliest of some places that looks like ``place``, or None."""
     if not candidates:
         return None
-    candidates = sorted(candidates)
-    stack = np.stack([thumbnails[ids[index]] for index in candidates])
-    difference = np.abs(stack - thumbnails[post]).mean(axis=1)
+    stack = thumbnails[candidates].astype(np.int16)
+    difference = np.abs(stack - thumbnails[place]).mean(axis=1)
     matches = np.flatnonzero(difference <= MAX_THUMBNAIL_DIFFERENCE)
     return candidates[matches[0]] if len(matches) else None
 
