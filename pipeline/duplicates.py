@@ -6,6 +6,7 @@ thumbnails agree in colour; the hash alone sees no colours, and would drop every
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.plan import find_families
-from pipeline.rows import read_rows
-from pipeline.schema import RAW
+from pipeline.recipe import fingerprint
+from pipeline.rows import DamagedError, check_seal, read_info, read_rows, read_seal, write_rows
+from pipeline.schema import RAW, SCHEMA_VERSION
 from pipeline.shard import rows_path
 
 HASH_BITS = 64
@@ -35,6 +37,24 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
     ]
 )
+
+
+def recall_duplicates(
+    path: Path, raw_dir: Path, names: Sequence[str], max_bits: int, min_side: int
+) -> pa.Table:
+    """Return what ``find_duplicates`` does, from ``path`` if it stands there for the same rows.
+
+    Each rank, and each later run with other settings, needs the same answer.
+    """
+    seals = {name: read_seal(rows_path(raw_dir, name)) for name in names}
+    proof = fingerprint(SCHEMA_VERSION, seals, max_bits, min_side)
+    with suppress(DamagedError):  # as if it were not there
+        check_seal(path)
+        if read_info(path).get("fingerprint") == proof:
+            return read_rows(path, SCHEMA)
+    found = find_duplicates(raw_dir, names, max_bits, min_side)
+    write_rows(path, [found], {"fingerprint": proof})
+    return found
 
 
 def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side: int) -> pa.Table:

@@ -2,7 +2,7 @@
 
 A whole run holds ``.lock`` for as long as it lasts. A rank holds a lock of its own, such as
 ``.lock.rank-1-of-4``. Ranks come in one by one: who takes or looks at their locks holds
-``.lock.ranks`` meanwhile, and so does a rank that makes the plan for all of them.
+``.lock.ranks`` meanwhile, and so does a rank that makes the plan or finds near duplicates for all.
 """
 
 import re
@@ -73,7 +73,7 @@ class Entry:
 def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
     """Hold a folder for one run, which is a whole one or one of several ranks.
 
-    A rank waits while another one comes in, for as long as that takes: it may be making the plan.
+    A rank waits while another one comes in, for as long as that takes: a plan may take hours.
 
     Args:
         root: made where it is missing.
@@ -107,7 +107,7 @@ def _enter(root: Path, part: Part, say: Say, held: ExitStack) -> Entry:
     try:
         gate.acquire(timeout=1)
     except Timeout:
-        say(f"{part}: waiting for another rank, which makes the plan")
+        say(f"{part}: waiting for another rank, which does what is done once for all")
         gate.acquire()
     held.callback(gate.release)
     with _take(root / _WHOLE, f"{root}: another run is using this folder"):

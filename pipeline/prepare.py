@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.executor import Fates, Tick
 from pipeline.fetch import count_fates
@@ -166,11 +167,17 @@ class PrepareStage:
         """Return the fingerprint of all that decides a shard, and the duplicates in it."""
         seal = read_seal(rows_path(self.raw_dir, name))
         ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]
-        repeats = self.duplicates.filter(
-            pc.is_in(self.duplicates["post_id"], value_set=ids.combine_chunks())
-        ).to_pylist()
+        repeats = self._repeats_among(ids.to_numpy())
         parts = (SCHEMA_VERSION, self.settings, self.layout, self.max_pixels, seal, repeats)
         return fingerprint(*parts), repeats
+
+    def _repeats_among(self, ids: NDArray[np.int64]) -> list[Row]:
+        """Return the duplicates among some posts. Both are sorted, and every shard asks."""
+        known = self.duplicates["post_id"].to_numpy()
+        places = np.searchsorted(known, ids)
+        is_inside = places < len(known)
+        places, ids = places[is_inside], ids[is_inside]
+        return list(self.duplicates.take(pa.array(places[known[places] == ids])).to_pylist())
 
     def _finish(
         self, row: Row, duplicate: Row | None, originals: BinaryIO, shard: ShardWriter

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipeline.client import close_shared_clients
 from pipeline.differences import check_recipe
-from pipeline.duplicates import find_duplicates
+from pipeline.duplicates import recall_duplicates
 from pipeline.errors import UserError
 from pipeline.executor import Runner, Summary, run_stage
 from pipeline.fetch import FetchStage
@@ -145,8 +145,8 @@ def prepare(
                     "all; run `fetch` to its end first."
                 )
             console.print(f"{missing}; preparing the others.")
-        chosen = held.begin(fetched)
         stage = make_prepare_stage(recipe, work, list(fetched))
+        chosen = held.begin(fetched)
         return run_stage(stage, chosen, num_workers, "prepare", console, runner)
 
 
@@ -156,7 +156,8 @@ def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> Pr
     The recipe's sketches must be pinned, as they are in one that a shard of samples records.
     """
     settings = recipe.prepare
-    duplicates = find_duplicates(work.raw_dir, fetched, settings.near_duplicates, settings.min_side)
+    bits, side = settings.near_duplicates, settings.min_side
+    duplicates = recall_duplicates(work.duplicates_path, work.raw_dir, fetched, bits, side)
     return PrepareStage(
         work.raw_dir,
         work.samples_dir,

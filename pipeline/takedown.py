@@ -191,6 +191,7 @@ def _apply(
         if lock.is_file():
             rewrite_lock(lock, post_ids)
     clear_plan(work.plan_path, post_ids, lock_proof(work))
+    work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
     for name in shards:
         clear_raw(work.raw_dir, work.ledger_dir, name, post_ids)
         if name in unfinished.raw:

@@ -60,6 +60,11 @@ class Work:
         return self.root / "ledger"
 
     @property
+    def duplicates_path(self) -> Path:
+        """The posts whose pictures repeat earlier ones, as they were found last."""
+        return self.root / "duplicates.parquet"
+
+    @property
     def samples_dir(self) -> Path:
         """Shards of samples."""
         return self.root / "samples"

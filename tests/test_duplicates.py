@@ -1,15 +1,18 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import duplicates as module
 from pipeline.duplicates import find_duplicates, neighbours
 from pipeline.image import Picture, perceptual_hash
 from pipeline.schema import RAW, build_table
-from pipeline.shard import ShardWriter
+from pipeline.shard import ShardWriter, list_shards
 from tests.pictures import draw_picture
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=60)
@@ -66,6 +69,35 @@ def duplicates(
             shard.commit(build_table(some, RAW), {"fingerprint": ""})
     found = find_duplicates(directory, sorted(shards), max_bits, 64).to_pylist()
     return {r["post_id"]: (r["duplicate_of"], r["reason"]) for r in found}
+
+
+def test_what_was_found_is_recalled_for_the_same_originals_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = draw_picture(1, 300, 300), draw_picture(2, 300, 300)
+    raw_dir, path = tmp_path / "raw", tmp_path / "duplicates.parquet"
+    duplicates(raw_dir, [row(5, a), row(6, b), row(9, a)])
+    searches: list[int] = []
+
+    def find(raw_dir: Path, names: Sequence[str], max_bits: int, min_side: int) -> pa.Table:
+        searches.append(max_bits)
+        return find_duplicates(raw_dir, names, max_bits, min_side)
+
+    def recall(max_bits: int = 4) -> list[int]:
+        found = module.recall_duplicates(path, raw_dir, list_shards(raw_dir), max_bits, 64)
+        return list(found["post_id"].to_pylist())
+
+    monkeypatch.setattr(module, "find_duplicates", find)
+    assert recall() == recall() == [9]
+    assert searches == [4]
+    assert recall(-1) == []
+    assert recall() == [9]
+    assert searches == [4, -1, 4]
+    path.write_bytes(path.read_bytes()[:-9])
+    assert recall() == [9]
+    duplicates(raw_dir, [row(5, b), row(7, b), row(9, a)])  # rewrites one of two shards
+    assert recall() == [6, 7]
+    assert searches == [4, -1, 4, 4, 4]
 
 
 def shrunk(picture: Picture) -> Picture:

@@ -96,7 +96,7 @@ def test_a_rank_waits_for_another_that_makes_the_plan_and_says_so(tmp_path: Path
 
         with hold(tmp_path, Part(1, 3), say) as entry:
             assert not entry.has_company
-    assert said == ["rank 1 of 3: waiting for another rank, which makes the plan"]
+    assert said == ["rank 1 of 3: waiting for another rank, which does what is done once for all"]
 
 
 def test_a_whole_run_does_not_wait_for_a_rank_that_makes_the_plan(tmp_path: Path) -> None:
