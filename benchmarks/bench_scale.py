@@ -19,13 +19,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.bench_lock import invent_posts, with_url
+from pipeline.counts import count_fates
 from pipeline.duplicates import find_duplicates
+from pipeline.fetch import ledger_info
 from pipeline.plan import plan_posts, planned_shards, read_planned
 from pipeline.recipe import PrepareSettings, Recipe, SplitSettings, recipe_table
 from pipeline.rows import write_rows
@@ -35,7 +38,6 @@ from pipeline.status import read_status
 from pipeline.work import Work
 
 _LOOKALIKE = 33  # one post in so many looks like the one whose id is one less
-_INFO = {"fingerprint": "", "settings": {}, "tar_size": 10**8}
 
 
 def make_folder(work: Work, num_shards: int, num_posts: int) -> None:
@@ -55,17 +57,24 @@ def make_folder(work: Work, num_shards: int, num_posts: int) -> None:
     }
     write_rows(work.plan_path, [plan] * num_shards, info)
     raw, samples, ledger = invent_rows(plan)
-    for directory, table in ((work.samples_dir, samples), (work.ledger_dir, ledger)):
+    infos = {work.samples_dir: record(samples), work.ledger_dir: ledger_info("one", ledger)}
+    for (directory, info), table in zip(infos.items(), (samples, ledger), strict=True):
         one = directory / "one"
-        write_rows(one, [table], _INFO)
+        write_rows(one, [table], info)
         for name in names:
             os.link(one, rows_path(directory, name))
         one.unlink()
     for place, name in enumerate(names):
         ids = place + num_shards * np.arange(num_posts)
-        write_rows(rows_path(work.raw_dir, name), [with_looks(raw, ids)], _INFO)
+        write_rows(rows_path(work.raw_dir, name), [with_looks(raw, ids)], record(raw))
         for directory in (work.raw_dir, work.samples_dir):
             tar_path(directory, name).touch()
+
+
+def record(rows: pa.Table) -> dict[str, Any]:
+    """Return a commit record as ``shard.ShardWriter`` writes it."""
+    fates = dict(count_fates(rows))
+    return {"fingerprint": "f" * 32, "settings": {}, "tar_size": 10**8, "fates": fates}
 
 
 def with_looks(raw: pa.Table, ids: NDArray[np.int64]) -> pa.Table:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from pipeline.fetch import ledger_info
 from pipeline.plan import hash_table, planned_shards, read_planned, write_plan
 from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, replacing, write_rows
@@ -38,8 +39,8 @@ def clear_raw(raw_dir: Path, ledger_dir: Path, name: str, post_ids: Collection[i
     clear_shard(raw_dir, name, RAW, post_ids)
     path = rows_path(ledger_dir, name)
     if path.is_file():
-        ledger = read_rows(path, LEDGER)
-        write_rows(path, [clear_posts(ledger, post_ids)], read_info(path))
+        ledger = clear_posts(read_rows(path, LEDGER), post_ids)
+        write_rows(path, [ledger], ledger_info(name, ledger))
 
 
 def clear_shard(directory: Path, name: str, schema: pa.Schema, post_ids: Collection[int]) -> None:

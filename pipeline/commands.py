@@ -14,9 +14,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.counts import Asked
     from pipeline.hold import Part
     from pipeline.recipe import Recipe
-    from pipeline.status import Asked
     from pipeline.work import Work
 
 RecipeName = Annotated[

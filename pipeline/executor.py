@@ -24,10 +24,10 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.rows import DamagedError, is_out_of_space
 
-Fates = Counter[str]
 Tick = Callable[[int], None]
 Show = Callable[[int], None]
 

@@ -22,8 +22,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import MAX_LOSSES, Fates, Outcomes, Show, Stage, attempt
+from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
 from pipeline.lock import library_versions
 
 _TELL_EVERY = 1.0  # seconds between two words of a worker about how far it is

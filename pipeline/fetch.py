@@ -2,11 +2,11 @@
 
 import hashlib
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.client import Client, Download, shared_client
-from pipeline.executor import Fates, Tick
+from pipeline.counts import Fates, count_fates, sum_ledger
+from pipeline.executor import Tick
 from pipeline.image import FORMATS
 from pipeline.originals import Row, inspect, open_source
 from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
-from pipeline.records import RETRYABLE, Fate, Status, key_of
+from pipeline.records import RETRYABLE, Status, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, build_table
@@ -118,7 +119,7 @@ class FetchStage:
                 tick(1)
             table = build_table(rows, RAW)
             entries = build_table([ledger[row["post_id"]] for row in rows], LEDGER)
-            write_rows(rows_path(self.ledger_dir, name), [entries], {"shard": name})
+            write_rows(rows_path(self.ledger_dir, name), [entries], ledger_info(name, entries))
             shard.commit(table, info)
         return count_fates(table)
 
@@ -279,19 +280,9 @@ def _enter(ledger: dict[int, Row], post_id: int, download: Download, found: Row)
     }
 
 
-def count_fates(table: pa.Table) -> Fates:
-    """Return how many rows of a table have each fate, by ``str(Fate)``.
-
-    Raises:
-        ValueError: on a status or reason that no fate has.
-    """
-    groups = table.group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")])
-    status, reason, count = (
-        groups[column].to_pylist() for column in ("status", "reason", "count_all")
-    )
-    return Counter(
-        {str(Fate(Status(s), r)): n for s, r, n in zip(status, reason, count, strict=True)}
-    )
+def ledger_info(name: str, entries: pa.Table) -> dict[str, Any]:
+    """Return what a ledger says about itself."""
+    return {"shard": name, "asked": asdict(sum_ledger(entries))}
 
 
 def has_retryable(table: pa.Table) -> bool:

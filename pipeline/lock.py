@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.counts import count_fates
 from pipeline.errors import UserError
-from pipeline.fetch import count_fates
 from pipeline.lock_check import check_posts, check_size
 from pipeline.plan import planned_shards, read_planned
 from pipeline.ratings import allowed_ratings

@@ -10,8 +10,8 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.executor import Fates, Tick
-from pipeline.fetch import count_fates
+from pipeline.counts import Fates, count_fates
+from pipeline.executor import Tick
 from pipeline.image import (
     Box,
     Letterbox,

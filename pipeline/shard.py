@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Self
 import pyarrow as pa
 
 from pipeline.claim import claim
+from pipeline.counts import count_fates
 from pipeline.errors import UserError
 from pipeline.rows import (
     DamagedError,
@@ -127,8 +128,9 @@ class ShardWriter:
     def commit(self, rows: pa.Table, info: dict[str, Any]) -> None:
         """Finish the tar and put it in place, then its rows with ``info`` about them.
 
-        ``info`` needs ``fingerprint``; size and SHA-256 of the tar are added here. Once both files
-        are whole there is no way back: where this is cut short, ``recover`` finishes it.
+        ``info`` needs ``fingerprint``; how many rows have which fate, and size and SHA-256 of the
+        tar are added here. Once both files are whole there is no way back: where this is cut
+        short, ``recover`` finishes it.
         """
         self._write(b"\0" * (2 * tarfile.BLOCKSIZE))
         self._write(b"\0" * (-self._offset % tarfile.RECORDSIZE))
@@ -137,6 +139,7 @@ class ShardWriter:
         proof = {
             "schema_version": SCHEMA_VERSION,
             "shard": self._name,
+            "fates": dict(count_fates(rows)),
             "tar_size": self._offset,
             "tar_sha256": self._digest.hexdigest(),
         }

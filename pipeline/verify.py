@@ -1,8 +1,9 @@
 """verify: every promise that a data folder makes, checked against its bytes."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.counts import Fates, sum_ledger
 from pipeline.errors import UserError
 from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards, read_planned
@@ -147,7 +149,7 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
         yield Problem(rows_file, f"holds the rows of {info.get('shard')}", name)
     rows = table.to_pylist()
     members = () if schema is RAW else members_of(table.schema)
-    yield from (Problem(rows_file, what, name) for what in _wrong_rows(rows))
+    yield from (Problem(rows_file, what, name) for what in _wrong_rows(rows, info))
     if quick:
         return
     with tar.open("rb") as file:
@@ -159,15 +161,18 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
             yield from (Problem(tar, what, name) for what in _wrong_sums(rows, members, file))
 
 
-def _wrong_rows(rows: list[Row]) -> Iterator[str]:
+def _wrong_rows(rows: list[Row], info: dict[str, Any]) -> Iterator[str]:
     ids = [row["post_id"] for row in rows]
     if ids != sorted(set(ids)):
         yield "its posts are not in order, or one is there twice"
+    fates: Fates = Counter()
     for row in rows:
         try:
-            Fate(Status(row["status"]), row["reason"])
+            fates[str(Fate(Status(row["status"]), row["reason"]))] += 1
         except ValueError as error:
             yield f"post {row['post_id']}: {error}"
+    if info.get("fates", fates) != fates:
+        yield "its fates are not those that its commit record counts"
 
 
 def _wrong_sums(rows: list[Row], members: Sequence[str], file: BinaryIO) -> Iterator[str]:
@@ -198,7 +203,11 @@ def _check_ledgers(work: Work, planned: dict[str, int]) -> Iterator[Problem]:
 
 def _check_ledger(plan_path: Path, name: str, path: Path) -> None:
     check_seal(path)
-    ids = read_rows(path, LEDGER, ["post_id"])["post_id"]
+    table = read_rows(path, LEDGER)
+    counted = asdict(sum_ledger(table))
+    if read_info(path).get("asked", counted) != counted:
+        raise DamagedError(f"{path}: its sums are not those that its commit record gives")
+    ids = table["post_id"]
     if not ids.equals(read_planned(plan_path, name)["post_id"]):
         raise DamagedError(f"{path}: its posts are not the planned ones")
 

@@ -29,7 +29,7 @@ from pipeline.plan import planned_shards, read_planned
 from pipeline.posts import Counted, Unparsed
 from pipeline.prepare import prepare_picture
 from pipeline.recipe import PrepareSettings, SourceSettings, load_recipe, recipe_table
-from pipeline.rows import check_seal, read_info, read_rows, read_seal
+from pipeline.rows import check_seal, peek_info, read_info, read_rows, read_seal
 from pipeline.schema import RAW, SAMPLES
 from pipeline.status import read_status
 from pipeline.verify import verify
@@ -180,6 +180,7 @@ def work_files() -> dict[str, bytes]:
     work = Work(root / "work")
     fetch(root, work)
     prepare(root, work)
+    work.duplicates_path.unlink()  # only remembered: found anew where it is damaged
     paths = [path for path in work.root.rglob("*.*") if path.suffix in (".tar", ".parquet")]
     return {str(path.relative_to(work.root)): path.read_bytes() for path in sorted(paths)}
 
@@ -191,6 +192,7 @@ def read_shard_file(path: Path) -> str:
         lambda: check_seal(path),
         lambda: read_seal(path),
         lambda: read_info(path),
+        lambda: peek_info(path),
         lambda: read_rows(path, RAW),
         lambda: read_rows(path, SAMPLES),
         lambda: [read_planned(path, name) for name in planned_shards(path)],

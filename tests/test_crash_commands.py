@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import run
+from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Fates, Stage, Tick
+from pipeline.executor import Stage, Tick
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import (

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Fates, Tick, run_stage
+from pipeline.executor import Tick, run_stage
 
 QUIET = Console(quiet=True)
 

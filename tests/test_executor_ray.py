@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Fates, Tick, choose_runner, run_stage
+from pipeline.executor import Tick, choose_runner, run_stage
 from pipeline.executor_ray import _settle_in
 from pipeline.lock import library_versions
 from pipeline.verify import verify

@@ -9,7 +9,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from pipeline.client import close_shared_clients
-from pipeline.executor import Fates
+from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
 from pipeline.plan import planned_shards
 from pipeline.recipe import Recipe

@@ -14,8 +14,8 @@ from PIL import Image
 from rich.console import Console
 from webdataset import WebDataset
 
+from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Fates
 from pipeline.image import decode
 from pipeline.plan import planned_shards
 from pipeline.prepare import prepare_picture

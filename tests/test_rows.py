@@ -1,11 +1,15 @@
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.rows import (
     DamagedError,
     check_seal,
+    peek_info,
     read_info,
     read_rows,
     read_seal,
@@ -81,3 +85,23 @@ def test_foreign_files_are_damaged_not_a_crash(tmp_path: Path, content: bytes) -
     for read in (check_seal, read_info, lambda p: read_rows(p, TABLE.schema)):
         with pytest.raises(DamagedError, match="a.parquet"):
             read(path)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53) | st.text() | st.lists(st.text())))
+def test_a_peek_sees_the_info_that_parquet_reads(info: dict[str, object]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        odd = pa.table({"nurie": ["nurie", "\x18\x05nurie\x18\x02{}"]})
+        write_rows(path, [odd], info)
+        assert peek_info(path) == read_info(path) == info
+
+
+def test_a_peek_leaves_a_large_footer_and_damage_to_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    write_rows(path, [pa.table({"a": [1]})], {"long": "x" * 2**17})
+    assert len(peek_info(path)["long"]) == 2**17
+    for data in (path.read_bytes()[:-1], b"", b"PAR1"):
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match="damaged, or not written by this program"):
+            peek_info(path)

@@ -19,14 +19,15 @@ from pipeline.shard import (
     tar_path,
 )
 
-SCHEMA = pa.schema([pa.field("key", pa.string())])
+SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("key", "status", "reason")])
+ROW = {"key": "a", "status": "kept", "reason": ""}
 MEMBERS = {"000000001.json": b"{}", "000000001.sketch.png": b"x" * 700, "000000002.json": b""}
 
 
 def write_shard(directory: Path, name: str = "train-000000", proof: str = "f") -> dict[str, Span]:
     with ShardWriter(directory, name) as shard:
         spans = {member: shard.add(member, data) for member, data in MEMBERS.items()}
-        shard.commit(pa.table({"key": ["a"]}, schema=SCHEMA), {"fingerprint": proof})
+        shard.commit(pa.Table.from_pylist([ROW], schema=SCHEMA), {"fingerprint": proof})
     return spans
 
 
@@ -38,7 +39,8 @@ def test_a_shard_is_a_plain_tar_whose_rows_say_where_everything_lies(tmp_path: P
     with tar_path(tmp_path, "train-000000").open("rb") as file:
         assert {name: read_span(file, span) for name, span in spans.items()} == MEMBERS
     rows, info = read_shard(tmp_path, "train-000000", SCHEMA)
-    assert rows.to_pylist() == [{"key": "a"}]
+    assert rows.to_pylist() == [ROW]
+    assert info["fates"] == {"kept": 1}
     assert info["tar_size"] == tar_path(tmp_path, "train-000000").stat().st_size
 
 

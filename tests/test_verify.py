@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.plan import planned_shards
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import prepare
-from pipeline.schema import RAW, SAMPLES, build_table
+from pipeline.schema import LEDGER, RAW, SAMPLES, build_table
 from pipeline.shard import ShardWriter, rows_path, tar_path
 from pipeline.status import read_status, status_table
 from pipeline.verify import verify
@@ -60,8 +60,20 @@ DAMAGE: dict[str, Callable[[Work], object]] = {
     "foreign file": lambda w: (w.samples_dir / "notes.txt").write_text("?"),
     "half-written file": lambda w: (w.samples_dir / ".x.tar.tmp").write_text("?"),
     "another shard's files": lambda w: swap(w.samples_dir, first(w)),
+    "a count of fates that lies": lambda w: lie(rows_path(w.samples_dir, first(w)), SAMPLES),
+    "a ledger's sums that lie": lambda w: lie(rows_path(w.ledger_dir, first(w)), LEDGER),
     "a shard that is not planned": lambda w: rename(w.samples_dir, first(w)),
 }
+
+
+def lie(path: Path, schema: pa.Schema) -> None:
+    """Change what a commit record says about its rows, and seal it anew."""
+    info = read_info(path)
+    if "fates" in info:
+        info["fates"] = {"blank/flat": sum(info["fates"].values())}
+    else:
+        info["asked"]["num_attempts"] += 1
+    write_rows(path, [read_rows(path, schema)], info)
 
 
 def flip(path: Path, at: int) -> None:
@@ -188,13 +200,23 @@ def test_status_adds_up_and_shows_when_it_does_not(work: Work) -> None:
     assert not read_status(work).adds_up
 
 
-@pytest.mark.parametrize("damage", ["tar missing", "flip in ledger", "another word"])
+def test_status_counts_rows_whose_commit_record_does_not(work: Work) -> None:
+    found = read_status(work)
+    for directory, schema in ((work.samples_dir, SAMPLES), (work.ledger_dir, LEDGER)):
+        path = rows_path(directory, first(work))
+        info = read_info(path)
+        del info["fates" if schema is SAMPLES else "asked"]
+        write_rows(path, [read_rows(path, schema)], info)
+    assert read_status(work) == found
+
+
+@pytest.mark.parametrize("damage", ["tar missing", "cut ledger", "another word", "odd count"])
 def test_status_of_a_damaged_folder_is_a_sentence(work: Work, damage: str) -> None:
     path = rows_path(work.ledger_dir, first(work))
     if damage == "tar missing":
         path = tar_path(work.samples_dir, first(work))
         path.unlink()
-    elif damage == "flip in ledger":
+    elif damage == "cut ledger":
         path.write_bytes(path.read_bytes()[:-1])
     else:
         path = rows_path(work.samples_dir, first(work))
@@ -203,6 +225,10 @@ def test_status_of_a_damaged_folder_is_a_sentence(work: Work, damage: str) -> No
         index = SAMPLES.get_field_index("status")
         status = words.cast(SAMPLES.field(index).type)
         odd = table.set_column(index, SAMPLES.field(index), status)
-        write_rows(path, [odd], read_info(path))
+        info = read_info(path)
+        info["fates"] = {"kept": "many"}
+        if damage == "another word":
+            del info["fates"]
+        write_rows(path, [odd], info)
     with pytest.raises(UserError, match=path.name):
         read_status(work)
