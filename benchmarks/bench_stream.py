@@ -9,8 +9,9 @@ web server of its own process serves on loopback. Each repeat reads all epochs f
 the server into an empty cache, in a fresh process each, with two decoding threads and batches of
 32; the ratios are the medians of the repeats'. Without ``--train`` only the loader is measured, as
 fast as it goes: whoever trains a model asks for less. With it a small ``reference`` is trained, its
-validations left out. The time to open the samples counts for the first epoch. Server, download,
-decoding and training share this machine's cores; the CPU time leaves the server's out.
+validations left out, and the share of the time spent waiting for samples is shown as well. The time
+to open the samples counts for the first epoch. Server, download, decoding and training share this
+machine's cores; on a busy one look at the CPU time, which leaves the server's out, and at waiting.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def read_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[d
 
 
 def train_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[dict[str, float]]:
-    """Return samples/s of each epoch of a training, by its log; CPU is that of all of it."""
+    """Return samples/s and waiting of each epoch of a training, by its log; CPU is that of all."""
     table = {"model": "reference", "width_multiplier": 0.25, "epochs": num_epochs, "log_every": 1}
     table |= {"validations_per_epoch": 1, "num_chroma": 1, "num_following": 2, "device": "cpu"}
     config = train_config(table, "benchmark")
@@ -89,13 +90,19 @@ def train_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[
     shards = open_shards(place, cache, budget)
     with closing(shards):
         seconds = [time.perf_counter() - opening, *[0.0] * (num_epochs - 1)]
+        waited = list(seconds)
         result = train(config, shards, cache / "run", console=quiet)
     cpu = (time.process_time() - cpu) / (result.step * config.batch_size)
     for line in map(json.loads, (cache / "run" / "log.jsonl").read_text().splitlines()):
         if line["kind"] == "train":
-            seconds[line["epoch"]] += config.batch_size / line["samples_per_second"]
+            step = config.batch_size / line["samples_per_second"]
+            seconds[line["epoch"]] += step
+            waited[line["epoch"]] += step * line["data_wait"]
     num_samples = result.step * config.batch_size / num_epochs
-    return [{"rate": num_samples / s, "cpu_ms": cpu * 1e3} for s in seconds]
+    return [
+        {"rate": num_samples / s, "cpu_ms": cpu * 1e3, "wait": w / s}
+        for s, w in zip(seconds, waited, strict=True)
+    ]
 
 
 def open_shards(place: str, cache: Path, budget: int) -> Shards:
@@ -152,9 +159,14 @@ def main() -> None:
         disk, http = (statistics.median(pair[i]["rate"] for pair in pairs) for i in (0, 1))
         rate = statistics.median(b["rate"] / a["rate"] for a, b in pairs)
         cpu = statistics.median(a["cpu_ms"] / b["cpu_ms"] for a, b in pairs)
+        waits = [
+            f"{statistics.median(side[epoch]['wait'] for side in runs[name]):.2%} in {name}"
+            for name in (runs if options.train else ())
+        ]
         print(
             f"epoch {epoch + 1}: disk {disk:.0f}, http {http:.0f} samples/s; "
-            f"{rate:.2f} times the disk's rate, {cpu:.2f} by CPU time"
+            f"{rate:.2f} times the disk's rate, {cpu:.2f} by CPU time",
+            f"waiting: {', '.join(waits)}" if waits else "",
         )
 
 

@@ -67,7 +67,8 @@ def draw_run(run: Run, log: Log) -> "Figure":
     figure = _figure(num_rows, f"{run.name}: {run.model}, {run.step} steps, {run.state}")
     grid = figure.add_gridspec(num_rows, 3, height_ratios=[1.4, *[1] * (num_rows - 1)])
     axes = figure.add_subplot(grid[0, :])
-    terms = {n: p for n, p in log.train.items() if n not in ("samples_per_second", "data_wait")}
+    rest = ("samples_per_second", "data_wait", "norm_")  # speed, and norms of gradients
+    terms = {name: p for name, p in log.train.items() if not name.startswith(rest)}
     for i, (name, points) in enumerate(terms.items()):
         _plot(axes, points, 1, i, name)
     axes.set_yscale("symlog", linthresh=1e-3)  # an adversary's terms may be negative
@@ -89,11 +90,11 @@ def draw_comparison(runs: Sequence[Run], logs: Mapping[str, Log]) -> "Figure":
     """A panel a measure, a colour a run, over training samples: batches may differ."""
     measures = [name for name in MEASURES if any(name in logs[r.name].validation for r in runs)]
     panels = ["l1", *measures]
-    num_rows = -(-len(panels) // 3)
-    figure = _figure(num_rows, f"{len(runs)} runs: training loss and validation")
-    grid = figure.add_gridspec(num_rows, 3)
+    num_rows = -(-len(panels) // 4)
+    figure = _figure(num_rows, f"{len(runs)} runs: training loss and validation", width=18)
+    grid = figure.add_gridspec(num_rows, 4)
     for i, name in enumerate(panels):
-        axes = figure.add_subplot(grid[i // 3, i % 3])
+        axes = figure.add_subplot(grid[i // 4, i % 4])
         for j, run in enumerate(runs):
             log = logs[run.name]
             points = (log.train if name == "l1" else log.validation).get(name, [])
@@ -108,10 +109,10 @@ def draw_comparison(runs: Sequence[Run], logs: Mapping[str, Log]) -> "Figure":
     return figure
 
 
-def _figure(num_rows: int, title: str) -> "Figure":
+def _figure(num_rows: int, title: str, width: int = 14) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 1 + 3.2 * num_rows), layout="constrained")
+    figure = Figure(figsize=(width, 1 + 3.2 * num_rows), layout="constrained")
     figure.suptitle(title)
     return figure
 

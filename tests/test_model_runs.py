@@ -17,8 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from cli import app
-from model.curves import draw_comparison, draw_run, thin_out
-from model.runs import read_log, read_runs
+from model.config import CRITERIA
+from model.curves import TITLES, draw_comparison, draw_run, thin_out
+from model.runs import MEASURES, read_log, read_runs
 from model.state import TrainState
 from model.train import train
 from pipeline.errors import UserError
@@ -137,6 +138,10 @@ def test_curves_show_what_the_log_says(work: Path) -> None:
     both = draw_comparison([stopped, whole], logs)
     steps = [line.get_xdata() for line in both.axes[0].get_lines()]
     assert [list(np.asarray(s)) for s in steps] == [[2, 4], [2, 4, 6, 8]]  # two samples a step
+
+
+def test_every_measure_is_shown_with_what_it_means() -> None:
+    assert set(CRITERIA) <= set(MEASURES) == set(TITLES)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(1, 50))
