@@ -16,6 +16,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,13 @@ from benchmarks.bench_lock import invent_posts, with_url
 from pipeline.counts import count_fates
 from pipeline.duplicates import find_duplicates
 from pipeline.fetch import ledger_info
-from pipeline.plan import plan_posts, planned_shards, read_planned
+from pipeline.plan import (
+    hash_table,
+    plan_posts,
+    planned_shards,
+    read_planned,
+    write_plan,
+)
 from pipeline.recipe import PrepareSettings, Recipe, SplitSettings, recipe_table
 from pipeline.rows import write_rows
 from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SPLITS, build_table
@@ -80,8 +87,7 @@ def record(rows: pa.Table) -> dict[str, Any]:
 def with_looks(raw: pa.Table, ids: NDArray[np.int64]) -> pa.Table:
     """Return rows of originals with other ids, and what these look like."""
     shown = (ids - (ids % _LOOKALIKE == 0)).astype(np.uint64)
-    words = (shown[:, None] + np.arange(26, dtype=np.uint64) << 40) * np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(31))) * np.uint64(0x94D049BB133111EB)
+    words = hash_numbers(shown[:, None] * np.uint64(26) + np.arange(26, dtype=np.uint64))
     columns = {
         "post_id": ids,
         "family": ids,
@@ -95,6 +101,14 @@ def with_looks(raw: pa.Table, ids: NDArray[np.int64]) -> pa.Table:
         index = RAW.get_field_index(name)
         raw = raw.set_column(index, RAW.field(index), pa.array(column, RAW.field(index).type))
     return raw
+
+
+def hash_numbers(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return splitmix64 of numbers: every bit as good as random."""
+    h = numbers * np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(h ^ (h >> np.uint64(31)))
 
 
 def invent_rows(plan: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -142,6 +156,14 @@ def _measure(what: str, function: Callable[..., object], *args: object) -> None:
     )
 
 
+def plan_many(path: Path, num_posts: int) -> None:
+    """Plan so many posts and write that down, as `fetch` does once it has selected them."""
+    few = [with_url(post) for post in islice(invent_posts(), 300)]
+    posts = (replace(few[i % len(few)], id=i + 1) for i in range(num_posts))
+    table = plan_posts(posts, SplitSettings())
+    write_plan(path, table, {"content": hash_table(table)})
+
+
 def show_status(work: Work) -> str:
     status = read_status(work)
     return f"; {status.stages['prepare'].fates.total()} fates, adds up: {status.adds_up}"
@@ -172,6 +194,12 @@ def main() -> None:
         measure("status", show_status, work)
         measure("a worker's first shard", read_last, work)
         measure("near duplicates", count_duplicates, work)
+        name = next(iter(planned_shards(work.plan_path)))
+        for directory in (work.raw_dir, work.samples_dir, work.ledger_dir):
+            size = rows_path(directory, name).stat().st_size / options.posts
+            print(f"rows of {directory.name}: {size:.0f} bytes a post")
+        for num_posts in (100_000, 300_000):
+            measure(f"plan {num_posts} posts", plan_many, Path(folder) / "plan", num_posts)
 
 
 if __name__ == "__main__":

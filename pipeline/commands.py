@@ -44,8 +44,9 @@ Executor = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        metavar="HOST:PORT",
-        help="Of the Ray cluster's head; RAY_ADDRESS, or a cluster on this machine, by default.",
+        metavar="HOST:PORT|auto",
+        help="Of the Ray cluster's head, auto for one on this machine; without it, and without "
+        "RAY_ADDRESS, one is started.",
     ),
 ]
 Rank = Annotated[

@@ -34,24 +34,27 @@ def connect(address: str | None = None) -> int:
     """Connect this process to a cluster, until it ends; return how many CPUs that has.
 
     Args:
-        address: ``HOST:PORT`` of the head; by default RAY_ADDRESS, or a cluster that runs on this
-            machine. Where there is none, one is started for this process, on loopback only: Ray
-            runs whatever those send who reach its ports.
+        address: ``HOST:PORT`` of the head, or ``auto`` for a cluster that runs on this machine;
+            RAY_ADDRESS by default. Where that is not set either, one is started for this process,
+            on loopback only: Ray runs whatever those send who reach its ports.
 
     Raises:
         UserError: where no cluster is to be reached there, or it has no CPU.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no stranger is told who uses Ray
     quiet: Any = {"log_to_driver": "NURIE_DEBUG" in os.environ, "logging_level": logging.ERROR}
-    named = address or os.environ.get("RAY_ADDRESS")
-    try:
-        if named:
-            _knock(named)
-        ray.init(named or "auto", **quiet)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        if named:
-            raise UserError(f"--ray-address {named}: no Ray cluster is there: {error}.") from error
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
         ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    else:
+        try:
+            if address != "auto":
+                _knock(address)
+            ray.init(address, **quiet)
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            raise UserError(
+                f"--ray-address {address}: no Ray cluster is there: {error}."
+            ) from error
     num_cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     if not num_cpus:
         raise UserError("the Ray cluster has no CPU; start workers with `ray start --num-cpus N`.")

@@ -255,9 +255,9 @@ def test_rays_example_makes_samples(setting: Setting) -> None:
         stop, begin = config[f"{kind}_start_ray_commands"]
         assert stop == "ray stop"  # which would end every cluster on this machine
         nodes.append(f"{begin.replace('6379', str(port))} {small}={host}")
-    environment |= {"RAY_ADDRESS": f"127.0.0.2:{port}"}
+    known = environment | {"auto": f"127.0.0.2:{port}"}  # beside clusters of other tests
     commands = [
-        ["env", *(environment.get(word, word) for word in shlex.split(command))]
+        ["env", *(known.get(word, word) for word in shlex.split(command))]
         for command in re.findall(r"ray exec \S+ 'cd /shared/nurie && (.+)'", RAY)
     ]
     assert len(commands) == 2

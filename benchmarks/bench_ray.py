@@ -1,0 +1,94 @@
+"""prepare on Ray beside the local executor: pictures a second with as many workers, start-up aside.
+
+    python -m benchmarks.bench_ray [--pictures FOLDER] [--repeats 3] [--workers 2]
+
+FOLDER holds pictures in the 512px layout of Danbooru2021; drawn dolls where none is given. Ray
+runs on this machine, in a cluster that is started before. Each repeat prepares all pictures with
+both, one after the other. The clock starts when every worker has finished a shard, for start and
+imports of processes do not count, and stops with the last shard.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.source_folder import ensure_pictures, posts_of
+from pipeline.counts import Fates
+from pipeline.executor import Stage, Tick, choose_runner, run_stage
+from pipeline.fetch import FetchStage
+from pipeline.plan import plan_posts, planned_shards, write_plan
+from pipeline.recipe import Recipe, SourceSettings, SplitSettings
+from pipeline.run import make_prepare_stage
+from pipeline.work import Work
+
+QUIET = Console(quiet=True)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A stage that writes down when each shard was finished, and how many posts that had."""
+
+    stage: Stage
+    log: Path
+
+    def __call__(self, name: str, tick: Tick) -> Fates:
+        fates = self.stage(name, tick)
+        with self.log.open("a") as log:
+            log.write(f"{time.time()} {fates.total()}\n")
+        return fates
+
+
+def rate_of(log: Path, num_workers: int) -> float:
+    """Return posts a second after every worker's first shard."""
+    finished = sorted(tuple(map(float, line.split())) for line in log.read_text().splitlines())
+    begun = finished[num_workers - 1][0]
+    return sum(posts for _, posts in finished[num_workers:]) / (finished[-1][0] - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = {"local": [], "ray": []}
+    # By default workers have niceness 15: behind all else that runs here.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+    runner, _ = choose_runner("ray", None, None)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = ensure_pictures(options.pictures, Path(folder) / "source")
+        recipe = Recipe(
+            name="bench",
+            source=SourceSettings(images=f"{pictures}/{{bucket}}/{{id}}.jpg", rate=0),
+            split=SplitSettings(shard_size=512),
+        )
+        work = Work(Path(folder) / "work")
+        write_plan(work.plan_path, plan_posts(posts_of(pictures), recipe.split), {})
+        planned = planned_shards(work.plan_path)
+        fetch = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
+        run_stage(fetch, planned, options.workers, "fetch", QUIET)
+        stage = replace(make_prepare_stage(recipe, work, list(planned)), rebuild=True)
+        for repeat in range(options.repeats):
+            for name, chosen in (("local", None), ("ray", runner)):
+                timed = Timed(stage, Path(folder) / f"{name}-{repeat}")
+                summary = run_stage(timed, planned, options.workers, name, QUIET, chosen)
+                assert not summary.errors, summary.errors
+                rates[name].append(rate_of(timed.log, options.workers))
+    print(
+        f"{sum(planned.values())} pictures, {len(planned)} shards, {options.workers} workers, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
+    for name, found in rates.items():
+        print(f"{name:6} {statistics.median(found):6.0f} pictures/s   {[round(r) for r in found]}")
+    ratios = [b / a for a, b in zip(*rates.values(), strict=True)]
+    print(f"Ray has {statistics.median(ratios):.2f} times the local rate (median of the pairs)")
+
+
+if __name__ == "__main__":
+    main()
