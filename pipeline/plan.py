@@ -8,8 +8,10 @@ later can tie two characters together, and move one of them.
 """
 
 import hashlib
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.recipe import SplitSettings
 from pipeline.records import Post, Status
-from pipeline.rows import DamagedError, read_info, write_rows
+from pipeline.rows import DamagedError, is_out_of_space, read_info, write_rows
 from pipeline.schema import SELECTION, SPLITS, build_table
 from pipeline.shard import parse_shard_name, shard_name
 
-_CHUNK = 20_000  # posts that are Python objects at a time; the rest lies in Arrow's memory
+_CHUNK = 20_000  # posts that are Python objects at a time
+_SLICE = 2**16  # posts of a plan in memory at a time while it is sorted: 30 MB, three times over
 
 
 def find_families(post_ids: NDArray[np.int64], parent_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -114,18 +117,16 @@ def _num_shards(num_posts: int, shard_size: int) -> int:
 def plan_posts(posts: Iterable[Post], settings: SplitSettings) -> pa.Table:
     """Return the plan of all posts, sorted by split, shard and id.
 
+    Its bytes lie in a file without a name, in the folder for temporary files (TMPDIR), until they
+    are looked at: in memory are some of the posts at a time, and a few numbers of each.
+
     Returns:
         A table of ``schema.SELECTION``.
+
+    Raises:
+        UserError: where that folder has no room left.
     """
-    chunks: list[pa.Table] = []
-    waiting: list[dict[str, Any]] = []
-    for post in posts:
-        waiting.append(_row_of(post))
-        if len(waiting) == _CHUNK:
-            chunks.append(build_table(waiting, SELECTION))
-            waiting = []
-    chunks.append(build_table(waiting, SELECTION))
-    table = pa.concat_tables(chunks).unify_dictionaries()
+    table = _keep_on_disk(_build_tables(posts)).unify_dictionaries()
     families = find_families(table["post_id"].to_numpy(), table["parent_id"].to_numpy())
     groups = families
     if settings.by == "character":
@@ -140,7 +141,56 @@ def plan_posts(posts: Iterable[Post], settings: SplitSettings) -> pa.Table:
     for name, column in planned.items():
         index = SELECTION.get_field_index(name)
         table = table.set_column(index, SELECTION.field(index), column)
-    return table.take(pa.array(order))
+    return _keep_on_disk(
+        _take(table, order[start : start + _SLICE])
+        for start in range(0, max(1, len(order)), _SLICE)
+    )
+
+
+def _build_tables(posts: Iterable[Post]) -> Iterator[pa.Table]:
+    rows = map(_row_of, posts)
+    yield build_table(list(islice(rows, _CHUNK)), SELECTION)  # of no posts it is a table as well
+    while some := list(islice(rows, _CHUNK)):
+        yield build_table(some, SELECTION)
+
+
+def _keep_on_disk(tables: Iterable[pa.Table]) -> pa.Table:
+    """Return tables as one that is read from a nameless file when it is looked at."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="nurie-plan-") as file:
+            writer = None
+            for table in tables:
+                writer = writer or pa.ipc.new_stream(file, table.schema)
+                writer.write_table(table)
+            if writer is not None:
+                writer.close()
+            file.flush()
+            return pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
+    except OSError as error:
+        if not is_out_of_space(error):
+            raise
+        raise UserError(
+            f"{tempfile.gettempdir()}: no room left for the plan; make some, or let TMPDIR name "
+            "another folder."
+        ) from error
+
+
+def _take(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """Return some rows of a table of many chunks, in their order.
+
+    ``Table.take`` copies whole columns first, which takes memory and fails on 2 GB of text.
+    """
+    batches = table.to_batches()
+    starts = np.cumsum([0, *map(len, batches)])
+    chunks = np.searchsorted(starts, rows, side="right") - 1
+    places = np.argsort(chunks, kind="stable")
+    edges = np.searchsorted(chunks[places], np.arange(len(batches) + 1))
+    parts = [
+        batch.take(pa.array(rows[places[a:b]] - start))
+        for batch, start, (a, b) in zip(batches, starts, pairwise(edges), strict=False)
+        if a < b
+    ]
+    return pa.Table.from_batches(parts, table.schema).take(pa.array(np.argsort(places)))
 
 
 def _row_of(post: Post) -> dict[str, Any]:
@@ -165,12 +215,14 @@ def _row_of(post: Post) -> dict[str, Any]:
 
 def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
     """Write ``selection.parquet``: a row group a shard, so that a worker reads only its own."""
-    splits, shards = table["split"].to_pylist(), table["shard"].to_pylist()
-    names = [shard_name(split, shard) for split, shard in zip(splits, shards, strict=True)]
-    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
-    stops = [*starts[1:], len(names)]
-    groups = [table.slice(a, b - a) for a, b in zip(starts, stops, strict=True)]
-    sizes = {names[a]: b - a for a, b in zip(starts, stops, strict=True)}
+    splits = table["split"].unify_dictionaries().combine_chunks()
+    codes, shards = splits.indices.to_numpy(), table["shard"].to_numpy()
+    changes = (np.diff(codes) != 0) | (np.diff(shards) != 0)
+    starts = [0, *(np.flatnonzero(changes) + 1).tolist()] if len(table) else []
+    stops = [*starts[1:], len(table)]
+    groups = [table.slice(a, b - a) for a, b in zip(starts, stops, strict=False)]
+    names = [shard_name(splits[a].as_py(), int(shards[a])) for a in starts]
+    sizes = {name: len(group) for name, group in zip(names, groups, strict=True)}
     num_shards = {
         split: 1 + max((i for s, i in map(parse_shard_name, sizes) if s == split), default=0)
         for split in SPLITS

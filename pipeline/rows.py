@@ -113,7 +113,7 @@ def write_sealed(
     """Write a sealed Parquet file at ``path`` itself, to be put in place by the caller."""
     with pq.ParquetWriter(path, groups[0].schema, compression="zstd", **encoding) as writer:
         for group in groups:
-            writer.write_table(group)
+            writer.write_table(group.combine_chunks())  # bytes must not depend on the chunks
         writer.add_key_value_metadata(
             {
                 _INFO_KEY: orjson.dumps(info, option=orjson.OPT_SORT_KEYS),

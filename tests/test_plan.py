@@ -1,3 +1,4 @@
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import plan
 from pipeline.errors import UserError
 from pipeline.plan import (
     assign_shards,
@@ -170,3 +172,30 @@ def test_a_missing_plan_or_shard_is_named(tmp_path: Path) -> None:
     write_plan(tmp_path / "selection.parquet", plan_posts([POST], SplitSettings()), {})
     with pytest.raises(UserError, match="val-000009"):
         read_planned(tmp_path / "selection.parquet", "val-000009")
+
+
+def test_a_plan_is_the_same_however_little_of_it_is_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    posts = [replace(POST, id=i, rating="sqe"[i % 3], md5=f"{i:032x}") for i in range(300)]
+    settings = SplitSettings(shard_size=50)
+    write_plan(tmp_path / "whole", plan_posts(posts, settings), {})
+    monkeypatch.setattr(plan, "_CHUNK", 7)
+    monkeypatch.setattr(plan, "_SLICE", 11)
+    in_pieces = plan_posts(posts, settings)
+    assert in_pieces["md5"].num_chunks > 20
+    write_plan(tmp_path / "pieces", in_pieces, {})
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert plan_posts([], settings).schema.equals(SELECTION)
+
+
+def test_a_full_folder_for_temporary_files_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", fail)
+    with pytest.raises(UserError, match=f"{tmp_path}: no room left for the plan.*TMPDIR"):
+        plan_posts([POST], SplitSettings())
