@@ -62,14 +62,15 @@ def main() -> None:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     runner, _ = choose_runner("ray", None, None)
     with tempfile.TemporaryDirectory() as folder:
-        pictures = ensure_pictures(options.pictures, Path(folder) / "source")
+        pictures = ensure_pictures(options.pictures, Path(folder) / "source").resolve()
+        posts = list(posts_of(pictures))
         recipe = Recipe(
             name="bench",
             source=SourceSettings(images=f"{pictures}/{{bucket}}/{{id}}.jpg", rate=0),
-            split=SplitSettings(shard_size=512),
+            split=SplitSettings(shard_size=max(1, len(posts) // 8)),
         )
         work = Work(Path(folder) / "work")
-        write_plan(work.plan_path, plan_posts(posts_of(pictures), recipe.split), {})
+        write_plan(work.plan_path, plan_posts(posts, recipe.split), {})
         planned = planned_shards(work.plan_path)
         fetch = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
         run_stage(fetch, planned, options.workers, "fetch", QUIET)

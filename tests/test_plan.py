@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,3 +200,12 @@ def test_a_full_folder_for_temporary_files_is_named(
     monkeypatch.setattr("tempfile.NamedTemporaryFile", fail)
     with pytest.raises(UserError, match=f"{tmp_path}: no room left for the plan.*TMPDIR"):
         plan_posts([POST], SplitSettings())
+
+
+def test_a_plan_may_hold_more_than_2_gb_of_text() -> None:
+    """More than Arrow's own ``take`` can; here one batch many times over, which takes no memory."""
+    batch = pa.record_batch({"id": range(20_000), "tags": [f"{i:08d}" * 50 for i in range(20_000)]})
+    table = pa.Table.from_batches([batch] * 280)
+    assert table["tags"].nbytes > 2**31
+    rows = np.array([len(table) - 1, 0, 20_001])
+    assert plan._take(table, rows)["id"].to_pylist() == [19_999, 0, 1]
