@@ -21,11 +21,12 @@ def write(directory: Path, is_raw: bool) -> tuple[Path, pa.Table]:
     rows: list[dict[str, Any]] = []
     with ShardWriter(directory, NAME) as shard:
         for post_id in (1, 2, 3):
-            row = {"post_id": post_id, "status": "corrupt", **COMMON}
+            row = {**COMMON, "post_id": post_id, "status": "corrupt", "reason": "truncated"}
             if is_raw:
-                row |= {"http_status": 200, "status": "missing"}
+                row |= {"http_status": 404, "status": "missing", "reason": "http_404"}
             if post_id != 2:
                 row |= {"key": f"{post_id:09d}", "status": "fetched" if is_raw else "kept"}
+                row |= {"reason": ""}
                 row |= {"sha256": hashlib.sha256(b"x").hexdigest()}
                 members = [""] if is_raw else [f"{member}_" for member in INK]
                 for member in members:
