@@ -31,7 +31,7 @@ from tests.onnx_models import write_model
 from tests.pictures import draw_picture
 
 ROOT = Path(__file__).resolve().parent.parent
-SECRET = "/home/somebody/pictures"
+SECRET = "/disk/pictures"
 RECIPE = recipe_table(
     load_recipe(
         "dolls-64",
@@ -261,7 +261,7 @@ def test_a_checkpoint_that_knows_little_has_a_card_that_says_so(tmp_path: Path) 
 
 
 def test_paths_of_weights_become_names() -> None:
-    info = example_info(style_weights="/home/somebody/vgg19.pth")
+    info = example_info(style_weights="/disk/vgg19.pth")
     plain_info = without_paths(info)
     assert plain_info.model.style_weights == plain_info.train.style_weights == "vgg19.pth"
     assert without_paths(example_info()) == example_info()
