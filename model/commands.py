@@ -1,13 +1,163 @@
-"""The commands that look at training runs.
+"""The commands that train, judge and compare models.
 
 As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
 """
 
 import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pipeline.commands import Overrides, RecipeName, WorkDir, recipe_of, work_of
+
+if TYPE_CHECKING:
+    pass
+
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A .safetensors of a training run.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+StyleWeights = Annotated[
+    str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
+]
+
+
+def train(
+    recipe: RecipeName,
+    work: WorkDir = None,
+    run: Annotated[
+        str, typer.Option("--run", metavar="NAME", help="Name of the run in WORK/runs.")
+    ] = "default",
+    model: Annotated[
+        str | None,
+        typer.Option(help="zhang2017, batchnorm, inception, reference; the recipe's if not given."),
+    ] = None,
+    gan: Annotated[str | None, typer.Option(help="acgan, paper, patch or none.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    best_by: Annotated[
+        str | None, typer.Option(help="mse, chroma_error, regional_error or following.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    style_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|imagenet|random", help="Of the style network; random for tests."
+        ),
+    ] = None,
+    style_train: Annotated[
+        bool,
+        typer.Option("--style-train", help="Train the style network as well; by default frozen."),
+    ] = False,
+    shards: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Stream a data set that was pushed there; no pull."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where streamed shards are kept; WORK/cache by default."),
+    ] = None,
+    cache_size: Annotated[
+        float, typer.Option(min=0.0, metavar="GB", help="What the cache holds at most.")
+    ] = 20.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    overrides: Overrides = [],
+) -> None:
+    """Train a model on a work folder's samples, or on a data set that was pushed elsewhere."""
+    from model.config import train_config
+    from model.train import train as run_training
+    from pipeline.recipe import recipe_table
+    from pipeline.share.stream import RemoteShards
+
+    chosen = recipe_of(recipe, overrides)
+    flags = {
+        "model": model,
+        "gan": gan,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "best_by": best_by,
+        "device": device,
+        "style_weights": style_weights,
+        "style_train": style_train or None,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = train_config(chosen.train | given, f"recipe {chosen.name!r}, [train]")
+    place = work_of(work, chosen)
+    run_dir = place.runs_dir / _run_name(run)
+    with ExitStack() as stack:
+        source: Path | RemoteShards = place.samples_dir
+        if shards is not None:
+            place.root.mkdir(parents=True, exist_ok=True)
+            source = RemoteShards(shards, cache or place.root / "cache", int(cache_size * 1e9))
+            stack.callback(source.close)
+            if os.environ.get("RANK", "0") == "0":
+                print(source.describe(config.shuffle_shards))
+        result = run_training(
+            config,
+            source,
+            run_dir,
+            style_dir=place.root / "style",
+            recipe=recipe_table(chosen) if shards is None else None,  # or the samples' own
+            resume=resume,
+        )
+    state = "finished" if result.finished else "stopped; --resume goes on"
+    best = "none yet" if result.best is None else f"{result.best:.4f}"
+    print(f"{run_dir}: {state} after {result.step} steps, best by {config.best_by}: {best}")
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    work: Annotated[Path, typer.Option("--work", help="The work folder with the samples.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Beside the checkpoint by default.")
+    ] = None,
+    fid_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="Inception weights for FID and KID.")
+    ] = "",
+    lpips_weights: Annotated[
+        str, typer.Option(metavar="PATH", help="AlexNet weights for LPIPS.")
+    ] = "",
+    guidance: Annotated[
+        float, typer.Option(help="How far references are followed; 1 as in training.")
+    ] = 1.0,
+    style_weights: StyleWeights = "",
+    reference: Annotated[
+        list[str],
+        typer.Option(
+            help="self: each after itself; same: in other colours, after itself warped; "
+            "character: after another drawing of its character; any: after any other picture; "
+            "or the path of a picture. Repeat it for several."
+        ),
+    ] = ["self"],
+    overrides: Overrides = [],
+) -> None:
+    """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
+    from model.config import EvalConfig
+    from model.evaluate import evaluate as run_evaluation
+    from pipeline.settings import apply_overrides, convert
+
+    flags = {
+        "fid_weights": fid_weights,
+        "lpips_weights": lpips_weights,
+        "guidance": guidance,
+        "style_weights": style_weights,
+        "reference": reference,
+    }
+    table = apply_overrides({"eval": flags}, overrides)["eval"]
+    config = convert(table, EvalConfig, "--set eval")
+    out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
+    metrics = run_evaluation(checkpoint, Path(work) / "samples", split, out_dir, config)
+    for block in metrics["settings"].values():
+        _print_metrics(metrics["model"], split, block)
+    grids = (path.name for path in sorted(out_dir.glob("grid*.png")))
+    print(f"{out_dir}: {', '.join(['metrics.json', 'rows.parquet', *grids])}")
 
 
 def runs(
@@ -37,3 +187,32 @@ def runs(
     console.print(tabulate(found))
     for path in pictures:
         print(path)
+
+
+def _run_name(name: str) -> str:
+    from pipeline.errors import UserError
+
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UserError(f"--run {name!r}: a plain name, not a path.")
+    return name
+
+
+def _print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
+    """Print one setting's figures, of the model and the baselines, and what is not there."""
+    seen = ("following", "chroma_error", "regional_error", "paper_error")
+    names = ("mse", "psnr", "ssim", "lpips", "fid", "kid", *seen)
+    columns = [name for name in names if metrics.get(name) is not None]
+    print(f"{metrics['num_samples']} {split} samples, reference: {metrics['reference']}")
+    print_table({model: metrics, **metrics["baselines"]}, columns)
+    for name, why in metrics["unavailable"].items():
+        print(f"no {name}: {why}")
+
+
+def print_table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print figures by name, a row an answer."""
+    print(" " * 12 + "".join(f"{name:>16}" for name in columns))
+    for name, values in rows.items():
+        cells = (values.get(column) for column in columns)
+        print(
+            f"{name:12}" + "".join(f"{c:16.4f}" if c is not None else f"{'-':>16}" for c in cells)
+        )

@@ -167,11 +167,10 @@ def lock(
 ) -> None:
     """Write down exactly what was got, so that `fetch --locked` gets the same again."""
     from pipeline.lock import lock_beside, write_lock
-    from pipeline.recipe import find_recipe, load_recipe
-    from pipeline.work import Work
+    from pipeline.recipe import find_recipe
 
-    chosen = load_recipe(recipe, overrides)
-    place = Work(work if work is not None else Path("data") / chosen.name)
+    chosen = recipe_of(recipe, overrides)
+    place = work_of(work, chosen)
     path = out if out is not None else lock_beside(find_recipe(recipe))
     if check:
         if wrong := compare(path, place, chosen):
@@ -195,6 +194,20 @@ def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
     if not found.num_different:
         return []
     return [f"{found.num_different} posts are not as locked; see {work.differences_path}."]
+
+
+def recipe_of(name: str, overrides: list[str]) -> "Recipe":
+    """Return the recipe that a command is to follow, by its options."""
+    from pipeline.recipe import load_recipe
+
+    return load_recipe(name, overrides)
+
+
+def work_of(path: Path | None, recipe: "Recipe") -> "Work":
+    """Return the folder that a command is to work in, by its options."""
+    from pipeline.work import Work
+
+    return Work(path if path is not None else Path("data") / recipe.name)
 
 
 def part_of(rank: int | None, world_size: int | None) -> "Part":

@@ -1,0 +1,138 @@
+"""The commands that use a model: colorize, app, export.
+
+As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.commands import Checkpoint, Device, StyleWeights
+from pipeline.commands import console
+
+
+def colorize(
+    checkpoint: Checkpoint,
+    sketch: Annotated[
+        list[Path], typer.Option(help="Dark lines on light paper, any size; or a folder.")
+    ],
+    reference: Annotated[
+        list[Path], typer.Option(help="A coloured picture, any size; or a folder.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="The picture, its suffix being the format; of several, their folder."),
+    ],
+    extract_lines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Colour pictures as sketches: draw their lines by dodge or xdog; none takes them "
+            "as they are.",
+        ),
+    ] = None,
+    guidance: Annotated[
+        float,
+        typer.Option(help="How far to follow the reference: 0 not at all, 1 as trained, to 3."),
+    ] = 1.0,
+    device: Device = "auto",
+    style_weights: StyleWeights = "",
+) -> None:
+    """Colour sketches after reference pictures; several of either give a contact sheet too."""
+    from functools import partial
+
+    from model import colorize_files
+    from model.painter import load_painter
+    from pipeline.sketch import line_drawer
+
+    painter = load_painter(checkpoint, device=device, style_weights=style_weights)
+    draw_lines = None
+    if extract_lines not in (None, "none"):
+        draw_lines = line_drawer(extract_lines, painter.recipe.get("prepare", {}))
+    read = partial(colorize_files.read_sketch, draw_lines=draw_lines, check=extract_lines is None)
+    if len(sketch) == len(reference) == 1 and not sketch[0].is_dir() and not reference[0].is_dir():
+        size = colorize_files.colorize_one(
+            painter, sketch[0], reference[0], out, console(), read, guidance
+        )
+        print(f"{out}: {size[0]} x {size[1]}")
+        return
+    sketches, references = map(colorize_files.find_pictures, (sketch, reference))
+    num = colorize_files.colorize_many(
+        painter, sketches, references, out, console(), read, guidance
+    )
+    print(f"{out}: {num} pictures of {len(sketches)} sketches after {len(references)} references")
+
+
+def show_app(
+    checkpoint: Checkpoint,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Its samples are pictures to begin with; dolls if not given."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; on loopback only this machine can look.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    device: Device = "auto",
+    style_weights: StyleWeights = "",
+) -> None:
+    """Open a page to colour on: drop a sketch and a reference, see the result, download it."""
+    from functools import partial
+
+    from model.app_server import serve
+    from model.painter import load_painter
+    from pipeline.sketch import SCALABLE, line_drawer
+
+    painter = load_painter(checkpoint, device=device, style_weights=style_weights)
+    prepare = painter.recipe.get("prepare", {})
+    draw_lines = {method: line_drawer(method, prepare) for method in SCALABLE}
+    if work is not None:
+        from model.app_examples import take_examples
+
+        find_examples = partial(take_examples, work / "samples")
+    else:
+        from pipeline.dolls import draw_examples
+
+        find_examples = partial(draw_examples, draw_lines["dodge"])
+    serve(painter, draw_lines, find_examples, host, port, console())
+
+
+def export(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")],
+    lock: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The data set's lock; the work folder's if not given."),
+    ] = None,
+    metrics: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="metrics.json for the card; the run's if not given."),
+    ] = [],
+    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="With an ONNX file.")] = True,
+    style_weights: StyleWeights = "",
+) -> None:
+    """Write a model to carry away: safetensors, ONNX, and a card that says what it is."""
+    from model.export import export as run_export
+    from pipeline.work import Work
+
+    run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    kept = Work(run_dir.resolve().parent.parent).lock_path
+    found = run_export(
+        checkpoint,
+        out,
+        lock_path=lock or (kept if kept.is_file() else None),
+        metrics_paths=metrics,
+        style_weights=style_weights,
+        onnx=onnx,
+    )
+    for name, size in found.files.items():
+        print(f"{out / name}: {size / 1e6:.2f} MB")
+    if found.difference is not None:
+        print(
+            f"ONNX: differs from the model by at most {found.difference:.1e}, of values in 0 to 1"
+        )
+    for path in found.passed_over:
+        print(f"{path}: is of another checkpoint, and not in the card")
+    if not found.evaluations:
+        print("the card has no figures: run `eval` first, or give --metrics FILE")
