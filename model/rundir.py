@@ -1,6 +1,5 @@
 """A run's folder: who may write into it, and whether it can go on."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import TrainConfig
 from model.weights import StateDict
 from pipeline.errors import UserError
-from pipeline.rows import DamagedError, is_out_of_space, replacing
+from pipeline.rows import DamagedError, replacing, telling_out_of_space
 from pipeline.settings import Table, to_table
 
 _PATIENCE = 0.3
@@ -36,16 +35,9 @@ def claim(run_dir: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise UserError(f"{run_dir}: cannot be written: {error.strerror}.") from error
-    with held:
-        try:
-            yield
-        except OSError as error:
-            if not is_out_of_space(error):
-                raise
-            raise UserError(
-                f"{run_dir}: {os.strerror(error.errno or 0).lower()}; what was saved before is "
-                "whole. Make room, and go on with --resume."
-            ) from error
+    remedy = "what was saved before is whole. Make room, and go on with --resume."
+    with held, telling_out_of_space(run_dir, remedy):
+        yield
 
 
 def keep_previous(run_dir: Path) -> None:

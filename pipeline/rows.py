@@ -40,6 +40,22 @@ def is_out_of_space(error: Exception) -> bool:
 
 
 @contextmanager
+def telling_out_of_space(where: Path, remedy: str) -> Iterator[None]:
+    """Say in a sentence that a write under ``where`` had no room, and what to do.
+
+    Raises:
+        UserError: where there was none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_out_of_space(error):
+            raise
+        why = os.strerror(error.errno or 0).lower()
+        raise UserError(f"{where}: {why}; {remedy}") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed into place.
 

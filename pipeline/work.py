@@ -1,6 +1,5 @@
 """The work folder: where everything lies, and what a run finds and leaves there."""
 
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.hold import WHOLE, Entry, Part, Say, hold
 from pipeline.removals import read_removals
-from pipeline.rows import is_out_of_space, sweep_temporaries
+from pipeline.rows import sweep_temporaries, telling_out_of_space
 from pipeline.shard import recover
 
 
@@ -115,7 +114,10 @@ class Work:
             UserError: where a run is there that this one must not work beside, the folder cannot
                 be written, it has no room left, or a takedown was cut short.
         """
-        with hold(self.root, part, say) as entry, self._room():
+        with (
+            hold(self.root, part, say) as entry,
+            telling_out_of_space(self.root, "make room there and run the same command again."),
+        ):
             run = Run(self, part, entry)
             self._sweep_plans()
             self._recover(run.names)
@@ -138,18 +140,6 @@ class Work:
         for directory in (self.raw_dir, self.samples_dir):
             recover(directory, names)
         sweep_temporaries(self.ledger_dir, names)
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if not is_out_of_space(error):
-                raise
-            raise UserError(
-                f"{self.root}: {os.strerror(error.errno or 0).lower()}; make room there and run "
-                "the same command again."
-            ) from error
 
 
 class Run:
