@@ -31,6 +31,8 @@ from pipeline.rows import DamagedError, is_out_of_space
 Tick = Callable[[int], None]
 Show = Callable[[int], None]
 
+_LAST_WORDS = 5.0  # seconds; a pool whose workers are gone needs a moment
+
 MAX_LOSSES = 3  # times that a shard may take its worker down before it is given up
 
 
@@ -179,11 +181,14 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     """End a pool at once: a shard in hand leaves nothing but a temporary file."""
     with _sigint_held():
         workers = list((getattr(pool, "_processes", None) or {}).values())
+        manager = getattr(pool, "_executor_manager_thread", None)
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.terminate()
         for worker in workers:
             worker.join()
+        if manager is not None:  # cut short as it gives semaphores back, they look leaked
+            manager.join(_LAST_WORDS)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -9,7 +10,17 @@ import pytest
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# A shell that runs the tests in the background has Ctrl-C ignored, and so would the programs have
+# that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MIRROR = Path(__file__).resolve().parent.parent.parent / "shared" / "mirror"
+
+
+@pytest.fixture(autouse=True)
+def _without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a test that gives --debug in this process would leave for all that follow."""
+    monkeypatch.setenv("NURIE_DEBUG", "")
 
 
 @pytest.fixture(scope="session")
