@@ -42,7 +42,10 @@ def connect(address: str | None = None) -> int:
         UserError: where no cluster is to be reached there, or it has no CPU.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no stranger is told who uses Ray
-    quiet: Any = {"log_to_driver": bool(os.environ.get("NURIE_DEBUG")), "logging_level": logging.ERROR}
+    quiet: Any = {
+        "log_to_driver": bool(os.environ.get("NURIE_DEBUG")),
+        "logging_level": logging.ERROR,
+    }
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
         ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
