@@ -218,6 +218,10 @@ def test_a_model_is_judged_on_the_sketches_that_it_was_trained_on(tmp_path: Path
         expected = mse(batch.sketch.expand(-1, 3, -1, -1), batch.color).mean()
         assert grey[sketch] == pytest.approx(float(expected), rel=1e-4)
     assert grey["sketch"] != pytest.approx(grey["sketch_ink"], rel=1e-2)
+    path = tmp_path / "sketch.safetensors"
+    other = dataclasses.replace(CONFIG, sketch="sketch_ink")  # unless told otherwise
+    metrics = evaluate(path, several, "test", tmp_path / "other", other, console=QUIET)
+    assert metrics["baselines"]["grey"]["mse"] == grey["sketch_ink"]
 
 
 def test_the_mean_picture_is_the_mean(samples_dir: Path) -> None:

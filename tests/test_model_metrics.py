@@ -129,7 +129,7 @@ def test_the_smallest_region_counts_even_if_it_is_large() -> None:
 
 
 def test_the_paper_error_is_the_haze_on_paper_by_hand() -> None:
-    truth = torch.cat([flat(255, 240, 250), flat(10, 200, 30)], dim=3)  # half of it is paper
+    truth = torch.cat([flat(255, 240, 250), flat(10, 255, 30)], dim=3)  # half of it is paper
     assert paper_distances(truth, truth).tolist() == [[0.0, 256.0]]
     hazy = truth.clone()
     hazy[..., 16:] = 0  # what is no paper does not count

@@ -1,3 +1,5 @@
+"""The training loop: what a run leaves, goes on from, and refuses."""
+
 import dataclasses
 import io
 import itertools
@@ -25,7 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 
 from model.checkpoint import load_checkpoint
 from model.colorize import load_colorizer
-from model.config import TrainConfig, train_config
+from model.config import TrainConfig
 from model.data import Samples
 from model.discriminator import Verdict
 from model.epochs import iterate_steps
@@ -33,13 +35,12 @@ from model.losses import Terms, adversarial_terms
 from model.ranks import Ranks
 from model.style import build_style_network
 from model.train import TrainResult, train
-from model.validation import criterion, validation_marks
+from model.validation import validation_marks
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_runs import log_of, run, without_times
 from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +52,6 @@ def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build VGG19's random weights once, not for every run."""
     monkeypatch.setattr("model.train.build_style_network", cached_style_network)
-
-
-def run(
-    samples_dir: Path, run_dir: Path, config: TrainConfig = CONFIG, **options: Any
-) -> TrainResult:
-    return train(config, samples_dir, run_dir, console=QUIET, **options)
-
-
-def log_of(run_dir: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in (run_dir / "log.jsonl").read_bytes().splitlines()]
-
-
-def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    times = ("samples_per_second", "data_wait")
-    return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -314,98 +300,6 @@ def test_the_inception_model_trains(samples_dir: Path, tmp_path: Path) -> None:
         CONFIG, model="inception", epochs=1, validations_per_epoch=1, batch_size=4
     )
     assert run(samples_dir, tmp_path, config, max_steps=1).step == 1
-
-
-@pytest.fixture(scope="module")
-def paired_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_samples(tmp_path_factory.mktemp("paired"), characters=["a", "b", ""])
-
-
-REFERENCE = train_config(
-    {
-        "model": "reference",
-        "width_multiplier": 0.25,
-        "batch_size": 2,
-        "epochs": 2,
-        "validations_per_epoch": 2,
-        "pairs": 0.5,
-        "device": "cpu",
-        "log_every": 3,
-        "num_following": 2,
-        "num_grid": 2,
-    },
-    "test",
-)
-
-
-@pytest.mark.parametrize("stop_after", [1, 5])
-def test_a_stopped_reference_run_goes_on_exactly(
-    paired_dir: Path, tmp_path: Path, stop_after: int
-) -> None:
-    """Jitter, warp and pairs included."""
-    assert run(paired_dir, tmp_path / "whole", REFERENCE).finished
-    run(paired_dir, tmp_path / "parts", REFERENCE, max_steps=stop_after)
-    assert run(paired_dir, tmp_path / "parts", REFERENCE, resume=True).finished
-    for name in ("last", "best"):
-        expected, expected_info = load_checkpoint(tmp_path / "whole" / f"{name}.safetensors")
-        found, found_info = load_checkpoint(tmp_path / "parts" / f"{name}.safetensors")
-        assert found_info == expected_info
-        assert all(torch.equal(found[k], expected[k]) for k in expected)
-    assert expected_info.train.best_by == "chroma_error"
-    assert not (tmp_path / "whole" / "style").exists()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"precision": "bf16"},
-        {"channels_last": True},
-        {"gan": "acgan"},
-        {"gan": "patch"},
-        {"size": "base"},
-    ],
-)
-def test_every_kind_of_reference_run_trains(
-    paired_dir: Path, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    config = dataclasses.replace(REFERENCE, **changes)
-    assert run(paired_dir, tmp_path, config, max_steps=2).step == 2
-    (line,) = (line for line in log_of(tmp_path) if line["kind"] == "train")
-    assert {"l1", "l1_chroma", "l1_guide_color"} < line.keys()
-    assert ("g_style" in line) == (config.gan == "acgan")
-    assert ("g_features" in line) == (config.gan == "patch")
-
-
-@pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
-def test_the_best_checkpoint_is_best_by_what_was_asked(
-    paired_dir: Path, tmp_path: Path, best_by: str
-) -> None:
-    config = dataclasses.replace(REFERENCE, best_by=best_by)
-    result = run(paired_dir, tmp_path, config)
-    validations = [line for line in log_of(tmp_path) if line["kind"] == "validation"]
-    scores = [criterion(line, best_by) for line in validations]
-    _, best = load_checkpoint(tmp_path)
-    assert best.best == result.best == min(scores)
-    assert best.step == validations[int(np.argmin(scores))]["step"]
-
-
-def test_the_best_following_is_the_nearest_to_one() -> None:
-    assert criterion({"following": 1.25}, "following") == 0.25
-    assert criterion({"following": 0.5}, "following") == 0.5
-    assert criterion({"mse": 0.1}, "mse") == 0.1
-    with pytest.raises(UserError, match=r"do not tell following.*best_by=mse"):
-        criterion({"mse": 0.1}, "following")
-
-
-def test_an_article_model_can_learn_from_jittered_references(
-    paired_dir: Path, tmp_path: Path
-) -> None:
-    config = dataclasses.replace(
-        CONFIG, gan="none", jitter=0.8, warp=True, pairs=0.25, chroma_weight=2.0
-    )
-    assert run(paired_dir, tmp_path, config, max_steps=3).step == 3
-    assert "l1_chroma" in log_of(tmp_path)[0]
-    assert not list((tmp_path / "style").glob("train-*"))  # no two epochs' are the same
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

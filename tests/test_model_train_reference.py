@@ -1,0 +1,181 @@
+"""Runs of ``reference``: exact, with every part of the recipe in place, and the best one kept."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import load_checkpoint
+from model.config import TrainConfig, train_config
+from model.data import Samples
+from model.metrics import Answer
+from model.validation import criterion
+from pipeline.errors import UserError
+from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_runs import log_of, run, without_times
+from tests.model_samples import write_samples
+
+
+@pytest.fixture(scope="module")
+def paired_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("paired"), characters=["a", "b", ""])
+
+
+REFERENCE = train_config(
+    {
+        "model": "reference",
+        "width_multiplier": 0.25,
+        "batch_size": 2,
+        "epochs": 2,
+        "validations_per_epoch": 2,
+        "pairs": 0.5,
+        "device": "cpu",
+        "log_every": 3,
+        "num_following": 2,
+        "num_grid": 2,
+    },
+    "test",
+)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_a_stopped_reference_run_goes_on_exactly(
+    paired_dir: Path, tmp_path: Path, stop_after: int
+) -> None:
+    """Jitter, warp and pairs included."""
+    assert run(paired_dir, tmp_path / "whole", REFERENCE).finished
+    run(paired_dir, tmp_path / "parts", REFERENCE, max_steps=stop_after)
+    assert run(paired_dir, tmp_path / "parts", REFERENCE, resume=True).finished
+    for name in ("last", "best"):
+        expected, expected_info = load_checkpoint(tmp_path / "whole" / f"{name}.safetensors")
+        found, found_info = load_checkpoint(tmp_path / "parts" / f"{name}.safetensors")
+        assert found_info == expected_info
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+    assert expected_info.train.best_by == "chroma_error"
+    assert not (tmp_path / "whole" / "style").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16"},
+        {"channels_last": True},
+        {"gan": "acgan"},
+        {"gan": "patch"},
+        {"size": "base"},
+    ],
+)
+def test_every_kind_of_reference_run_trains(
+    paired_dir: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(REFERENCE, **changes)
+    assert run(paired_dir, tmp_path, config, max_steps=2).step == 2
+    (line,) = (line for line in log_of(tmp_path) if line["kind"] == "train")
+    assert {"l1", "l1_chroma", "l1_guide_color"} < line.keys()
+    assert ("g_style" in line) == (config.gan == "acgan")
+    assert ("g_features" in line) == (config.gan == "patch")
+
+
+PLAIN = dataclasses.replace(
+    REFERENCE, jitter=0.0, bend=0.0, drop_reference=0.0, warp=False, pairs=0.0, contrast=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def plain_losses(
+    paired_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the settings of a run without any help, and the losses of its first step."""
+    config = dataclasses.replace(PLAIN, log_every=1, batch_size=8)
+    return config, first_losses(paired_dir, tmp_path_factory.mktemp("plain"), config)
+
+
+def first_losses(samples_dir: Path, run_dir: Path, config: TrainConfig) -> dict[str, Any]:
+    run(samples_dir, run_dir, config, max_steps=1)
+    return next(line for line in without_times(log_of(run_dir)) if line["kind"] == "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({"jitter": 1.0}, {}),
+        ({"bend": 1.0}, {"jitter": 1.0}),
+        ({"drop_reference": 1.0}, {}),
+        ({"warp": True}, {}),
+        ({"reframe": 1.0}, {"warp": True}),
+        ({"vary_lines": 1.0}, {}),
+        ({"pairs": 1.0}, {}),
+        ({"contrast": 3.0}, {}),
+        ({"chroma_weight": 1.0}, {}),
+        ({"beta": 0.1}, {}),
+    ],
+)
+def test_every_part_of_the_recipe_reaches_the_first_step(
+    paired_dir: Path,
+    tmp_path: Path,
+    plain_losses: tuple[TrainConfig, dict[str, Any]],
+    changes: dict[str, Any],
+    more: dict[str, Any],
+) -> None:
+    """From the same weights and the same samples, each part alone gives other losses."""
+    plain, without = plain_losses
+    if more:
+        plain = dataclasses.replace(plain, **more)
+        without = first_losses(paired_dir, tmp_path / "without", plain)
+    changed = dataclasses.replace(plain, **changes)
+    assert first_losses(paired_dir, tmp_path / "with", changed) != without
+    assert first_losses(paired_dir, tmp_path / "again", plain) == without
+
+
+@pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
+def test_the_best_checkpoint_is_best_by_what_was_asked(
+    paired_dir: Path, tmp_path: Path, best_by: str
+) -> None:
+    config = dataclasses.replace(REFERENCE, best_by=best_by)
+    result = run(paired_dir, tmp_path, config)
+    validations = [line for line in log_of(tmp_path) if line["kind"] == "validation"]
+    scores = [criterion(line, best_by) for line in validations]
+    _, best = load_checkpoint(tmp_path)
+    assert best.best == result.best == min(scores)
+    assert best.step == validations[int(np.argmin(scores))]["step"]
+
+
+def test_following_is_measured_on_samples_from_all_over(
+    paired_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbours in a shard may be of one character, and of one palette."""
+    seen = []
+
+    def watch(answer: Answer, sketches: torch.Tensor, references: torch.Tensor) -> float:
+        seen.append((sketches, references))
+        return 1.0
+
+    monkeypatch.setattr("model.validation.measure_following", watch)
+    run(paired_dir, tmp_path, REFERENCE, max_steps=2)
+    with Samples(paired_dir, "val") as samples:
+        ends = samples.load([0, len(samples) - 1])
+    assert torch.equal(seen[0][0], ends.sketch)
+    assert torch.equal(seen[0][1], ends.color)
+
+
+def test_the_best_following_is_the_nearest_to_one() -> None:
+    assert criterion({"following": 1.25}, "following") == 0.25
+    assert criterion({"following": 0.5}, "following") == 0.5
+    assert criterion({"mse": 0.1}, "mse") == 0.1
+    with pytest.raises(UserError, match=r"do not tell following.*best_by=mse"):
+        criterion({"mse": 0.1}, "following")
+
+
+def test_an_article_model_can_learn_from_jittered_references(
+    paired_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
+    config = dataclasses.replace(
+        CONFIG, gan="none", jitter=0.8, warp=True, pairs=0.25, chroma_weight=2.0
+    )
+    assert run(paired_dir, tmp_path, config, max_steps=3).step == 3
+    assert "l1_chroma" in log_of(tmp_path)[0]
+    assert not list((tmp_path / "style").glob("train-*"))  # no two epochs' are the same
