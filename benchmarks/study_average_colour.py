@@ -16,11 +16,12 @@ import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from model.augment import augment
@@ -53,7 +54,11 @@ class Variant:
     lr: float = 1e-3
     step_factor: int = 1
     jitter: bool = False
+    on_sketch: bool = False
+    model: str = "zhang2017"
 
+
+_COLOURS = partial(Variant, embed="colours", gan="none")
 
 VARIANTS = (
     Variant("as in the article"),
@@ -61,9 +66,13 @@ VARIANTS = (
     Variant("learning rate 1e-4", lr=1e-4),
     Variant("four times the steps", gan="none", step_factor=4),
     Variant("fc1 standardised", embed="fc1, standardised", gan="none"),
-    Variant("colours for a style vector", embed="colours", gan="none"),
-    Variant("the same, 4 x the steps", embed="colours", gan="none", step_factor=4),
-    Variant("the same, jittered labels", embed="colours", gan="none", step_factor=4, jitter=True),
+    _COLOURS("colours for a style vector"),
+    _COLOURS("on the sketch as well", on_sketch=True),
+    _COLOURS("colours, 4 x the steps", step_factor=4),
+    _COLOURS("colours, jittered labels, 4 x", step_factor=4, jitter=True),
+    _COLOURS("on the sketch as well, 4 x", step_factor=4, on_sketch=True),
+    _COLOURS("BatchNorm, colours, 4 x", step_factor=4, model="batchnorm"),
+    _COLOURS("BatchNorm, on the sketch, 4 x", step_factor=4, model="batchnorm", on_sketch=True),
 )
 
 
@@ -74,6 +83,24 @@ def thumbnails(pictures: Tensor) -> Tensor:
     """
     cells = F.adaptive_avg_pool2d(pictures, 4).flatten(1) - 0.5
     return cells.repeat(1, -(-STYLE_SIZE // cells.shape[1]))[:, :STYLE_SIZE]
+
+
+def color_sketches(generator: nn.Module) -> None:
+    """Have the mean colour of ``thumbnails`` added to the sketch, beside the article's place.
+
+    It is the same addition of the same numbers at every place, at the top of the U as well as at
+    its bottom, and without any further weight.
+    """
+    given: list[Tensor] = []
+
+    def remember(_: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+        given[:] = [inputs[1][:, :48].reshape(-1, 3, 16).mean(2)[..., None, None]]
+
+    def add(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        return (inputs[0] + given[0],)
+
+    generator.register_forward_pre_hook(remember)
+    generator.get_submodule("down_128").register_forward_pre_hook(add)
 
 
 def load_all(samples_dir: Path, split: str) -> Batch:
@@ -133,9 +160,15 @@ def try_variant(
 ) -> tuple[float, float, float, float]:
     """Train one variant; return following, its highest on the way, chroma error, and PSNR."""
     config = TrainConfig(
-        width_multiplier=WIDTH, gan=variant.gan, lr=variant.lr, batch_size=BATCH_SIZE
+        model=variant.model,
+        width_multiplier=WIDTH,
+        gan=variant.gan,
+        lr=variant.lr,
+        batch_size=BATCH_SIZE,
     )
     state = TrainState.build(config, CPU)
+    if variant.on_sketch:
+        color_sketches(state.generator)
     if isinstance(state.discriminator, Discriminator):
         state.discriminator.fit_style(style)
     num_epochs = -(-steps * variant.step_factor * BATCH_SIZE // len(style))
@@ -185,13 +218,13 @@ def main() -> None:
             f"probe, {name}: R^2 {read_colour(vectors[0], ab[0], vectors[1], ab[1]):.2f} of the "
             f"mean colour, spread over pictures {spread:.3f} of the mean size"
         )
-    print(f"{'':28}following   highest   chroma error   PSNR")
+    print(f"{'':30}following   highest   chroma error   PSNR")
     for variant in (v for v in VARIANTS if options.only in v.name):
         vectors = embeddings[variant.embed]
         slope, highest, error, ratio = try_variant(
             variant, options.steps, train, vectors[0], test, vectors[1]
         )
-        print(f"{variant.name:28}{slope:9.3f}{highest:10.3f}{error:15.3f}{ratio:7.2f}", flush=True)
+        print(f"{variant.name:30}{slope:9.3f}{highest:10.3f}{error:15.3f}{ratio:7.2f}", flush=True)
 
 
 if __name__ == "__main__":
