@@ -110,7 +110,7 @@ def run_stage(
     """
     summary, started = Summary(), time.monotonic()
     if runner is None:
-        runner = _run_inline if num_workers == 1 else _run_in_pool
+        runner = local_runner(num_workers)
     with (
         show_progress(console, label, sum(sizes.values())) as show,
         closing(runner(stage, list(sizes), num_workers, show)) as outcomes,
@@ -125,6 +125,11 @@ def run_stage(
             summary.num_posts += sizes[name]
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def local_runner(num_workers: int) -> Runner:
+    """Return what runs stages on this machine, in this process where one worker is enough."""
+    return _run_inline if num_workers == 1 else _run_in_pool
 
 
 def _run_inline(stage: Stage, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:

@@ -77,17 +77,28 @@ class FetchStage:
         in the tar; and what an earlier run settled is not asked for again.
         """
         planned = read_planned(self.plan_path, name)
-        settings = content_settings(self.source)
-        proof = fingerprint(SCHEMA_VERSION, settings, hash_table(planned))
+        proof = self._prove(planned)
         if not self.rebuild and is_current(self.raw_dir, name, proof):
             done = read_rows(rows_path(self.raw_dir, name), RAW, ["status", "reason"])
-            if not (self.retry_failed and has_retryable(done)):
+            if not self.asks_again(done):
                 tick(len(planned))
                 return count_fates(done)
         posts = planned.drop_columns(["shard", "reason"]).to_pylist()
         removed = {post["post_id"] for post in posts if post.pop("status") == Status.REMOVED}
+        settings = content_settings(self.source)
         info = {"stage": "fetch", "fingerprint": proof, "settings": settings}
         return self._fetch(name, posts, removed, info, tick)
+
+    def proof(self, name: str) -> str:
+        """Return the fingerprint of all that decides a shard but the source's answers."""
+        return self._prove(read_planned(self.plan_path, name))
+
+    def _prove(self, planned: pa.Table) -> str:
+        return fingerprint(SCHEMA_VERSION, content_settings(self.source), hash_table(planned))
+
+    def asks_again(self, done: pa.Table) -> bool:
+        """Whether a finished shard with these rows holds posts that are to be asked for again."""
+        return self.retry_failed and has_retryable(done)
 
     def _fetch(
         self, name: str, posts: list[Row], removed: set[int], info: dict[str, Any], tick: Tick

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -200,7 +199,7 @@ def ensure_plan(
         return
     plan = make_plan(recipe, limit, metadata, removals)
     content = hash_table(plan.posts)
-    if before is not None and _content_of(work, before) != content:
+    if before is not None and plan_content(work) != content:
         if not replan:
             raise UserError(
                 f"{work.root}: holds another plan ({before['counts'][Status.PLANNED]} posts; the "
@@ -216,9 +215,9 @@ def ensure_plan(
     _write_plan(work, plan, content, limit, recipe)
 
 
-def _content_of(work: Work, info: dict[str, Any]) -> str:
-    """Return the hash of a plan's posts; where a pull was in a hurry, it is made now."""
-    if content := info.get("content"):
+def plan_content(work: Work) -> str:
+    """Return the hash of a folder's planned posts; where a pull was in a hurry, it is made now."""
+    if content := read_info(work.plan_path).get("content"):
         return str(content)
     tables = [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]
     return hash_table(pa.concat_tables(tables))
@@ -253,7 +252,7 @@ def adopt_plan(lock: Lock, work: Work) -> None:
         same_name = before.get("recipe", {}).get("name") == recipe.name
         is_free = not before and not list_shards(work.samples_dir)
         is_ours = is_free or (is_pulled and same_name)
-        if not is_ours and (not before or _content_of(work, before) != hash_table(plan.posts)):
+        if not is_ours and (not before or plan_content(work) != hash_table(plan.posts)):
             raise UserError(
                 f"{work.root}: holds something else than this data set; pull into another folder."
             )

@@ -137,7 +137,7 @@ class PrepareStage:
         Raises:
             DamagedError: where the originals are not what was fetched.
         """
-        proof, repeats = self.proof(name)
+        proof, repeats = self._prove(name)
         if not self.rebuild and is_current(self.samples_dir, name, proof):
             done = read_rows(rows_path(self.samples_dir, name), SAMPLES, ["status", "reason"])
             tick(len(done))
@@ -161,9 +161,13 @@ class PrepareStage:
 
     def is_done(self, name: str) -> bool:
         """Whether shard ``name`` is there and is what this stage would make."""
-        return is_current(self.samples_dir, name, self.proof(name)[0])
+        return is_current(self.samples_dir, name, self.proof(name))
 
-    def proof(self, name: str) -> tuple[str, list[Row]]:
+    def proof(self, name: str) -> str:
+        """Return the fingerprint of all that decides a shard."""
+        return self._prove(name)[0]
+
+    def _prove(self, name: str) -> tuple[str, list[Row]]:
         """Return the fingerprint of all that decides a shard, and the duplicates in it."""
         seal = read_seal(rows_path(self.raw_dir, name))
         ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]

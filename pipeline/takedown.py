@@ -179,7 +179,7 @@ def _sample_proofs(work: Work, shards: Sequence[str]) -> dict[str, str]:
         if stage is None:
             stage = recorded_stage(work, recipe)
             stages.append((recipe, stage))
-        proofs[name] = stage.proof(name)[0]
+        proofs[name] = stage.proof(name)
     return proofs
 
 
