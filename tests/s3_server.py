@@ -7,6 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import fsspec
+import pytest
+
+from pipeline import stores
+
 BUCKET = "data-sets"
 KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIANURIETESTS",
@@ -29,6 +34,19 @@ def serve_s3() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSystem":
+    """Let ``s3://`` lead to a server by a user's own environment, to an empty bucket."""
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": url}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"skip_instance_cache": True})
+    stores.file_system.cache_clear()
+    files = stores.file_system("s3")
+    if files.exists(BUCKET):
+        files.rm(BUCKET, recursive=True)
+    files.mkdir(BUCKET)
+    return files
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:

@@ -28,7 +28,7 @@ from pipeline.share.stores import open_store, open_writable
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, reset
-from tests.s3_server import BUCKET, KEYS, serve_s3
+from tests.s3_server import BUCKET, KEYS, lead_to, serve_s3
 from tests.shares import QUIET, load_index, make_prepared, samples_of
 
 SHARD = "train-000000"
@@ -50,16 +50,7 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSystem":
-    """Let ``s3://`` lead to the server by a user's own environment, to an empty bucket."""
-    for name, value in (KEYS | {"AWS_ENDPOINT_URL": s3_url}).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"skip_instance_cache": True})
-    stores.file_system.cache_clear()
-    files = stores.file_system("s3")
-    if files.exists(BUCKET):
-        files.rm(BUCKET, recursive=True)
-    files.mkdir(BUCKET)
-    return files
+    return lead_to(s3_url, monkeypatch)
 
 
 def call(*arguments: object) -> Result:
