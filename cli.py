@@ -18,6 +18,7 @@ from pipeline.commands import (
     Rank,
     RayAddress,
     RecipeName,
+    StoreUrl,
     WorkDir,
     WorldSize,
     console,
@@ -87,6 +88,7 @@ def fetch(
     workers: AnyWorkers = None,
     executor: Executor = "local",
     ray_address: RayAddress = None,
+    store: StoreUrl = "",
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
@@ -133,6 +135,7 @@ def fetch(
         lock=lock,
         part=part,
         runner=runner,
+        store=store,
     )
     _finish("fetch", summary, place, chosen, part)
 
@@ -144,6 +147,7 @@ def prepare(
     workers: AnyWorkers = None,
     executor: Executor = "local",
     ray_address: RayAddress = None,
+    store: StoreUrl = "",
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
@@ -157,7 +161,13 @@ def prepare(
     part = part_of(rank, world_size)
     runner, num_workers = choose_runner(executor, ray_address, workers)
     summary = run.prepare(
-        chosen, place, console(), num_workers=num_workers, part=part, runner=runner
+        chosen,
+        place,
+        console(),
+        num_workers=num_workers,
+        part=part,
+        runner=runner,
+        store=store,
     )
     _finish("prepare", summary, place, chosen, part)
 

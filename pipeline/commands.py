@@ -49,6 +49,15 @@ RayAddress = Annotated[
         "RAY_ADDRESS, one is started.",
     ),
 ]
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Where the shards go, out of scratch on each machine: s3://..., another store, or a "
+        "folder. WORK, which then need not be shared, has their rows.",
+    ),
+]
 Rank = Annotated[
     int | None,
     typer.Option("--rank", min=0, help="Do one of N shares of the shards, I from 0 to N - 1."),

@@ -1,10 +1,12 @@
 """Runs a stage over all shards on a Ray cluster (extra ``ray``): executor's pool, on many machines.
 
-Every machine sees the work folder, the pictures if they lie on disk, and this code under the same
-paths. A task is a shard's name; no picture goes through Ray. What a lost machine had in hand is
+Every machine has this code, and sees the work folder, and the pictures if they lie on disk, under
+the same paths; or, where the shards go into a store, needs neither folder nor path of the driver's.
+A task is a shard's name; no picture goes through Ray. What a lost machine had in hand is
 given to another, and only here: Ray itself retries nothing.
 """
 
+import hashlib
 import logging
 import os
 import platform
@@ -22,6 +24,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.afar import Afar
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
@@ -83,7 +86,8 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
     home = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board: Any = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=home).remote()
     work = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_work)
-    place = _Place(Path.cwd(), library_versions())
+    is_afar = isinstance(stage, Afar)
+    place = _Place(None if is_afar else Path.cwd(), _versions())
     shared = ray.put((stage, place))
     waiting, losses, num_done = list(reversed(names)), Counter[str](), 0
     in_hand: dict[Any, str] = {}
@@ -121,9 +125,9 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What a machine needs to be fit for the work: the driver's folder, and its libraries."""
+    """What a machine needs to be fit for the work: the driver's folder, if any, and libraries."""
 
-    directory: Path
+    directory: Path | None
     versions: dict[str, str]
 
 
@@ -155,21 +159,30 @@ def _work(shared: tuple[Stage, _Place], name: str, board: Any) -> Fates | str:
     return attempt(stage, name, tick)
 
 
+def _versions() -> dict[str, str]:
+    """Return the versions of all that decides bytes: libraries, and this code by its sum."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return library_versions() | {"nurie": digest.hexdigest()[:8]}
+
+
 @lru_cache
-def _settle_in(directory: Path, versions: tuple[tuple[str, str], ...]) -> None:
+def _settle_in(directory: Path | None, versions: tuple[tuple[str, str], ...]) -> None:
     """Go to the driver's folder, where relative paths lead to the same files; once a process.
 
     Raises:
         UserError: where there is none, or other libraries would give other bytes.
     """
     try:
-        os.chdir(directory)
+        if directory is not None:
+            os.chdir(directory)
     except OSError as error:
         raise UserError(
             f"{directory}: not on {platform.node()}, a machine of the Ray cluster; start the "
-            "command in a folder on a disk that all machines share."
+            "command in a folder on a disk that all machines share, or give --store URL."
         ) from error
-    here = library_versions()
+    here = _versions()
     if odd := [f"{name} {version}" for name, version in versions if here.get(name) != version]:
         raise UserError(
             f"{platform.node()}, a machine of the Ray cluster, lacks {', '.join(odd)} of this one; "

@@ -7,6 +7,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from pipeline.client import close_shared_clients
+from pipeline.depot import Depot, place_of
 from pipeline.differences import check_recipe
 from pipeline.duplicates import recall_duplicates
 from pipeline.errors import UserError
@@ -44,6 +45,7 @@ def fetch(
     lock: Lock | None = None,
     part: Part = WHOLE,
     runner: Runner | None = None,
+    store: str = "",
 ) -> Summary:
     """Select, plan, and fetch every planned original into ``raw/``; of a rank, its share of them.
 
@@ -53,23 +55,36 @@ def fetch(
     The first of several ranks makes the plan, and the others find it. Rate and connections are
     divided among them. What was set aside for reuse only a whole run clears away.
 
+    With a ``store`` the shards go there, out of scratch folders of the machines that do them, and
+    the folder has their rows only.
+
     Raises:
         UserError: on wrong use, where the folder holds another plan and ``replan`` is not set, or
-            where the lock is not the recipe's.
+            where the lock is not the recipe's, or the store is out of reach or another data set's.
     """
+    if store and replan:
+        raise UserError(
+            "--replan: what is in a store is not used again; plan in another work folder, with "
+            "another --store."
+        )
+    store = _check_place(store, work, part)
     if not recipe.source.images:
         raise UserError(f"recipe {recipe.name!r} names no pictures: give --images TEMPLATE.")
     check_source(recipe.source)
     if lock is not None:
         check_recipe(lock, recipe)
     num_workers = _share_connections(recipe.source, num_workers, part, console)
-    with work.lock(part, console.print) as held:
+    with work.lock(part, console.print, store=store) as held:
+        depot = Depot(store, work) if store else None  # before a plan that may take hours
         if lock is not None:
             check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock
         ensure_plan(recipe, work, limit, replan, metadata, held.has_company)
         keep_lock(work, lock)
         planned = held.begin(planned_shards(work.plan_path))
+        if depot is not None:
+            depot.join()
+            runner = depot.through(runner)
         reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
         stage = FetchStage(
             work.plan_path,
@@ -89,6 +104,14 @@ def fetch(
             if directory.is_dir() and not summary.errors and part.is_whole:
                 shutil.rmtree(directory)
     return summary
+
+
+def _check_place(store: str, work: Work, part: Part) -> str:
+    if not store:
+        return ""
+    if not part.is_whole:
+        raise UserError("--rank: ranks share a work folder on a disk; with --store use Ray.")
+    return place_of(store, work)
 
 
 def _share_connections(
@@ -123,16 +146,24 @@ def prepare(
     num_workers: int = 1,
     part: Part = WHOLE,
     runner: Runner | None = None,
+    store: str = "",
 ) -> Summary:
     """Crop, resize, sketch, and shard every fetched original into ``samples/``; or a rank's share.
 
+    With a ``store`` the originals come from there and the samples go there, as in ``fetch``.
+
     Raises:
-        UserError: where nothing has been fetched, for a rank where not everything has, or where a
-            sketch cannot be drawn as the recipe says.
+        UserError: where nothing has been fetched, for a rank where not everything has, where a
+            sketch cannot be drawn as the recipe says, or as ``fetch`` with a store.
     """
+    store = _check_place(store, work, part)
     recipe = replace(recipe, prepare=pin_sketches(recipe.prepare))
     planned = planned_shards(work.plan_path)
-    with work.lock(part, console.print) as held:
+    with work.lock(part, console.print, store=store) as held:
+        if store:
+            depot = Depot(store, work)
+            depot.join()
+            runner = depot.through(runner)
         there = set(list_shards(work.raw_dir))
         fetched = {name: size for name, size in planned.items() if name in there}
         if not fetched:

@@ -84,14 +84,16 @@ def read_status(work: Work) -> WorkStatus:
     planned = planned_shards(work.plan_path)
     info = read_info(work.plan_path)
     stages = {
-        "fetch": _read_stage(work.raw_dir, RAW, planned),
-        "prepare": _read_stage(work.samples_dir, SAMPLES, planned),
+        "fetch": _read_stage(work.raw_dir, RAW, planned, work.store),
+        "prepare": _read_stage(work.samples_dir, SAMPLES, planned, work.store),
     }
     asked = _read_ledger(work.ledger_dir, planned)
     return WorkStatus(info["counts"], info["num_records"], len(planned), stages, asked)
 
 
-def _read_stage(directory: Path, schema: pa.Schema, planned: dict[str, int]) -> StageStatus:
+def _read_stage(
+    directory: Path, schema: pa.Schema, planned: dict[str, int], store: str
+) -> StageStatus:
     names = [name for name in list_shards(directory) if name in planned]
     fates: Fates = Counter()
     num_bytes = 0
@@ -99,6 +101,9 @@ def _read_stage(directory: Path, schema: pa.Schema, planned: dict[str, int]) -> 
         path = rows_path(directory, name)
         told = _told(path, "fates", dict[str, int])
         fates.update(told if told is not None else _count(path, schema))
+        if store:  # which has the tars
+            num_bytes += _told(path, "tar_size", int) or 0
+            continue
         try:
             num_bytes += tar_path(directory, name).stat().st_size
         except OSError as error:

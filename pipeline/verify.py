@@ -69,9 +69,10 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
         The problems, none when every promise holds.
 
     Raises:
-        UserError: where the folder holds nothing of ours.
+        UserError: where the folder holds nothing of ours, or its tars are in a store.
     """
     work = Work(directory)
+    work.check_store()
     if (directory / INDEX).is_file() and not work.plan_path.exists():
         return list(_check_shared(directory, quick))
     if not any(map(Path.exists, (work.plan_path, work.raw_dir, work.samples_dir))):

@@ -59,6 +59,34 @@ class Work:
         return self.root / "ledger"
 
     @property
+    def store_path(self) -> Path:
+        """Says which store the shards' tars are in, where they are not here; see ``depot``."""
+        return self.root / "store.txt"
+
+    @property
+    def store(self) -> str:
+        """The store that has the shards' tars, "" where they are here."""
+        try:
+            return self.store_path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.store_path}: cannot be read: {error}.") from error
+
+    def check_store(self, store: str = "") -> None:
+        """Check that the shards' tars are where a command looks for them, here by default.
+
+        Raises:
+            UserError: where they are not.
+        """
+        if self.store not in ("", store):
+            raise UserError(
+                f"{self.root}: the tars of its shards are in {self.store}. With it go `fetch` and "
+                f"`prepare` with --store {self.store}, `push` to there, `status` and `lock`; for "
+                "all else `pull` what was pushed into a folder of its own."
+            )
+
+    @property
     def duplicates_path(self) -> Path:
         """The posts whose pictures repeat earlier ones, as they were found last."""
         return self.root / "duplicates.parquet"
@@ -100,7 +128,7 @@ class Work:
 
     @contextmanager
     def lock(
-        self, part: Part = WHOLE, say: Say = print, *, takes_down: bool = False
+        self, part: Part = WHOLE, say: Say = print, *, takes_down: bool = False, store: str = ""
     ) -> Iterator["Run"]:
         """Hold the folder for one run, and finish or clear what an interrupted one left half-done.
 
@@ -109,15 +137,18 @@ class Work:
                 found the plan.
             say: is told what a rank waits for.
             takes_down: whether it is held to finish a takedown, before which nothing else may run.
+            store: where the run takes the shards' tars to be, "" for the folder itself.
 
         Raises:
             UserError: where a run is there that this one must not work beside, the folder cannot
-                be written, it has no room left, or a takedown was cut short.
+                be written, it has no room left, a takedown was cut short, or the shards' tars are
+                elsewhere.
         """
         with (
             hold(self.root, part, say) as entry,
             telling_out_of_space(self.root, "make room there and run the same command again."),
         ):
+            self.check_store(store)
             run = Run(self, part, entry)
             self._sweep_plans()
             self._recover(run.names)

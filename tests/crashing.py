@@ -72,10 +72,12 @@ def fetch(root: Path, work: Work, **options: Any) -> Summary:
     return run.fetch(load_recipe(str(root / "recipe.toml")), work, QUIET, **options)
 
 
-def prepare(root: Path, work: Work, num_workers: int = 1, **settings: Any) -> Summary:
+def prepare(
+    root: Path, work: Work, num_workers: int = 1, store: str = "", **settings: Any
+) -> Summary:
     recipe = load_recipe(str(root / "recipe.toml"))
     recipe = replace(recipe, prepare=replace(recipe.prepare, **settings))
-    return run.prepare(recipe, work, QUIET, num_workers=num_workers)
+    return run.prepare(recipe, work, QUIET, num_workers=num_workers, store=store)
 
 
 @dataclass(frozen=True, slots=True)

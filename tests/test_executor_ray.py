@@ -1,6 +1,7 @@
 """Stages and whole commands on a Ray cluster of two machines, some of which die."""
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -13,8 +14,7 @@ import ray
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import Tick, choose_runner, run_stage
-from pipeline.executor_ray import _settle_in
-from pipeline.lock import library_versions
+from pipeline.executor_ray import _settle_in, _versions
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source, temporaries
@@ -50,12 +50,17 @@ def test_a_machine_must_be_fit_for_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    versions = library_versions()
+    versions = _versions()
     _settle_in(tmp_path / ".", tuple(versions.items()))
     with pytest.raises(UserError, match="absent: not on .*, a machine of the Ray cluster"):
         _settle_in(tmp_path / "absent", tuple(versions.items()))
-    with pytest.raises(UserError, match="lacks numpy 1.0 of this one; other versions may give"):
-        _settle_in(tmp_path, tuple((versions | {"numpy": "1.0"}).items()))
+    monkeypatch.chdir("/")
+    for odd in ({"numpy": "1.0"}, {"nurie": "0123"}):
+        ((name, number),) = odd.items()
+        what = re.escape(f"lacks {name} {number} of this one; other versions may give")
+        with pytest.raises(UserError, match=what):
+            _settle_in(None, tuple((versions | odd).items()))
+    assert Path.cwd() == Path("/")
 
 
 @pytest.fixture(scope="module")

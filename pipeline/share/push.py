@@ -34,7 +34,7 @@ from pipeline.share.index import (
 )
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
-from pipeline.share.stores import open_writable
+from pipeline.share.stores import one_form, open_writable
 from pipeline.share.transfer import Outgoing, Tick, WritableStore, hash_file
 from pipeline.work import Work
 
@@ -46,6 +46,7 @@ def push(
 
     Originals and training runs stay. What is there already and the same does not travel again; of
     what is there besides, only files of an earlier push that are no longer wanted are removed.
+    Where ``prepare`` has put the samples into that very store, their rows are enough for the rest.
 
     Args:
         work: the folder.
@@ -62,7 +63,10 @@ def push(
         raise UserError(f"{url}: is the work folder itself; push to another place.")
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder; `fetch` makes it.")
-    with work.lock():
+    place = one_form(url)
+    if recipe_only and place == work.store:
+        raise UserError(f"{url}: has the pictures; push --recipe-only to another place.")
+    with work.lock(store=work.store if recipe_only else place):
         there = _read_there(store)
         draft = _draft(work, url, contact, with_samples=not recipe_only)
         return _send(store, draft, there, work, console)
@@ -84,7 +88,8 @@ def _describe_shards(work: Work) -> Iterator[SharedFile]:
         check_seal(rows)
         info = read_info(rows)
         tar = tar_path(work.samples_dir, shard)
-        if not tar.is_file() or tar.stat().st_size != info["tar_size"]:
+        is_here = tar.is_file() and tar.stat().st_size == info["tar_size"]
+        if not is_here and not work.store:
             raise DamagedError(f"{tar}: damaged; `repair` makes it anew.")
         tar_name, rows_name = shard_files(shard)
         # The tar's sum is what its rows say; it is checked when the tar is read, on its way.
@@ -117,10 +122,17 @@ def _send(
     named = {} if there is None else there.by_name
 
     def is_there(file: SharedFile) -> bool:
-        return named.get(file.name) == file and sizes.get(file.name) == file.size
+        was_put = bool(work.store and match_shard(file.name))  # by `prepare`
+        is_same = was_put or named.get(file.name) == file
+        return is_same and sizes.get(file.name) == file.size
 
     kept = [file for file in draft.files if is_there(file)]
     todo = [file for file in draft.files if not is_there(file)]
+    if todo and work.store:
+        raise DamagedError(
+            f"{store.url}/{todo[0].name}: missing, or not as its rows say; run `prepare --store "
+            f"{work.store}` again."
+        )
     outdated = {file.name for file in (*todo, *named.values())} - {file.name for file in kept}
     outdated = {name for name in outdated if name in sizes and match_shard(name)}
     if todo or outdated:

@@ -48,6 +48,16 @@ def open_writable(url: str) -> WritableStore:
     return store  # type: ignore[return-value]
 
 
+def one_form(url: str) -> str:
+    """Return a URL or path as it reads from every folder, the same for the same store.
+
+    Raises:
+        UserError: as ``open_store``.
+    """
+    store = open_store(url)
+    return str(store.root.resolve()) if isinstance(store, FolderStore) else url.rstrip("/")
+
+
 def _check_no_secrets(url: str) -> None:
     """Refuse passwords, tokens and signatures in a URL: it ends up in cards and in logs."""
     if "://" not in url:

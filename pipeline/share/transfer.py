@@ -87,7 +87,7 @@ class WritableStore(Store, Protocol):
         """Remove files; those that are not there do not matter."""
 
 
-def in_threads(do: Callable[[str], None], names: Iterable[str], num_threads: int) -> None:
+def in_threads(do: Callable[[str], object], names: Iterable[str], num_threads: int) -> None:
     """Call ``do`` for every name; after the first error nothing more is begun."""
     pool = ThreadPoolExecutor(num_threads)
     try:

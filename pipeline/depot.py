@@ -1,0 +1,242 @@
+"""The driver's side of a run whose shards lie in a store: the work folder has their rows only.
+
+The store is right and the folder follows: a run begins by bringing the rows that the folder lacks,
+and a shard that is handed out has none in the folder until it is done. So the folder's rows are
+always those of the store, whatever either side went through, if no other driver writes there.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import orjson
+
+from pipeline.afar import LEDGER, PLAN, RAW, SAMPLES, Afar, bring_rows, put
+from pipeline.counts import Fates, count_fates
+from pipeline.errors import UserError
+from pipeline.executor import Outcomes, Runner, Show, local_runner
+from pipeline.fetch import FetchStage
+from pipeline.plan import planned_shards, read_planned, write_plan
+from pipeline.planning import plan_content
+from pipeline.prepare import PrepareStage
+from pipeline.rows import DamagedError, read_info, read_rows, replacing
+from pipeline.schema import RAW as RAW_SCHEMA
+from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
+from pipeline.scratch import sweep
+from pipeline.shard import list_shards, rows_path
+from pipeline.share.index import INDEX, MAX_INDEX_BYTES, PENDING, read_index, write_index
+from pipeline.share.stores import one_form, open_writable
+from pipeline.share.transfer import WritableStore, in_threads
+from pipeline.stores import scheme_of
+from pipeline.work import Work
+
+_IDENTITY = "plan.json"  # says whose shards the store holds
+_AT_A_TIME = 500  # shards whose plans are put together
+_MAX_BYTES = 2**16
+
+
+def place_of(url: str, work: Work) -> str:
+    """Return a store's URL as every machine reads it.
+
+    Raises:
+        UserError: where shards cannot be put there, or it is the work folder itself.
+    """
+    if scheme_of(url) == "hf":
+        raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")
+    open_writable(url)
+    place = one_form(url)
+    if scheme_of(place) == "file" and Path(place).is_relative_to(work.root.resolve()):
+        raise UserError(f"{url}: is the work folder, or within it; name another place.")
+    return place
+
+
+class Depot:
+    """A store where shards lie, and the work folder of the run that has them made.
+
+    Args:
+        url: of the store, as ``place_of`` returns it.
+        work: the folder.
+
+    Raises:
+        UserError: where the store cannot be read.
+    """
+
+    def __init__(self, url: str, work: Work) -> None:
+        self._url = url
+        self._work = work
+        self._store: WritableStore = open_writable(url)
+        self._sizes = self._store.sizes()
+
+    def join(self) -> None:
+        """Take the plan's shards in the store for the folder's own, and bring their rows.
+
+        Raises:
+            UserError: where either holds shards of something else.
+        """
+        own = {"content": plan_content(self._work)}
+        found = self._store.read(_IDENTITY, _MAX_BYTES)
+        folders = (f"{RAW}/", f"{SAMPLES}/")
+        if found is None and any(name.startswith(folders) for name in self._sizes):
+            raise UserError(f"{self._url}: holds shards that no `--store` put there; name another.")
+        if found is not None and _decode(found) != own:
+            raise UserError(f"{self._url}: holds the shards of another plan; name another place.")
+        if found is None and self._work.store:
+            raise UserError(
+                f"{self._url}: what was put there is gone; is it the same store? To begin anew "
+                "give another --work."
+            )
+        if not self._work.store:
+            for directory in (self._work.raw_dir, self._work.samples_dir):
+                if list_shards(directory):
+                    raise UserError(
+                        f"{directory}: holds shards; with --store give a work folder that has none."
+                    )
+        if found is None:
+            with TemporaryDirectory() as scratch:
+                path = Path(scratch) / _IDENTITY
+                path.write_bytes(orjson.dumps(own))
+                put(self._store, {_IDENTITY: path})
+        with replacing(self._work.store_path) as temporary:
+            temporary.write_text(f"{self._url}\n", encoding="utf-8")
+        self._follow()
+
+    def _follow(self) -> None:
+        """Let the folder have the rows that the store has, and no others."""
+        planned = planned_shards(self._work.plan_path)
+        for kind in (LEDGER, RAW, SAMPLES):
+            for name in planned:
+                file = f"{kind}/{name}.parquet"
+                if file in self._sizes and kind != LEDGER and not self._has_tar(kind, name):
+                    self._store.remove([file])
+                    del self._sizes[file]
+                path = self._work.root / file
+                if self._sizes.get(file) != (path.stat().st_size if path.is_file() else None):
+                    path.unlink(missing_ok=True)
+            lacking = [name for name in planned if not self._path(kind, name).is_file()]
+            wanted = [name for name in lacking if f"{kind}/{name}.parquet" in self._sizes]
+            in_threads(partial(self._bring, kind), wanted, self._store.num_connections)
+
+    def _has_tar(self, kind: str, name: str) -> bool:
+        return f"{kind}/{name}.tar" in self._sizes
+
+    def _path(self, kind: str, name: str) -> Path:
+        return rows_path(self._work.root / kind, name)
+
+    def _bring(self, kind: str, name: str) -> bool:
+        return bring_rows(self._store, kind, name, self._path(kind, name))
+
+    def through(self, runner: Runner | None) -> Runner:
+        """Return what runs a stage of the folder's with each shard in scratch, and keeps the rows.
+
+        A shard that the store has as the stage would make it is left as it is.
+
+        Args:
+            runner: what hands the shards out; this machine's own by default.
+        """
+
+        def run(stage: Any, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
+            todo, num_done = [], 0
+            for name in names:
+                fates = self._done(stage, name)
+                if fates is None:
+                    todo.append(name)
+                    continue
+                num_done += fates.total()
+                yield name, fates
+            if not todo:
+                return
+            self._hand_out(stage, todo)
+            inner = runner or local_runner(num_workers)
+            away = Afar(stage, self._url)
+            outcomes = inner(away, todo, num_workers, lambda done: show(num_done + done))
+            try:
+                with closing(outcomes):
+                    for name, outcome in outcomes:
+                        yield name, self._settle(stage, name, outcome)
+            finally:
+                sweep()  # workers that were ended here
+
+        return run
+
+    def _done(self, stage: FetchStage | PrepareStage, name: str) -> Fates | None:
+        """Return the fates of a shard that is done, None of one that is to be made."""
+        kind, schema = _kind_of(stage)
+        path = self._path(kind, name)
+        try:
+            info = read_info(path)
+        except DamagedError:
+            return None
+        has_tar = self._sizes.get(f"{kind}/{name}.tar") == info.get("tar_size")
+        if not has_tar or info.get("fingerprint") != stage.proof(name):
+            return None
+        rows = read_rows(path, schema, ["status", "reason"])
+        if isinstance(stage, FetchStage) and stage.asks_again(rows):
+            return None
+        return count_fates(rows)
+
+    def _hand_out(self, stage: FetchStage | PrepareStage, names: Sequence[str]) -> None:
+        kind, _ = _kind_of(stage)
+        if kind == RAW:
+            for start in range(0, len(names), _AT_A_TIME):
+                self._put_plans(names[start : start + _AT_A_TIME])
+        else:
+            self._take_index_away()
+        for name in names:
+            self._path(kind, name).unlink(missing_ok=True)
+
+    def _put_plans(self, names: Sequence[str]) -> None:
+        with TemporaryDirectory() as scratch:
+            files = {f"{PLAN}/{name}.parquet": Path(scratch) / name for name in names}
+            for path in files.values():
+                write_plan(path, read_planned(self._work.plan_path, path.name), {})
+            put(self._store, files)
+
+    def _take_index_away(self) -> None:
+        """Say that what was pushed there is not whole any more, before any of it is replaced."""
+        if INDEX not in self._sizes:
+            return
+        data = self._store.read(INDEX, MAX_INDEX_BYTES) or b""
+        with TemporaryDirectory() as scratch:
+            path = Path(scratch) / PENDING
+            index = read_index(data, f"{self._url}/{INDEX}")
+            path.write_bytes(write_index(replace(index, files=())))
+            put(self._store, {PENDING: path})
+        self._store.remove([INDEX])
+
+    def _settle(
+        self, stage: FetchStage | PrepareStage, name: str, outcome: Fates | str
+    ) -> Fates | str:
+        """Bring what became of a shard, done or not, into the folder."""
+        kind, _ = _kind_of(stage)
+        try:
+            if kind == RAW:
+                self._bring(LEDGER, name)
+            is_there = self._bring(kind, name)
+        except DamagedError as error:
+            return str(error)
+        if isinstance(outcome, str):
+            return outcome
+        path = self._path(kind, name)
+        where = f"{self._url}/{kind}/{name}.parquet"
+        if not is_there:
+            return f"{where}: is not there; do all machines put into the same store?"
+        if read_info(path).get("fingerprint") != stage.proof(name):
+            path.unlink()
+            return f"{where}: not made of what {self._work.root} has; does another run put there?"
+        return outcome
+
+
+def _kind_of(stage: FetchStage | PrepareStage) -> tuple[str, Any]:
+    return (RAW, RAW_SCHEMA) if isinstance(stage, FetchStage) else (SAMPLES, SAMPLES_SCHEMA)
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,98 @@
+"""Commands on a Ray cluster whose machines share no disk, but a store."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.crashing import contents, make_source
+from tests.ray_cluster import TwoNodes
+from tests.s3_server import BUCKET, lead_to, serve_s3
+from tests.test_crash_commands import ROOT, Gate, Source, finish, run_command
+from tests.test_executor_ray import TASK, wait_for
+
+STORE = f"s3://{BUCKET}/tiny"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator["fsspec.AbstractFileSystem"]:
+    with serve_s3() as url:
+        yield lead_to(url, monkeypatch)
+
+
+@pytest.fixture
+def nodes(s3: "fsspec.AbstractFileSystem") -> Iterator[TwoNodes]:
+    """Machines that have the store's keys in their environment."""
+    del s3
+    found = TwoNodes()
+    try:
+        yield found
+    finally:
+        found.shut_down()
+
+
+def start_alone(disk: Path, *commands: list[str]) -> "subprocess.Popen[str]":
+    """Start commands, one after the other, on an empty disk that no other process sees."""
+    lines = [shlex.join(command) for command in commands]
+    script = " && ".join([f"mount -t tmpfs none {shlex.quote(str(disk))}", *lines])
+    process: subprocess.Popen[str] = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    return process
+
+
+@pytest.mark.slow
+def test_machines_without_a_shared_disk_put_the_shards_into_a_store(
+    s3: "fsspec.AbstractFileSystem", nodes: TwoNodes, tmp_path: Path
+) -> None:
+    """A driver is killed, its work folder lost, and a worker killed: the bytes are the same."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    code, said = finish(start_alone(disk))
+    if code:
+        pytest.skip(f"no disk of one's own can be mounted: {said.strip()}")
+    source = Source(tmp_path / "source", {})
+    make_source(source.root)
+    plain, work = Work(tmp_path / "plain"), Work(disk / "work")
+    python = [sys.executable, "cli.py"]
+    away = ["--store", STORE, "--executor", "ray", "--ray-address", nodes.address]
+    with Gate(source.root, num_free=1) as gate:
+        fetching = [*python, *source.fetch(gate, work, 2), *away]
+        preparing = [*python, *source.command("prepare", work, 2), *away]
+        driver = start_alone(disk, fetching)
+        wait_for(lambda: len(nodes.workers_at(TASK)) == 2 and gate.num_waiting)
+        os.killpg(driver.pid, signal.SIGKILL)
+        finish(driver)
+        wait_for(lambda: not nodes.workers_at(TASK))
+
+        looking = [*python, "status", str(work.root)]
+        pushing = [*python, "push", str(work.root), STORE]
+        driver = start_alone(disk, fetching, preparing, looking, pushing)
+        wait_for(lambda: len(nodes.workers_at(TASK)) == 2)
+        os.kill(nodes.workers_at(TASK)[0], signal.SIGKILL)
+        gate.open()
+        code, said = finish(driver)
+        assert code == 0, said
+        assert "in 2 of 2 shards" in said
+        run_command(source.fetch(gate, plain))
+    run_command(source.command("prepare", plain))
+    assert not work.root.exists()
+    names = [name for name in s3.find(STORE) if "/raw/" in name or "/samples/" in name]
+    found = {name.partition("/tiny/")[2]: s3.cat_file(name) for name in names}
+    assert found == contents(plain)
+    again = Work(tmp_path / "again")
+    run_command(["pull", STORE, str(again.root)])
+    assert verify(again.root) == []
