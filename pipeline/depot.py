@@ -2,10 +2,11 @@
 
 The store is right and the folder follows: a run begins by bringing the rows that the folder lacks,
 and a shard that is handed out has none in the folder until it is done. So the folder's rows are
-always those of the store, whatever either side went through, if no other driver writes there.
+always those of the store, whatever either side went through, if no other driver makes those shards.
+Ranks may have a work folder each: what is not theirs they bring anew where they need it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -34,6 +35,9 @@ from pipeline.share.stores import one_form, open_writable
 from pipeline.share.transfer import WritableStore, in_threads
 from pipeline.stores import scheme_of
 from pipeline.work import Work
+
+KINDS = (LEDGER, RAW, SAMPLES)
+"""Folders of rows, in the order in which they are brought."""
 
 _IDENTITY = "plan.json"  # says whose shards the store holds
 _AT_A_TIME = 500  # shards whose plans are put together
@@ -72,18 +76,22 @@ class Depot:
         self._store: WritableStore = open_writable(url)
         self._sizes = self._store.sizes()
 
-    def join(self) -> None:
-        """Take the plan's shards in the store for the folder's own, and bring their rows.
+    def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
+        """Take the plan's shards in the store for the folder's, and let the folder follow.
+
+        Args:
+            own: shards that no other run makes.
+            others: which rows of all other shards are brought anew: of ``KINDS``.
 
         Raises:
             UserError: where either holds shards of something else.
         """
-        own = {"content": plan_content(self._work)}
+        plan = {"content": plan_content(self._work)}
         found = self._store.read(_IDENTITY, _MAX_BYTES)
         folders = (f"{RAW}/", f"{SAMPLES}/")
         if found is None and any(name.startswith(folders) for name in self._sizes):
             raise UserError(f"{self._url}: holds shards that no `--store` put there; name another.")
-        if found is not None and _decode(found) != own:
+        if found is not None and _decode(found) != plan:
             raise UserError(f"{self._url}: holds the shards of another plan; name another place.")
         if found is None and self._work.store:
             raise UserError(
@@ -99,36 +107,38 @@ class Depot:
         if found is None:
             with TemporaryDirectory() as scratch:
                 path = Path(scratch) / _IDENTITY
-                path.write_bytes(orjson.dumps(own))
+                path.write_bytes(orjson.dumps(plan))
                 put(self._store, {_IDENTITY: path})
         with replacing(self._work.store_path) as temporary:
             temporary.write_text(f"{self._url}\n", encoding="utf-8")
-        self._follow()
-
-    def _follow(self) -> None:
-        """Let the folder have the rows that the store has, and no others."""
         planned = planned_shards(self._work.plan_path)
-        for kind in (LEDGER, RAW, SAMPLES):
-            for name in planned:
-                file = f"{kind}/{name}.parquet"
-                if file in self._sizes and kind != LEDGER and not self._has_tar(kind, name):
-                    self._store.remove([file])
-                    del self._sizes[file]
-                path = self._work.root / file
-                if self._sizes.get(file) != (path.stat().st_size if path.is_file() else None):
-                    path.unlink(missing_ok=True)
-            lacking = [name for name in planned if not self._path(kind, name).is_file()]
-            wanted = [name for name in lacking if f"{kind}/{name}.parquet" in self._sizes]
-            in_threads(partial(self._bring, kind), wanted, self._store.num_connections)
+        for kind in KINDS:
+            todo = [name for name in own if self._lacks(kind, name)]
+            if kind in others:
+                todo += sorted(planned.keys() - set(own))
+            in_threads(partial(self._bring, kind), todo, self._store.num_connections)
 
-    def _has_tar(self, kind: str, name: str) -> bool:
-        return f"{kind}/{name}.tar" in self._sizes
+    def _lacks(self, kind: str, name: str) -> bool:
+        """Whether the folder lacks rows that the store has; rows that are not those are removed."""
+        path, file = self._path(kind, name), f"{kind}/{name}.parquet"
+        if kind != LEDGER and file in self._sizes and f"{kind}/{name}.tar" not in self._sizes:
+            self._store.remove([file])  # they prove nothing
+            del self._sizes[file]
+        if path.is_file() and path.stat().st_size == self._sizes.get(file):
+            return False
+        path.unlink(missing_ok=True)
+        return file in self._sizes
 
     def _path(self, kind: str, name: str) -> Path:
         return rows_path(self._work.root / kind, name)
 
     def _bring(self, kind: str, name: str) -> bool:
-        return bring_rows(self._store, kind, name, self._path(kind, name))
+        """Let the folder have a shard's rows as the store has them; return whether it has any."""
+        path = self._path(kind, name)
+        is_there = bring_rows(self._store, kind, name, path)
+        if not is_there:
+            path.unlink(missing_ok=True)
+        return is_there
 
     def through(self, runner: Runner | None) -> Runner:
         """Return what runs a stage of the folder's with each shard in scratch, and keeps the rows.
@@ -200,7 +210,9 @@ class Depot:
         """Say that what was pushed there is not whole any more, before any of it is replaced."""
         if INDEX not in self._sizes:
             return
-        data = self._store.read(INDEX, MAX_INDEX_BYTES) or b""
+        data = self._store.read(INDEX, MAX_INDEX_BYTES)
+        if data is None:
+            return  # another rank has
         with TemporaryDirectory() as scratch:
             path = Path(scratch) / PENDING
             index = read_index(data, f"{self._url}/{INDEX}")
@@ -226,8 +238,12 @@ class Depot:
         if not is_there:
             return f"{where}: is not there; do all machines put into the same store?"
         if read_info(path).get("fingerprint") != stage.proof(name):
-            path.unlink()
-            return f"{where}: not made of what {self._work.root} has; does another run put there?"
+            for kind in KINDS:
+                self._path(kind, name).unlink(missing_ok=True)  # the next run brings them anew
+            return (
+                f"{where}: not made of what {self._work.root} has, as if another run put there; "
+                "run the same command again."
+            )
         return outcome
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from pipeline.afar import RAW
 from pipeline.client import close_shared_clients
 from pipeline.depot import Depot, place_of
 from pipeline.differences import check_recipe
@@ -67,7 +68,7 @@ def fetch(
             "--replan: what is in a store is not used again; plan in another work folder, with "
             "another --store."
         )
-    store = _check_place(store, work, part)
+    store = place_of(store, work) if store else ""
     if not recipe.source.images:
         raise UserError(f"recipe {recipe.name!r} names no pictures: give --images TEMPLATE.")
     check_source(recipe.source)
@@ -83,7 +84,7 @@ def fetch(
         keep_lock(work, lock)
         planned = held.begin(planned_shards(work.plan_path))
         if depot is not None:
-            depot.join()
+            depot.join(planned)
             runner = depot.through(runner)
         reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
         stage = FetchStage(
@@ -104,14 +105,6 @@ def fetch(
             if directory.is_dir() and not summary.errors and part.is_whole:
                 shutil.rmtree(directory)
     return summary
-
-
-def _check_place(store: str, work: Work, part: Part) -> str:
-    if not store:
-        return ""
-    if not part.is_whole:
-        raise UserError("--rank: ranks share a work folder on a disk; with --store use Ray.")
-    return place_of(store, work)
 
 
 def _share_connections(
@@ -156,13 +149,13 @@ def prepare(
         UserError: where nothing has been fetched, for a rank where not everything has, where a
             sketch cannot be drawn as the recipe says, or as ``fetch`` with a store.
     """
-    store = _check_place(store, work, part)
+    store = place_of(store, work) if store else ""
     recipe = replace(recipe, prepare=pin_sketches(recipe.prepare))
     planned = planned_shards(work.plan_path)
     with work.lock(part, console.print, store=store) as held:
         if store:
             depot = Depot(store, work)
-            depot.join()
+            depot.join(part.choose(planned), others=(RAW,))
             runner = depot.through(runner)
         there = set(list_shards(work.raw_dir))
         fetched = {name: size for name, size in planned.items() if name in there}

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from pipeline import run
 from pipeline.executor import Summary
+from pipeline.hold import WHOLE, Part
 from pipeline.recipe import load_recipe
 from pipeline.repair import repair
 from pipeline.shard import ShardWriter, list_shards
@@ -73,11 +74,16 @@ def fetch(root: Path, work: Work, **options: Any) -> Summary:
 
 
 def prepare(
-    root: Path, work: Work, num_workers: int = 1, store: str = "", **settings: Any
+    root: Path,
+    work: Work,
+    num_workers: int = 1,
+    store: str = "",
+    part: Part = WHOLE,
+    **settings: Any,
 ) -> Summary:
     recipe = load_recipe(str(root / "recipe.toml"))
     recipe = replace(recipe, prepare=replace(recipe.prepare, **settings))
-    return run.prepare(recipe, work, QUIET, num_workers=num_workers, store=store)
+    return run.prepare(recipe, work, QUIET, num_workers=num_workers, store=store, part=part)
 
 
 @dataclass(frozen=True, slots=True)

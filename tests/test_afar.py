@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 
 import fsspec
+import orjson
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
 import cli
+from pipeline import afar
 from pipeline.afar import Afar
 from pipeline.depot import Depot
 from pipeline.errors import UserError
@@ -28,7 +30,7 @@ from pipeline.plan import planned_shards
 from pipeline.recipe import load_recipe
 from pipeline.repair import repair
 from pipeline.rows import DamagedError, check_seal, read_info, write_rows
-from pipeline.scratch import scratch, sweep
+from pipeline.scratch import process_scratch, scratch, sweep
 from pipeline.shard import ShardWriter, list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
@@ -52,6 +54,7 @@ from tests.crashing import (
     temporaries,
     watch,
 )
+from tests.indexed_tars import index_tar, pack
 from tests.s3_server import BUCKET, lead_to, serve_s3
 from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
 
@@ -317,6 +320,48 @@ def test_killed_commands_go_on_and_a_lost_folder_is_planned_anew(
     assert read_status(work).adds_up
 
 
+def test_ranks_with_folders_of_their_own_give_the_bytes_of_one(
+    source: Source, tmp_path: Path, s3: "fsspec.AbstractFileSystem"
+) -> None:
+    """Near duplicates are looked for among all, and any rank's folder will do to push."""
+    parts = [Part(rank, 2) for rank in range(2)]
+    works = [Work(tmp_path / f"work-{part.rank}") for part in parts]
+    for part, work in zip(parts, works, strict=True):
+        assert not fetch(source.root, work, store=URL, part=part).errors
+        assert len(list_shards(work.raw_dir)) == 1
+    for part, work in zip(parts, works, strict=True):
+        assert not prepare(source.root, work, store=URL, part=part, size=48).errors
+        assert len(list_shards(work.raw_dir)) == 2
+        assert len(list_shards(work.samples_dir)) == 1
+    push(works[0], URL, QUIET)
+    for part, work in zip(parts, works, strict=True):
+        assert not prepare(source.root, work, store=URL, part=part).errors
+    assert shards_in(s3) == source.expected
+    push(works[0], URL, QUIET)
+    assert contents(works[0]) == rows_of(source.expected)
+    again = Work(tmp_path / "again")
+    pull(URL, again, QUIET)
+    assert verify(again.root) == []
+
+
+def test_what_another_run_put_meanwhile_is_told_and_then_taken(
+    source: Source, work: Work, tmp_path: Path
+) -> None:
+    """Such as a worker of a killed run that was slow to die."""
+    store = str(tmp_path / "store")
+    fetch(source.root, work, store=store)
+    first = list_shards(work.raw_dir)[0]
+    known = rows_path(work.raw_dir, first)
+    with pq.ParquetFile(known) as file:
+        table = file.read().replace_schema_metadata(None)
+    info, size = read_info(known), known.stat().st_size
+    write_rows(known, [table], info | {"fingerprint": info["fingerprint"][::-1]})
+    assert known.stat().st_size == size  # or it would be found out first
+    assert list(prepare(source.root, work, store=store).errors) == [first]
+    both(source, work, store)
+    assert contents_of(Path(store)) == source.expected
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -458,8 +503,6 @@ def test_a_store_and_a_folder_that_do_not_go_together_are_refused(
             fetch(source.root, other, store=str(place))
     with pytest.raises(UserError, match="plan in another work folder, with another --store"):
         fetch(source.root, work, store=store, replan=True)
-    with pytest.raises(UserError, match="ranks share a work folder on a disk"):
-        fetch(source.root, work, store=store, part=Part(0, 2))
     for url, why in (
         ("hf://datasets/me/it", "takes commits, not shards by many hands"),
         ("http://127.0.0.1:9/x", "web servers are only pulled from"),
@@ -502,6 +545,28 @@ def hold_scratch() -> None:
     with scratch() as path:
         (path / "big").write_bytes(b"x")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_indexes_of_tars_stay_for_the_next_shard_of_a_process(
+    work: Work,
+    tmp_path: Path,
+    scratch_dir: Path,
+    s3: "fsspec.AbstractFileSystem",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, kept = tmp_path / "source", tmp_path / "kept"
+    make_source(root, f"s3://{BUCKET}/all.tar#{{{{id}}}}.jpg")
+    kept.mkdir()
+    tar = pack({path.name: path.read_bytes() for path in (root / "original").iterdir()})
+    s3.pipe(f"{BUCKET}/all.tar", tar)
+    s3.pipe(f"{BUCKET}/all.json", orjson.dumps(index_tar(tar)))
+    monkeypatch.setattr(afar, "process_scratch", lambda: kept)
+    assert fetch(root, work, store=str(tmp_path / "store")).fates == {"fetched": NUM_POSTS}
+    assert len(list(kept.iterdir())) == 1
+    assert in_child(lambda: process_scratch() == process_scratch() and process_scratch().is_dir())
+    assert len(list(scratch_dir.iterdir())) == 1
+    sweep()
+    assert list(scratch_dir.iterdir()) == []
 
 
 def test_scratch_of_the_dead_is_swept_and_that_of_the_living_is_not(scratch_dir: Path) -> None:

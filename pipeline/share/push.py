@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipeline.depot import KINDS, Depot
 from pipeline.errors import UserError
 from pipeline.lock import check_done, write_lock
 from pipeline.recipe import Recipe, recipe_toml, shared_recipe
@@ -67,6 +68,8 @@ def push(
     if recipe_only and place == work.store:
         raise UserError(f"{url}: has the pictures; push --recipe-only to another place.")
     with work.lock(store=work.store if recipe_only else place):
+        if work.store:
+            Depot(work.store, work).join((), others=KINDS)  # ranks may have made some
         there = _read_there(store)
         draft = _draft(work, url, contact, with_samples=not recipe_only)
         return _send(store, draft, there, work, console)
