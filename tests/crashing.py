@@ -6,6 +6,7 @@ again, and prints a line of JSON each time. ``kill,interrupt`` are two faults, e
 """
 
 import errno
+import itertools
 import json
 import os
 import pickle
@@ -203,11 +204,10 @@ def meet_fault(fault: str, number: int, directory: Path) -> None:
 
     A full disk stays full: what takes room fails from there on.
     """
-    count = 0
+    counter = itertools.count(1)  # which threads may share
 
     def notice(kind: str, *paths: str) -> None:
-        nonlocal count
-        count += 1
+        count = next(counter)
         if count == number and fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if count == number and fault == "interrupt":
