@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ from pipeline.prepare import PrepareStage
 from pipeline.rows import DamagedError, read_info, read_rows, replacing
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
-from pipeline.scratch import sweep
+from pipeline.scratch import scratch, sweep
 from pipeline.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, MAX_INDEX_BYTES, PENDING, read_index, write_index
 from pipeline.share.stores import one_form, open_writable
@@ -105,8 +104,8 @@ class Depot:
                         f"{directory}: holds shards; with --store give a work folder that has none."
                     )
         if found is None:
-            with TemporaryDirectory() as scratch:
-                path = Path(scratch) / _IDENTITY
+            with scratch() as folder:
+                path = folder / _IDENTITY
                 path.write_bytes(orjson.dumps(plan))
                 put(self._store, {_IDENTITY: path})
         with replacing(self._work.store_path) as temporary:
@@ -200,8 +199,8 @@ class Depot:
             self._path(kind, name).unlink(missing_ok=True)
 
     def _put_plans(self, names: Sequence[str]) -> None:
-        with TemporaryDirectory() as scratch:
-            files = {f"{PLAN}/{name}.parquet": Path(scratch) / name for name in names}
+        with scratch() as folder:
+            files = {f"{PLAN}/{name}.parquet": folder / name for name in names}
             for path in files.values():
                 write_plan(path, read_planned(self._work.plan_path, path.name), {})
             put(self._store, files)
@@ -213,8 +212,8 @@ class Depot:
         data = self._store.read(INDEX, MAX_INDEX_BYTES)
         if data is None:
             return  # another rank has
-        with TemporaryDirectory() as scratch:
-            path = Path(scratch) / PENDING
+        with scratch() as folder:
+            path = folder / PENDING
             index = read_index(data, f"{self._url}/{INDEX}")
             path.write_bytes(write_index(replace(index, files=())))
             put(self._store, {PENDING: path})

@@ -128,7 +128,7 @@ def test_the_store_gets_the_bytes_of_a_work_folder(
     both(source, work, URL, num_workers)
     assert shards_in(s3) == source.expected
     assert contents(work) == rows_of(source.expected)
-    assert list(scratch_dir.glob("nurie*")) == []
+    assert list(scratch_dir.glob("nurie-scratch-*")) == []
     assert temporaries(work) == []
     status = read_status(work)
     undisturbed = read_status(Work(source.root / "undisturbed"))
@@ -295,7 +295,7 @@ def test_a_kill_at_any_moment_costs_the_shard_in_hand(
     while check_killed(source, work, store, number):
         number += step
     assert number > total - 10 > 4 * STEP  # a few depend on what else the machine does
-    assert list(scratch_dir.glob("nurie*")) == []
+    assert list(scratch_dir.glob("nurie-scratch-*")) == []
 
 
 def test_killed_commands_go_on_and_a_lost_folder_is_planned_anew(
