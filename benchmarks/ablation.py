@@ -47,7 +47,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """What is taken away, or added, by settings of ``[train]``."""
 
 PARTS: dict[str, dict[str, Any]] = {
-    "mean colours of places alone": {"DETAIL": 1},
+    "one shade of a place, its mean": {"SHADES": 1},
+    "nor the colours within it": {"SHADES": 1, "DETAIL": 1},
+    "eight shades of a place": {"SHADES": 8},
     "nothing laid on paper": {"OPACITY_BIAS": 30.0},  # the sigmoid is 1, and its gradient is 0
     "attention at 8 x 8 alone": {
         "PRESETS": {"small": reference.PRESETS["small"]._replace(num_matched=1)}

@@ -5,8 +5,8 @@ and brings back what the reference has there: features, and the colours themselv
 enters by no other way, so whatever colour comes out was looked up in it, or learnt to be every
 picture's. Correspondence by attention follows SCFT (Lee et al. 2020). What is added: one encoder
 for both pictures, so that like places are alike before anything is learnt; a preference for the
-same place, which fades as the network learns to do without; the colours within a place, not their
-mean alone; and an output that begins as the colours that were found, laid on white paper.
+same place, which fades as the network learns to do without; the shades of a place, not their mean,
+of which every pixel chooses; and an output that begins as what was found, laid on white paper.
 """
 
 from itertools import pairwise
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from model.device import constant
 from model.generator import Generator, Outputs, StyleSpec
+from model.losses import to_grey
 
 
 class Preset(NamedTuple):
@@ -43,6 +43,9 @@ matched at 8, 16 and 32."""
 DETAIL = 4
 """Colours along each side of a place of the reference."""
 
+SHADES = 4
+"""Shades that these are sorted into: the mean of a lock of hair and its lines is neither's."""
+
 OPACITY_BIAS = 3.0
 """Where the opacity's logit begins: nearly all that is found is laid on."""
 
@@ -66,13 +69,14 @@ class ReferenceUNet(Generator):
         self.matches = nn.ModuleList(Match(c) for c in upward[: preset.num_matched])
         # A level ends with the next one's channels: it is there that convolutions are cheap.
         nexts = [*upward[1:], upward[-1]]
-        self.bottom = block(upward[0] + 3, upward[0], nexts[0])
+        num_found = 3 * SHADES
+        self.bottom = block(upward[0] + num_found, upward[0], nexts[0])
         self.decoder = nn.ModuleList(
-            block(c + c + 3, c, end) for c, end in zip(upward[1:], nexts[1:], strict=True)
+            block(c + c + num_found, c, end) for c, end in zip(upward[1:], nexts[1:], strict=True)
         )
-        self.out = conv(channels[0], 4)
+        self.out = conv(channels[0], 3 + 1 + SHADES)
         nn.init.zeros_(self.out.weight)
-        self.out.bias = nn.Parameter(torch.tensor((0.0, 0.0, 0.0, OPACITY_BIAS)))
+        self.out.bias = nn.Parameter(torch.tensor([0.0] * 3 + [OPACITY_BIAS] + [0.0] * SHADES))
 
     def forward(self, sketch: Tensor, style: Tensor) -> Outputs:
         """Colour sketches after references; see ``Generator``.
@@ -99,9 +103,11 @@ class ReferenceUNet(Generator):
                 found, features = self.matches[level](line, places[level], style)
                 line = line + features
             x = self.decoder[level - 1](torch.cat([x, line, found], dim=1))
-        change, opacity = self.out(x).split((3, 1), dim=1)
-        laid_on_paper = 1 - opacity.sigmoid() * (1 - found)
-        return Outputs(laid_on_paper + change, guide_color=found)
+        change, opacity, choice = self.out(x).split((3, 1, SHADES), dim=1)
+        shades = torch.unflatten(found, 1, (SHADES, 3))
+        chosen = (shades * choice.softmax(1)[:, :, None]).sum(1)
+        laid_on_paper = 1 - opacity.sigmoid() * (1 - chosen)
+        return Outputs(laid_on_paper + change, guide_color=shades.mean(1))
 
 
 class Encoder(nn.Module):
@@ -133,8 +139,8 @@ class Encoder(nn.Module):
 class Match(nn.Module):
     """Attention from the sketch's places to the reference's, by likeness and by nearness.
 
-    The values are the reference's features with its own colours: the mean of each place, and
-    ``DETAIL`` x ``DETAIL`` colours within it, so that an eye is not lost in the face around it.
+    The values are the reference's features with its own colours: ``DETAIL`` x ``DETAIL`` of them
+    within each place, so that an eye is not lost in the face around it, and their ``SHADES``.
     """
 
     def __init__(self, channels: int) -> None:
@@ -153,12 +159,12 @@ class Match(nn.Module):
             reference: the picture itself, N x 3 x H' x W'.
 
         Returns:
-            The colours and the features found, N x 3 x h x w and N x C x h x w.
+            The shades and the features found, N x (3 x SHADES) x h x w and N x C x h x w.
         """
         height, width = place.shape[-2:]
         pixels = F.adaptive_avg_pool2d(reference, (DETAIL * height, DETAIL * width))
         within = F.pixel_unshuffle(pixels, DETAIL)
-        color = F.avg_pool2d(pixels, DETAIL)
+        shades = sort_shades(torch.unflatten(within, 1, (3, -1)).transpose(1, 2)).flatten(1, 2)
         query = F.normalize(self.likeness(line), dim=1) * self.log_sharpness.exp()
         key = F.normalize(self.likeness(place), dim=1)
         # -n |p - p'|^2 up to what is the same for all p', as one more product of vectors
@@ -166,17 +172,32 @@ class Match(nn.Module):
         near = self.log_nearness.exp()
         query = torch.cat([query, 2 * near * here, -near.expand(len(line), 1, *line.shape[-2:])], 1)
         key = torch.cat([key, there, there.square().sum(1, keepdim=True)], dim=1)
-        values = torch.cat([color, self.value(torch.cat([place, within], dim=1))], dim=1)
+        values = torch.cat([shades, self.value(torch.cat([place, within], dim=1))], dim=1)
         query, key, values = (m.flatten(2).transpose(1, 2) for m in (query, key, values))
         found = F.scaled_dot_product_attention(query, key, values, scale=1.0)
         found = found.transpose(1, 2).reshape(len(line), -1, *line.shape[-2:])
-        return found[:, :3], found[:, 3:]
+        return found[:, : 3 * SHADES], found[:, 3 * SHADES :]
+
+
+def sort_shades(colors: Tensor) -> Tensor:
+    """Return the shades of places, from the darkest to the lightest.
+
+    Shades of several places may be mixed, rank by rank, and the fill stays apart from the lines.
+
+    Args:
+        colors: of each place, N x K x 3 x h x w; ``SHADES`` divides K.
+
+    Returns:
+        N x SHADES x 3 x h x w: each the mean of its share of the K.
+    """
+    order = to_grey(colors.flatten(0, 1)).view_as(colors[:, :, :1]).argsort(1)
+    ascending = colors.gather(1, order.expand_as(colors))
+    return torch.unflatten(ascending, 1, (SHADES, -1)).mean(2)
 
 
 def draw_lines(picture: Tensor) -> Tensor:
     """Return the lines of pictures by colour dodge, N x 1 x H x W: grey over its surroundings."""
-    weights = constant((0.299, 0.587, 0.114), picture).view(3, 1, 1)
-    grey = (picture * weights).sum(1, keepdim=True)
+    grey = to_grey(picture)
     around = F.avg_pool2d(F.pad(grey, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     return (grey / around.clamp(min=1 / 255)).clamp(max=1)
 

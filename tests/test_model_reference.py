@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from model import build_generator
-from model.reference import OPACITY_BIAS, Match, coordinates, draw_lines
+from model.reference import OPACITY_BIAS, SHADES, Match, coordinates, draw_lines, sort_shades
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn, flat
 
@@ -20,7 +20,7 @@ def test_sketch_and_reference_may_differ_in_size(size: str, sides: tuple[int, in
     assert outputs.guide_grey is None
 
 
-@pytest.mark.parametrize(("size", "num_parameters"), [("small", 820_256), ("base", 7_624_938)])
+@pytest.mark.parametrize(("size", "num_parameters"), [("small", 842_508), ("base", 7_701_262)])
 def test_number_of_parameters(size: str, num_parameters: int) -> None:
     with torch.device("meta"):
         generator = build_generator("reference", 1.0, size)
@@ -67,6 +67,33 @@ def test_it_begins_as_the_colours_of_the_reference() -> None:
         assert torch.allclose(picture, 1 - opacity * (1 - reference), atol=1e-5)
 
 
+def test_every_pixel_may_be_of_a_shade_that_is_nobodys_mean() -> None:
+    """Of a reference of thin stripes, its two colours come out, and not what lies between."""
+    generator = build_generator("reference", 0.25).eval()
+    dark, light = torch.tensor((0.3, 0.1, 0.0)), torch.tensor((1.0, 0.8, 0.2))
+    reference = torch.empty(1, 3, 64, 64)
+    reference[..., ::2], reference[..., 1::2] = dark[:, None, None], light[:, None, None]
+    out = generator.get_submodule("out")
+    assert isinstance(out.bias, torch.Tensor)
+    for rank, color in ((0, dark), (SHADES - 1, light)):
+        with torch.no_grad():
+            out.bias[3] = 20.0  # opaque
+            out.bias[4:] = torch.full((SHADES,), -20.0).index_fill(0, torch.tensor(rank), 20.0)
+            picture = generator(SKETCH[:1], reference).picture
+        assert torch.allclose(picture, color[:, None, None].expand_as(picture), atol=1e-4)
+
+
+def test_shades_are_ranked_by_their_luma() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.randperm(16, generator=generator).float()
+    colors = grey.view(1, 16, 1, 1, 1).expand(2, 16, 3, 2, 3)
+    means = torch.tensor((1.5, 5.5, 9.5, 13.5))
+    assert torch.allclose(sort_shades(colors), means.view(1, 4, 1, 1, 1).expand(2, 4, 3, 2, 3))
+    red, blue = torch.tensor((1.0, 0.0, 0.0)), torch.tensor((0.0, 0.0, 1.0))
+    mixed = torch.stack([red, blue] * 8).view(1, 16, 3, 1, 1)
+    assert torch.equal(sort_shades(mixed).flatten(1), torch.cat([blue, blue, red, red])[None])
+
+
 def test_colours_within_a_place_are_told_from_their_mean() -> None:
     """Stripes and their mean are one colour to a place of four pixels, and not to the network."""
     generator = build_generator("reference", 0.25).eval()
@@ -77,6 +104,9 @@ def test_colours_within_a_place_are_told_from_their_mean() -> None:
     match = generator.get_submodule("matches.1")
     assert isinstance(match, Match)
     (mean, features), (mean_of_plain, others) = (match(place, place, r) for r in (stripes, plain))
+    mean, mean_of_plain = (
+        torch.unflatten(m, 1, (SHADES, 3)).mean(1) for m in (mean, mean_of_plain)
+    )
     assert torch.allclose(mean, mean_of_plain, atol=1e-5)
     assert not torch.allclose(features, others, atol=1e-3)
 
