@@ -71,6 +71,7 @@ VARIANTS = (
     _COLOURS("colours, 4 x the steps", step_factor=4),
     _COLOURS("colours, jittered labels, 4 x", step_factor=4, jitter=True),
     _COLOURS("on the sketch as well, 4 x", step_factor=4, on_sketch=True),
+    Variant("BatchNorm, 4 x the steps", gan="none", step_factor=4, model="batchnorm"),
     _COLOURS("BatchNorm, colours, 4 x", step_factor=4, model="batchnorm"),
     _COLOURS("BatchNorm, on the sketch, 4 x", step_factor=4, model="batchnorm", on_sketch=True),
 )
