@@ -93,7 +93,6 @@ def train(
     with ExitStack() as stack:
         source: Path | RemoteShards = place.samples_dir
         if shards is not None:
-            place.root.mkdir(parents=True, exist_ok=True)
             source = RemoteShards(shards, cache or place.root / "cache", int(cache_size * 1e9))
             stack.callback(source.close)
             if os.environ.get("RANK", "0") == "0":

@@ -32,7 +32,7 @@ from model.perceptual import load_lpips
 from model.scenes import Scene, make_scene
 from model.tally import NEEDS_TRUTH, Tally
 from pipeline.errors import UserError
-from pipeline.rows import replacing
+from pipeline.rows import replacing, telling_unwritable
 
 
 def evaluate(
@@ -64,7 +64,8 @@ def evaluate(
         What ``metrics.json`` says.
 
     Raises:
-        UserError: on an unusable checkpoint, unusable samples or weights, and when memory is full.
+        UserError: on an unusable checkpoint, unusable samples or weights, where the files cannot be
+            written, and when memory is full.
     """
     config = config or EvalConfig()
     console = console or Console()
@@ -91,6 +92,8 @@ def evaluate(
                 )
         stack.enter_context(memory_guard("eval.batch_size", config.batch_size))
         scenes = [make_scene(samples, name, config.seed) for name in config.reference]
+        with telling_unwritable(out_dir):
+            out_dir.mkdir(parents=True, exist_ok=True)  # before what takes long
         answers: dict[str, Answer] = {
             "model": colorizer,
             **baselines(mean_picture(train_set, config)),
@@ -107,7 +110,9 @@ def evaluate(
             tables.append(table)
             name = "grid.png" if scene is scenes[0] else f"grid-{scene.name}.png"
             shown = samples.load(scene.pairs[spread_places(config.num_grid, len(scene.pairs))])
-            save_png(out_dir / name, draw(scene, shown, colorizer))
+            sheet = draw(scene, shown, colorizer)
+            with telling_unwritable(out_dir / name):
+                save_png(out_dir / name, sheet)
 
     metrics: dict[str, Any] = {
         "checkpoint": str(checkpoint),
@@ -122,10 +127,11 @@ def evaluate(
         "settings": settings,
     }
     rows = pa.concat_tables(tables, promote_options="default")
-    with replacing(out_dir / "rows.parquet") as temporary:
-        pq.write_table(rows, temporary, compression="zstd")
-    with replacing(out_dir / "metrics.json") as temporary:
-        temporary.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
+    with telling_unwritable(out_dir):
+        with replacing(out_dir / "rows.parquet") as temporary:
+            pq.write_table(rows, temporary, compression="zstd")
+        with replacing(out_dir / "metrics.json") as temporary:
+            temporary.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
     return metrics
 
 

@@ -17,7 +17,7 @@ from model.colorize import load_colorizer
 from model.export_onnx import Exported, export_onnx
 from model.painter_onnx import VERSION, OnnxInfo
 from pipeline.errors import UserError
-from pipeline.rows import read_seal, replacing
+from pipeline.rows import read_seal, replacing, telling_unwritable
 from pipeline.settings import Table
 
 WEIGHTS, CONFIG, ONNX, CARD = "model.safetensors", "config.json", "model.onnx", "README.md"
@@ -64,7 +64,7 @@ def export(
 
     Raises:
         UserError: on an unusable checkpoint, lock or evaluation, or where the ONNX file would not
-            compute the same; then nothing is written.
+            compute the same; then nothing is written. Or where the folder cannot be written.
     """
     colorizer, info = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
     tensors, _ = load_checkpoint(checkpoint)
@@ -89,16 +89,17 @@ def export(
         for part in ("generator", "style")
         for name, tensor in pack(part, unpack(part, tensors)).items()
     }
-    save_checkpoint(out_dir / WEIGHTS, kept, info, readable=CONFIG)
     files = [WEIGHTS, CONFIG, CARD]
-    if exported is not None:
-        with replacing(out_dir / ONNX) as temporary:
-            temporary.write_bytes(exported.content)
-        files.append(ONNX)
-    else:
-        (out_dir / ONNX).unlink(missing_ok=True)  # an earlier one is of another model
-    with replacing(out_dir / CARD) as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    with telling_unwritable(out_dir):
+        save_checkpoint(out_dir / WEIGHTS, kept, info, readable=CONFIG)
+        if exported is not None:
+            with replacing(out_dir / ONNX) as temporary:
+                temporary.write_bytes(exported.content)
+            files.append(ONNX)
+        else:
+            (out_dir / ONNX).unlink(missing_ok=True)  # an earlier one is of another model
+        with replacing(out_dir / CARD) as temporary:
+            temporary.write_text(card, encoding="utf-8")
     return Export(
         {name: (out_dir / name).stat().st_size for name in files},
         exported.difference if exported else None,

@@ -29,7 +29,7 @@ def read_weights(path: Path) -> StateDict:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as weights: {_first_line(error)}.") from error
     except UnpicklingError as error:
         raise UserError(

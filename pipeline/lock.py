@@ -22,7 +22,14 @@ from pipeline.ratings import allowed_ratings
 from pipeline.recipe import Recipe, without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
-from pipeline.rows import check_seal, read_info, read_rows, read_seal, write_rows
+from pipeline.rows import (
+    check_seal,
+    read_info,
+    read_rows,
+    read_seal,
+    telling_unwritable,
+    write_rows,
+)
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
 from pipeline.settings import Table, convert
 from pipeline.shard import list_shards, rows_path
@@ -124,10 +131,8 @@ def write_lock(work: Work, path: Path) -> Lock:
         "num_records": about["num_records"],
         "fates": dict(count_fates(posts)),
     }
-    try:
+    with telling_unwritable(path):
         write_rows(path, [posts], info, **LOCK_ENCODING)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
     return read_lock(path)
 
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.errors import UserError
 from pipeline.plan import planned_shards
 from pipeline.records import Status
 from pipeline.report_funnel import Place, Roll, build_funnel, count_splits, read_roll
 from pipeline.report_pictures import Exhibit, build_wall, exhibit
 from pipeline.report_statistics import measure
-from pipeline.rows import read_info, replacing
+from pipeline.rows import read_info, replacing, telling_unwritable
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
 from pipeline.shard import list_shards, rows_path
@@ -75,11 +74,8 @@ def write_report(work: Work, path: Path) -> None:
         UserError: where the folder holds no plan or damaged shards, or the page cannot be written.
     """
     page = render_report(work)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
+    with telling_unwritable(path), replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def render_report(work: Work) -> str:

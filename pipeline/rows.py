@@ -56,6 +56,19 @@ def telling_out_of_space(where: Path, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
+def telling_unwritable(path: Path) -> Iterator[None]:
+    """Say in a sentence that a file or folder cannot be written.
+
+    Raises:
+        UserError: where it cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed into place.
 

@@ -209,6 +209,19 @@ def test_a_run_folder_that_holds_a_run_is_in_use_or_is_none(work: Path) -> None:
     assert "a plain name, not a path" in misuse(work, "train", "--run", "../elsewhere")
 
 
+def test_a_file_where_a_folder_goes(work: Path) -> None:
+    file = work / "file"
+    file.write_text("mine")
+    assert "file: cannot be written: File exists." in misuse(work, "eval", "--out", str(file))
+    error = (
+        CliRunner()
+        .invoke(app, ["export", str(work / "runs/one"), "--no-onnx", "--out", str(file)])
+        .exception
+    )
+    assert str(error) == f"{file}: cannot be written: File exists."
+    assert file.read_text() == "mine"
+
+
 def test_the_process_ends_with_2_and_no_traceback(finished: Path) -> None:
     command = [sys.executable, "cli.py", *arguments("train", finished, "--run", "one")]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)

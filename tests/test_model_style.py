@@ -135,7 +135,8 @@ def test_unusable_weights_files_are_named(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 torn")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    for name in ("list.pth", "torn.pth", "torn.safetensors", "missing.pth"):
+    (tmp_path / "text.pth").write_text("hello\n")  # a pickle of what was never put, by its bytes
+    for name in ("list.pth", "torn.pth", "text.pth", "torn.safetensors", "missing.pth"):
         with pytest.raises(UserError, match=name):
             build_style_network("vgg19", normalised=True, weights=str(tmp_path / name))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipeline.errors import UserError
-from pipeline.rows import commit
+from pipeline.rows import commit, telling_unwritable
 from pipeline.share.index import SharedFile
 from pipeline.tar_pool import OpenTar, TarPool
 
@@ -235,9 +235,10 @@ def check_room(directory: Path, max_bytes: int, num_bytes: int) -> None:
         num_bytes: of the data set.
 
     Raises:
-        UserError: where it does not.
+        UserError: where it does not, or no folder can be made there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    with telling_unwritable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in directory.glob("*.tar*"))
     free = shutil.disk_usage(directory).free + there
     needed = min(max_bytes, num_bytes)

@@ -82,8 +82,8 @@ class RemoteShards:
         largest = max(tar.size for tar in tars.values())
         if max_bytes < largest:
             raise UserError(
-                f"a cache of {max_bytes / 1e9:.2f} GB holds no shard of {largest / 1e9:.2f} GB: "
-                f"--cache-size {2 * largest / 1e9:.2f} or more."
+                f"a cache of {max_bytes / 1e9:.3g} GB holds no shard of {largest / 1e9:.3g} GB: "
+                f"--cache-size {2 * largest / 1e9:.3g} or more."
             )
         check_room(cache_dir, max_bytes, sum(tar.size for tar in tars.values()))
         self._max_bytes = max_bytes
