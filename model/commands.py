@@ -92,7 +92,9 @@ def train(
     run_dir = place.runs_dir / _run_name(run)
     with ExitStack() as stack:
         source: Path | RemoteShards = place.samples_dir
-        if shards is not None:
+        if shards is None:
+            place.check_store()
+        else:
             source = RemoteShards(shards, cache or place.root / "cache", int(cache_size * 1e9))
             stack.callback(source.close)
             if os.environ.get("RANK", "0") == "0":
@@ -141,6 +143,7 @@ def evaluate(
     from model.config import EvalConfig
     from model.evaluate import evaluate as run_evaluation
     from pipeline.settings import apply_overrides, convert
+    from pipeline.work import Work
 
     flags = {
         "fid_weights": fid_weights,
@@ -152,7 +155,9 @@ def evaluate(
     table = apply_overrides({"eval": flags}, overrides)["eval"]
     config = convert(table, EvalConfig, "--set eval")
     out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
-    metrics = run_evaluation(checkpoint, Path(work) / "samples", split, out_dir, config)
+    place = Work(work)
+    place.check_store()
+    metrics = run_evaluation(checkpoint, place.samples_dir, split, out_dir, config)
     for block in metrics["settings"].values():
         _print_metrics(metrics["model"], split, block)
     grids = (path.name for path in sorted(out_dir.glob("grid*.png")))

@@ -89,8 +89,11 @@ def show_app(
     draw_lines = {method: line_drawer(method, prepare) for method in SCALABLE}
     if work is not None:
         from model.app_examples import take_examples
+        from pipeline.work import Work
 
-        find_examples = partial(take_examples, work / "samples")
+        place = Work(work)
+        place.check_store()
+        find_examples = partial(take_examples, place.samples_dir)
     else:
         from pipeline.dolls import draw_examples
 

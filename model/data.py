@@ -104,8 +104,8 @@ class Samples:
             self.recipe = recipe
         if not self.characters:
             raise UserError(
-                f"{self._source.place}: no samples in the split {split!r}. Run prepare, or give "
-                "this split a larger share in the recipe."
+                f"{self._source.place}: no samples in the split {split!r}. Run prepare or pull, "
+                "or give this split a larger share in the recipe."
             )
         self.post_ids: Indices = np.concatenate(post_ids)
         self.families: Indices = np.concatenate(families)

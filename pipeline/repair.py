@@ -25,7 +25,7 @@ from pipeline.rows import DamagedError, check_seal, commit, read_info, read_seal
 from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert
 from pipeline.shard import list_shards, remove_shard, rows_path
-from pipeline.verify import Problem, verify
+from pipeline.verify import Problem, check_is_ours, verify
 from pipeline.work import Work
 
 
@@ -93,6 +93,7 @@ def repair(work: Work, console: Console, *, images: str = "", num_workers: int =
     repaired = Repaired()
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder.")
+    check_is_ours(work.root)  # before a lock is left there
     with work.lock():
         damage = sort_damage(work, verify(work.root))
         if damage.plan:

@@ -73,11 +73,10 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
     """
     work = Work(directory)
     work.check_store()
+    check_is_ours(directory)
     if (directory / INDEX).is_file() and not work.plan_path.exists():
         return list(_check_shared(directory, quick))
-    if not any(map(Path.exists, (work.plan_path, work.raw_dir, work.samples_dir))):
-        if not list_shards(directory):
-            raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
+    if not _is_work(work):
         return list(_check_shards(directory, quick))
     problems = [*_damage(work.plan_path, check_seal)]
     planned = {} if problems else planned_shards(work.plan_path)
@@ -91,6 +90,21 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
         problems += _check_ledgers(work, planned)
         problems += _check_conservation(work, planned, harmed)
     return problems
+
+
+def check_is_ours(directory: Path) -> None:
+    """Check that a folder is one that ``verify`` can say something of.
+
+    Raises:
+        UserError: where it holds nothing of ours.
+    """
+    is_shared = (directory / INDEX).is_file()
+    if not (is_shared or _is_work(Work(directory)) or list_shards(directory)):
+        raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
+
+
+def _is_work(work: Work) -> bool:
+    return any(map(Path.exists, (work.plan_path, work.raw_dir, work.samples_dir)))
 
 
 def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:

@@ -68,7 +68,7 @@ class Work:
         """The store that has the shards' tars, "" where they are here."""
         try:
             return self.store_path.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ""
         except (OSError, ValueError) as error:
             raise UserError(f"{self.store_path}: cannot be read: {error}.") from error
@@ -82,8 +82,9 @@ class Work:
         if self.store not in ("", store):
             raise UserError(
                 f"{self.root}: the tars of its shards are in {self.store}. With it go `fetch` and "
-                f"`prepare` with --store {self.store}, `push` to there, `status` and `lock`; for "
-                "all else `pull` what was pushed into a folder of its own."
+                f"`prepare` with --store {self.store}, `push` to there, `status`, `lock`, and "
+                "`train --shards` with what was pushed; for all else `pull` that into a folder of "
+                "its own."
             )
 
     @property

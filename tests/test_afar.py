@@ -473,6 +473,11 @@ def test_a_folder_whose_tars_are_in_a_store_is_for_few_commands(
     for command in refused[:6] + refused[7:]:
         with pytest.raises(UserError, match=rf"the tars of its shards are in {tmp_path}/store\. "):
             command()
+    of_models = [["train", source.root / "recipe.toml"], ["eval", tmp_path / "no.safetensors"]]
+    for words in of_models:
+        error = call(*words, "--work", work.root).exception
+        assert isinstance(error, UserError)
+        assert "`train --shards` with what was pushed" in str(error)
     assert contents(work) == rows_of(source.expected)
     assert contents_of(tmp_path / "store") == source.expected
 

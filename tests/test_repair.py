@@ -214,6 +214,12 @@ def test_samples_without_originals_stay_as_they_are(scene: Scene) -> None:
     assert contents(scene.work) == damaged
 
 
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a work folder nor a folder of shards"):
+        repair(Work(tmp_path), QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_whole_folder_is_left_alone(scene: Scene) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in scene.work.root.rglob("*.*")}
     scene.keep_originals()

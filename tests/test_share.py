@@ -265,10 +265,12 @@ def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
 
 
 def test_a_push_needs_another_place(work: Work) -> None:
-    with pytest.raises(UserError, match="is the work folder itself"):
-        push(work, f"{work.root}/../work", QUIET)
+    for place in (f"{work.root}/../work", f"{work.root}/samples", f"{work.root}/new"):
+        with pytest.raises(UserError, match="is the work folder, or within it"):
+            push(work, place, QUIET)
     with pytest.raises(UserError, match="no such folder"):
         push(Work(work.root / "x"), str(work.root / "y"), QUIET)
+    assert not (work.root / "new").exists()
 
 
 def test_a_full_disk_is_a_sentence(

@@ -183,8 +183,10 @@ def test_quick_finds_what_sizes_and_indexes_show(work: Work, damage: str) -> Non
 
 
 def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither a work folder nor"):
-        verify(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path, tmp_path / "file", tmp_path / "missing"):
+        with pytest.raises(UserError, match="neither a work folder nor"):
+            verify(place)
 
 
 def test_status_adds_up_and_shows_when_it_does_not(work: Work) -> None:

@@ -60,8 +60,8 @@ def push(
         UserError: where the folder is not done or damaged, or the store cannot be written.
     """
     store = open_writable(url)
-    if isinstance(store, FolderStore) and store.root.resolve() == work.root.resolve():
-        raise UserError(f"{url}: is the work folder itself; push to another place.")
+    if isinstance(store, FolderStore) and store.root.resolve().is_relative_to(work.root.resolve()):
+        raise UserError(f"{url}: is the work folder, or within it; push to another place.")
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder; `fetch` makes it.")
     place = one_form(url)
