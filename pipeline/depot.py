@@ -24,7 +24,8 @@ from pipeline.fetch import FetchStage
 from pipeline.plan import planned_shards, read_planned, write_plan
 from pipeline.planning import plan_content
 from pipeline.prepare import PrepareStage
-from pipeline.rows import DamagedError, read_info, read_rows, replacing
+from pipeline.removals import TAKEN_DOWN
+from pipeline.rows import DamagedError, peek_info, read_info, read_rows, replacing
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import scratch, sweep
@@ -83,7 +84,7 @@ class Depot:
             others: which rows of all other shards are brought anew: of ``KINDS``.
 
         Raises:
-            UserError: where either holds shards of something else.
+            UserError: where either holds shards of something else, or posts were taken down there.
         """
         plan = {"content": plan_content(self._work)}
         found = self._store.read(_IDENTITY, _MAX_BYTES)
@@ -116,6 +117,19 @@ class Depot:
             if kind in others:
                 todo += sorted(planned.keys() - set(own))
             in_threads(partial(self._bring, kind), todo, self._store.num_connections)
+        self._check_taken_down(planned)
+
+    def _check_taken_down(self, names: Collection[str]) -> None:
+        """Refuse to go on where a takedown was pushed: the originals here would undo it."""
+        for name in names:
+            samples, raw = self._path(SAMPLES, name), self._path(RAW, name)
+            if _num_taken_down(samples) > _num_taken_down(raw):
+                raise UserError(
+                    f"{self._url}: posts of {name} were taken down in what was pushed there, and "
+                    f"its {RAW}/ would bring them back; what is shared stays as it is. Remove "
+                    f"{RAW}/ there. To prepare anew give another --work and --store, and leave "
+                    "the posts out: select.nsfw_ids is the path of a list of ids."
+                )
 
     def _lacks(self, kind: str, name: str) -> bool:
         """Whether the folder lacks rows that the store has; rows that are not those are removed."""
@@ -244,6 +258,12 @@ class Depot:
                 "run the same command again."
             )
         return outcome
+
+
+def _num_taken_down(path: Path) -> int:
+    """Return how many posts a shard's rows have as taken down, 0 where there are none."""
+    fates = peek_info(path).get("fates", {}) if path.is_file() else {}
+    return int(fates.get(str(TAKEN_DOWN), 0))
 
 
 def _kind_of(stage: FetchStage | PrepareStage) -> tuple[str, Any]:

@@ -212,6 +212,33 @@ def test_a_push_from_rows_alone_completes_the_store(
     assert shards_in(s3) == shards_in(s3) | contents(again)
 
 
+def test_a_takedown_that_was_pushed_is_not_undone(
+    source: Source, work: Work, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "store")
+    both(source, work, store)
+    push(work, store, QUIET)
+    again = Work(tmp_path / "again")
+    pull(store, again, QUIET)
+    take_down(again, [2])
+    push(again, store, QUIET)
+    before = contents_of(Path(store))
+    tries: list[Callable[[Work], object]] = [
+        lambda place: fetch(source.root, place, store=store),
+        lambda place: prepare(source.root, place, store=store),
+        lambda place: prepare(source.root, place, store=store, size=48),
+        lambda place: push(place, store, QUIET),
+    ]
+    for run in tries:
+        with pytest.raises(UserError, match=r"were taken down in what was pushed .* Remove raw/"):
+            run(work)
+    with pytest.raises(UserError, match="were taken down in what was pushed there"):
+        fetch(source.root, Work(tmp_path / "new"), store=store)  # as after the folder was lost
+    assert contents_of(Path(store)) == before
+    assert verify(Path(store)) == []
+    assert push(again, store, QUIET).num_moved == 0
+
+
 def test_only_the_recipe_is_pushed_elsewhere(source: Source, work: Work, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     both(source, work, store)
