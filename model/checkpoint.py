@@ -104,9 +104,11 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
     if path.is_dir():
         found = [path / f"{name}.safetensors" for name in ("best", "model")]
         path = next((p for p in found if p.is_file()), found[0])
-    path = path.with_suffix(".safetensors")
+    given, path = path, path.with_suffix(".safetensors")
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint. Give a run's folder or a .safetensors in it.")
+        raise UserError(
+            f"{given}: no such checkpoint. Give a run's folder or a .safetensors in it."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     pass
 
 Checkpoint = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A .safetensors of a training run.")
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="A run's folder, or a .safetensors of a run's."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 StyleWeights = Annotated[
     str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
 ]
+
+
+_CACHE_SIZE = 20.0  # GB
 
 
 def train(
@@ -37,10 +41,15 @@ def train(
         typer.Option(help="zhang2017, batchnorm, inception, reference; the recipe's if not given."),
     ] = None,
     gan: Annotated[str | None, typer.Option(help="acgan, paper, patch or none.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of the whole run; the recipe's if not given.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples a step; the recipe's if not given.")
+    ] = None,
     best_by: Annotated[
-        str | None, typer.Option(help="mse, chroma_error, regional_error or following.")
+        str | None,
+        typer.Option(help="mse, chroma_error, regional_error, paper_error or following."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
     style_weights: Annotated[
@@ -62,8 +71,11 @@ def train(
         typer.Option(metavar="DIR", help="Where streamed shards are kept; WORK/cache by default."),
     ] = None,
     cache_size: Annotated[
-        float, typer.Option(min=0.0, metavar="GB", help="What the cache holds at most.")
-    ] = 20.0,
+        float | None,
+        typer.Option(
+            min=0.0, metavar="GB", help=f"What the cache holds at most; {_CACHE_SIZE:g} by default."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
@@ -72,9 +84,12 @@ def train(
     """Train a model on a work folder's samples, or on a data set that was pushed elsewhere."""
     from model.config import train_config
     from model.train import train as run_training
+    from pipeline.errors import UserError
     from pipeline.recipe import recipe_table
     from pipeline.share.stream import RemoteShards
 
+    if shards is None and (cache is not None or cache_size is not None):
+        raise UserError("--cache and --cache-size go with --shards URL: nothing is streamed here.")
     chosen = recipe_of(recipe, overrides)
     flags = {
         "model": model,
@@ -95,7 +110,8 @@ def train(
         if shards is None:
             place.check_store()
         else:
-            source = RemoteShards(shards, cache or place.root / "cache", int(cache_size * 1e9))
+            num_bytes = int((_CACHE_SIZE if cache_size is None else cache_size) * 1e9)
+            source = RemoteShards(shards, cache or place.root / "cache", num_bytes)
             stack.callback(source.close)
             if os.environ.get("RANK", "0") == "0":
                 print(source.describe(config.shuffle_shards))
@@ -137,11 +153,18 @@ def evaluate(
             "or the path of a picture. Repeat it for several."
         ),
     ] = ["self"],
-    overrides: Overrides = [],
+    overrides: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a value of the evaluation: eval.batch_size=8."
+        ),
+    ] = [],
 ) -> None:
     """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
     from model.config import EvalConfig
     from model.evaluate import evaluate as run_evaluation
+    from model.evaluate import grid_name
+    from pipeline.errors import UserError
     from pipeline.settings import apply_overrides, convert
     from pipeline.work import Work
 
@@ -152,15 +175,19 @@ def evaluate(
         "style_weights": style_weights,
         "reference": reference,
     }
-    table = apply_overrides({"eval": flags}, overrides)["eval"]
-    config = convert(table, EvalConfig, "--set eval")
+    tables = apply_overrides({"eval": flags}, overrides)
+    if others := sorted(tables.keys() - {"eval"}):
+        raise UserError(
+            f"--set {others[0]}: an evaluation has eval.KEY only, as eval.batch_size=8."
+        )
+    config = convert(tables["eval"], EvalConfig, "--set eval")
     out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
     place = Work(work)
     place.check_store()
     metrics = run_evaluation(checkpoint, place.samples_dir, split, out_dir, config)
     for block in metrics["settings"].values():
         _print_metrics(metrics["model"], split, block)
-    grids = (path.name for path in sorted(out_dir.glob("grid*.png")))
+    grids = (grid_name(number, name) for number, name in enumerate(metrics["settings"]))
     print(f"{out_dir}: {', '.join(['metrics.json', 'rows.parquet', *grids])}")
 
 

@@ -11,9 +11,17 @@ import typer
 from model.commands import Checkpoint, Device, StyleWeights
 from pipeline.commands import console
 
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A run's folder, a .safetensors of a run's, or an .onnx that `export` wrote.",
+    ),
+]
+
 
 def colorize(
-    checkpoint: Checkpoint,
+    checkpoint: Model,
     sketch: Annotated[
         list[Path], typer.Option(help="Dark lines on light paper, any size; or a folder.")
     ],
@@ -39,7 +47,7 @@ def colorize(
     device: Device = "auto",
     style_weights: StyleWeights = "",
 ) -> None:
-    """Colour sketches after reference pictures; several of either give a contact sheet too."""
+    """Colour sketches after reference pictures; several references give contact sheets too."""
     from functools import partial
 
     from model import colorize_files
@@ -65,7 +73,7 @@ def colorize(
 
 
 def show_app(
-    checkpoint: Checkpoint,
+    checkpoint: Model,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Its samples are pictures to begin with; dolls if not given."),

@@ -103,12 +103,12 @@ def evaluate(
         palettes = samples.load(order[-config.num_references :]).color
         follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
         settings, tables = {}, []
-        for scene in scenes:
+        for number, scene in enumerate(scenes):
             settings[scene.name], table = judge(
                 scene, samples, answers, follows, config, extractor, lpips, console
             )
             tables.append(table)
-            name = "grid.png" if scene is scenes[0] else f"grid-{scene.name}.png"
+            name = grid_name(number, scene.name)
             shown = samples.load(scene.pairs[spread_places(config.num_grid, len(scene.pairs))])
             sheet = draw(scene, shown, colorizer)
             with telling_unwritable(out_dir / name):
@@ -133,6 +133,11 @@ def evaluate(
         with replacing(out_dir / "metrics.json") as temporary:
             temporary.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
     return metrics
+
+
+def grid_name(number: int, setting: str) -> str:
+    """Return the name of a setting's grid, the settings being numbered from 0 on."""
+    return f"grid-{setting}.png" if number else "grid.png"
 
 
 def judge(

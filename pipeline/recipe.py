@@ -293,16 +293,18 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as TOML: {error}.") from error
+    overrides = list(overrides)
+    where = " ".join([str(path), *(f"--set {override}" for override in overrides)])
     table.setdefault("name", path.parent.name if path.name == "recipe.toml" else path.stem)
     try:
-        recipe = convert(apply_overrides(table, overrides), Recipe, str(path))
+        recipe = convert(apply_overrides(table, overrides), Recipe, where)
         orjson.dumps(recipe_table(recipe))  # as it will be written into what it makes
     except (RecursionError, TypeError) as error:
         raise UserError(
-            f"{path}: nested too deeply, or a value cannot be kept: {error}."
+            f"{where}: nested too deeply, or a value cannot be kept: {error}."
         ) from error
     if not recipe.name or recipe.name.startswith(".") or set(recipe.name) & set("/\\\0"):
-        raise UserError(f"{path}: name: {recipe.name!r} is not plain; a folder is called by it.")
+        raise UserError(f"{where}: name: {recipe.name!r} is not plain; a folder is called by it.")
     return recipe
 
 

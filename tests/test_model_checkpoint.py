@@ -99,6 +99,8 @@ def test_missing_torn_and_foreign_files_are_named(tmp_path: Path, saved: Path) -
         load_checkpoint(tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"/a picture\.png: no such checkpoint"):
+        load_checkpoint(tmp_path / "a picture.png")
     saved.write_bytes(saved.read_bytes()[:-3])
     with pytest.raises(UserError, match="damaged, or not a .safetensors"):
         load_checkpoint(saved)

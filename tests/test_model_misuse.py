@@ -209,6 +209,22 @@ def test_a_run_folder_that_holds_a_run_is_in_use_or_is_none(work: Path) -> None:
     assert "a plain name, not a path" in misuse(work, "train", "--run", "../elsewhere")
 
 
+def test_only_grids_of_this_evaluation_are_named(work: Path) -> None:
+    for references, grids in ((["self", "any"], "grid.png, grid-any.png"), (["self"], "grid.png")):
+        options = [word for name in references for word in ("--reference", name)]
+        done = CliRunner().invoke(app, arguments("eval", work, *options))
+        assert done.exit_code == 0, done.output
+        assert done.stdout.endswith(f"/eval-test: metrics.json, rows.parquet, {grids}\n")
+
+
+def test_options_that_would_do_nothing(work: Path) -> None:
+    for option, value in (("--cache", str(work / "c")), ("--cache-size", "1")):
+        said = misuse(work, "train", "--run", "two", option, value)
+        assert "--cache and --cache-size go with --shards URL" in said
+    said = misuse(work, "eval", "--set", "train.sketch=ink")
+    assert "--set train: an evaluation has eval.KEY only" in said
+
+
 def test_a_file_where_a_folder_goes(work: Path) -> None:
     file = work / "file"
     file.write_text("mine")

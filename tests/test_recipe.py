@@ -66,6 +66,15 @@ def test_what_a_recipe_may_not_say_is_named(tmp_path: Path, text: str, message: 
     assert "a.toml" in str(caught.value)
 
 
+def test_what_the_command_line_may_not_say_is_not_put_down_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("[prepare]\nsize = 64")
+    with pytest.raises(
+        UserError, match=r"a\.toml --set prepare\.sze=3: unknown key 'prepare\.sze'"
+    ):
+        load_recipe(str(path), ["prepare.sze=3"])
+
+
 def test_equal_settings_have_equal_fingerprints() -> None:
     one, other = load_recipe("portrait-256"), load_recipe("portrait-256", ["prepare.size=64"])
     assert fingerprint(one.prepare) == fingerprint(load_recipe("portrait-256").prepare)
