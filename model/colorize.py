@@ -98,7 +98,8 @@ def load_colorizer(
     weights = style_weights or info.model.style_weights
     if trained:  # with the generator, and kept with it
         weights = "random"
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+    is_path = info.style.weights != "none" and weights not in ("imagenet", "random")
+    if is_path and not Path(weights).is_file():
         raise UserError(
             f"{checkpoint}: was trained with {info.style}, and {weights} is not here. "
             "Give the file with --style-weights PATH."

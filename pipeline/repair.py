@@ -113,6 +113,8 @@ def repair(work: Work, console: Console, *, images: str = "", num_workers: int =
 def _rebuild_plan(work: Work, console: Console) -> None:
     """Plan anew from the recorded recipe; only the very same plan is put in place."""
     path, by_hand = work.plan_path, "delete it and run the same `fetch` command as before"
+    if not path.exists():
+        raise UserError(f"{path}: is not there; run the same `fetch` command as before.")
     try:
         info = read_info(path)
         seal = read_seal(path)

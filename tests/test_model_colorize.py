@@ -48,6 +48,16 @@ def test_the_painters_answer_is_the_models(checkpoint: Path) -> None:
     assert as_painter(colorizer, guided).can_be_guided
 
 
+def test_a_model_without_a_style_network_wants_no_weights(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "best.safetensors", "reference")
+    tensors, info = load_checkpoint(path)
+    gone = str(tmp_path / "gone.pth")
+    trained = dataclasses.replace(info.model, style_weights=gone)
+    save_checkpoint(path, tensors, dataclasses.replace(info, model=trained))
+    for given in ("", gone):
+        assert load_colorizer(path, device="cpu", style_weights=given)[1].model == trained
+
+
 def test_a_checkpoint_wants_the_style_weights_that_it_was_trained_with(
     checkpoint: Path, tmp_path: Path
 ) -> None:

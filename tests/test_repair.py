@@ -158,6 +158,8 @@ def test_a_plan_that_is_gone_is_left_to_fetch(scene: Scene, size: int) -> None:
     with pytest.raises(UserError, match="delete it and run the same `fetch` command"):
         scene.repair()
     scene.work.plan_path.unlink()
+    with pytest.raises(UserError, match="is not there; run the same `fetch` command"):
+        scene.repair()
     scene.keep_originals()
     run_fetch(scene.root, scene.work)
     scene.assert_as_before()

@@ -284,6 +284,8 @@ def test_authorization_comes_from_the_environment_and_stays_there(
         ("github://a:b@/x", "user or password"),
         ("ftp://host/x", "cannot be read from there"),
         ("dask://x", "cannot be read from there"),
+        ("s3://", "names no bucket or folder"),
+        ("memory:///", "names no bucket or folder"),
         (f"https://me:{SECRET}@host/x", "user or password"),
         (f"https://{SECRET}@host/x", "user or password"),
         (f"s3://KEY:{SECRET}@bucket/x", "user or password"),

@@ -18,7 +18,8 @@ def open_store(url: str) -> Store:
     """Return the store that a URL or path names; only HTTP ones cannot be written.
 
     Raises:
-        UserError: on an unknown scheme, a URL with a password or query, or a missing package.
+        UserError: on an unknown scheme, a URL with a password or query or without a place, or a
+            missing package.
     """
     _check_no_secrets(url)
     if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
@@ -33,6 +34,10 @@ def open_store(url: str) -> Store:
         from pipeline.share.hub import HubStore  # its package is an extra, and slow to import
 
         return HubStore(url)
+    if not url.partition("://")[2].strip("/"):
+        raise UserError(
+            f"{url}: names no bucket or folder; give one, as in {scheme}://BUCKET/NAME."
+        )
     return RemoteStore(url)
 
 
