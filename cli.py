@@ -120,6 +120,7 @@ def fetch(
     if dry_run:
         found = lock or planning.find_metadata(chosen, place, console(), keeps_pages=False)
         plan = planning.make_plan(chosen, limit, found, read_removals(place.removals_path))
+        planning.say_what_is_cut(plan.malformed, console())
         print_counts("select", plan.counts, plan.num_records)
         print(f"{planning.count_unfetched(place, plan.posts)} originals would be fetched.")
         return
@@ -188,11 +189,13 @@ def demo(
     from model.crossing import judge_crossing
     from pipeline.dolls import doll_of, true_answer, write_dolls
     from pipeline.image import resize
+    from pipeline.rows import telling_unwritable
     from pipeline.serve import serve_folder
 
     mirror = work / "mirror"
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
-    write_dolls(mirror, characters)
+    with telling_unwritable(mirror):
+        write_dolls(mirror, characters)
     with serve_folder(mirror) as url:
         images = f"{url}/512px/{{bucket}}/{{id}}.jpg"
         print(f"-- fetch, from {url}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.posts import Counted, Item, Malformed
+from pipeline.posts import UNREADABLE, Counted, Item, Malformed
 from pipeline.posts_json import read_json
 from pipeline.posts_tables import read_parquet, read_sqlite
 
@@ -67,7 +67,7 @@ def read_posts(source: str | Path, required_tags: Collection[str] = ()) -> Itera
             if isinstance(error, OSError) and error.errno:  # the disk's fault, not the data's
                 raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
             yield Counted(1)
-            yield Malformed(str(path), 0, f"unreadable from here on: {error}")
+            yield Malformed(str(path), 0, f"{UNREADABLE}: {error}")
 
 
 def list_files(source: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import filecmp
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pipeline.hosts import is_http
 from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
+from pipeline.posts import UNREADABLE
 from pipeline.recipe import (
     Recipe,
     fingerprint,
@@ -45,7 +46,7 @@ class Plan:
         posts: ``schema.SELECTION``.
         counts: records by fate, ``planned`` among them.
         num_records: records that were read.
-        malformed: places of unreadable records, the first thousand.
+        malformed: places of unreadable records; see ``Selection``.
         proof: of everything that decided it.
     """
 
@@ -213,6 +214,18 @@ def ensure_plan(
             )
         _set_aside(work)
     _write_plan(work, plan, content, limit, recipe)
+
+
+def say_what_is_cut(malformed: Sequence[str], console: Console) -> None:
+    """Say which files of metadata could not be read to their end: nothing counts what is lost.
+
+    Args:
+        malformed: of a plan, or of its info.
+        console: where it is said.
+    """
+    for place in malformed:
+        if f": {UNREADABLE}: " in place:
+            console.print(f"{place}. What came after it is in no count; is the file whole?")
 
 
 def plan_content(work: Work) -> str:

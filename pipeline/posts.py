@@ -34,6 +34,10 @@ _CHARACTER = ("4", 4)  # Danbooru's category: 0 general, 1 artist, 3 copyright, 
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 
 
+UNREADABLE = "unreadable from here on"
+"""Begins what is said of a file whose rest is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Malformed:
     """A record that cannot be used.

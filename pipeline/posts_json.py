@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pipeline.posts import Counted, Item, Malformed, Unparsed, read_record
+from pipeline.posts import UNREADABLE, Counted, Item, Malformed, Unparsed, read_record
 from pipeline.records import Post
 
 MAX_RECORD_BYTES = 16 * 2**20
@@ -46,7 +46,7 @@ def _read_list(stream: io.BufferedReader, path: str) -> Iterator[Item]:
             yield read_record(record, path, number)
     except (ijson.JSONError, UnicodeDecodeError) as error:
         yield Counted(1)
-        yield Malformed(path, number + 1, f"unreadable from here on: {error}")
+        yield Malformed(path, number + 1, f"{UNREADABLE}: {error}")
 
 
 def _parse_list(stream: io.BufferedReader) -> Iterator[object]:

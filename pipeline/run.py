@@ -18,7 +18,13 @@ from pipeline.hold import WHOLE, Part
 from pipeline.lock import Lock
 from pipeline.originals import check_source, is_on_disk
 from pipeline.plan import planned_shards
-from pipeline.planning import check_removals, ensure_plan, find_metadata, keep_lock
+from pipeline.planning import (
+    check_removals,
+    ensure_plan,
+    find_metadata,
+    keep_lock,
+    say_what_is_cut,
+)
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import (
     Recipe,
@@ -29,6 +35,7 @@ from pipeline.recipe import (
 from pipeline.removals import (
     read_removals,
 )
+from pipeline.rows import read_info
 from pipeline.shard import list_shards
 from pipeline.sketch import pin_sketches
 from pipeline.work import Work
@@ -81,6 +88,7 @@ def fetch(
             check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock
         ensure_plan(recipe, work, limit, replan, metadata, held.has_company)
+        say_what_is_cut(read_info(work.plan_path).get("malformed", []), console)
         keep_lock(work, lock)
         planned = held.begin(planned_shards(work.plan_path))
         if depot is not None:

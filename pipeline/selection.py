@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.listing import Listing, read_listing
 from pipeline.metadata import read_posts
-from pipeline.posts import Counted, Item, Malformed, Unparsed
+from pipeline.posts import UNREADABLE, Counted, Item, Malformed, Unparsed
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import SelectSettings
 from pipeline.records import Fate, Post, Status
@@ -88,7 +88,7 @@ class Selection:
         counts: records by ``str(Fate)``; ``planned`` are the wanted ones, that is those which
             were yielded. A post that is wanted but for an earlier one of its id is a repeated_id.
         num_records: records that the metadata held; with a limit, those until it was reached.
-        malformed: places of the first thousand malformed records.
+        malformed: places of the first thousand malformed records, and all where a file is cut.
     """
 
     def __init__(
@@ -131,7 +131,8 @@ class Selection:
                     fates[_TAG_MISSING] += num_records
                 case Malformed():
                     fates[_MALFORMED] += 1
-                    if len(self.malformed) < MAX_MALFORMED:
+                    is_cut = item.why.startswith(UNREADABLE)
+                    if is_cut or len(self.malformed) < MAX_MALFORMED:
                         self.malformed.append(item)
                 case Post():
                     fate = judge(item, self._select, self._nsfw_ids)

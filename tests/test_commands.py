@@ -1,7 +1,9 @@
 """The commands that look after a work folder, as the command line calls them."""
 
+import gzip
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -53,6 +55,12 @@ def test_repair_names_what_it_leaves(work: Work) -> None:
     assert "notes.txt: does not belong here" in left.output
 
 
+def test_demo_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    error = call("demo", "--work", tmp_path / "file").exception
+    assert str(error) == f"{tmp_path}/file/mirror: cannot be written: Not a directory."
+
+
 def test_repair_makes_no_folder(tmp_path: Path) -> None:
     assert isinstance(call("repair", tmp_path / "nowhere").exception, UserError)
     assert list(tmp_path.iterdir()) == []
@@ -65,6 +73,20 @@ def test_status_shows_the_ledger(work: Work) -> None:
     assert table["ledger"]["num_attempts"] == NUM_POSTS
     assert table["ledger"]["num_bytes"] > 0
     assert table["fetch"]["num_retryable"] == 0
+
+
+def test_metadata_that_is_cut_off_is_said_each_time(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    packed = gzip.compress((tmp_path / "posts.json").read_bytes() + Random(0).randbytes(20000))
+    metadata = tmp_path / "posts.json.gz"
+    metadata.write_bytes(packed[:-2000])
+    command = ["fetch", tmp_path / "recipe.toml", "--metadata", metadata, "--work", tmp_path / "w"]
+    for options in (["--dry-run"], [], []):
+        done = call(*command, *options)
+        assert done.exit_code == 0, done.output
+        said = "".join(done.stderr.split())  # lines are wrapped anywhere
+        assert f"{metadata}:0:unreadablefromhereon:" in said
+        assert said.endswith("isthefilewhole?")
 
 
 def test_report_is_a_page_in_the_folder_or_elsewhere(work: Work, tmp_path: Path) -> None:
