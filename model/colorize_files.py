@@ -161,7 +161,7 @@ class _Sheets:
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """Return the files among ``paths``, and in place of each folder the pictures in it.
+    """Return the files among ``paths``, and in place of each folder the pictures in it; each once.
 
     Raises:
         UserError: on a folder without pictures.
@@ -174,7 +174,7 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
             if not inside:
                 raise UserError(f"{path}: there are no pictures in it.")
         found += inside
-    return found
+    return list(dict.fromkeys(found))
 
 
 def name_files(paths: Iterable[Path]) -> dict[Path, str]:

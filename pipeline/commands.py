@@ -238,7 +238,8 @@ def _print_ledger(asked: "Asked") -> None:
             f"{asked.num_bytes / 1e6:.1f} MB, {asked.seconds / 3600:.2f} hours of waiting"
         )
         statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])
-        print("  HTTP " + ", ".join(f"{status or 'none'}: {n}" for status, n in statuses))
+        named = (f"{'none' if status == '0' else status}: {n}" for status, n in statuses)
+        print("  HTTP " + ", ".join(named))
 
 
 def print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:

@@ -69,6 +69,7 @@ def test_repair_makes_no_folder(tmp_path: Path) -> None:
 def test_status_shows_the_ledger(work: Work) -> None:
     shown = call("status", work.root)
     assert f"{NUM_POSTS} requests for {NUM_POSTS} posts" in shown.output
+    assert f"  HTTP none: {NUM_POSTS}\n" in shown.output  # they lie on disk
     table = json.loads(call("status", work.root, "--json").output)
     assert table["ledger"]["num_attempts"] == NUM_POSTS
     assert table["ledger"]["num_bytes"] > 0

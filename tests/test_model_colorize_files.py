@@ -233,5 +233,10 @@ def test_folders_give_their_pictures_and_must_have_some(sketches: Path, tmp_path
         find_pictures([sketches / "below"])
 
 
+def test_a_file_that_is_given_twice_is_coloured_once(sketches: Path) -> None:
+    once = find_pictures([sketches])
+    assert find_pictures([once[0], sketches, once[0]]) == once
+
+
 def test_the_suffix_is_the_format() -> None:
     assert [check_output(Path(name)) for name in ("a.png", "a.JPEG")] == ["PNG", "JPEG"]
