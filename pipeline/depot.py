@@ -127,8 +127,9 @@ class Depot:
                 raise UserError(
                     f"{self._url}: posts of {name} were taken down in what was pushed there, and "
                     f"its {RAW}/ would bring them back; what is shared stays as it is. Remove "
-                    f"{RAW}/ there. To prepare anew give another --work and --store, and leave "
-                    "the posts out: select.nsfw_ids is the path of a list of ids."
+                    f"{RAW}/, {PLAN}/ and {LEDGER}/ there, and {self._work.root}. To prepare anew "
+                    "give another --work and --store, and leave the posts out: select.nsfw_ids is "
+                    "the path of a list of ids."
                 )
 
     def _lacks(self, kind: str, name: str) -> bool:

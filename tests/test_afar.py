@@ -235,6 +235,10 @@ def test_a_takedown_that_was_pushed_is_not_undone(
     with pytest.raises(UserError, match="were taken down in what was pushed there"):
         fetch(source.root, Work(tmp_path / "new"), store=store)  # as after the folder was lost
     assert contents_of(Path(store)) == before
+    for kind in ("raw", "plan", "ledger"):
+        shutil.rmtree(Path(store) / kind)
+    with pytest.raises(UserError, match="were taken down in what was pushed there"):
+        fetch(source.root, work, store=store)
     assert verify(Path(store)) == []
     assert push(again, store, QUIET).num_moved == 0
 
