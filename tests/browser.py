@@ -160,7 +160,7 @@ def open_browser(profile: Path) -> Iterator[Page]:
         yield page
         with suppress(AssertionError, BrokenPipeError):
             page.send("Browser.close")
-        process.wait(20)
+        process.wait(120)
     finally:
         guard.cancel()
         process.kill()

@@ -37,10 +37,10 @@ def test_it_serves_until_it_is_ended(tmp_path: Path, number: signal.Signals) -> 
         line = process.stderr.readline()
         url, _, rest = line.partition(" ")
         assert rest == "is the page; Ctrl-C ends it.\n"
-        with urlopen(url, timeout=20) as answer:
+        with urlopen(url, timeout=120) as answer:
             assert b'content="Nurie"' in answer.read()
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         assert process.stderr.read() == ""
     finally:
         process.kill()

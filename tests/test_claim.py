@@ -54,7 +54,7 @@ def test_a_second_writer_of_a_shard_waits_for_the_first(tmp_path: Path, commits:
         if commits:
             shard.commit(RAW.empty_table(), {"fingerprint": "1"})
             assert not entered.is_set()
-    second.join(10)
+    second.join(120)
     with tarfile.open(tar_path(tmp_path, NAME)) as tar:
         assert tar.getnames() == ["000000002.jpg"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{NAME}.parquet", f"{NAME}.tar"]
@@ -68,5 +68,5 @@ def test_what_is_being_written_is_not_swept_away(tmp_path: Path) -> None:
         time.sleep(0.3)
         assert temporary.exists()
         shard.commit(RAW.empty_table(), {"fingerprint": "1"})
-    swept.join(10)
+    swept.join(120)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{NAME}.parquet", f"{NAME}.tar"]

@@ -32,7 +32,7 @@ from tests.crashing import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 60  # seconds after which a command that hangs fails its test
+LIMIT = 300  # seconds after which a command that hangs fails its test
 
 
 class Gate:
@@ -162,7 +162,7 @@ def assert_mended(source: Source, work: Work, gate: Gate, num_workers: int = 1) 
 
 def assert_group_is_gone(leader: int) -> None:
     deadline = threading.Event()
-    for _ in range(100):
+    for _ in range(1200):
         try:
             os.killpg(leader, 0)
         except ProcessLookupError:

@@ -237,7 +237,7 @@ def running(command: str, environment: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(300)
 
 
 @pytest.mark.slow

@@ -194,11 +194,11 @@ def test_ctrl_c_saves_and_stops(samples_dir: Path, tmp_path: Path) -> None:
         text=True,
     ) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while not (tmp_path / "last.json").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
             os.kill(process.pid, signal.SIGINT)
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 0

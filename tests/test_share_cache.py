@@ -39,7 +39,7 @@ class Bringer:
 
     def __call__(self, shard: str, path: Path) -> None:
         self.brought.append(shard)
-        assert self.gate.wait(20)
+        assert self.gate.wait(120)
         if shard in self.broken:
             raise UserError(f"{shard} cannot be had")
         path.write_bytes(content_of(shard))
@@ -65,7 +65,7 @@ def read(cache: ShardCache, shard: str) -> bytes | None:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -152,7 +152,7 @@ def test_what_is_on_its_way_but_not_wanted_soon_is_not_waited_for(tmp_path: Path
         assert found == []
         bringer.gate.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert len(found) == 2
         assert None not in found
 

@@ -187,7 +187,7 @@ def test_what_comes_next_is_there_before_it_is_asked_for(
     with streaming(server.url, tmp_path, BIG) as remote:
         steps = iterate_steps(remote, config, Ranks(), 0, 0, pin=False)
         next(steps)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("*.tar"))) < len(sizes_of(made)):
             assert time.monotonic() < deadline
             time.sleep(0.01)
