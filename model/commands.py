@@ -8,14 +8,11 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from pipeline.commands import Overrides, RecipeName, WorkDir, recipe_of, work_of
-
-if TYPE_CHECKING:
-    pass
 
 Checkpoint = Annotated[
     Path,
@@ -25,7 +22,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 StyleWeights = Annotated[
     str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
 ]
-
 
 _CACHE_SIZE = 20.0  # GB
 
