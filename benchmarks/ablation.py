@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "never without a reference": {"drop_reference": 0.0},
     "with references nearer and further": {"reframe": 1.0},
     "with other pens": {"vary_lines": 0.5},
-    "with a cosine learning rate": {"schedule": "cosine"},
+    "with a constant learning rate": {"schedule": "constant"},
     "with the patch adversary": {"gan": "patch"},
 }
 """What is taken away, or added, by settings of ``[train]``."""
