@@ -185,7 +185,7 @@ def demo(
         int | None, typer.Option(min=1, help="More colour better, and take longer.")
     ] = None,
 ) -> None:
-    """Do the whole job on drawn dolls, offline, in about two minutes on two cores."""
+    """Do the whole job on drawn dolls, offline, in about three minutes on two cores."""
     from model.crossing import judge_crossing
     from pipeline.dolls import doll_of, true_answer, write_dolls
     from pipeline.image import resize
