@@ -134,6 +134,11 @@ def _damage(root: Path, work: Work) -> None:
         path.write_bytes(data)
 
 
+def pushed(work: Work) -> Path:
+    """Return where a folder is pushed to: beside it."""
+    return work.root.with_name("there")
+
+
 def _share(root: Path, work: Work) -> None:
     """Leave a shared data set beside the folder."""
     source = Work(root / "source")
@@ -146,7 +151,7 @@ SCENARIOS = {
     "other settings": Scenario(_both, lambda root, work: prepare(root, work, size=48)),
     "another plan": Scenario(_plan_half, lambda root, work: _both(root, work, replan=True)),
     "retry": Scenario(_fail_once, lambda root, work: _both(root, work, retry_failed=True)),
-    "push": Scenario(_both, lambda root, work: push(work, str(work.root / "there"), QUIET)),
+    "push": Scenario(_both, lambda root, work: push(work, str(pushed(work)), QUIET)),
     "pull": Scenario(_share, lambda root, work: pull(str(root / "there"), work, QUIET)),
     "takedown": Scenario(_both, lambda root, work: take_down(work, [2, 5])),
     "repair": Scenario(_damage, lambda root, work: repair(work, QUIET), is_damaged=True),
@@ -164,6 +169,8 @@ def watch(directory: Path, notice: Notice) -> None:
         if all(str(path).startswith(f"{directory}/") for path in paths):
             notice(kind, *map(str, paths))
 
+    made: dict[str, object] = {}
+
     def audit(event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             tell("open", args[0])
@@ -172,7 +179,9 @@ def watch(directory: Path, notice: Notice) -> None:
         elif event in ("os.remove", "os.rmdir") and os.path.lexists(path := _locate(*args)):
             tell("remove", path)
         elif event == "os.mkdir" and not os.path.lexists(args[0]):
-            tell("mkdir", args[0])
+            mine = object()  # of threads that make the same folder one is told of, always
+            if made.setdefault(str(args[0]), mine) is mine:
+                tell("mkdir", args[0])
 
     sys.addaudithook(audit)
     _tell_before(os, "fsync", tell, _path_of)
@@ -240,13 +249,17 @@ def in_child(function: Callable[[], Any]) -> Any:
 
 def contents(work: Work) -> dict[str, bytes]:
     """Return all files that must not depend on what a run went through."""
-    folders = (work.raw_dir, work.samples_dir, work.root / "there")
-    paths = [path for folder in folders for path in folder.rglob("*")]
-    return {str(p.relative_to(work.root)): p.read_bytes() for p in paths if p.is_file()}
+    folders = (work.raw_dir, work.samples_dir, pushed(work))
+    found = {}
+    for folder in folders:
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        found |= {str(p.relative_to(folder.parent)): p.read_bytes() for p in paths}
+    return found
 
 
 def temporaries(work: Work) -> list[str]:
-    return sorted(path.name for path in work.root.rglob(".*.tmp"))
+    folders = (work.root, pushed(work))
+    return sorted(path.name for folder in folders for path in folder.rglob(".*.tmp"))
 
 
 def find_lies(work: Work, scratch: Path) -> list[str]:
@@ -257,7 +270,7 @@ def find_lies(work: Work, scratch: Path) -> list[str]:
         tars = {name for name in names if name.endswith(".tar") and name[:-4] not in committed}
         return tars | {name for name in names if name.endswith(".tmp")}
 
-    there = work.root / "there"
+    there = pushed(work)
     if (there / INDEX).exists():
         index = read_index((there / INDEX).read_bytes(), INDEX)
         lies = [f.name for f in index.files if hash_file(there / f.name) != f.sha256]
@@ -302,21 +315,21 @@ class Trials:
         self._commands = scenario.commands
         self._is_damaged = scenario.is_damaged
         self._root = root
-        self._base = Work(root / "base")
-        self._work = Work(root / "work")
+        self._base = Work(root / "base" / "work")
+        self._work = Work(root / "trial" / "work")
 
         def set_up() -> None:
             make_source(root)
-            self._base.root.mkdir()
+            self._base.root.mkdir(parents=True)
             scenario.before(root, self._base)
 
         in_child(set_up)
         self.operations, self._expected = in_child(self._run_undisturbed)
 
     def _run_undisturbed(self) -> tuple[list[str], dict[str, bytes]]:
-        shutil.copytree(self._base.root, self._work.root)
+        shutil.copytree(self._base.root.parent, self._work.root.parent)
         operations: list[str] = []
-        watch(self._work.root, lambda *words: operations.append(" ".join(words)))
+        watch(self._work.root.parent, lambda *words: operations.append(" ".join(words)))
         self._commands(self._root, self._work)
         return operations, contents(self._work)
 
@@ -324,17 +337,17 @@ class Trials:
         """Let a run meet a fault at its ``number``-th operation; look; run it again."""
 
         def run_into_it() -> str:
-            meet_fault(fault, number, self._work.root)
+            meet_fault(fault, number, self._work.root.parent)
             try:
                 self._commands(self._root, self._work)
             except BaseException as error:
                 return f"{type(error).__name__}: {error}"
             return ""
 
-        shutil.rmtree(self._work.root)
-        shutil.copytree(self._base.root, self._work.root)
+        shutil.rmtree(self._work.root.parent)
+        shutil.copytree(self._base.root.parent, self._work.root.parent)
         end = str(in_child(run_into_it))
-        operation = self.operations[number - 1].replace(f"{self._work.root}/", "")
+        operation = self.operations[number - 1].replace(f"{self._work.root.parent}/", "")
         left = temporaries(self._work)
         return Trial(number, operation, end, left, *in_child(self._look_and_run_again))
 
