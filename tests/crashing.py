@@ -250,7 +250,7 @@ def in_child(function: Callable[[], Any]) -> Any:
 def contents(work: Work) -> dict[str, bytes]:
     """Return all files that must not depend on what a run went through."""
     folders = (work.raw_dir, work.samples_dir, pushed(work))
-    found = {}
+    found: dict[str, bytes] = {}
     for folder in folders:
         paths = [path for path in folder.rglob("*") if path.is_file()]
         found |= {str(p.relative_to(folder.parent)): p.read_bytes() for p in paths}
