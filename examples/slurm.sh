@@ -43,7 +43,7 @@ prepare)
   ;;
 train)
   # One torchrun on each node starts one process for each of its GPUs.
-  head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+  read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   srun "$PYTHON" -m torch.distributed.run --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$GPUS" \
     --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:$PORT" \
     cli.py train "$RECIPE" --work "$WORK" --resume
