@@ -32,9 +32,7 @@ from pipeline.recipe import (
     recipe_table,
     without_secrets,
 )
-from pipeline.removals import (
-    read_removals,
-)
+from pipeline.removals import read_removals
 from pipeline.rows import read_info
 from pipeline.shard import list_shards
 from pipeline.sketch import pin_sketches

@@ -1,10 +1,14 @@
 """Fixtures that several tests share."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import hypothesis
 import pytest
+
+from tests.s3_server import lead_to, serve_s3
 
 # A busy machine must fail no test: how long an example takes is not what these tests are about.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -21,6 +25,19 @@ MIRROR = Path(__file__).resolve().parent.parent.parent / "shared" / "mirror"
 def _without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo what a test that gives --debug in this process would leave for all that follow."""
     monkeypatch.setenv("NURIE_DEBUG", "")
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    """Return the URL of a real S3 server on loopback."""
+    with serve_s3() as url:
+        yield url
+
+
+@pytest.fixture
+def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSystem":
+    """Return that server's files, with an empty bucket, where ``s3://`` leads for the test."""
+    return lead_to(s3_url, monkeypatch)
 
 
 @pytest.fixture(scope="session")

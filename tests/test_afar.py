@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -55,8 +55,16 @@ from tests.crashing import (
     watch,
 )
 from tests.indexed_tars import index_tar, pack
-from tests.s3_server import BUCKET, lead_to, serve_s3
-from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
+from tests.s3_server import BUCKET
+from tests.test_crash_commands import (
+    LIMIT,
+    Gate,
+    Source,
+    finish,
+    make_undisturbed,
+    run_command,
+    start,
+)
 
 URL = f"s3://{BUCKET}/sets/tiny"
 STEP = 40  # of the operations on disk, at which a run is killed where time is short
@@ -65,23 +73,7 @@ STEP = 40  # of the operations on disk, at which a run is killed where time is s
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     """A source, and what a run makes of it in a work folder of its own."""
-    root = tmp_path_factory.mktemp("source")
-    make_source(root)
-    work = Work(root / "undisturbed")
-    fetch(root, work)
-    prepare(root, work)
-    return Source(root, contents(work))
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    with serve_s3() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSystem":
-    return lead_to(s3_url, monkeypatch)
+    return make_undisturbed(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture
@@ -174,6 +166,28 @@ def test_what_is_done_is_not_done_again(
     monkeypatch.setattr(RemoteStore, "put", put)
     for _ in range(2):
         both(source, work, URL)
+    assert contents(work) == rows_of(source.expected)
+
+
+def test_a_shard_that_is_handed_out_has_no_rows_in_the_folder(
+    source: Source, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends the run then: the folder never holds rows that the store has replaced."""
+    store = str(tmp_path / "store")
+    both(source, work, store)
+    seen = []
+
+    def stop(stage: Afar, name: str, tick: object) -> None:
+        seen.append(name)
+        assert not any(rows_path(work.samples_dir, name).exists() for name in list_shards(raw))
+        raise KeyboardInterrupt
+
+    raw = work.raw_dir
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Afar, "__call__", stop)
+        prepare(source.root, work, store=store, size=48)
+    assert len(seen) == 1
+    both(source, work, store)
     assert contents(work) == rows_of(source.expected)
 
 

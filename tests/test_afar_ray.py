@@ -15,17 +15,11 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source
 from tests.ray_cluster import TwoNodes
-from tests.s3_server import BUCKET, lead_to, serve_s3
+from tests.s3_server import BUCKET
 from tests.test_crash_commands import ROOT, Gate, Source, finish, run_command
 from tests.test_executor_ray import TASK, wait_for
 
 STORE = f"s3://{BUCKET}/tiny"
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator["fsspec.AbstractFileSystem"]:
-    with serve_s3() as url:
-        yield lead_to(url, monkeypatch)
 
 
 @pytest.fixture

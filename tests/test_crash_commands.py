@@ -103,6 +103,15 @@ class Source:
         return [name, recipe, "--work", str(work.root), "--workers", workers]
 
 
+def make_undisturbed(root: Path) -> Source:
+    """Return a source on disk, and what runs inside this process make of it."""
+    make_source(root)
+    work = Work(root / "undisturbed")
+    fetch(root, work)
+    prepare(root, work)
+    return Source(root, contents(work))
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     root = tmp_path_factory.mktemp("source")
@@ -262,12 +271,7 @@ def survivors(marker: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Source:
     """A source on disk, for runs inside this process."""
-    root = tmp_path_factory.mktemp("local")
-    make_source(root)
-    work = Work(root / "undisturbed")
-    fetch(root, work)
-    prepare(root, work)
-    return Source(root, contents(work))
+    return make_undisturbed(tmp_path_factory.mktemp("local"))
 
 
 def run_both(source: Source, work: Work, num_workers: int = 1) -> None:

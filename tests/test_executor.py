@@ -1,6 +1,9 @@
 import os
 import signal
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from rich.console import Console
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Tick, run_stage
+from pipeline.executor import Tick, _stop, run_stage
 
 QUIET = Console(quiet=True)
 
@@ -71,6 +74,18 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     summary = run_stage(stage, SIZES, 2, "keep", QUIET)
     assert not summary.errors
     assert summary.num_posts == 15
+
+
+def test_a_pool_that_is_stopped_has_given_back_what_it_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a process that ends at once is told that its semaphores have leaked."""
+    pool = ProcessPoolExecutor(1)
+    thread = threading.Thread(target=time.sleep, args=(0.3,))
+    thread.start()
+    monkeypatch.setattr(pool, "_executor_manager_thread", thread)
+    _stop(pool)
+    assert not thread.is_alive()
 
 
 def test_a_shard_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> None:

@@ -77,6 +77,6 @@ def test_it_runs_from_the_first_cell_to_the_last(
     notebook = nbformat.read(PATH, as_version=4)
     for cell in code_cells(notebook):
         cell.outputs = []
-    kernel = manager(transport="ipc")  # no port
+    kernel = manager(transport="ipc", ip=str(tmp_path / "kernel"))  # no port, but files
     client.NotebookClient(notebook, km=kernel, timeout=600).execute()
     check(notebook)

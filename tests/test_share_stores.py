@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -28,7 +27,7 @@ from pipeline.share.stores import open_store, open_writable
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, reset
-from tests.s3_server import BUCKET, KEYS, lead_to, serve_s3
+from tests.s3_server import BUCKET, KEYS
 from tests.shares import QUIET, load_index, make_prepared, samples_of
 
 SHARD = "train-000000"
@@ -40,17 +39,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stores")
     push(make_prepared(root), str(root / "there"), QUIET)
     return root
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    with serve_s3() as url:
-        yield url
-
-
-@pytest.fixture
-def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSystem":
-    return lead_to(s3_url, monkeypatch)
 
 
 def call(*arguments: object) -> Result:
