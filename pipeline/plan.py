@@ -214,13 +214,16 @@ def _row_of(post: Post) -> dict[str, Any]:
 
 
 def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
-    """Write ``selection.parquet``: a row group a shard, so that a worker reads only its own."""
+    """Write ``selection.parquet``: a row group a shard, so that a worker reads only its own.
+
+    The bytes hang on what the table holds, not on how its words were numbered on the way here.
+    """
     splits = table["split"].unify_dictionaries().combine_chunks()
     codes, shards = splits.indices.to_numpy(), table["shard"].to_numpy()
     changes = (np.diff(codes) != 0) | (np.diff(shards) != 0)
     starts = [0, *(np.flatnonzero(changes) + 1).tolist()] if len(table) else []
     stops = [*starts[1:], len(table)]
-    groups = [table.slice(a, b - a) for a, b in zip(starts, stops, strict=False)]
+    groups = [_renumber(table.slice(a, b - a)) for a, b in zip(starts, stops, strict=False)]
     names = [shard_name(splits[a].as_py(), int(shards[a])) for a in starts]
     sizes = {name: len(group) for name, group in zip(names, groups, strict=True)}
     num_shards = {
@@ -229,6 +232,15 @@ def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
     }
     info = {**info, "shards": list(sizes.items()), "num_shards": num_shards}
     write_rows(path, groups or [table], info)
+
+
+def _renumber(table: pa.Table) -> pa.Table:
+    """Number a table's words in the order in which they come."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            words = table[index].cast(pa.string()).combine_chunks().dictionary_encode()
+            table = table.set_column(index, field, words.cast(field.type))
+    return table
 
 
 def planned_shards(path: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ before what replaces it is whole.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from rich.console import Console
 
@@ -14,7 +15,8 @@ from pipeline.client import close_shared_clients
 from pipeline.errors import UserError
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage, content_settings
-from pipeline.lock import read_lock
+from pipeline.listing import Listing
+from pipeline.lock import Lock, read_lock
 from pipeline.originals import check_source
 from pipeline.plan import planned_shards, write_plan
 from pipeline.planning import find_metadata, make_plan
@@ -122,10 +124,8 @@ def _rebuild_plan(work: Work, console: Console) -> None:
         raise UserError(f"{path}: too damaged to be rebuilt; {by_hand}.") from error
     console.print(f"{path.name}: planning anew")
     recipe = convert(info["recipe"], Recipe, str(path))
-    locked = work.lock_path.is_file()
-    metadata = read_lock(work.lock_path) if locked else find_metadata(recipe, work, console)
     removals = read_removals(work.removals_path)
-    plan = make_plan(recipe, info.get("limit"), metadata, removals)
+    plan = make_plan(recipe, info.get("limit"), _find_records(recipe, work, console), removals)
     rebuilt = temporary_path(path)
     write_plan(rebuilt, plan.posts, info)
     if read_seal(rebuilt) != seal:
@@ -135,6 +135,19 @@ def _rebuild_plan(work: Work, console: Console) -> None:
             f"{by_hand}: what is fetched is used again."
         )
     commit(rebuilt, path)
+
+
+def _find_records(recipe: Recipe, work: Work, console: Console) -> Path | Listing | Lock:
+    """Return what the folder's plan was made of."""
+    remedy = "put the lock that the plan was made by there, and run `repair` again."
+    if not work.lock_path.is_file():
+        if not recipe.source.metadata:
+            raise UserError(f"{work.lock_path}: is not there; {remedy}")
+        return find_metadata(recipe, work, console)
+    try:
+        return read_lock(work.lock_path)
+    except DamagedError as error:
+        raise UserError(f"{error} The plan is, too: {remedy}") from error
 
 
 def recorded_source(work: Work, images: str = "") -> SourceSettings:
