@@ -175,6 +175,7 @@ def lock(
     overrides: Overrides = [],
 ) -> None:
     """Write down exactly what was got, so that `fetch --locked` gets the same again."""
+    from pipeline.differences import check_folder
     from pipeline.lock import lock_beside, write_lock
     from pipeline.recipe import find_recipe
 
@@ -185,6 +186,7 @@ def lock(
         if wrong := compare(path, place, chosen):
             fail(wrong[0], 1)
         return
+    check_folder(place, chosen)
     found = write_lock(place, path)
     num_samples = found.info.fates.get("kept", 0)
     size = f"{path.stat().st_size / 1e6:.2f} MB"

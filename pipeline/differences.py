@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.lock import Lock, library_versions
+from pipeline.lock import Lock, check_done, library_versions
 from pipeline.recipe import Recipe
 from pipeline.records import RETRYABLE, Fate, Status
-from pipeline.rows import is_out_of_space, read_rows, replacing
+from pipeline.rows import is_out_of_space, read_info, read_rows, replacing
 from pipeline.schema import RAW, SAMPLES
-from pipeline.settings import Table, to_table
-from pipeline.shard import rows_path, shard_name
+from pipeline.settings import Table, convert, to_table
+from pipeline.shard import list_shards, rows_path, shard_name
 from pipeline.work import Work
 
 Row = dict[str, Any]
@@ -76,6 +76,30 @@ def check_recipe(lock: Lock, recipe: Recipe) -> None:
         )
 
 
+def check_folder(work: Work, recipe: Recipe) -> None:
+    """Check that a folder was made by a recipe, beside which its lock is to lie.
+
+    Raises:
+        UserError: naming the recipe that it was made by, or the settings that differ.
+    """
+    check_done(work)
+    table = read_info(work.plan_path).get("recipe", {})
+    of_samples = read_info(rows_path(work.samples_dir, list_shards(work.samples_dir)[0]))
+    prepare = of_samples.get("recipe", {}).get("prepare", {})
+    made_by = convert(table | {"prepare": prepare}, Recipe, str(work.plan_path))
+    if made_by.name != recipe.name:
+        raise UserError(
+            f"{work.root}: was made by recipe {made_by.name!r}, not by {recipe.name!r}; give that "
+            "recipe, or the --work of this one."
+        )
+    then, now = (_deciding(r) | {"prepare": to_table(r.prepare)} for r in (made_by, recipe))
+    if odd := _differing(then, now, "the folder's"):
+        raise UserError(
+            f"{work.root}: was not made as recipe {recipe.name!r} says: {'; '.join(odd)}. Give "
+            "what was --set then, or run `fetch` and `prepare` again."
+        )
+
+
 def _deciding(recipe: Recipe) -> Table:
     """Return the settings that decide what is fetched, and where to."""
     table = to_table(recipe)
@@ -83,15 +107,17 @@ def _deciding(recipe: Recipe) -> Table:
     return {"select": table["select"], "split": table["split"], "source": source}
 
 
-def _differing(locked: Table, wanted: Table, path: str = "") -> list[str]:
+def _differing(
+    before: Table, wanted: Table, whose: str = "the lock's", path: str = ""
+) -> list[str]:
     """Return the settings that differ, each with both values."""
     odd: list[str] = []
-    for key in sorted(locked.keys() | wanted.keys()):
-        then, now, name = locked.get(key), wanted.get(key), f"{path}{key}"
+    for key in sorted(before.keys() | wanted.keys()):
+        then, now, name = before.get(key), wanted.get(key), f"{path}{key}"
         if isinstance(then, dict) and isinstance(now, dict):
-            odd += _differing(then, now, f"{name}.")
+            odd += _differing(then, now, whose, f"{name}.")
         elif then != now and name not in _FREE and not _is_of_a_network(name, now):
-            odd.append(f"{name} is {json.dumps(now)}, the lock's {json.dumps(then)}")
+            odd.append(f"{name} is {json.dumps(now)}, {whose} {json.dumps(then)}")
     return odd
 
 

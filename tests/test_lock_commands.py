@@ -75,3 +75,26 @@ def test_what_a_lock_decides_may_not_be_given(recipe: str, option: tuple[str, st
     error = run("fetch", recipe, "--locked").exception
     assert isinstance(error, UserError)
     assert "`lock` makes it" in str(error)
+
+
+def test_a_lock_of_another_recipes_folder_is_not_written(recipe: str, tmp_path: Path) -> None:
+    work, one = tmp_path / "work", ("--workers", 1)
+    size = ("--set", "prepare.size=32")
+    run("fetch", recipe, "--metadata", tmp_path / "metadata", "--work", work, *one)
+    run("prepare", recipe, "--work", work, *one, *size)
+    other = tmp_path / "other" / "recipe.toml"
+    other.parent.mkdir()
+    shutil.copy(recipe, other)
+    for options, why in (
+        ([other], "was made by recipe 'mine', not by 'other'; give that recipe"),
+        ([recipe], r"prepare.size is 64, the folder's 32. Give what was --set then"),
+        ([recipe, *size, "--set", "split.seed=3"], r"split.seed is 3, the folder's 0"),
+        ([other, "--out", tmp_path / "x"], "was made by recipe 'mine'"),
+    ):
+        error = run("lock", *options, "--work", work).exception
+        assert isinstance(error, UserError)
+        assert why in str(error)
+    assert list(tmp_path.glob("*/posts.parquet")) == []
+    assert not (tmp_path / "x").exists()
+    assert run("lock", recipe, "--work", work, *size).exit_code == 0
+    assert (tmp_path / "mine" / "posts.parquet").is_file()
