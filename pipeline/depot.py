@@ -33,7 +33,7 @@ from pipeline.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, MAX_INDEX_BYTES, PENDING, read_index, write_index
 from pipeline.share.stores import one_form, open_writable
 from pipeline.share.transfer import WritableStore, in_threads
-from pipeline.stores import scheme_of
+from pipeline.stores import SHARE_SCHEMES, scheme_of
 from pipeline.work import Work
 
 KINDS = (LEDGER, RAW, SAMPLES)
@@ -42,6 +42,7 @@ KINDS = (LEDGER, RAW, SAMPLES)
 _IDENTITY = "plan.json"  # says whose shards the store holds
 _AT_A_TIME = 500  # shards whose plans are put together
 _MAX_BYTES = 2**16
+_SCHEMES = tuple(scheme for scheme in SHARE_SCHEMES if scheme != "hf")
 
 
 def place_of(url: str, work: Work) -> str:
@@ -52,7 +53,7 @@ def place_of(url: str, work: Work) -> str:
     """
     if scheme_of(url) == "hf":
         raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")
-    open_writable(url)
+    open_writable(url, _SCHEMES)
     place = one_form(url)
     if scheme_of(place) == "file" and Path(place).is_relative_to(work.root.resolve()):
         raise UserError(f"{url}: is the work folder, or within it; name another place.")

@@ -20,25 +20,43 @@ SHARE_SCHEMES = (
 """Stores that a whole data set may be pushed to and pulled from: those that keep files."""
 
 
+_OUTERMOST = {
+    **dict.fromkeys(("s3", "s3a", "gs", "gcs", "oss", "oci", "tos"), "bucket"),
+    **dict.fromkeys(("az", "abfs"), "container"),
+    "lakefs": "repository",
+}
+"""What stands right after the scheme, where a store has nothing outside of it."""
+
+
 def scheme_of(place: str) -> str:
     """Return what stands before ``://``, "file" for a plain path."""
     scheme, separator, _ = place.partition("://")
     return scheme if separator else "file"
 
 
-def check_store(place: str, schemes: Sequence[str] = SCHEMES) -> None:
-    """Check that a path, URL or template of one names a store that can be read.
+def check_store(place: str, schemes: Sequence[str] = SCHEMES, *, writes: bool = False) -> None:
+    """Check that a path, URL or template of one names a store that can be read, or written.
 
     Raises:
-        UserError: on an unknown scheme, a chain of file systems, or where a package is missing.
+        UserError: on an unknown scheme, a chain of file systems, a URL without a bucket, or where
+            a package or a setting is missing.
     """
-    if "::" in place or scheme_of(place) not in schemes:
-        known = ", ".join(f"{s}://" for s in ("http", "https", *schemes) if s != "memory")
-        raise UserError(f"{place}: cannot be read from there; known: {known}, or a plain path.")
+    scheme, inside = scheme_of(place), place.partition("://")[2]
+    if "::" in place:
+        raise UserError(f"{place}: a chain of file systems; name the place where the files lie.")
+    if scheme not in schemes:
+        use, web = ("written to", ()) if writes else ("read from", ("http", "https"))
+        known = ", ".join(f"{s}://" for s in (*web, *schemes) if s != "memory")
+        raise UserError(f"{place}: cannot be {use}; possible: a plain path, {known}.")
+    if scheme in _OUTERMOST and not inside.partition("/")[0]:
+        what = _OUTERMOST[scheme]
+        right = f"{scheme}://{what.upper()}/{inside.lstrip('/') or 'NAME'}"
+        raise UserError(f"{place}: names no {what}; give one, as in {right}.")
     try:
-        file_system(scheme_of(place))
-    except ImportError as error:
-        raise UserError(f"{place}: {error}.") from error
+        file_system(scheme)
+    except Exception as error:  # each store has its own
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{place}: {why.rstrip('.')}.") from error
 
 
 def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:

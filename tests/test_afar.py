@@ -557,6 +557,11 @@ def test_a_store_and_a_folder_that_do_not_go_together_are_refused(
         ("hf://datasets/me/it", "takes commits, not shards by many hands"),
         ("http://127.0.0.1:9/x", "web servers are only pulled from"),
         ("s3://KEY:SECRET@bucket/x", "user or password"),
+        (
+            "ftp://host/x",
+            r"ftp://host/x: cannot be written to; possible: a plain path, [^h]*, s3://",
+        ),
+        ("s3:///x", "names no bucket; give one, as in s3://BUCKET/x"),
     ):
         with pytest.raises(UserError, match=why):
             fetch(source.root, other, store=url)

@@ -76,6 +76,15 @@ def test_status_shows_the_ledger(work: Work) -> None:
     assert table["fetch"]["num_retryable"] == 0
 
 
+def test_pictures_in_no_bucket_are_refused_before_any_work(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    command = ["fetch", tmp_path / "recipe.toml", "--work", tmp_path / "w"]
+    refused = call(*command, "--images", "s3:///{id}.jpg", "--workers", 1)
+    assert isinstance(refused.exception, UserError)
+    assert "give one, as in s3://BUCKET/{id}.jpg." in str(refused.exception)
+    assert not (tmp_path / "w").exists()
+
+
 def test_metadata_that_is_cut_off_is_said_each_time(tmp_path: Path) -> None:
     make_source(tmp_path)
     packed = gzip.compress((tmp_path / "posts.json").read_bytes() + Random(0).randbytes(20000))

@@ -41,8 +41,10 @@ def test_templates_name_a_posts_picture(template: str, place: str) -> None:
         ("", "needs {id}"),
         ("/data/{file_url}", "stands alone"),
         ("images/{id}.tar#{bucket}.jpg", "needs {id}"),
-        ("ftp://a.org/{id}", "cannot be read from there"),
-        ("simplecache::s3://bucket/{id}", "cannot be read from there"),
+        ("ftp://a.org/{id}", "cannot be read from; possible: a plain path, http://"),
+        ("simplecache::s3://bucket/{id}", "a chain of file systems"),
+        ("s3:///{id}.jpg", "names no bucket"),
+        ("s3:///all.tar#{id}.jpg", "names no bucket"),
     ],
 )
 def test_templates_that_name_none_are_refused(template: str, message: str) -> None:

@@ -53,8 +53,6 @@ def test_stores_are_told_by_their_scheme() -> None:
     [
         "pipe://cat /etc/passwd",
         "ftp://a.org/1",
-        "simplecache::s3://bucket/1",
-        "zip://a.png::file:///data/a.zip",
         "reference:///data/1",
         "github://a:b@/1",
         "sftp://a/1",
@@ -62,8 +60,28 @@ def test_stores_are_told_by_their_scheme() -> None:
     ],
 )
 def test_other_stores_are_refused(place: str) -> None:
-    with pytest.raises(UserError, match=r"known: http://, .*, s3://"):
+    with pytest.raises(UserError, match=r"read from; possible: a plain path, http://, .*, s3://"):
         check_store(place)
+
+
+@pytest.mark.parametrize("place", ["simplecache::s3://bucket/1", "zip://a.png::file:///data/a.zip"])
+def test_a_chain_of_stores_is_refused(place: str) -> None:
+    with pytest.raises(UserError, match="a chain of file systems"):
+        check_store(place)
+
+
+@pytest.mark.parametrize(
+    ("place", "right"),
+    [
+        ("s3:///{id}.jpg", "names no bucket; give one, as in s3://BUCKET/{id}.jpg."),
+        ("az:///512px/{id}.jpg", "names no container; give one, as in az://CONTAINER/512px/{id}"),
+        ("gs://", "names no bucket; give one, as in gs://BUCKET/NAME."),
+    ],
+)
+def test_a_url_without_a_bucket_is_refused(place: str, right: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_store(place)
+    assert right in str(caught.value)
 
 
 def test_a_store_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Where a shared data set lies: a folder, any store of fsspec's, a web server, or the Hub."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from pipeline.errors import UserError
@@ -15,18 +16,22 @@ _LOOKS_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 def open_store(url: str) -> Store:
-    """Return the store that a URL or path names; only HTTP ones cannot be written.
+    """Return the store that a URL or path names, to be read.
 
     Raises:
         UserError: on an unknown scheme, a URL with a password or query or without a place, or a
             missing package.
     """
+    return _open(url, SHARE_SCHEMES, writes=False)
+
+
+def _open(url: str, schemes: Sequence[str], *, writes: bool) -> Store:
     _check_no_secrets(url)
     if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
         raise UserError(f"{url}: no such store; a folder of that name is given as ./{url}.")
     if is_http(url):
         return WebStore(url)
-    check_store(url, SHARE_SCHEMES)
+    check_store(url, schemes, writes=writes)
     scheme = scheme_of(url)
     if scheme == "file":
         return FolderStore(url)
@@ -35,19 +40,17 @@ def open_store(url: str) -> Store:
 
         return HubStore(url)
     if not url.partition("://")[2].strip("/"):
-        raise UserError(
-            f"{url}: names no bucket or folder; give one, as in {scheme}://BUCKET/NAME."
-        )
+        raise UserError(f"{url}: names no folder; give one, as in {scheme}://HOST/NAME.")
     return RemoteStore(url)
 
 
-def open_writable(url: str) -> WritableStore:
+def open_writable(url: str, schemes: Sequence[str] = SHARE_SCHEMES) -> WritableStore:
     """Return the store that a URL or path names, to be written.
 
     Raises:
-        UserError: as ``open_store``, and over HTTP.
+        UserError: as ``open_store``, over HTTP, and where its scheme is none of ``schemes``.
     """
-    store = open_store(url)
+    store = _open(url, schemes, writes=True)
     if isinstance(store, WebStore):
         raise UserError(f"{url}: web servers are only pulled from; push to a folder or a store.")
     return store  # type: ignore[return-value]
