@@ -28,6 +28,7 @@ from pipeline.commands import (
     recipe_of,
     work_of,
 )
+from pipeline.words import counted
 
 if TYPE_CHECKING:
     from pipeline.executor import Summary
@@ -122,7 +123,8 @@ def fetch(
         plan = planning.make_plan(chosen, limit, found, read_removals(place.removals_path))
         planning.say_what_is_cut(plan.malformed, console())
         print_counts("select", plan.counts, plan.num_records)
-        print(f"{planning.count_unfetched(place, plan.posts)} originals would be fetched.")
+        num_unfetched = planning.count_unfetched(place, plan.posts)
+        print(f"{counted(num_unfetched, 'original')} would be fetched.")
         return
     runner, num_workers = choose_runner(executor, ray_address, workers)
     summary = run.fetch(
@@ -249,9 +251,11 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     num_failed = sum(count for fate, count in summary.fates.items() if fate.startswith("failed"))
     wrong = []
     if summary.errors:
-        wrong.append(f"{len(summary.errors)} shards are not done; run the same command again.")
+        shards = counted(len(summary.errors), "shard is", "shards are")
+        wrong.append(f"{shards} not done; run the same command again.")
     elif num_failed:
-        wrong.append(f"{num_failed} posts failed; `fetch --retry-failed` asks again for them.")
+        posts = counted(num_failed, "post")
+        wrong.append(f"{posts} failed; `fetch --retry-failed` asks again.")
     if part.is_whole and work.lock_path.is_file():
         wrong += commands.compare(work.lock_path, work, recipe)
     if wrong:

@@ -13,6 +13,7 @@ from model.painter import DrawLines, Painter, Reference, check_sketch, redraw, r
 from model.pictures import NotLineArtError, open_picture
 from pipeline.errors import UserError
 from pipeline.rows import replacing
+from pipeline.words import counted
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".psd")
@@ -121,9 +122,10 @@ def colorize_many(
     if sheets is not None:
         sheets.flush()
     if num_refused:
+        is_not = "is not" if num_refused == 1 else "are not"
         raise UserError(
-            f"{num_refused} of {len(sketches)} sketches are not coloured, for the reasons above; "
-            f"the others are in {out_dir}."
+            f"{num_refused} of {counted(len(sketches), 'sketch', 'sketches')} {is_not} coloured, "
+            f"for the reasons above; the others are in {out_dir}."
         )
     return num_written
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.commands import Overrides, RecipeName, WorkDir, recipe_of, work_of
+from pipeline.words import counted
 
 Checkpoint = Annotated[
     Path,
@@ -120,8 +121,9 @@ def train(
             resume=resume,
         )
     state = "finished" if result.finished else "stopped; --resume goes on"
+    steps = counted(result.step, "step")
     best = "none yet" if result.best is None else f"{result.best:.4f}"
-    print(f"{run_dir}: {state} after {result.step} steps, best by {config.best_by}: {best}")
+    print(f"{run_dir}: {state} after {steps}, best by {config.best_by}: {best}")
 
 
 def evaluate(
@@ -229,7 +231,8 @@ def _print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
     seen = ("following", "chroma_error", "regional_error", "paper_error")
     names = ("mse", "psnr", "ssim", "lpips", "fid", "kid", *seen)
     columns = [name for name in names if metrics.get(name) is not None]
-    print(f"{metrics['num_samples']} {split} samples, reference: {metrics['reference']}")
+    samples = counted(metrics["num_samples"], f"{split} sample")
+    print(f"{samples}, reference: {metrics['reference']}")
     print_table({model: metrics, **metrics["baselines"]}, columns)
     for name, why in metrics["unavailable"].items():
         print(f"no {name}: {why}")

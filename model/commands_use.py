@@ -10,6 +10,7 @@ import typer
 
 from model.commands import Checkpoint, Device, StyleWeights
 from pipeline.commands import console
+from pipeline.words import counted
 
 Model = Annotated[
     Path,
@@ -69,7 +70,9 @@ def colorize(
     num = colorize_files.colorize_many(
         painter, sketches, references, out, console(), read, guidance
     )
-    print(f"{out}: {num} pictures of {len(sketches)} sketches after {len(references)} references")
+    drawn = counted(len(sketches), "sketch", "sketches")
+    after = counted(len(references), "reference")
+    print(f"{out}: {counted(num, 'picture')} of {drawn} after {after}")
 
 
 def show_app(

@@ -28,6 +28,7 @@ from model.metrics import (
 from model.order import epoch_order
 from model.tally import RATIOS
 from pipeline.errors import UserError
+from pipeline.words import counted
 
 Truth = Callable[[int, int], NDArray[np.uint8]]
 """The post ids of a sketch and of a reference -> the true picture, H x W x 3, RGB."""
@@ -69,8 +70,8 @@ def judge_crossing(
         places = _one_of_each_character(samples)[: num_sketches + num_references]
         if len(places) < 2 * NUM_SHOWN:
             raise UserError(
-                f"{samples_dir}: the {split} split has {len(places)} characters, and a crossing "
-                f"takes {2 * NUM_SHOWN}."
+                f"{samples_dir}: the {split} split has {counted(len(places), 'character')}, and a "
+                f"crossing takes {2 * NUM_SHOWN}."
             )
         cut = min(num_sketches, len(places) // 2)
         sketches, references = samples.load(places[:cut]), samples.load(places[cut:])

@@ -9,6 +9,7 @@ import numpy as np
 from model.runs import MEASURES, Log, Run, read_log
 from pipeline.errors import UserError
 from pipeline.rows import replacing
+from pipeline.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def draw_run(run: Run, log: Log) -> "Figure":
     """The loss terms on top, each measure of the validations in a panel of its own below."""
     measures = [name for name in MEASURES if name in log.validation]
     num_rows = 1 + -(-len(measures) // 3)
-    figure = _figure(num_rows, f"{run.name}: {run.model}, {run.step} steps, {run.state}")
+    figure = _figure(num_rows, f"{run.name}: {run.model}, {counted(run.step, 'step')}, {run.state}")
     grid = figure.add_gridspec(num_rows, 3, height_ratios=[1.4, *[1] * (num_rows - 1)])
     axes = figure.add_subplot(grid[0, :])
     rest = ("samples_per_second", "data_wait", "norm_")  # speed, and norms of gradients
@@ -91,7 +92,8 @@ def draw_comparison(runs: Sequence[Run], logs: Mapping[str, Log]) -> "Figure":
     measures = [name for name in MEASURES if any(name in logs[r.name].validation for r in runs)]
     panels = ["l1", *measures]
     num_rows = -(-len(panels) // 4)
-    figure = _figure(num_rows, f"{len(runs)} runs: training loss and validation", width=18)
+    title = f"{counted(len(runs), 'run')}: training loss and validation"
+    figure = _figure(num_rows, title, width=18)
     grid = figure.add_gridspec(num_rows, 4)
     for i, name in enumerate(panels):
         axes = figure.add_subplot(grid[i // 4, i % 4])

@@ -27,6 +27,7 @@ from model.style import build_style_network
 from model.validation import criterion, draw_samples, validate, validation_marks
 from pipeline.errors import UserError
 from pipeline.settings import Table
+from pipeline.words import counted
 
 NUM_STYLE_SAMPLES = 512
 """Training pictures from which mean and deviation of the style vectors are taken."""
@@ -269,8 +270,9 @@ def count_steps(samples: Samples, val_set: Samples, config: TrainConfig) -> int:
             "on. Prepare them anew, for instance with --set prepare.size=256."
         )
     if len(samples) < config.batch_size:
+        samples_do = counted(len(samples), "training sample does", "training samples do")
         raise UserError(
-            f"{len(samples)} training samples do not fill a batch of {config.batch_size}: "
+            f"{samples_do} not fill a batch of {config.batch_size}: "
             f"--set train.batch_size={len(samples)} or less, or prepare more."
         )
     return len(samples) // config.batch_size

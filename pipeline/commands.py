@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from pipeline.words import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -84,7 +86,7 @@ def status(
         for name, stage in found.stages.items():
             print_counts(name, dict(stage.fates), stage.num_expected)
             size = f"{stage.num_bytes / 1e6:.1f} MB"
-            print(f"  in {stage.num_shards} of {found.num_shards} shards, {size}")
+            print(f"  in {stage.num_shards} of {counted(found.num_shards, 'shard')}, {size}")
             if stage.num_retryable and name == "fetch":
                 print(f"  `fetch --retry-failed` may mend {stage.num_retryable}")
         _print_ledger(found.asked)
@@ -103,7 +105,8 @@ def verify(
     for problem in problems:
         print(problem)
     if problems:
-        fail(f"{len(problems)} problems; `repair {directory}` makes anew what is broken.", 1)
+        found = counted(len(problems), "problem")
+        fail(f"{found}; `repair {directory}` makes anew what is broken.", 1)
     print(f"{directory}: every promise holds.")
 
 
@@ -139,9 +142,11 @@ def repair(
     for problem in repaired.problems:
         print(problem)
     if repaired.problems:
-        fail(f"{len(repaired.problems)} problems are left, which only you can mend.", 1)
+        left = counted(len(repaired.problems), "problem is", "problems are")
+        fail(f"{left} left, which only you can mend.", 1)
     if repaired.num_failed:
-        fail(f"{repaired.num_failed} originals did not come; run `fetch --retry-failed`.", 1)
+        failed = counted(repaired.num_failed, "original")
+        fail(f"{failed} did not come; run `fetch --retry-failed`.", 1)
     if repaired.stale or repaired.removed:
         names = ", ".join([*repaired.stale, *repaired.removed])
         fail(f"samples of {names} are missing or out of date; run `prepare` again.", 1)
@@ -188,9 +193,9 @@ def lock(
         return
     check_folder(place, chosen)
     found = write_lock(place, path)
-    num_samples = found.info.fates.get("kept", 0)
-    size = f"{path.stat().st_size / 1e6:.2f} MB"
-    print(f"{path}: {len(found.posts)} posts, {num_samples} samples, {size}")
+    posts = counted(len(found.posts), "post")
+    samples = counted(found.info.fates.get("kept", 0), "sample")
+    print(f"{path}: {posts}, {samples}, {path.stat().st_size / 1e6:.2f} MB")
 
 
 def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
@@ -204,7 +209,8 @@ def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
         print(note)
     if not found.num_different:
         return []
-    return [f"{found.num_different} posts are not as locked; see {work.differences_path}."]
+    different = counted(found.num_different, "post is", "posts are")
+    return [f"{different} not as locked; see {work.differences_path}."]
 
 
 def recipe_of(name: str, overrides: list[str]) -> "Recipe":
@@ -236,7 +242,7 @@ def part_of(rank: int | None, world_size: int | None) -> "Part":
 def _print_ledger(asked: "Asked") -> None:
     if asked.num_posts:
         print(
-            f"  {asked.num_attempts} requests for {asked.num_posts} posts, "
+            f"  {counted(asked.num_attempts, 'request')} for {counted(asked.num_posts, 'post')}, "
             f"{asked.num_bytes / 1e6:.1f} MB, {asked.seconds / 3600:.2f} hours of waiting"
         )
         statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])

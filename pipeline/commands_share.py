@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands import console
+from pipeline.words import counted
 
 if TYPE_CHECKING:
     from pipeline.share.moved import Shared
@@ -71,7 +72,8 @@ def takedown(
     from pipeline.work import Work
 
     done = take_down(Work(work), post_ids or ())
-    print(f"{work}: {len(done.post_ids)} posts taken down, {len(done.shards)} shards written anew.")
+    posts, shards = counted(len(done.post_ids), "post"), counted(len(done.shards), "shard")
+    print(f"{work}: {posts} taken down, {shards} written anew.")
     if done.also:
         print(f"among them, for they show the same picture: {', '.join(map(str, done.also))}")
     if done.left:
@@ -84,6 +86,6 @@ def takedown(
 
 def _print_moved(url: str, shared: "Shared") -> None:
     print(
-        f"{url}: {shared.num_files} files, {shared.num_bytes / 1e6:.1f} MB; "
+        f"{url}: {counted(shared.num_files, 'file')}, {shared.num_bytes / 1e6:.1f} MB; "
         f"{shared.num_moved} travelled, {shared.num_moved_bytes / 1e6:.1f} MB"
     )

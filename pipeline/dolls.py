@@ -19,6 +19,7 @@ from pipeline.dolls_posts import Doll, DollPost, make_trouble, picture_of, post_
 from pipeline.dolls_traits import invent_character, invent_palette, invent_pose, invent_size
 from pipeline.image import Picture
 from pipeline.records import Fate
+from pipeline.words import counted
 
 __all__ = [
     "Doll",
@@ -72,10 +73,8 @@ def make_dolls(num_characters: int, num_poses: int, seed: int = 0) -> list[Doll]
         ValueError: on other numbers.
     """
     if not (1 <= num_characters <= _MAX_CHARACTERS and 1 <= num_poses <= MAX_POSES):
-        raise ValueError(
-            f"{num_characters} characters in {num_poses} poses: at least 1 of each, at most "
-            f"{_MAX_CHARACTERS} and {MAX_POSES}"
-        )
+        asked = f"{counted(num_characters, 'character')} in {counted(num_poses, 'pose')}"
+        raise ValueError(f"{asked}: at least 1 of each, at most {_MAX_CHARACTERS} and {MAX_POSES}")
     indices = ((index, pose) for index in range(num_characters) for pose in range(num_poses))
     return [doll_of(_FIRST_ID + MAX_POSES * index + pose, seed) for index, pose in indices]
 

@@ -35,6 +35,7 @@ from pipeline.rows import DamagedError, read_info, read_rows, read_seal, replaci
 from pipeline.schema import RAW, SCHEMA_VERSION
 from pipeline.selection import load_nsfw_ids, select_posts
 from pipeline.shard import list_shards, remove_shards, rows_path
+from pipeline.words import counted
 from pipeline.work import Work
 
 
@@ -202,8 +203,9 @@ def ensure_plan(
     content = hash_table(plan.posts)
     if before is not None and plan_content(work) != content:
         if not replan:
+            num_before = before["counts"][Status.PLANNED]
             raise UserError(
-                f"{work.root}: holds another plan ({before['counts'][Status.PLANNED]} posts; the "
+                f"{work.root}: holds another plan ({counted(num_before, 'post')}; the "
                 f"new one has {len(plan.posts)}). Give another --work, or --replan to plan anew: "
                 "what is fetched is used again."
             )

@@ -168,7 +168,8 @@ def prepare(
         if not fetched:
             raise UserError(f"{work.raw_dir}: nothing has been fetched yet; run `fetch` first.")
         if num_missing := len(planned) - len(fetched):
-            missing = f"{num_missing} of {len(planned)} planned shards are not fetched yet"
+            is_not = "is not" if num_missing == 1 else "are not"
+            missing = f"{num_missing} of {len(planned)} planned shards {is_not} fetched yet"
             if not part.is_whole:
                 raise UserError(
                     f"{work.raw_dir}: {missing}, and near duplicates are looked for among "

@@ -74,6 +74,8 @@ def test_many_after_many(checkpoint: Path, sketch: Path, picture: Path, tmp_path
     done = call(checkpoint, "--sketch", folder, *references, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert done.output == f"{tmp_path}/out: 4 pictures of 2 sketches after 2 references\n"
+    one = call(checkpoint, "--sketch", folder / "a.png", *references, "--out", tmp_path / "one")
+    assert one.output == f"{tmp_path}/one: 2 pictures of 1 sketch after 2 references\n"
     found = sorted(
         str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*.png")
     )

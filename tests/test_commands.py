@@ -53,6 +53,7 @@ def test_repair_names_what_it_leaves(work: Work) -> None:
     left = call("repair", work.root, "--workers", 1)
     assert left.exit_code == 1
     assert "notes.txt: does not belong here" in left.output
+    assert left.output.endswith("\n1 problem is left, which only you can mend.\n")
 
 
 def test_demo_in_the_place_of_a_file(tmp_path: Path) -> None:
@@ -83,6 +84,32 @@ def test_pictures_in_no_bucket_are_refused_before_any_work(tmp_path: Path) -> No
     assert isinstance(refused.exception, UserError)
     assert "give one, as in s3://BUCKET/{id}.jpg." in str(refused.exception)
     assert not (tmp_path / "w").exists()
+
+
+def test_what_there_is_one_of_is_said_so(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    recipe, work = tmp_path / "recipe.toml", tmp_path / "w"
+    common = [recipe, "--work", work]
+    foreseen = call("fetch", *common, "--limit", 1, "--dry-run")
+    assert foreseen.output.endswith("\n1 original would be fetched.\n")
+    odd = tmp_path / "original" / "1.jpg"
+    odd.rename(tmp_path / "1.jpg")
+    odd.mkdir()  # which cannot be read
+    failed = call("fetch", *common, "--limit", 1, "--workers", 1)
+    assert failed.stderr == "1 post failed; `fetch --retry-failed` asks again.\n"
+    assert "  1 request for 1 post, " in call("status", work).output
+    odd.rmdir()
+    (tmp_path / "1.jpg").rename(odd)
+    for command in (["fetch", *common, "--limit", 1, "--retry-failed"], ["prepare", *common]):
+        assert call(*command, "--workers", 1).exit_code == 0
+    shown = call("status", work).output
+    assert "  2 requests for 1 post, " in shown
+    assert "  in 1 of 1 shard, " in shown
+    locked = call("lock", *common, "--out", tmp_path / "posts.parquet").output
+    assert f"{tmp_path}/posts.parquet: 1 post, 1 sample, " in locked
+    (shard,) = (work / "samples").glob("*.tar")
+    shard.unlink()
+    assert call("verify", work).stderr.startswith("1 problem; `repair ")
 
 
 def test_metadata_that_is_cut_off_is_said_each_time(tmp_path: Path) -> None:

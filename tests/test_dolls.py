@@ -249,7 +249,7 @@ def test_a_post_id_and_the_seed_recall_the_doll() -> None:
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (80_001, 1), (1, MAX_POSES + 1)])
 def test_numbers_that_ids_have_no_room_for_are_refused(numbers: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="characters in"):
+    with pytest.raises(ValueError, match="at least 1 of each"):
         make_dolls(*numbers)
 
 

@@ -143,7 +143,7 @@ def test_the_others_stay_byte_for_byte_and_everything_adds_up(work: Work) -> Non
     untouched = {p.name: p.read_bytes() for p in work.samples_dir.glob("train-000002.*")}
     taken = call("takedown", work.root, *GONE)
     assert taken.exit_code == 0, taken.output
-    assert "2 posts taken down, 1 shards written anew" in taken.output
+    assert "2 posts taken down, 1 shard written anew" in taken.output
     keys = tuple(map(key_of, GONE))
     assert members(work) == {n: d for n, d in before.items() if not n.startswith(keys)}
     assert members(work, "raw") == {n: d for n, d in raw.items() if not n.startswith(keys)}

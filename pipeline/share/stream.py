@@ -28,6 +28,7 @@ from pipeline.share.index import SharedFile, shard_files
 from pipeline.share.pull import bring, check_rows, find_index
 from pipeline.share.stores import open_store
 from pipeline.share.transfer import in_threads
+from pipeline.words import counted
 
 _MAX_SAMPLE = 2**26
 """Largest sample in bytes that is asked for by itself."""
@@ -103,7 +104,8 @@ class RemoteShards:
         train = [size for shard, size in sizes.items() if parse_shard_name(shard)[0] == "train"]
         val = sum(size for shard, size in sizes.items() if parse_shard_name(shard)[0] == "val")
         total = sum(train) + val
-        text = f"{self.place}: {len(train)} training shards, {total / 1e9:.2f} GB with validation"
+        shards = counted(len(train), "training shard")
+        text = f"{self.place}: {shards}, {total / 1e9:.2f} GB with validation"
         if total <= self._max_bytes:
             return f"{text}; the cache holds all of it."
         needed = val + 2 * num_together * max(train, default=0)
@@ -111,7 +113,7 @@ class RemoteShards:
             return f"{text}; the cache of {self._max_bytes / 1e9:.2f} GB holds what comes next."
         return (
             f"{text}; the cache of {self._max_bytes / 1e9:.2f} GB is less than two windows of "
-            f"{num_together} shards, so that training may wait. --cache-size "
+            f"{counted(num_together, 'shard')}, so that training may wait. --cache-size "
             f"{min(needed, total) / 1e9:.2f} is enough, or a lower train.shuffle_shards."
         )
 
