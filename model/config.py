@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pipeline.settings import Table, convert
 
 MODELS = ("zhang2017", "batchnorm", "inception", "reference")
+STYLELESS = ("reference",)
+"""Of these the models that have no style network."""
+
 SIZES = ("small", "base")
 GANS = ("acgan", "paper", "patch", "none")
 PRECISIONS = ("fp32", "bf16")
@@ -177,6 +180,10 @@ class TrainConfig:
             f"train.schedule: {self.schedule!r} is not out of {', '.join(SCHEDULES)}",
         )
         _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")
+        _check(
+            not (self.style_train and self.model in STYLELESS),
+            f"train.style_train: the model {self.model!r} has no style network to train",
+        )
         _check(
             not (self.ema and self.style_train),
             "train.ema: is of the generator alone, and goes with a frozen style network",

@@ -1,5 +1,6 @@
 """A run's folder: who may write into it, and whether it can go on."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,12 @@ _PATIENCE = 0.3
 def claim(run_dir: Path) -> Iterator[None]:
     """Hold a run's folder for this process alone; makes it where it is missing.
 
+    One that it made, and in which nothing was written, is gone afterwards.
+
     Raises:
         UserError: where another process holds it, it cannot be written, or has no room left.
     """
+    is_new = not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         held = FileLock(run_dir / ".lock", timeout=_PATIENCE).acquire()
@@ -37,7 +41,11 @@ def claim(run_dir: Path) -> Iterator[None]:
         raise UserError(f"{run_dir}: cannot be written: {error.strerror}.") from error
     remedy = "what was saved before is whole. Make room, and go on with --resume."
     with held, telling_out_of_space(run_dir, remedy):
-        yield
+        try:
+            yield
+        finally:
+            if is_new and [path.name for path in run_dir.glob("*")] == [".lock"]:
+                shutil.rmtree(run_dir)
 
 
 def keep_previous(run_dir: Path) -> None:

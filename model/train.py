@@ -130,8 +130,6 @@ def _train(
         ).to(device)
         console.print(f"style network: {style_network.provenance}", highlight=False)
         learned = any(True for _ in style_network.parameters())
-        if config.style_train and not learned:
-            raise UserError(f"the model {config.model!r} has no style network to train.")
         if config.style_train:
             state.train_style(style_network, config, ranks)
         can_cache = config.cache_style and learned and not config.style_train

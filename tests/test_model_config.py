@@ -1,7 +1,7 @@
 import pytest
 
-from model.config import MODELS, EvalConfig, ModelConfig, TrainConfig, train_config
-from model.generator import GENERATORS
+from model.config import MODELS, STYLELESS, EvalConfig, ModelConfig, TrainConfig, train_config
+from model.generator import GENERATORS, build_generator
 from pipeline.errors import UserError
 from pipeline.settings import Table, convert, to_table
 
@@ -20,6 +20,11 @@ def test_the_defaults_are_the_articles() -> None:
 
 def test_every_model_that_can_be_named_can_be_built() -> None:
     assert set(GENERATORS) == set(MODELS)
+
+
+def test_the_models_without_a_style_network_are_known() -> None:
+    specs = {name: build_generator(name, 0.125).style_spec for name in MODELS}
+    assert {name for name in MODELS if specs[name].network == "picture"} == set(STYLELESS)
 
 
 def test_tables_and_configs_are_inverse() -> None:
@@ -47,6 +52,7 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"jitter": 1.5}, "train.jitter: 1.5 is not in 0 to 1"),
         ({"pairs": -0.1}, "train.pairs"),
         ({"weight_decay": -1.0}, "train.weight_decay"),
+        ({"model": "reference", "style_train": True}, "'reference' has no style network to train"),
         ({"best_by": "psnr"}, "train.best_by: 'psnr' is not out of mse, chroma_error"),
     ],
 )

@@ -69,10 +69,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def misuse(work: Path, command: str, *options: str) -> str:
     """Return what is said, having checked how it is said and that nothing is touched."""
-    before = contents(work)
+    before, runs = contents(work), sorted((work / "runs").iterdir())
     error = CliRunner().invoke(app, arguments(command, work, *options)).exception
     assert isinstance(error, UserError), error
     assert contents(work) == before
+    assert sorted((work / "runs").iterdir()) == runs  # not even an empty folder is left
     sentence = str(error)
     assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
@@ -137,6 +138,11 @@ def test_a_rank_without_samples(work: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, value)
     said = misuse(work, "train", "--run", "two")
     assert "train.batch_size = 2 leaves some of 3 processes without a sample" in said
+
+
+def test_a_style_network_that_is_not_there_to_train(work: Path) -> None:
+    said = misuse(work, "train", "--run", "two", "--model", "reference", "--style-train")
+    assert "train.style_train: the model 'reference' has no style network to train" in said
 
 
 def test_missing_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

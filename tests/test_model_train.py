@@ -268,12 +268,6 @@ def test_a_run_with_options_goes_on_exactly(
         )
 
 
-def test_what_cannot_be_trained_is_said(samples_dir: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, model="reference", gan="none", style_train=True)
-    with pytest.raises(UserError, match="no style network to train"):
-        run(samples_dir, tmp_path, config)
-
-
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     samples_dir: Path, whole_run: Path, tmp_path: Path
 ) -> None:
