@@ -124,6 +124,7 @@ class Client:
         sleep: waits some seconds; by default a wait that ``close`` cuts short.
         clock: monotonic seconds.
         draw: uniform in [0, 1), for the jitter.
+        named_in: where people gave the hosts' names, for errors.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Client:
         sleep: Sleep | None = None,
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
+        named_in: str = "source.images, source.hosts",
     ) -> None:
         self._source = source
         self._closed = threading.Event()
@@ -151,7 +153,9 @@ class Client:
         # Processes start together: a random phase keeps their requests from coming in volleys.
         start = clock() + (draw() * interval if share < 1 else 0.0)
         names = {canonical_host(host) for host in hosts}
-        self._hosts = {name: Turns(name, interval, start, self._sleep, clock) for name in names}
+        self._hosts = {
+            name: Turns(name, interval, start, self._sleep, clock, named_in) for name in names
+        }
         local_hosts = {*named_hosts(source), *filter(is_local, names)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)
 

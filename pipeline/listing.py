@@ -129,13 +129,13 @@ def read_listing(listing: Listing) -> Iterator[Item]:
 
 def _read_new(listing: Listing, cursor: int) -> Iterator[Item]:
     """Ask for page after page, down from the cursor, until an empty one says that it is the end."""
-    host = url_host(listing.url)
+    host = url_host(listing.url, "source.metadata")
     authorization = _authorization(listing.url, host)
     manners = replace(
         listing.source, rate=listing.source.api_rate, max_bytes=_MAX_PAGE_BYTES, connections=1
     )
     number = len(listing.page_paths())
-    with closing(Client(manners, {host})) as client:
+    with closing(Client(manners, {host}, named_in="--metadata")) as client:
         while True:
             fields = {"tags": listing.query, "limit": _PAGE_SIZE}
             url = f"{listing.url}?{urlencode(fields | ({'page': f'b{cursor}'} if cursor else {}))}"

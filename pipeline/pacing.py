@@ -78,12 +78,27 @@ class Turns:
 
     Attributes:
         name: the host's.
+
+    Args:
+        name: the host's.
+        interval: seconds from one turn to the next.
+        start: when the first one is.
+        sleep: waits some seconds.
+        clock: monotonic seconds.
+        named_in: where people gave the name, for the error's text.
     """
 
     def __init__(
-        self, name: str, interval: float, start: float, sleep: Sleep, clock: Clock
+        self,
+        name: str,
+        interval: float,
+        start: float,
+        sleep: Sleep,
+        clock: Clock,
+        named_in: str = "source.images, source.hosts",
     ) -> None:
         self.name = name
+        self._named_in = named_in
         self._interval = interval
         self._sleep = sleep
         self._clock = clock
@@ -184,8 +199,8 @@ class Turns:
         if self._why_down:
             raise SourceDownError(
                 f"{self.name} is out of reach, again and again: {self._why_down}. Look at the "
-                "network and at the host's name (source.images, --metadata), then run again: "
-                "finished shards are kept."
+                f"network and at the host's name ({self._named_in}), then run again: what is "
+                "finished is kept."
             )
         if self._num_refusals >= _MAX_REFUSALS:
             raise SourceRefusesError(

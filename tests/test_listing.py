@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import cli
 from pipeline import listing as listing_module
+from pipeline import pacing
 from pipeline.client import Client, Download
 from pipeline.errors import UserError
 from pipeline.listing import Listing, make_listing, make_query, read_listing
@@ -349,7 +350,7 @@ def test_no_pages_make_it_hang_or_crash_and_all_add_up(
     bodies = iter(pages)
 
     class Babbler:
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: object, **__: object) -> None:
             pass
 
         def get(self, url: str, **_: object) -> Download:
@@ -440,6 +441,17 @@ def test_a_url_that_cannot_be_listed_is_refused(
     with pytest.raises(UserError, match=message) as raised:
         make_listing(SourceSettings(metadata=url), replace(SELECT, snapshot=snapshot), tmp_path)
     assert "me:key" not in str(raised.value)
+
+
+def test_an_api_out_of_reach_is_said_by_the_option_that_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "_MAX_MISSES", 1)
+    server = FaultyServer()
+    with server:
+        pass
+    with pytest.raises(UserError, match=r"the host's name \(--metadata\), then run again"):
+        fetch(recipe_for(f"{server.url}/posts.json"), Work(tmp_path / "work"), QUIET)
 
 
 def test_each_query_has_pages_of_its_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
 import cli
-from pipeline import stores
+from pipeline import pacing, stores
 from pipeline.errors import UserError
 from pipeline.serve import serve_folder
 from pipeline.shard import list_shards, tar_path
@@ -242,6 +242,31 @@ def test_only_the_host_that_was_named_may_be_local(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="host_not_allowed"):
             pull(server.url, Work(tmp_path / "again"), QUIET)
         assert len(server.requests) == 1
+
+
+def test_a_server_out_of_reach_is_said_by_the_option_that_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "_MAX_MISSES", 1)
+    server = FaultyServer()
+    with server:
+        pass
+    train = ["train", "white-background-256", "--work", tmp_path / "work"]
+    for command, named_in in (
+        (["pull", server.url, tmp_path / "again"], "URL"),
+        ([*train, "--shards", server.url], "--shards"),
+    ):
+        said = str(call(*command).exception)
+        assert said.startswith(
+            f"{server.host} is out of reach, again and again: Connection refused"
+        )
+        assert f"Look at the network and at the host's name ({named_in}), then run again" in said
+    for command, named_in in (
+        (["pull", "http:///x", tmp_path / "again"], "URL"),
+        ([*train, "--shards", "http:///x"], "--shards"),
+    ):
+        assert str(call(*command).exception).startswith(f"{named_in} 'http:///x': no host can be")
+    assert not (tmp_path / "work").exists()
 
 
 def test_authorization_comes_from_the_environment_and_stays_there(

@@ -97,7 +97,8 @@ def test_a_dead_host_stops_the_run_and_the_next_run_goes_on(
     recipe = recipe_of(lines, f"{server.url}/{{id}}.jpg")
     with server:
         pass
-    with pytest.raises(SourceDownError, match=rf"^{server.host} is out of reach"):
+    why = rf"^{server.host} is out of reach, .* the host's name \(source.images, source.hosts\)"
+    with pytest.raises(SourceDownError, match=why):
         fetch(recipe, work, QUIET)
     with FaultyServer(answer(200, PICTURE), port=server.port):
         assert fetch(recipe, work, QUIET).fates == {"fetched": 40}

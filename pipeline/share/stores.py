@@ -15,22 +15,28 @@ from pipeline.stores import SHARE_SCHEMES, check_store, scheme_of
 _LOOKS_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, named_in: str = "URL") -> Store:
     """Return the store that a URL or path names, to be read.
+
+    Args:
+        url: or a path.
+        named_in: where people gave it, for errors: an option or an argument.
 
     Raises:
         UserError: on an unknown scheme, a URL with a password or query or without a place, or a
             missing package.
     """
-    return _open(url, SHARE_SCHEMES, writes=False)
+    return _open(url, SHARE_SCHEMES, named_in=named_in)
 
 
-def _open(url: str, schemes: Sequence[str], *, writes: bool) -> Store:
+def _open(
+    url: str, schemes: Sequence[str], *, writes: bool = False, named_in: str = "URL"
+) -> Store:
     _check_no_secrets(url)
     if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
         raise UserError(f"{url}: no such store; a folder of that name is given as ./{url}.")
     if is_http(url):
-        return WebStore(url)
+        return WebStore(url, named_in)
     check_store(url, schemes, writes=writes)
     scheme = scheme_of(url)
     if scheme == "file":

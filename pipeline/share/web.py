@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from pipeline.client import Client, WholeFilesOnlyError
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts
+from pipeline.hosts import url_host
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.share.transfer import SPAN, Tick, write_blocks
@@ -19,14 +19,21 @@ class WebStore:
 
     NURIE_AUTHORIZATION, where it is set, is the value of that header; it goes to the URL's own
     host only.
+
+    Args:
+        url: of the folder.
+        named_in: where people gave it, for errors: an option or an argument.
+
+    Raises:
+        UserError: where no host can be read from it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, named_in: str) -> None:
         self.url = url
         self.num_connections = 4
         self._root = url.rstrip("/")
         source = SourceSettings(images=self._root, rate=0, connections=self.num_connections)
-        self._client = Client(source, allowed_hosts(source))
+        self._client = Client(source, {url_host(self._root, named_in)}, named_in=named_in)
         self._authorization = os.environ.get("NURIE_AUTHORIZATION", "")
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
