@@ -56,16 +56,24 @@ def export(
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.
-        out_dir: made where it is missing; files of these names in it are replaced.
+        out_dir: made where it is missing; files of these names in it are replaced. Not where the
+            checkpoint lies: what a run or an earlier export has there beside it would be lost.
         lock_path: of the data set's lock.
         metrics_paths: of evaluations for the card; if none, those in the run's folder.
         style_weights: see ``colorize.load_colorizer``.
         onnx: whether to write the ONNX file.
 
     Raises:
-        UserError: on an unusable checkpoint, lock or evaluation, or where the ONNX file would not
-            compute the same; then nothing is written. Or where the folder cannot be written.
+        UserError: on an unusable checkpoint, lock or evaluation, where the folder is the
+            checkpoint's, or where the ONNX file would not compute the same; then nothing is
+            written. Or where the folder cannot be written.
     """
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if out_dir.resolve() == folder.resolve():
+        raise UserError(
+            f"--out {out_dir}: the model that is exported lies there, and what its {CONFIG} and "
+            "card say would be lost. Give another folder."
+        )
     colorizer, info = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
     tensors, _ = load_checkpoint(checkpoint)
     info = without_paths(info)

@@ -237,6 +237,23 @@ def test_without_the_extra_its_name_is_said(
         load_painter(tmp_path / "any.onnx")
 
 
+def test_what_lies_beside_a_checkpoint_is_not_replaced(
+    work: Path, exported: tuple[Path, Result]
+) -> None:
+    """A run's config.json says more than an export's, and a second export knows no figures."""
+    run_dir = work / "runs" / "first"
+    for checkpoint, folder in (
+        (exported[0], exported[0]),
+        (run_dir, run_dir),
+        (run_dir / "best.safetensors", run_dir / "eval-test" / ".."),
+    ):
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        refused = CliRunner().invoke(app, ["export", str(checkpoint), "--out", str(folder)])
+        assert isinstance(refused.exception, UserError)
+        assert f"--out {folder}: the model that is exported lies there" in str(refused.exception)
+        assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_an_evaluation_of_another_checkpoint_is_refused(work: Path, tmp_path: Path) -> None:
     other = write_metrics(tmp_path / "metrics.json", step=4)
     with pytest.raises(UserError, match="at step 4, and this one is 'reference' at step 3"):
