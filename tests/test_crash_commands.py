@@ -268,12 +268,6 @@ def survivors(marker: Path) -> list[str]:
     return sorted(path.name for path in marker.parent.glob("*.survived"))
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """A source on disk, for runs inside this process."""
-    return make_undisturbed(tmp_path_factory.mktemp("local"))
-
-
 def run_both(source: Source, work: Work, num_workers: int = 1) -> None:
     for command in (fetch, prepare):
         summary = command(source.root, work, num_workers=num_workers)
