@@ -137,7 +137,11 @@ class FetchStage:
     def _get_all(
         self, posts: list[Row], settled: "dict[int, tuple[Row, _Stored]]", client: Client
     ) -> Iterator[tuple[Row, Download | None]]:
-        """Yield posts in order with what came, None for settled ones; few are held at a time."""
+        """Yield posts in order with what came, None for settled ones; few are held at a time.
+
+        They come in batches, for what downloads need and what looking at a picture needs push one
+        another out of the processor's caches.
+        """
         num_threads = max(1, math.ceil(self.source.connections / self.num_workers))
         waiting: deque[tuple[Row, Future[Download] | None]] = deque()
         get = open_source(client, self.source, self.index_dir)
@@ -148,8 +152,8 @@ class FetchStage:
                 if post["post_id"] not in settled:
                     future = pool.submit(get, post)
                 waiting.append((post, future))
-                if len(waiting) > 2 * num_threads:
-                    yield _wait_for(*waiting.popleft())
+                if len(waiting) == 2 * num_threads:
+                    yield from [_wait_for(*waiting.popleft()) for _ in range(num_threads)]
             while waiting:
                 yield _wait_for(*waiting.popleft())
         finally:

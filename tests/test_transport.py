@@ -93,6 +93,20 @@ def test_a_dripping_answer_does_not(fetch: Callable[..., bytes]) -> None:
         fetch(f"{server.url}/1", server.host)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux only")
+def test_what_comes_on_a_connection_used_again_is_acknowledged_at_once() -> None:
+    with (
+        FaultyServer(answer(200, PICTURE)) as server,
+        closing(Transport(1.0, 2, [server.host])) as transport,
+    ):
+        for _ in range(5):
+            with transport.send(prepare_get(f"{server.url}/1", {})) as response:
+                connection: Any = response.raw.connection
+                assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+                assert response.raw.read() == PICTURE
+        assert server.num_connections == 1
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::ffff:127.0.0.1"])
 def test_a_name_must_not_lead_to_a_private_address(
     address: str, fetch: Callable[..., bytes], lead_to: Callable[[str], None]
