@@ -57,6 +57,18 @@ def options(
         os.environ["NURIE_DEBUG"] = "1"
 
 
+def _start_lean() -> None:
+    """Leave out of this process and its workers what takes long to start and is of no use to them.
+
+    To be called before anything imports numpy, whose OpenBLAS starts a thread for every core, each
+    of which spins for a while.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from pipeline.arrow import leave_pandas_out
+
+    leave_pandas_out()
+
+
 @app.command()
 def fetch(
     recipe: RecipeName,
@@ -95,6 +107,7 @@ def fetch(
     overrides: Overrides = [],
 ) -> None:
     """Select posts from the metadata, plan splits and shards, download the originals."""
+    _start_lean()
     from dataclasses import replace
 
     from pipeline import planning, run
@@ -156,6 +169,7 @@ def prepare(
     overrides: Overrides = [],
 ) -> None:
     """Crop the letterbox, resize, draw the sketch, and write shards of samples."""
+    _start_lean()
     from pipeline import run
     from pipeline.executor import choose_runner
 

@@ -24,6 +24,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.arrow import leave_pandas_out
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.rows import DamagedError, is_out_of_space
@@ -211,6 +212,7 @@ _shared: tuple[Stage, c_longlong, Lock]
 
 def _start_worker(stage: Stage, counter: c_longlong, lock: Lock) -> None:
     global _shared
+    leave_pandas_out()
     _shared = (stage, counter, lock)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

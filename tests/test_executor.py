@@ -1,11 +1,13 @@
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
@@ -39,6 +41,14 @@ class Keep:
         return Counter({"kept": 2, "blank/flat": 1})
 
 
+class MakeArray:
+    """Makes an array, as every stage does, and says what that has brought with it."""
+
+    def __call__(self, name: str, tick: Tick) -> Fates:
+        pa.array(["a"])
+        return Counter({"pandas" if "pandas" in sys.modules else "kept": 3})
+
+
 SIZES = {f"train-{i:06d}": 3 for i in range(5)}
 
 
@@ -48,6 +58,11 @@ def test_every_shard_is_run_and_summed(tmp_path: Path, num_workers: int) -> None
     assert summary.fates == {"kept": 10, "blank/flat": 5}
     assert summary.num_posts == 15
     assert not summary.errors
+
+
+def test_workers_do_not_import_pandas(tmp_path: Path) -> None:
+    summary = run_stage(MakeArray(), SIZES, 2, "make", QUIET)
+    assert summary.fates == {"kept": 15}
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
