@@ -290,6 +290,11 @@ def resize(picture: Picture, size: int, fit: str = "stretch") -> Picture:
 
 def is_blank(picture: Picture) -> bool:
     """Whether a picture is one flat colour: its channels' standard deviations are all under 2."""
+    # The squares of an eighth of the rows are part of the whole picture's: where their deviation
+    # is 6, that of the whole is at least the root of 36 / 8, and the other rows need no look.
+    _, deviation = cv2.meanStdDev(picture[::8])
+    if deviation.max() >= 6.0:
+        return False
     _, deviation = cv2.meanStdDev(picture)
     return bool(deviation.max() < 2.0)
 
@@ -332,4 +337,5 @@ def perceptual_hash(picture: Picture) -> int:
     small = cv2.resize(picture, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     low = cv2.dct(grey)[:8, :8].ravel()
-    return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
+    median = np.partition(low[1:], 31)[31]  # of 63; np.median takes ten times as long
+    return int.from_bytes(np.packbits(low > median).tobytes(), "big")

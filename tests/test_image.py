@@ -180,6 +180,14 @@ def test_blank_is_flat_and_not_merely_sparse() -> None:
     assert not is_blank(page)
 
 
+@pytest.mark.parametrize(("step", "contrast"), [(1, 1), (1, 2), (7, 5), (8, 5), (8, 6), (9, 6)])
+def test_blank_is_decided_by_all_rows(step: int, contrast: int) -> None:
+    picture = np.full((64, 64, 3), 100, np.uint8)
+    picture[::step, ::2] += np.uint8(contrast)
+    picture[::step, 1::2] -= np.uint8(contrast)
+    assert is_blank(picture) == bool(cv2.meanStdDev(picture)[1].max() < 2)
+
+
 def test_resize_stretches_or_pads_with_white() -> None:
     picture = np.zeros((20, 40, 3), np.uint8)
     assert resize(picture, 32).max() == 0
@@ -200,6 +208,7 @@ def test_encoders_round_trip() -> None:
 def test_perceptual_hash_survives_reencoding_and_tells_pictures_apart() -> None:
     pictures = [draw_picture(seed, 300, 300) for seed in range(30)]
     hashes = [perceptual_hash(picture) for picture in pictures]
+    assert {(own % 2**63).bit_count() for own in hashes} == {31}  # over the median of 63
     for picture, own in zip(pictures, hashes, strict=True):
         small = resize(picture, 150)
         again = perceptual_hash(decode(encoded(small, quality=60)))

@@ -52,6 +52,20 @@ def test_the_same_members_give_the_same_bytes(tmp_path: Path) -> None:
         assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["a", "000000001.color.jpg", "b" * 99, "b" * 100, "ぬりえ.png"])
+@pytest.mark.parametrize("size", [0, 1, 512, 70000])
+def test_the_headers_are_those_of_tarfile(name: str, size: int, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, "train-000000") as shard:
+        shard.add("first", b"x")
+        span = shard.add(name, bytes(size))
+        shard.commit(pa.Table.from_pylist([ROW], schema=SCHEMA), {"fingerprint": "f"})
+    expected = tarfile.TarInfo(name)
+    expected.size = size
+    header = expected.tobuf(tarfile.USTAR_FORMAT)
+    with tar_path(tmp_path, "train-000000").open("rb") as file:
+        assert read_span(file, Span(span.offset - len(header), len(header))) == header
+
+
 def test_without_a_commit_nothing_is_left(tmp_path: Path) -> None:
     with ShardWriter(tmp_path, "train-000000") as shard:
         shard.add("a", b"x")

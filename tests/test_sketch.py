@@ -48,6 +48,22 @@ def test_it_is_the_dodge_formula() -> None:
     assert np.abs(dodge(picture, 3.5) - expected)[blurred < 254].max() <= 1
 
 
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([(3.5, 0), (0.3, 0), (9, 0), (60, 0), (0, 1), (0, 5), (0, 21), (4, 33)]),
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+)
+def test_the_blur_is_that_of_opencv_to_the_bit(
+    seed: int, blur: tuple[float, int], shape: tuple[int, int]
+) -> None:
+    sigma, kernel = blur
+    picture = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    picture[shape[0] // 2 :] //= 3
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    surroundings = 255 - cv2.GaussianBlur(255 - grey, (kernel, kernel), sigma)
+    assert np.array_equal(dodge(picture, sigma, kernel), cv2.divide(grey, surroundings, scale=255))
+
+
 def test_a_kernel_of_21_pixels_has_the_sigma_of_the_default() -> None:
     picture = draw_picture(1, 64, 64)
     assert np.array_equal(dodge(picture, 0, 21), dodge(picture, 3.5, 21))
