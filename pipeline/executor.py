@@ -4,6 +4,7 @@ A stage is a function from a shard's name to the fates of its posts. It knows no
 it. Only here are exceptions caught: what a shard raises is recorded and the others go on.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,15 +20,15 @@ from contextlib import closing, contextmanager
 from ctypes import c_longlong
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Lock
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.arrow import leave_pandas_out
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.rows import DamagedError, is_out_of_space
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Tick = Callable[[int], None]
 Show = Callable[[int], None]
@@ -96,7 +97,7 @@ def run_stage(
     sizes: dict[str, int],
     num_workers: int,
     label: str,
-    console: Console,
+    console: "Console",
     runner: Runner | None = None,
 ) -> Summary:
     """Run ``stage`` over the shards named in ``sizes`` (name -> number of posts).
@@ -213,6 +214,7 @@ _shared: tuple[Stage, c_longlong, Lock]
 def _start_worker(stage: Stage, counter: c_longlong, lock: Lock) -> None:
     global _shared
     leave_pandas_out()
+    gc.freeze()  # what was imported stays: no collection needs to go through it
     _shared = (stage, counter, lock)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -257,9 +259,17 @@ def attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
 
 
 @contextmanager
-def show_progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_progress(console: "Console", label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield what to tell how much is done: a bar on a terminal, elsewhere a line now and then."""
     if console.is_terminal:
+        from rich.progress import (  # here: no worker shows any
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(label, total=total)

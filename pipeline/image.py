@@ -125,13 +125,28 @@ def decode_reduced(data: bytes, min_side: int) -> Picture:
 
 def _is_plain_jpeg(data: bytes) -> bool:
     """Whether simplejpeg alone decodes it right: no CMYK, no rotation, no colour profile."""
-    head = data[:65536]
+    head = _before_scan(data)[:65536]
     if b"Exif\0\0" in head or b"ICC_PROFILE\0" in head:
         return False
     try:
         return simplejpeg.decode_jpeg_header(data, strict=False)[2] not in ("CMYK", "YCCK")
     except (ValueError, KeyError):
         return False
+
+
+def _before_scan(data: bytes) -> bytes:
+    """Return a JPEG up to the pixels of its first scan; all of it where it is out of order.
+
+    To look through the pixels for what stands before them takes a tenth of the time to decode them.
+    """
+    at = 2
+    while at + 3 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xDA:  # start of scan
+            return data[:at]
+        is_filler = marker == 0xFF
+        at += 1 if is_filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data
 
 
 def _open(data: bytes, format_name: str) -> Image.Image:

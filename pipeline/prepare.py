@@ -26,7 +26,6 @@ from pipeline.image import (
     read_header,
     resize,
 )
-from pipeline.originals import Row
 from pipeline.recipe import PrepareSettings, fingerprint
 from pipeline.records import Fate, Sample, Status, key_of
 from pipeline.rows import DamagedError, check_seal, read_rows, read_seal
@@ -41,6 +40,8 @@ from pipeline.schema import (
 )
 from pipeline.shard import ShardWriter, Span, is_current, read_shard, read_span, rows_path, tar_path
 from pipeline.sketch import draw_sketch
+
+Row = dict[str, Any]  # not originals', which brings requests along, and workers start slower
 
 _CARRIED = [name for name in SAMPLES.names if name in RAW.names]
 

@@ -11,6 +11,7 @@ from pipeline.image import (
     Box,
     Letterbox,
     UndecodableError,
+    _is_plain_jpeg,
     crop,
     decode,
     decode_reduced,
@@ -84,6 +85,21 @@ def test_exif_rotation_is_applied() -> None:
     assert decoded.shape == (40, 20, 3)
     assert decoded[5, 10, 0] > 200
     assert decoded[35, 10, 0] < 50
+
+
+def test_a_profile_is_found_wherever_it_stands_before_the_pixels() -> None:
+    picture = draw_picture(1, 64, 64)
+    buffer = io.BytesIO()
+    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(picture).save(buffer, "JPEG", icc_profile=wide)
+    data, plain = buffer.getvalue(), encoded(picture)
+    comment = b"\xff\xfe\x00\x08\xff\xda\x00\x0c\x03\x01"  # looks like a scan, and is none
+    assert not _is_plain_jpeg(data)
+    assert not _is_plain_jpeg(data[:2] + comment + data[2:])
+    assert not _is_plain_jpeg(data[:2] + b"\xff" + data[2:])
+    assert _is_plain_jpeg(plain)
+    assert _is_plain_jpeg(plain[:2] + comment + plain[2:])
+    assert _is_plain_jpeg(plain[:-2] + b"Exif\0\0" + plain[-2:])
 
 
 def test_a_foreign_colour_profile_is_brought_to_srgb_and_a_broken_one_ignored() -> None:
