@@ -73,7 +73,7 @@ class Afar:
             index_dir=process_scratch() if split_tar(stage.source.images)[1] else None,
         )
         fates = here(name, tick)
-        _put_shard(store, RAW, name, work.root, ledger=work.ledger_dir / f"{name}.parquet")
+        put_shard(store, RAW, name, work.root, ledger=work.ledger_dir / f"{name}.parquet")
         return fates
 
     def _prepare(
@@ -82,15 +82,9 @@ class Afar:
         rows = work.raw_dir / f"{name}.parquet"
         if not bring_rows(store, RAW, name, rows):
             raise DamagedError(f"{store.url}/{RAW}/{name}.parquet: is not there; run `fetch`.")
-        tar = _bring_tar(store, RAW, name, work.root)
-        if hash_file(tar) != read_info(rows)["tar_sha256"]:
-            where = f"{store.url}/{RAW}/{name}"
-            raise DamagedError(
-                f"{where}.tar: damaged; its bytes do not match the sum in its rows. Remove "
-                f"{where}.parquet, and `fetch` makes the shard anew."
-            )
+        bring_whole_tar(store, RAW, name, work.root)
         fates = replace(stage, raw_dir=work.raw_dir, samples_dir=work.samples_dir)(name, tick)
-        _put_shard(store, SAMPLES, name, work.root)
+        put_shard(store, SAMPLES, name, work.root)
         return fates
 
 
@@ -134,9 +128,42 @@ def _bring_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
     return tar
 
 
-def _put_shard(
+def bring_whole_tar(store: WritableStore, kind: str, name: str, root: Path) -> None:
+    """Bring a shard's tar beside its rows, checked by the sum in these.
+
+    Args:
+        store: where it lies.
+        kind: ``RAW`` or ``SAMPLES``.
+        name: the shard's.
+        root: of a work folder, which has the rows.
+
+    Raises:
+        DamagedError: where it is not the tar of these rows.
+    """
+    tar = _bring_tar(store, kind, name, root)
+    if hash_file(tar) != read_info(tar.with_suffix(".parquet"))["tar_sha256"]:
+        where = f"{store.url}/{kind}/{name}"
+        command = "fetch" if kind == RAW else "prepare"
+        raise DamagedError(
+            f"{where}.tar: damaged; its bytes do not match the sum in its rows. Remove "
+            f"{where}.parquet, and `{command}` makes the shard anew."
+        )
+
+
+def put_shard(
     store: WritableStore, kind: str, name: str, root: Path, ledger: Path | None = None
 ) -> None:
+    """Put a shard into a store: tar and rows out of a work folder, the rows last.
+
+    Between taking the old rows away and putting the new the store has no such shard.
+
+    Args:
+        store: where it goes.
+        kind: ``RAW`` or ``SAMPLES``.
+        name: the shard's.
+        root: of the work folder.
+        ledger: to put before.
+    """
     tar, rows = f"{kind}/{name}.tar", f"{kind}/{name}.parquet"
     put(store, {f"{LEDGER}/{name}.parquet": ledger} if ledger is not None else {})
     store.remove([rows])  # they prove the old tar

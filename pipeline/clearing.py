@@ -17,6 +17,7 @@ from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, replacing, write_rows
 from pipeline.schema import LEDGER, RAW, extension_of, members_of
 from pipeline.shard import ShardWriter, Span, read_shard, read_span, rows_path, tar_path
+from pipeline.work import Work
 
 Row = dict[str, Any]
 
@@ -32,6 +33,30 @@ def clear_plan(path: Path, post_ids: Collection[int], proof: str) -> None:
     info["counts"] = count_removed(info["counts"], num_removed)
     info["content"] = hash_table(cleared)
     write_plan(path, cleared, info)
+
+
+def clear_stage(
+    work: Work, schema: pa.Schema, name: str, post_ids: Collection[int], proof: str
+) -> None:
+    """Take posts out of a shard of originals, with its ledger, or of samples.
+
+    Args:
+        work: the folder with its tar and rows.
+        schema: ``RAW`` or ``SAMPLES``.
+        name: the shard's; it need not be there.
+        post_ids: those that are not in it do not matter.
+        proof: the fingerprint that it has then; "" to leave the one it has.
+
+    Raises:
+        DamagedError: as ``clear_shard``.
+    """
+    directory = work.raw_dir if schema is RAW else work.samples_dir
+    if schema is RAW:
+        clear_raw(directory, work.ledger_dir, name, post_ids)
+    else:
+        clear_shard(directory, name, schema, post_ids)
+    if proof:
+        _prove(directory, name, schema, proof)
 
 
 def clear_raw(raw_dir: Path, ledger_dir: Path, name: str, post_ids: Collection[int]) -> None:
@@ -81,7 +106,7 @@ def _copy_members(row: Row, members: Iterable[str], tar: BinaryIO, shard: ShardW
         raise DamagedError(f"{tar.name}: damaged at post {row['post_id']}; run `repair` first.")
 
 
-def prove(directory: Path, name: str, schema: pa.Schema, proof: str) -> None:
+def _prove(directory: Path, name: str, schema: pa.Schema, proof: str) -> None:
     """Give a shard's rows the fingerprint that it has now."""
     path = rows_path(directory, name)
     info = read_info(path)

@@ -66,18 +66,24 @@ def takedown(
         list[int] | None,
         typer.Argument(metavar="ID...", help="Posts; none, to finish what was cut short."),
     ] = None,
+    store: Annotated[
+        str,
+        typer.Option(metavar="URL", help="Where `fetch` and `prepare` have put WORK's shards."),
+    ] = "",
 ) -> None:
     """Take posts out of shards, rows, lock and card, for good; all else stays as it is."""
     from pipeline.takedown import take_down
     from pipeline.work import Work
 
-    done = take_down(Work(work), post_ids or ())
+    done = take_down(Work(work), post_ids or (), store=store)
     posts, shards = counted(len(done.post_ids), "post"), counted(len(done.shards), "shard")
     print(f"{work}: {posts} taken down, {shards} written anew.")
     if done.also:
         print(f"among them, for they show the same picture: {', '.join(map(str, done.also))}")
     if done.left:
         print(f"left, though they show the same picture: {', '.join(map(str, done.left))}")
+    if store:
+        print(f"What was pushed to {store} is not complete until the next `push`.")
     print(
         "Run `push` again where it was shared, and `lock` where a lock is kept beside the recipe; "
         "runs/ is as it was."

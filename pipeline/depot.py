@@ -17,6 +17,7 @@ import msgspec
 import orjson
 
 from pipeline.afar import LEDGER, PLAN, RAW, SAMPLES, Afar, bring_rows, put
+from pipeline.clearing_afar import ClearingAfar
 from pipeline.counts import Fates, count_fates
 from pipeline.errors import UserError
 from pipeline.executor import Outcomes, Runner, Show, local_runner
@@ -30,7 +31,7 @@ from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import scratch, sweep
 from pipeline.shard import list_shards, rows_path
-from pipeline.share.index import INDEX, MAX_INDEX_BYTES, PENDING, read_index, write_index
+from pipeline.share.index import INDEX, LOCK, MAX_INDEX_BYTES, PENDING, read_index, write_index
 from pipeline.share.stores import one_form, open_writable
 from pipeline.share.transfer import WritableStore, in_threads
 from pipeline.stores import SHARE_SCHEMES, scheme_of
@@ -77,6 +78,35 @@ class Depot:
         self._store: WritableStore = open_writable(url)
         self._sizes = self._store.sizes()
 
+    @property
+    def clearing(self) -> ClearingAfar:
+        """What takes posts out of the store's shards."""
+        return ClearingAfar(self._store, self._work)
+
+    def tell_takedown(self, post_ids: Collection[int], names: Collection[str]) -> None:
+        """Let the store know which posts go, before its shards are touched.
+
+        What was pushed there is not whole from then on, and nobody fetches these posts again.
+
+        Args:
+            post_ids: of all takedowns; they are out of the folder's plan.
+            names: of their shards.
+        """
+        self.clearing.tell(post_ids)
+        self._take_index_away()
+        self._store.remove([LOCK])  # it has the records
+        self._put_identity()
+        self._put_plans([name for name in names if f"{PLAN}/{name}.parquet" in self._sizes])
+
+    def _put_identity(self) -> None:
+        with scratch() as folder:
+            path = folder / _IDENTITY
+            path.write_bytes(orjson.dumps(self._identity()))
+            put(self._store, {_IDENTITY: path})
+
+    def _identity(self) -> dict[str, str]:
+        return {"content": plan_content(self._work)}
+
     def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
         """Take the plan's shards in the store for the folder's, and let the folder follow.
 
@@ -87,12 +117,12 @@ class Depot:
         Raises:
             UserError: where either holds shards of something else, or posts were taken down there.
         """
-        plan = {"content": plan_content(self._work)}
+        self.clearing.heed()
         found = self._store.read(_IDENTITY, _MAX_BYTES)
         folders = (f"{RAW}/", f"{SAMPLES}/")
         if found is None and any(name.startswith(folders) for name in self._sizes):
             raise UserError(f"{self._url}: holds shards that no `--store` put there; name another.")
-        if found is not None and _decode(found) != plan:
+        if found is not None and _decode(found) != self._identity():
             raise UserError(f"{self._url}: holds the shards of another plan; name another place.")
         if found is None and self._work.store:
             raise UserError(
@@ -106,10 +136,7 @@ class Depot:
                         f"{directory}: holds shards; with --store give a work folder that has none."
                     )
         if found is None:
-            with scratch() as folder:
-                path = folder / _IDENTITY
-                path.write_bytes(orjson.dumps(plan))
-                put(self._store, {_IDENTITY: path})
+            self._put_identity()
         with replacing(self._work.store_path) as temporary:
             temporary.write_text(f"{self._url}\n", encoding="utf-8")
         planned = planned_shards(self._work.plan_path)

@@ -56,12 +56,19 @@ def read_removals(path: Path) -> Removals:
     Raises:
         DamagedError: where the list does not read.
     """
-    if not path.is_file():
-        return Removals()
+    return decode_removals(path.read_bytes(), str(path)) if path.is_file() else Removals()
+
+
+def decode_removals(data: bytes, where: str) -> Removals:
+    """Return what a list says.
+
+    Raises:
+        DamagedError: where it does not read.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Removals)
+        return msgspec.json.decode(data, type=Removals)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DamagedError(f"{path}: damaged: {error}.") from error
+        raise DamagedError(f"{where}: damaged: {error}.") from error
 
 
 def write_removals(path: Path, removals: Removals) -> None:

@@ -82,6 +82,8 @@ def fetch(
     num_workers = _share_connections(recipe.source, num_workers, part, console)
     with work.lock(part, console.print, store=store) as held:
         depot = Depot(store, work) if store else None  # before a plan that may take hours
+        if depot is not None:
+            depot.clearing.heed()
         if lock is not None:
             check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock

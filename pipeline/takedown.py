@@ -8,13 +8,15 @@ one finishes it, and nothing else runs before.
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.clearing import clear_differences, clear_plan, clear_raw, clear_shard, prove
+from pipeline.clearing import clear_differences, clear_plan, clear_raw, clear_stage
+from pipeline.depot import KINDS, Depot, place_of
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock
@@ -63,34 +65,47 @@ class TakenDown:
     shards: list[str]
 
 
-def take_down(work: Work, post_ids: Collection[int]) -> TakenDown:
+def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> TakenDown:
     """Take posts down, and later ones that repeat their pictures: those would take their places.
 
     Args:
         work: the folder.
         post_ids: none, to finish what was cut short.
+        store: where the folder's shards are, "" for the folder itself.
 
     Raises:
-        UserError: where a post is not of this folder's plan, or what has to be copied is damaged.
+        UserError: where a post is not of this folder's plan, what has to be copied is damaged, or
+            the shards are not in that store.
     """
     planned_shards(work.plan_path)
-    with work.lock(takes_down=True):
+    if store and not work.store:
+        raise UserError(f"{work.root}: has its shards itself; leave --store out.")
+    store = place_of(store, work) if store else ""
+    with work.lock(takes_down=True, store=store):
         before = read_removals(work.removals_path)
+        depot = Depot(store, work) if store else None
+        if depot is not None and before.unfinished is None:
+            depot.join((), others=KINDS)  # ranks may have made some
         if not post_ids and before.unfinished is None:
             raise UserError(f"{work.root}: nothing is left to be finished; name the posts.")
         _check_planned(work, post_ids)
         named = set(post_ids) - set(before.post_ids)
         if named and before.unfinished is not None:
-            raise UserError(f"{work.root}: finish the last takedown first: `takedown {work.root}`.")
+            raise UserError(
+                f"{work.root}: finish the last takedown first: `{work.takedown_command}`."
+            )
         repeats = _find_repeats(work)
         also = {post for post, lead in repeats.items() if lead in named} - named
         left = {repeats[post] for post in named & repeats.keys()} - named - set(before.post_ids)
         everything = sorted({*before.post_ids, *named, *also})
         shards = _shards_of(work, everything)
-        _check_whole(work, shards)  # or what cannot be copied would keep all from being finished
+        if depot is None:
+            _check_whole(work, shards)  # or what cannot be copied would keep all from an end
+        elif before.unfinished is None:
+            depot.clearing.check(shards, everything)
         unfinished = before.unfinished or _find_current(work, shards)
         write_removals(work.removals_path, Removals(tuple(everything), unfinished))
-        _apply(work, everything, shards, unfinished)
+        _apply(work, everything, shards, unfinished, depot)
         write_removals(work.removals_path, Removals(tuple(everything)))
     return TakenDown(sorted(named | also), sorted(also), sorted(left), shards)
 
@@ -184,7 +199,11 @@ def _sample_proofs(work: Work, shards: Sequence[str]) -> dict[str, str]:
 
 
 def _apply(
-    work: Work, post_ids: Collection[int], shards: Sequence[str], unfinished: Unfinished
+    work: Work,
+    post_ids: Collection[int],
+    shards: Sequence[str],
+    unfinished: Unfinished,
+    depot: Depot | None,
 ) -> None:
     """Take posts out of everything. Each step is done as a whole, and does nothing again."""
     for lock in (work.lock_path, work.share_dir / LOCK):
@@ -192,26 +211,31 @@ def _apply(
             rewrite_lock(lock, post_ids)
     clear_plan(work.plan_path, post_ids, lock_proof(work))
     work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
+    if depot is not None:
+        depot.tell_takedown(post_ids, shards)
+    clear = partial(clear_stage, work) if depot is None else depot.clearing.clear
     for name in shards:
-        clear_raw(work.raw_dir, work.ledger_dir, name, post_ids)
-        if name in unfinished.raw:
-            prove(work.raw_dir, name, RAW, _raw_proof(work, name))
+        clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")
+    proofs = _sample_proofs(work, unfinished.samples)
     for name in shards:
-        clear_shard(work.samples_dir, name, SAMPLES, post_ids)
-    for name, proof in _sample_proofs(work, unfinished.samples).items():
-        prove(work.samples_dir, name, SAMPLES, proof)
+        clear(SAMPLES, name, post_ids, proofs.get(name, ""))
     for aside in work.reuse_dir.glob("*"):
         plan = aside / work.plan_path.name
         if plan.is_file():
             clear_plan(plan, post_ids, "")
         for name in list_shards(aside / work.raw_dir.name):
             clear_raw(aside / work.raw_dir.name, aside / work.ledger_dir.name, name, post_ids)
-    _clear_papers(work)
     clear_differences(work.differences_path, post_ids)
-    for derived in (work.style_dir, work.incoming_dir):
-        if derived.is_dir():
-            shutil.rmtree(derived)
-    if work.report_path.is_file():
+    derived = [work.style_dir, work.incoming_dir]
+    if depot is not None:  # `push` makes its papers anew
+        derived += [work.share_dir, work.cleared_dir]
+    for directory in derived:
+        if directory.is_dir():
+            shutil.rmtree(directory)
+    _clear_papers(work)
+    if depot is not None:
+        work.report_path.unlink(missing_ok=True)  # it shows pictures, and those are there
+    elif work.report_path.is_file():
         write_report(work, work.report_path)
 
 

@@ -73,6 +73,11 @@ class Work:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.store_path}: cannot be read: {error}.") from error
 
+    @property
+    def takedown_command(self) -> str:
+        """What finishes a takedown that was cut short."""
+        return f"takedown {self.root}" + (f" --store {self.store}" if self.store else "")
+
     def check_store(self, store: str = "") -> None:
         """Check that the shards' tars are where a command looks for them, here by default.
 
@@ -81,10 +86,10 @@ class Work:
         """
         if self.store not in ("", store):
             raise UserError(
-                f"{self.root}: the tars of its shards are in {self.store}. With it go `fetch` and "
-                f"`prepare` with --store {self.store}, `push` to there, `status`, `lock`, and "
-                "`train --shards` with what was pushed; for all else `pull` that into a folder of "
-                "its own."
+                f"{self.root}: the tars of its shards are in {self.store}. With it go `fetch`, "
+                f"`prepare` and `takedown` with --store {self.store}, `push` to there, `status`, "
+                "`lock`, and `train --shards` with what was pushed; for all else `pull` that into "
+                "a folder of its own."
             )
 
     @property
@@ -111,6 +116,11 @@ class Work:
     def removals_path(self) -> Path:
         """Posts that were taken down here; absent where none was."""
         return self.root / "takedown.json"
+
+    @property
+    def cleared_dir(self) -> Path:
+        """Shards that posts were taken out of, until the store that they lie in has them."""
+        return self.root / "cleared"
 
     @property
     def style_dir(self) -> Path:
@@ -155,7 +165,7 @@ class Work:
             self._recover(run.names)
             if not takes_down and read_removals(self.removals_path).unfinished is not None:
                 raise UserError(
-                    f"{self.root}: a takedown was cut short; finish it: `takedown {self.root}`."
+                    f"{self.root}: a takedown was cut short; finish it: `{self.takedown_command}`."
                 )
             try:
                 yield run
