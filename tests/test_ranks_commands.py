@@ -77,7 +77,7 @@ def test_three_ranks_at_once_give_the_bytes_of_one_run(ranks: Ranks, work: Work)
         for process in started:
             code, said = finish(process)
             assert code == 0, said
-        with pytest.raises(UserError, match="planned shards are not fetched yet, and near"):
+        with pytest.raises(UserError, match="1 of . planned shards is not fetched yet, and near"):
             run.prepare(ranks.recipe, work, QUIET, part=Part(0, NUM_RANKS))
         code, said = finish(ranks.start("fetch", work, 1, *images))
         assert code == 0, said
