@@ -15,7 +15,7 @@ STYLELESS = ("reference",)
 
 SIZES = ("small", "base")
 GANS = ("acgan", "paper", "patch", "none")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
 REFERENCES = ("self", "same", "character", "any")
 CRITERIA = ("mse", "chroma_error", "regional_error", "paper_error", "following")
@@ -101,7 +101,8 @@ class TrainConfig:
             shard is random already, so little is lost; a data set that is elsewhere
             (``--shards``) is read without waiting where the cache holds twice as many.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
-        precision: ``fp32``, or ``bf16`` for mixed precision.
+        precision: ``fp32``, ``bf16`` for mixed precision, or ``auto``: the latter where the device
+            is faster at it; see ``device.pick_precision``.
         compile: compile the networks with torch.compile.
         channels_last: lay activations out channels-last; measure it for each model.
         cache_style: compute each picture's style features once, and keep them beside the samples.
@@ -239,6 +240,7 @@ DEFAULTS: dict[str, Table] = {
         "warp": True,
         "pairs": 0.25,
         "best_by": "chroma_error",
+        "precision": "auto",
     }
 }
 """Where a model's defaults differ from ``TrainConfig``'s, which are those of the article."""

@@ -1,4 +1,4 @@
-"""Where the networks compute, what goes there, and what to say when its memory is full."""
+"""Where the networks compute and in what, what goes there, and what to say when memory is full."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +26,20 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r}: {reason}. Give auto, cpu, or a GPU that this machine has."
         ) from error
     return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Return ``fp32`` or ``bf16``; ``auto`` is bf16 where the device has units that multiply in it.
+
+    That is a GPU from NVIDIA's Ampere on, and a CPU with AMX. Others would compute bf16 more slowly
+    than fp32, or hardly faster.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    has_units = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "bf16" if has_units else "fp32"
 
 
 def constant(values: Sequence[object], like: Tensor) -> Tensor:

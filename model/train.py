@@ -1,7 +1,7 @@
 """Training, top to bottom: samples, networks, resume, loop."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.colorize import Colorizer
 from model.config import TrainConfig
 from model.data import Samples, iterate_batches, to_unit
-from model.device import memory_guard, pick_device
+from model.device import memory_guard, pick_device, pick_precision
 from model.discriminator import Discriminator
 from model.epochs import iterate_steps, order_of, windows_of
 from model.features import StyleFeatures
@@ -107,6 +107,8 @@ def _train(
     console: Console,
 ) -> TrainResult:
     device = pick_device(config.device)
+    # A run that goes on elsewhere must not change its precision unseen.
+    config = replace(config, precision=pick_precision(config.precision, device))
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.device import memory_guard, pick_device
+from model.device import memory_guard, pick_device, pick_precision
 from pipeline.errors import UserError
 
 
@@ -29,3 +29,23 @@ def test_other_errors_pass_through() -> None:
         raise RuntimeError("shapes differ")
     with pytest.raises(ValueError, match="x"), memory_guard("x", 1):
         raise ValueError("x")
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp32")]
+)
+def test_auto_is_bf16_on_a_gpu_that_multiplies_in_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert pick_precision("auto", torch.device("cuda")) == precision
+    assert pick_precision("fp32", torch.device("cuda")) == "fp32"
+
+
+@pytest.mark.parametrize(("has_units", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_on_a_cpu_that_multiplies_in_it(
+    monkeypatch: pytest.MonkeyPatch, has_units: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
+    assert pick_precision("auto", torch.device("cpu")) == precision
+    assert pick_precision("bf16", torch.device("cpu")) == "bf16"
