@@ -14,6 +14,16 @@ from model.generator import Outputs
 
 Terms = dict[str, Tensor]
 
+_RGB_TO_XYZ = (
+    (0.43395, 0.37622, 0.18983),
+    (0.21267, 0.71516, 0.07217),
+    (0.01776, 0.10948, 0.87276),
+)
+"""Of linear sRGB; X, Y and Z are 1 for white (IEC 61966-2-1, D65)."""
+
+_DARK = (6 / 29) ** 3
+"""Where CIELAB's cube root gives way to a line."""
+
 
 def total(terms: Terms) -> Tensor:
     """Return the sum of a loss's terms."""
@@ -26,14 +36,23 @@ def to_grey(picture: Tensor) -> Tensor:
     return (picture * weights).sum(1, keepdim=True)
 
 
-def to_chroma(picture: Tensor) -> Tensor:
-    """Return the two chroma axes of YIQ (NTSC 1953), each in about [-0.6, 0.6]: N x 2 x H x W."""
-    weights = constant(((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)), picture)
-    return torch.einsum("cr,nrhw->nchw", weights, picture)
+def to_ab(picture: Tensor) -> Tensor:
+    """Return a and b of CIELAB (CIE 1976; from sRGB, D65), each divided by 100: N x 2 x H x W.
+
+    What lies outside [0, 1] counts as its bounds.
+    """
+    rgb = picture.clamp(1e-3, 1)  # at 0 the gradient of the root would have no bound
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = torch.einsum("cr,nrhw->nchw", constant(_RGB_TO_XYZ, picture), linear)
+    roots = torch.where(xyz > _DARK, xyz.clamp(min=_DARK) ** (1 / 3), xyz * 841 / 108 + 4 / 29)
+    x, y, z = roots.unbind(1)
+    return torch.stack([5 * (x - y), 2 * (y - z)], dim=1)
 
 
 def chroma_terms(outputs: Outputs, color: Tensor, *, weight: float, contrast: float = 0.0) -> Terms:
-    """Return the L1 distance of the output's chroma, which plain L1 sees little of.
+    """Return the distance of the output's chroma in CIELAB, which L1 of RGB sees little of.
+
+    It is what the chroma error measures, but over the whole picture.
 
     Args:
         outputs: of the generator.
@@ -44,25 +63,26 @@ def chroma_terms(outputs: Outputs, color: Tensor, *, weight: float, contrast: fl
     """
     if weight == 0:
         return {}
-    true = to_chroma(color)
-    distance = (to_chroma(outputs.picture.float()) - true).abs()
+    true = to_ab(color)
+    difference = to_ab(outputs.picture.float()) - true
+    distance = (difference.square().sum(1, keepdim=True) + 1e-6).sqrt()
     if contrast:
         distance = distance * (1 + contrast * stand_out(true))
-    return {"l1_chroma": weight * distance.mean()}
+    return {"chroma": weight * distance.mean()}
 
 
 def stand_out(chroma: Tensor) -> Tensor:
     """Return how far colours differ from those around them, N x 1 x H x W in [0, 1].
 
-    It is 1 from a distance of 0.1 to the mean of a window on, whose side is a quarter of the
-    picture's.
+    It is 1 from a distance of 20 in a and b together to the mean of a window on, whose side is a
+    quarter of the picture's.
 
     Args:
-        chroma: of ``to_chroma``, N x 2 x H x W.
+        chroma: of ``to_ab``, N x 2 x H x W.
     """
     reach = chroma.shape[-1] // 8
     around = F.avg_pool2d(chroma, 2 * reach + 1, 1, reach, count_include_pad=False)
-    return ((chroma - around).abs().sum(1, keepdim=True) / 0.1).clamp(max=1)
+    return ((chroma - around).abs().sum(1, keepdim=True) / 0.2).clamp(max=1)
 
 
 def l1_terms(outputs: Outputs, color: Tensor, *, weight: float, alpha: float, beta: float) -> Terms:

@@ -5,8 +5,9 @@ and brings back what the reference has there: features, and the colours themselv
 enters by no other way, so whatever colour comes out was looked up in it, or learnt to be every
 picture's. Correspondence by attention follows SCFT (Lee et al. 2020). What is added: one encoder
 for both pictures, so that like places are alike before anything is learnt; a preference for the
-same place, which fades as the network learns to do without; the shades of a place, not their mean,
-of which every pixel chooses; and an output that begins as what was found, laid on white paper.
+same place, which fades as the network learns to do without; how sure the match is; the shades of a
+place, not their mean, of which every pixel chooses, from the places around its own as in RAFT (Teed
+and Deng 2020); and an output that begins as what was found, laid on white paper.
 """
 
 from itertools import pairwise
@@ -33,12 +34,11 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "small": Preset((24, 48, 96, 96), num_matched=2),
+    "small": Preset((24, 48, 128, 256), num_matched=2),
     "base": Preset((32, 64, 128, 192, 256, 256), num_matched=3),
 }
 """``small``: 64 pixels on a laptop's cores, matched at 8 and 16. ``base``: 256 pixels on a GPU,
 matched at 8, 16 and 32."""
-
 
 DETAIL = 4
 """Colours along each side of a place of the reference."""
@@ -48,6 +48,9 @@ SHADES = 4
 
 OPACITY_BIAS = 3.0
 """Where the opacity's logit begins: nearly all that is found is laid on."""
+
+BEYOND = 0.02
+"""Share of a place, at first, that lies beyond those that a bilinear mix is made of."""
 
 
 class ReferenceUNet(Generator):
@@ -65,18 +68,19 @@ class ReferenceUNet(Generator):
         preset = PRESETS[size]
         channels = [max(8, 8 * round(c * width_multiplier / 8)) for c in preset.channels]
         upward = channels[::-1]
-        self.encoder = Encoder(channels)
+        self.encoder = Encoder(channels, preset.num_matched)
         self.matches = nn.ModuleList(Match(c) for c in upward[: preset.num_matched])
         # A level ends with the next one's channels: it is there that convolutions are cheap.
         nexts = [*upward[1:], upward[-1]]
-        num_found = 3 * SHADES
+        num_found = 3 * SHADES + NUM_TRUST
         self.bottom = block(upward[0] + num_found, upward[0], nexts[0])
         self.decoder = nn.ModuleList(
             block(c + c + num_found, c, end) for c, end in zip(upward[1:], nexts[1:], strict=True)
         )
-        self.out = conv(channels[0], 3 + 1 + SHADES)
+        self.out = conv(channels[0], 3 + 1 + SHADES + 9)
         nn.init.zeros_(self.out.weight)
-        self.out.bias = nn.Parameter(torch.tensor([0.0] * 3 + [OPACITY_BIAS] + [0.0] * SHADES))
+        beginning = [0.0] * 3 + [OPACITY_BIAS] + [0.0] * (SHADES + 9)
+        self.out.bias = nn.Parameter(torch.tensor(beginning))
 
     def forward(self, sketch: Tensor, style: Tensor) -> Outputs:
         """Colour sketches after references; see ``Generator``.
@@ -95,35 +99,43 @@ class ReferenceUNet(Generator):
         lines = self.encoder(sketch, None)[::-1]  # deepest first
         places = self.encoder(draw_lines(style), style)[::-1]
 
-        found, features = self.matches[0](lines[0], places[0], style)
-        x = self.bottom(torch.cat([lines[0] + features, found], dim=1))
+        found = self.matches[0](lines[0], places[0], style)
+        colors = found.colors()
+        x = self.bottom(torch.cat([lines[0] + found.features, colors], dim=1))
         for level in range(1, len(lines)):
-            x, found, line = enlarge(x), enlarge(found), lines[level]
+            x, colors, line = enlarge(x), enlarge(colors), lines[level]
             if level < len(self.matches):
-                found, features = self.matches[level](line, places[level], style)
-                line = line + features
-            x = self.decoder[level - 1](torch.cat([x, line, found], dim=1))
-        change, opacity, choice = self.out(x).split((3, 1, SHADES), dim=1)
-        shades = torch.unflatten(found, 1, (SHADES, 3))
-        chosen = (shades * choice.softmax(1)[:, :, None]).sum(1)
+                found = self.matches[level](line, places[level], style)
+                colors, line = found.colors(), line + found.features
+            x = self.decoder[level - 1](torch.cat([x, line, colors], dim=1))
+        change, opacity, rank, place = torch.split(self.out(x), [3, 1, SHADES, 9], dim=1)
+        shades = torch.unflatten(enlarge_convexly(found.shades, place), 1, (SHADES, 3))
+        chosen = (shades * rank.softmax(1)[:, :, None]).sum(1)
         laid_on_paper = 1 - opacity.sigmoid() * (1 - chosen)
-        return Outputs(laid_on_paper + change, guide_color=shades.mean(1))
+        mean = torch.unflatten(found.shades, 1, (SHADES, 3)).mean(1)
+        guide = F.interpolate(mean, sketch.shape[-2:], mode="bilinear")
+        return Outputs(laid_on_paper + change, guide_color=guide)
 
 
 class Encoder(nn.Module):
     """A picture's features at every level, from its own size down.
 
     Sketch and reference go through the same weights, as lines with colours beside them; the
-    sketch has none. What reads the colours begins at zero.
+    sketch has none. What reads the colours begins at zero. The levels that are matched know of
+    those below: whether a bare patch is of hair or of skin is seen from further away.
     """
 
-    def __init__(self, channels: list[int]) -> None:
+    def __init__(self, channels: list[int], num_matched: int) -> None:
         super().__init__()
         self.lines = conv(1, channels[0])
         self.color = conv(3, channels[0], bias=False)
         nn.init.zeros_(self.color.weight)
         self.first = norm(channels[0])  # one convolution at the full size, where they are dear
         self.others = nn.ModuleList(block(a, b, b) for a, b in pairwise(channels))
+        self.downward = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(below, above, kernel_size=1), nn.GroupNorm(8, above))
+            for below, above in pairwise(channels[: -num_matched - 1 : -1])
+        )
 
     def forward(self, lines: Tensor, color: Tensor | None) -> list[Tensor]:
         """Return one map a level, the picture's size first."""
@@ -133,7 +145,32 @@ class Encoder(nn.Module):
         features = [self.first(x)]
         for level in self.others:
             features.append(level(F.avg_pool2d(features[-1], 2)))
+        for i, context in enumerate(self.downward, start=2):
+            features[-i] = features[-i] + enlarge(context(features[-i + 1]))
         return features
+
+
+NUM_TRUST = 6
+
+
+class Found(NamedTuple):
+    """What a place of the sketch found in the reference.
+
+    Attributes:
+        shades: of ``sort_shades``, N x (3 x SHADES) x h x w in [0, 1].
+        trust: by which to tell a match from a guess, N x ``NUM_TRUST`` x h x w: how far to the
+            right and below it lies, how far apart are the places that it is the mean of, and how
+            far apart are their colours.
+        features: N x C x h x w.
+    """
+
+    shades: Tensor
+    trust: Tensor
+    features: Tensor
+
+    def colors(self) -> Tensor:
+        """Return the shades with what they are worth, for convolutions to read."""
+        return torch.cat([self.shades, self.trust], dim=1)
 
 
 class Match(nn.Module):
@@ -147,19 +184,17 @@ class Match(nn.Module):
         super().__init__()
         self.likeness = nn.Conv2d(channels, channels, kernel_size=1)
         self.value = nn.Conv2d(channels + 3 * DETAIL**2, channels, kernel_size=1)
-        self.log_sharpness = nn.Parameter(torch.tensor(10.0).log())
-        self.log_nearness = nn.Parameter(torch.tensor(8.0).log())
+        # These two hardly move in a training: where they begin is where they stay.
+        self.log_sharpness = nn.Parameter(torch.tensor(20.0).log())
+        self.log_nearness = nn.Parameter(torch.tensor(2.0).log())
 
-    def forward(self, line: Tensor, place: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, line: Tensor, place: Tensor, reference: Tensor) -> Found:
         """Look up what each place of the sketch should be like.
 
         Args:
             line: the sketch's features, N x C x h x w.
             place: the reference's features at this level, N x C x h' x w'.
             reference: the picture itself, N x 3 x H' x W'.
-
-        Returns:
-            The shades and the features found, N x (3 x SHADES) x h x w and N x C x h x w.
         """
         height, width = place.shape[-2:]
         pixels = F.adaptive_avg_pool2d(reference, (DETAIL * height, DETAIL * width))
@@ -172,11 +207,46 @@ class Match(nn.Module):
         near = self.log_nearness.exp()
         query = torch.cat([query, 2 * near * here, -near.expand(len(line), 1, *line.shape[-2:])], 1)
         key = torch.cat([key, there, there.square().sum(1, keepdim=True)], dim=1)
-        values = torch.cat([shades, self.value(torch.cat([place, within], dim=1))], dim=1)
+        mean = F.avg_pool2d(pixels, DETAIL)
+        parts = (
+            shades,
+            torch.cat([there, mean], dim=1),
+            torch.cat([there.square().sum(1, keepdim=True), mean.square()], dim=1),
+            self.value(torch.cat([place, within], dim=1)),
+        )
+        values = torch.cat(parts, dim=1)
         query, key, values = (m.flatten(2).transpose(1, 2) for m in (query, key, values))
         found = F.scaled_dot_product_attention(query, key, values, scale=1.0)
         found = found.transpose(1, 2).reshape(len(line), -1, *line.shape[-2:])
-        return found[:, : 3 * SHADES], found[:, 3 * SHADES :]
+        shades, means, squares, features = torch.split(found, [p.shape[1] for p in parts], dim=1)
+        at, mean = torch.split(means, [2, 3], dim=1)
+        centre = torch.cat([at.square().sum(1, keepdim=True), mean.square()], dim=1)
+        deviation = (squares - centre).clamp(min=1e-4).sqrt()
+        return Found(shades, torch.cat([at - here, deviation], dim=1), features)
+
+
+def enlarge_convexly(maps: Tensor, logits: Tensor) -> Tensor:
+    """Return maps at a larger size, each pixel a mix of the nine places around it.
+
+    Args:
+        maps: N x C x h x w.
+        logits: of the places around each pixel, row by row, N x 9 x H x W, H and W being the same
+            multiple of h and w. Where all are 0 the mix is nearly bilinear.
+    """
+    height, width = maps.shape[-2:]
+    factor = logits.shape[-1] // width
+    at = (torch.arange(factor, device=maps.device) + 0.5) / factor - 0.5  # from the centre
+    line = torch.stack([(-at).clamp(min=0), 1 - at.abs(), at.clamp(min=0)])  # 3 x factor
+    bilinear = (line[:, None, :, None] * line[None, :, None, :]).reshape(9, factor, factor)
+    prior = (bilinear + BEYOND).log().tile(1, height, width)
+    weights = F.pixel_unshuffle((logits + prior).softmax(1), factor)
+    padded = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    mixed = torch.zeros_like(maps[:, :, None])
+    for number, share in enumerate(torch.unflatten(weights, 1, (9, factor**2)).unbind(1)):
+        row, column = divmod(number, 3)
+        place = padded[..., row : row + height, column : column + width]
+        mixed = mixed + place[:, :, None] * share[:, None]
+    return F.pixel_shuffle(mixed.flatten(1, 2), factor)
 
 
 def sort_shades(colors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from model.augment import (
     vary_lines,
     warp,
 )
-from model.losses import to_chroma, to_grey
+from model.losses import to_grey
 from tests.test_model_metrics import drawn, flat
 
 PLACES = np.array([5, 3, 8])
@@ -89,6 +89,12 @@ def test_a_pair_gets_the_same_colours() -> None:
     )
     assert torch.allclose(target, reference.flip(3), atol=1e-5)
     assert not torch.allclose(target, color, atol=0.05)
+
+
+def to_chroma(picture: torch.Tensor) -> torch.Tensor:
+    """Return I and Q of YIQ (NTSC 1953), N x 2 x H x W."""
+    weights = picture.new_tensor(((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
+    return torch.einsum("cr,nrhw->nchw", weights, picture)
 
 
 def test_jitter_turns_hue_and_scales_saturation_by_hand() -> None:

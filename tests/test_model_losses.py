@@ -1,5 +1,7 @@
 import math
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from model.losses import (
     patch_discriminator_terms,
     patch_terms,
     stand_out,
-    to_chroma,
+    to_ab,
     to_grey,
     total,
 )
@@ -43,18 +45,39 @@ def test_l1_terms_by_hand() -> None:
     assert float(total(terms)) == pytest.approx(sum(map(float, terms.values())))
 
 
+def test_a_and_b_are_those_of_cielab() -> None:
+    rgb = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rgb[..., :4] /= 100  # black's neighbourhood
+    expected = cv2.cvtColor(rgb[0].permute(1, 2, 0).numpy(), cv2.COLOR_RGB2LAB)[..., 1:]
+    found = 100 * to_ab(rgb)[0].permute(1, 2, 0).numpy()
+    assert np.abs(found - expected).max() < 0.5  # OpenCV interpolates in a table
+    black = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    torch.autograd.backward(to_ab(black).sum())
+    assert black.grad is not None
+    assert black.grad.isfinite().all()
+
+
+def test_the_chroma_term_is_the_mean_distance() -> None:
+    """By OpenCV's CIELAB, as the chroma error is."""
+    true, output = torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), 0.5)
+    output[:, 2, :2] = 0.1  # a quarter is olive
+    olive = np.array([[[0.5, 0.5, 0.1]]], np.float32)
+    _, a, b = cv2.cvtColor(olive, cv2.COLOR_RGB2LAB)[0, 0]
+    (term,) = chroma_terms(Outputs(output), true, weight=3.0).values()
+    assert term.item() == pytest.approx(3 * np.hypot(a, b) / 100 / 4, rel=0.01)
+
+
 def test_chroma_counts_more_where_it_stands_out() -> None:
     color = torch.full((1, 3, 64, 64), 0.5)
     color[:, 0, 30:34, 30:34] = 1.0  # a red eye in a grey face
     outputs = Outputs(torch.full((1, 3, 64, 64), 0.5))
-    error = to_chroma(color).abs().mean().item()
     (plain,) = chroma_terms(outputs, color, weight=2.0).values()
-    assert plain.item() == pytest.approx(2 * error, rel=1e-4)
     (weighted,) = chroma_terms(outputs, color, weight=2.0, contrast=3.0).values()
-    assert weighted.item() == pytest.approx(2 * error * (1 + 3), rel=1e-4)  # all of it stands out
-    assert stand_out(to_chroma(color))[0, 0, 32, 32] == 1
-    assert stand_out(to_chroma(color))[0, 0, 10, 10] < 1e-5
-    assert stand_out(to_chroma(color.new_full((1, 3, 64, 64), 0.7))).max() < 1e-5
+    still = 2e-3  # what no distance counts, under the root
+    assert weighted.item() - still == pytest.approx(4 * (plain.item() - still), rel=1e-2)
+    assert stand_out(to_ab(color))[0, 0, 32, 32] == 1
+    assert stand_out(to_ab(color))[0, 0, 10, 10] < 1e-5
+    assert stand_out(to_ab(color.new_full((1, 3, 64, 64), 0.7))).max() < 1e-5
     assert chroma_terms(outputs, color, weight=0.0, contrast=3.0) == {}
 
 

@@ -1,8 +1,19 @@
+import itertools
+
 import pytest
 import torch
 
 from model import build_generator
-from model.reference import OPACITY_BIAS, SHADES, Match, coordinates, draw_lines, sort_shades
+from model.reference import (
+    OPACITY_BIAS,
+    SHADES,
+    Encoder,
+    Match,
+    coordinates,
+    draw_lines,
+    enlarge_convexly,
+    sort_shades,
+)
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn, flat
 
@@ -20,7 +31,7 @@ def test_sketch_and_reference_may_differ_in_size(size: str, sides: tuple[int, in
     assert outputs.guide_grey is None
 
 
-@pytest.mark.parametrize(("size", "num_parameters"), [("small", 842_508), ("base", 7_701_262)])
+@pytest.mark.parametrize(("size", "num_parameters"), [("small", 2_720_253), ("base", 7_870_007)])
 def test_number_of_parameters(size: str, num_parameters: int) -> None:
     with torch.device("meta"):
         generator = build_generator("reference", 1.0, size)
@@ -78,7 +89,8 @@ def test_every_pixel_may_be_of_a_shade_that_is_nobodys_mean() -> None:
     for rank, color in ((0, dark), (SHADES - 1, light)):
         with torch.no_grad():
             out.bias[3] = 20.0  # opaque
-            out.bias[4:] = torch.full((SHADES,), -20.0).index_fill(0, torch.tensor(rank), 20.0)
+            out.bias[4 : 4 + SHADES] = -20.0
+            out.bias[4 + rank] = 20.0
             picture = generator(SKETCH[:1], reference).picture
         assert torch.allclose(picture, color[:, None, None].expand_as(picture), atol=1e-4)
 
@@ -100,15 +112,15 @@ def test_colours_within_a_place_are_told_from_their_mean() -> None:
     stripes = torch.zeros(1, 3, 64, 64)
     stripes[..., ::2] = 0.8
     plain = torch.full((1, 3, 64, 64), 0.4)
-    place = torch.rand(1, 24, 16, 16)
+    place = torch.rand(1, 32, 16, 16)
     match = generator.get_submodule("matches.1")
     assert isinstance(match, Match)
-    (mean, features), (mean_of_plain, others) = (match(place, place, r) for r in (stripes, plain))
+    striped, flat_ = (match(place, place, picture) for picture in (stripes, plain))
     mean, mean_of_plain = (
-        torch.unflatten(m, 1, (SHADES, 3)).mean(1) for m in (mean, mean_of_plain)
+        torch.unflatten(found.shades, 1, (SHADES, 3)).mean(1) for found in (striped, flat_)
     )
     assert torch.allclose(mean, mean_of_plain, atol=1e-5)
-    assert not torch.allclose(features, others, atol=1e-3)
+    assert not torch.allclose(striped.features, flat_.features, atol=1e-3)
 
 
 def test_like_places_near_each_other_are_matched_before_anything_is_learnt() -> None:
@@ -123,17 +135,69 @@ def test_like_places_near_each_other_are_matched_before_anything_is_learnt() -> 
 
 
 def test_nearness_is_a_bell_around_the_same_place() -> None:
-    """With all places alike, the weights are exp(-n |p - p'|^2), n = 8 at first."""
+    """With all places alike, the weights are exp(-n |p - p'|^2), n = 2 at first."""
     match = Match(8)
     reference = torch.zeros(1, 3, 4, 4)
     reference[0, 0, 1, 2] = 1.0  # its weight comes out as the colour
     maps = torch.ones(1, 8, 4, 4)
-    found, _ = match(maps, maps, reference)
+    found = match(maps, maps, reference)
     places = coordinates(maps)[0].flatten(1)
     distances = (places[:, :, None] - places[:, None]).square().sum(0)
-    weights = torch.exp(-8 * distances)
+    weights = torch.exp(-2 * distances)
     weights = weights / weights.sum(1, keepdim=True)
-    assert torch.allclose(found[0, 0].flatten(), weights[:, 6], atol=1e-5)
+    assert torch.allclose(found.shades[0, 0].flatten(), weights[:, 6], atol=1e-5)
+    # and what is said of the match, by the same weights
+    far = (weights @ places.T).T - places
+    assert torch.allclose(found.trust[0, :2].flatten(1), far, atol=1e-5)
+    apart = (weights @ places.square().sum(0)) - (weights @ places.T).square().sum(1)
+    assert torch.allclose(found.trust[0, 2].flatten(), apart.sqrt(), atol=1e-4)
+    red = (weights[:, 6] - weights[:, 6].square()).sqrt()  # of a share of red, none elsewhere
+    assert torch.allclose(found.trust[0, 3].flatten(), red, atol=1e-4)
+
+
+def test_a_sure_match_is_told_from_a_guess() -> None:
+    match = Match(16)
+    torch.nn.init.eye_(match.likeness.weight[:, :, 0, 0])
+    places = torch.eye(16).view(1, 16, 4, 4)  # no two are alike
+    reference = drawn(1).float()[..., :4, :4] / 255
+    with torch.no_grad():
+        sure = match(places, places, reference).trust[0, 2]
+        guess = match(torch.ones_like(places), places, reference).trust[0, 2]
+    assert sure.mean() < 0.1 * guess.mean()
+
+
+def test_pixels_are_mixed_of_the_nine_places_around_them() -> None:
+    maps = torch.rand(2, 3, 4, 5)
+    nothing_learnt = torch.zeros(2, 9, 16, 20)
+    bilinear = torch.nn.functional.interpolate(maps, scale_factor=4.0, mode="bilinear")
+    assert (enlarge_convexly(maps, nothing_learnt) - bilinear).abs().max() < 0.2
+    assert (enlarge_convexly(maps, nothing_learnt) - bilinear).abs().mean() < 0.03
+    own = torch.zeros(2, 9, 8, 10)
+    own[:, 4] = 50
+    enlarged = maps.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.allclose(enlarge_convexly(maps, own), enlarged)
+    for number, (row, column) in enumerate(itertools.product((1, 2, 3), (2, 3, 4))):
+        logits = torch.zeros(2, 9, 8, 10)
+        logits[:, number, 5, 6] = 50  # of the place 2, 3
+        mixed = enlarge_convexly(maps, logits)
+        assert torch.allclose(mixed[..., 5, 6], maps[..., row, column])
+    own[:, 0, 0, 0] = 100  # beyond the border lies the border
+    assert torch.allclose(enlarge_convexly(maps, own), enlarged)
+
+
+def test_matched_levels_know_what_lies_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is 12 pixels off changes the features at 32 x 32, through the level below."""
+    # Normalisation would carry a trace of anything anywhere.
+    monkeypatch.setattr(torch.nn, "GroupNorm", lambda groups, channels: torch.nn.Identity())
+    torch.manual_seed(0)
+    sketch = torch.ones(1, 1, 64, 64)
+    changed = sketch.clone()
+    changed[..., 12, 16] = 0
+    for num_matched, reaches in ((2, True), (1, False)):
+        encoder = Encoder([16, 16, 16], num_matched)
+        with torch.no_grad():
+            plain, other = (encoder(s, None)[1][0, :, 0, 8] for s in (sketch, changed))
+        assert torch.equal(plain, other) != reaches
 
 
 def test_every_weight_learns() -> None:
