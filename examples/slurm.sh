@@ -46,7 +46,7 @@ train)
   read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   srun "$PYTHON" -m torch.distributed.run --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$GPUS" \
     --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:$PORT" \
-    cli.py train "$RECIPE" --work "$WORK" --resume
+    -- cli.py train "$RECIPE" --work "$WORK" --resume
   ;;
 *)
   echo "no step $1: submit, fetch, prepare or train" >&2

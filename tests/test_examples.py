@@ -17,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from torch.distributed.run import parse_args
 
 from pipeline.dolls import write_dolls
 from pipeline.recipe import load_recipe
@@ -201,6 +202,21 @@ def test_the_trainings_pods_find_each_other() -> None:
 def container_of(step: str) -> dict[str, Any]:
     (container,) = JOBS[step]["spec"]["template"]["spec"]["containers"]
     return dict(container)
+
+
+@pytest.mark.parametrize(
+    "text", [SLURM.read_text(), container_of("train")["args"][0]], ids=["slurm", "k8s"]
+)
+def test_torchrun_leaves_the_trainings_options_alone(text: str) -> None:
+    """It would take ``--run`` for one of its own, cut short."""
+    (line,) = re.findall(r"(?:torch.distributed.run|exec torchrun) ((?:.|\n)+?--resume)", text)
+    words = shlex.split(
+        re.sub(r"\\?\n", " ", re.sub(r'"\$(NODES|GPUS|JOB\w+|SLURM\w+)"', "1", line))
+    )
+    arguments = parse_args([*words, "--run", "mine"])  # type: ignore[no-untyped-call]
+    assert arguments.training_script == "cli.py"
+    assert arguments.training_script_args[0] == "train"
+    assert arguments.training_script_args[-3:] == ["--resume", "--run", "mine"]
 
 
 @pytest.mark.slow
