@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from rich.console import Console
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from model import reference
 from model.config import TrainConfig, train_config
@@ -46,7 +49,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What is taken away, or added, by settings of ``[train]``."""
 
+
+class Blind(reference.Found):
+    """What was found, without a word on what it is worth."""
+
+    def colors(self) -> Tensor:
+        return torch.cat([self.shades, torch.zeros_like(self.trust)], dim=1)
+
+
+def enlarge_smoothly(maps: Tensor, logits: Tensor) -> Tensor:
+    """Mix bilinearly, whatever was learnt."""
+    return F.interpolate(maps, logits.shape[-2:], mode="bilinear")
+
+
 PARTS: dict[str, dict[str, Any]] = {
+    "matches that begin blunter and nearer": {"SHARPNESS": 10.0, "NEARNESS": 8.0},
+    "no word on what a match is worth": {"Found": Blind},
+    "no context from the level below": {"Encoder": lambda c, _, made=reference.Encoder: made(c, 1)},
+    "colours mixed bilinearly": {"enlarge_convexly": enlarge_smoothly},
     "one shade of a place, its mean": {"SHADES": 1},
     "nor the colours within it": {"SHADES": 1, "DETAIL": 1},
     "eight shades of a place": {"SHADES": 8},
@@ -58,12 +78,12 @@ PARTS: dict[str, dict[str, Any]] = {
         "PRESETS": {"small": reference.PRESETS["small"]._replace(num_matched=3)}
     },
 }
-"""What is taken away, or added, by constants of ``model.reference``."""
+"""What is taken away, or added, by what ``model.reference`` has under these names."""
 
 
 @contextmanager
 def changed(constants: dict[str, Any]) -> Iterator[None]:
-    """Put other constants into ``model.reference`` for a while."""
+    """Put others into ``model.reference`` for a while."""
     with ExitStack() as stack:
         for name, value in constants.items():
             stack.enter_context(patch.object(reference, name, value))

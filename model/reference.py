@@ -49,6 +49,9 @@ SHADES = 4
 OPACITY_BIAS = 3.0
 """Where the opacity's logit begins: nearly all that is found is laid on."""
 
+SHARPNESS, NEARNESS = 20.0, 2.0
+"""How much likeness and nearness count in a match, at first; a training hardly moves them."""
+
 BEYOND = 0.02
 """Share of a place, at first, that lies beyond those that a bilinear mix is made of."""
 
@@ -184,9 +187,8 @@ class Match(nn.Module):
         super().__init__()
         self.likeness = nn.Conv2d(channels, channels, kernel_size=1)
         self.value = nn.Conv2d(channels + 3 * DETAIL**2, channels, kernel_size=1)
-        # These two hardly move in a training: where they begin is where they stay.
-        self.log_sharpness = nn.Parameter(torch.tensor(20.0).log())
-        self.log_nearness = nn.Parameter(torch.tensor(2.0).log())
+        self.log_sharpness = nn.Parameter(torch.tensor(SHARPNESS).log())
+        self.log_nearness = nn.Parameter(torch.tensor(NEARNESS).log())
 
     def forward(self, line: Tensor, place: Tensor, reference: Tensor) -> Found:
         """Look up what each place of the sketch should be like.
