@@ -88,7 +88,7 @@ def test_a_models_defaults_lie_under_what_is_given() -> None:
         (0.5, 0.999),
         "none",
     )
-    assert (config.jitter, config.warp, config.pairs) == (0.8, True, 0.25)
+    assert (config.jitter, config.warp, config.pairs) == (0.8, True, 0.4)
     assert config.best_by == "chroma_error"
     assert not config.is_self_reference()
     assert train_config({"model": "batchnorm"}, "x") == TrainConfig(model="batchnorm")
