@@ -31,8 +31,7 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(name: str, device: torch.device) -> str:
     """Return ``fp32`` or ``bf16``; ``auto`` is bf16 where the device has units that multiply in it.
 
-    That is a GPU from NVIDIA's Ampere on, and a CPU with AMX. Others would compute bf16 more slowly
-    than fp32, or hardly faster.
+    That is a GPU from NVIDIA's Ampere on, and a CPU with AMX; what others gain was not measured.
     """
     if name != "auto":
         return name

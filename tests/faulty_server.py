@@ -84,6 +84,12 @@ class FaultyServer:
             sock.close()
 
 
+def stopped_server() -> FaultyServer:
+    """Return a server that is no longer there: whoever calls it is refused."""
+    with FaultyServer() as server:
+        return server
+
+
 def _read_head(sock: socket.socket) -> str:
     head = b""
     while not head.endswith(b"\r\n\r\n"):

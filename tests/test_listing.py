@@ -31,7 +31,16 @@ from pipeline.run import fetch
 from pipeline.status import read_status
 from pipeline.work import Work
 from tests.fake_danbooru import FakeDanbooru
-from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
+from tests.faulty_server import (
+    FaultyServer,
+    Script,
+    answer,
+    drip,
+    hang,
+    reset,
+    send,
+    stopped_server,
+)
 
 QUIET = Console(quiet=True)
 SELECT = SelectSettings(snapshot=2026, tags=("solo", "white_background", "smile"))
@@ -447,9 +456,7 @@ def test_an_api_out_of_reach_is_said_by_the_option_that_named_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pacing, "_MAX_MISSES", 1)
-    server = FaultyServer()
-    with server:
-        pass
+    server = stopped_server()
     with pytest.raises(UserError, match=r"the host's name \(--metadata\), then run again"):
         fetch(recipe_for(f"{server.url}/posts.json"), Work(tmp_path / "work"), QUIET)
 

@@ -26,7 +26,7 @@ from pipeline.share.remote import RemoteStore
 from pipeline.share.stores import open_store, open_writable
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.faulty_server import FaultyServer, Script, answer, reset
+from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server
 from tests.s3_server import BUCKET, KEYS
 from tests.shares import QUIET, load_index, make_prepared, samples_of
 
@@ -248,9 +248,7 @@ def test_a_server_out_of_reach_is_said_by_the_option_that_named_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pacing, "_MAX_MISSES", 1)
-    server = FaultyServer()
-    with server:
-        pass
+    server = stopped_server()
     train = ["train", "white-background-256", "--work", tmp_path / "work"]
     for command, named_in in (
         (["pull", server.url, tmp_path / "again"], "URL"),
