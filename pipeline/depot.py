@@ -32,7 +32,7 @@ from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import scratch, sweep
 from pipeline.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, MAX_INDEX_BYTES, PENDING, read_index, write_index
-from pipeline.share.stores import one_form, open_writable
+from pipeline.share.stores import check_no_secrets, one_form, open_writable
 from pipeline.share.transfer import WritableStore, in_threads
 from pipeline.stores import SHARE_SCHEMES, scheme_of
 from pipeline.work import Work
@@ -52,6 +52,7 @@ def place_of(url: str, work: Work) -> str:
     Raises:
         UserError: where shards cannot be put there, or it is the work folder itself.
     """
+    check_no_secrets(url)
     if scheme_of(url) == "hf":
         raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")
     open_writable(url, _SCHEMES)

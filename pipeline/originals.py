@@ -24,7 +24,7 @@ from pipeline.image import (
 )
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status, key_of
-from pipeline.stores import check_store, read_store, scheme_of
+from pipeline.stores import check_store, read_store, scheme_of, without_password
 from pipeline.tars import TarReader
 
 Row = dict[str, Any]
@@ -57,21 +57,21 @@ def check_template(template: str) -> None:
         UserError: on a template without a post in it, with a field that posts do not have, or to
             where nothing can be read from.
     """
-    fields = re.findall(r"\{(.*?)\}", template)
+    fields, shown = re.findall(r"\{(.*?)\}", template), without_password(template)
     unknown = [field for field in fields if field not in _FIELDS]
     if unknown:
         known = " ".join(f"{{{field}}}" for field in _FIELDS)
-        raise UserError(f"--images {template}: no field {{{unknown[0]}}}; known: {known}.")
+        raise UserError(f"--images {shown}: no field {{{unknown[0]}}}; known: {known}.")
     tar, member = split_tar(template)
     if not {"id", "md5", "file_url"} & set(re.findall(r"\{(.*?)\}", member or template)):
         raise UserError(
-            f"--images {template!r}: needs {{id}} (or {{md5}}, {{file_url}}), as in "
+            f"--images {shown!r}: needs {{id}} (or {{md5}}, {{file_url}}), as in "
             "512px/{bucket}/{id}.jpg or images/{bucket}.tar#{id}.jpg."
         )
     if template == "{file_url}" or is_http(template):
         return
     if "file_url" in fields:
-        raise UserError(f"--images {template}: {{file_url}} is a whole URL and stands alone.")
+        raise UserError(f"--images {shown}: {{file_url}} is a whole URL and stands alone.")
     check_store(tar)
 
 

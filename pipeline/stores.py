@@ -1,6 +1,6 @@
 """Files that are not asked for over HTTP: on this disk, or in a store that fsspec knows."""
 
-import functools
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ _OUTERMOST = {
     **dict.fromkeys(("s3", "s3a", "gs", "gcs", "oss", "oci", "tos"), "bucket"),
     **dict.fromkeys(("az", "abfs"), "container"),
     "lakefs": "repository",
+    **dict.fromkeys(("sftp", "ssh", "smb", "webhdfs"), "host"),
 }
 """What stands right after the scheme, where a store has nothing outside of it."""
 
@@ -41,22 +42,41 @@ def check_store(place: str, schemes: Sequence[str] = SCHEMES, *, writes: bool = 
         UserError: on an unknown scheme, a chain of file systems, a URL without a bucket, or where
             a package or a setting is missing.
     """
-    scheme, inside = scheme_of(place), place.partition("://")[2]
+    scheme, inside, shown = scheme_of(place), place.partition("://")[2], without_password(place)
     if "::" in place:
-        raise UserError(f"{place}: a chain of file systems; name the place where the files lie.")
+        raise UserError(f"{shown}: a chain of file systems; name the place where the files lie.")
     if scheme not in schemes:
         use, web = ("written to", ()) if writes else ("read from", ("http", "https"))
         known = ", ".join(f"{s}://" for s in (*web, *schemes) if s != "memory")
-        raise UserError(f"{place}: cannot be {use}; possible: a plain path, {known}.")
+        raise UserError(f"{shown}: cannot be {use}; possible: a plain path, {known}.")
     if scheme in _OUTERMOST and not inside.partition("/")[0]:
         what = _OUTERMOST[scheme]
         right = f"{scheme}://{what.upper()}/{inside.lstrip('/') or 'NAME'}"
-        raise UserError(f"{place}: names no {what}; give one, as in {right}.")
+        raise UserError(f"{shown}: names no {what}; give one, as in {right}.")
     try:
-        file_system(scheme)
+        file_system(place)
     except Exception as error:  # each store has its own
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{place}: {why.rstrip('.')}.") from error
+        raise UserError(f"{shown}: {_why_not(scheme, error)}.") from error
+
+
+def _why_not(scheme: str, error: Exception) -> str:
+    """Return why a store cannot be had: a setting is missing, or as its library says."""
+    text = first_line(error)
+    if isinstance(error, TypeError) and "missing" in text:  # not all of them take it from the URL
+        names = (f"FSSPEC_{scheme}_{name}".upper() for name in re.findall(r"'(\w+)'", text))
+        return f"set {', '.join(names)}"
+    return text
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a store's library says, without its full stop."""
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return without_password(lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def without_password(text: str) -> str:
+    """Return a text to show, with neither user nor password in URLs that hold both."""
+    return re.sub(r"//[^/\s@]*:[^/\s]*@", "//", text)
 
 
 def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:
@@ -107,16 +127,20 @@ def read_range(place: str, start: int, stop: int) -> bytes:
             return file.read(stop - start)
     # A hub's files would by default be read 5 MB ahead, for each small picture.
     options = {"cache_type": "none"} if scheme == "hf" else {}
-    return bytes(file_system(scheme).cat_file(place, start=start, end=stop, **options))
+    files, path = file_system(place)
+    return bytes(files.cat_file(path, start=start, end=stop, **options))
 
 
-@functools.cache
-def file_system(scheme: str) -> Any:
-    """Return fsspec's file system of a scheme, one for the whole process.
+def file_system(place: str) -> tuple[Any, str]:
+    """Return fsspec's file system of a place, and the place's name within it.
+
+    It is connected to the URL's host and port, as the URL's user, and kept by fsspec: one for each
+    thread, unless many threads may share it.
 
     Raises:
-        ImportError: where its package is missing.
+        Exception: as the store sees fit; ImportError where its package is missing.
     """
-    import fsspec  # takes a while, and most sources need none of it
+    from fsspec.core import url_to_fs  # takes a while, and most sources need none of it
 
-    return fsspec.filesystem(scheme)
+    found: tuple[Any, str] = url_to_fs(place)
+    return found

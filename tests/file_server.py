@@ -9,8 +9,6 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from pipeline import stores
-
 HUB_REPO = "someone/pictures"
 
 
@@ -40,9 +38,15 @@ def point_stores_at(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None
     """Let ``s3://`` and ``hf://`` lead to the server, by the settings that users have for it."""
     url = server.url_for("").rstrip("/")
     settings: dict[str, dict[str, Any]] = {
-        "s3": {"anon": True, "endpoint_url": url, "skip_instance_cache": True},
-        "hf": {"endpoint": url, "token": False, "skip_instance_cache": True},
+        "s3": {"anon": True, "endpoint_url": url},
+        "hf": {"endpoint": url, "token": False},
     }
     for scheme, values in settings.items():
         monkeypatch.setitem(fsspec.config.conf, scheme, values)
-    stores.file_system.cache_clear()
+    forget_stores()
+
+
+def forget_stores() -> None:
+    """Let every store be looked for anew, by what the settings say now."""
+    for kind in fsspec.registry.values():
+        kind.clear_instance_cache()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import fsspec
 import pytest
 
-from pipeline import stores
+from tests.file_server import forget_stores
 
 BUCKET = "data-sets"
 KEYS = {
@@ -40,9 +40,8 @@ def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSy
     """Let ``s3://`` lead to a server by a user's own environment, to an empty bucket."""
     for name, value in (KEYS | {"AWS_ENDPOINT_URL": url}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"skip_instance_cache": True})
-    stores.file_system.cache_clear()
-    files = stores.file_system("s3")
+    forget_stores()
+    files = fsspec.filesystem("s3")
     if files.exists(BUCKET):
         files.rm(BUCKET, recursive=True)
     files.mkdir(BUCKET)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
 import cli
-from pipeline import pacing, stores
+from pipeline import pacing
 from pipeline.errors import UserError
 from pipeline.serve import serve_folder
 from pipeline.shard import list_shards, tar_path
@@ -27,6 +27,7 @@ from pipeline.share.stores import open_store, open_writable
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server
+from tests.file_server import forget_stores
 from tests.s3_server import BUCKET, KEYS
 from tests.shares import QUIET, load_index, make_prepared, samples_of
 
@@ -114,7 +115,7 @@ def test_a_bucket_that_refuses_is_a_sentence(
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    stores.file_system.cache_clear()
+    forget_stores()
     with pytest.raises(UserError, match="cannot be read") as caught:
         pull(f"s3://{BUCKET}/tiny", Work(tmp_path / "again"), QUIET)
     assert not any(value in str(caught.value) for value in list(KEYS.values())[:2])
@@ -132,7 +133,7 @@ def test_any_other_store_of_fsspecs_will_do(
     (again.incoming_dir / f"{SHARD}.tar").write_bytes(whole[:7000])
     pull(url, again, QUIET)
     assert samples_of(again) == samples_of(Work(made / "work"))
-    files = stores.file_system("memory")
+    files = fsspec.filesystem("memory")
     files.pipe_file(f"/sets/tiny/samples/{SHARD}.tar", whole + b"more")
     with pytest.raises(UserError, match="not what its index says"):
         pull(url, Work(tmp_path / "third"), QUIET)
@@ -298,7 +299,13 @@ def test_authorization_comes_from_the_environment_and_stays_there(
         ("s3://", "names no bucket; give one, as in s3://BUCKET/NAME"),
         ("s3:///sets/tiny", "names no bucket; give one, as in s3://BUCKET/sets/tiny"),
         ("memory:///", "names no folder"),
-        ("webhdfs://host/x", "missing .* 'host'"),
+        ("webhdfs:///x", "names no host; give one, as in webhdfs://HOST/x"),
+        ("sftp://", "names no host; give one, as in sftp://HOST/NAME"),
+        ("sftp://[::1/x", "is no URL: "),
+        (f"sftp://me:{SECRET}@[::1/x", "is no URL: "),
+        (f"sftp://:{SECRET}@host/x", "user or password"),
+        (f"pipe://me:{SECRET}@host/x", "user or password"),
+        ("dbfs:///x", "set FSSPEC_DBFS_INSTANCE, FSSPEC_DBFS_TOKEN"),
         (f"https://me:{SECRET}@host/x", "user or password"),
         (f"https://{SECRET}@host/x", "user or password"),
         (f"s3://KEY:{SECRET}@bucket/x", "user or password"),

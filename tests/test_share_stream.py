@@ -27,7 +27,6 @@ from model.data import Batch, Samples
 from model.epochs import iterate_steps
 from model.ranks import Ranks
 from model.train import train as run_training
-from pipeline import stores
 from pipeline.errors import UserError
 from pipeline.rows import read_rows
 from pipeline.schema import SAMPLES
@@ -37,8 +36,9 @@ from pipeline.share.index import INDEX, PENDING
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
 from pipeline.work import Work
+from tests.file_server import forget_stores
 from tests.model_checkpoints import CONFIG as SMALL
-from tests.s3_server import BUCKET, KEYS, serve_s3
+from tests.s3_server import BUCKET, lead_to, serve_s3
 from tests.shares import QUIET, forge_files, forge_index, forge_tar, load_index, make_prepared
 from tests.test_model_waits import Thumbnails
 
@@ -273,16 +273,12 @@ def test_from_s3_comes_the_same(
     made: Path, local: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serve_s3() as endpoint:
-        for name, value in (KEYS | {"AWS_ENDPOINT_URL": endpoint}).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setitem(fsspec.config.conf, "s3", {"skip_instance_cache": True})
-        stores.file_system.cache_clear()
-        stores.file_system("s3").mkdir(BUCKET)
+        lead_to(endpoint, monkeypatch)
         push(Work(made / "work"), f"s3://{BUCKET}/set", QUIET)
         with streaming(f"s3://{BUCKET}/set", tmp_path, BIG) as remote:
             pairs = zip(steps_of(local, CONFIG), steps_of(remote, CONFIG), strict=True)
             assert all(equal(*pair) for pair in pairs)
-    stores.file_system.cache_clear()
+    forget_stores()
 
 
 def train(work: Path, *options: str) -> list[dict[str, Any]]:

@@ -1,11 +1,20 @@
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import fsspec
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.stores import check_store, read_store, scheme_of
+from pipeline.stores import (
+    check_store,
+    file_system,
+    first_line,
+    read_store,
+    scheme_of,
+    without_password,
+)
 
 
 @pytest.fixture(params=["path", "file", "memory"])
@@ -88,3 +97,45 @@ def test_a_store_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "adlfs", None)
     with pytest.raises(UserError, match="adlfs"):
         check_store("az://container/{id}")
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "name"),
+    [
+        ("sftp://a.org/x/y", {"host": "a.org"}, "/x/y"),
+        ("ssh://me@A.org:2222/x", {"host": "A.org", "port": 2222, "username": "me"}, "/x"),
+        ("smb://GROUP;me@nas/share/x", {"host": "nas", "username": "GROUP;me"}, "/share/x"),
+        ("webhdfs://me@node:9870/x", {"host": "node", "port": 9870, "user": "me"}, "/x"),
+        ("hdfs://node:8020/x", {"host": "node", "port": 8020}, "/x"),
+        ("dbfs:///x", {}, "/x"),
+    ],
+)
+def test_what_a_url_says_of_its_server_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch, url: str, settings: dict[str, object], name: str
+) -> None:
+    """Each store's own class takes the URL apart; only the connection is left out."""
+    scheme = scheme_of(url)
+    real = {"ssh": "sftp", "hdfs": "arrow"}.get(scheme, scheme)
+    for missing in ("smbclient", "smbprotocol", "smbprotocol.exceptions"):
+        monkeypatch.setitem(sys.modules, missing, Mock())
+    kind = fsspec.get_filesystem_class(scheme)
+    monkeypatch.setattr(kind, "__init__", lambda self, **options: taken.append(options))
+    taken: list[dict[str, object]] = []
+    kind.clear_instance_cache()
+    assert real in kind.__module__
+    assert file_system(url)[1] == name
+    assert taken == [settings]
+    kind.clear_instance_cache()
+
+
+def test_a_password_is_not_shown() -> None:
+    for place in (
+        "sftp://me:hunter2@a.org/{id}",
+        "s3://me:hunter2@bucket::file://x",
+        "pipe://:hunter@2@x",
+    ):
+        with pytest.raises(UserError) as caught:
+            check_store(place)
+        assert "hunter" not in str(caught.value)
+    assert first_line(OSError("401 for 'https://me:a@b@host/x'.")) == "401 for 'https://host/x'"
+    assert without_password("sftp://me@host/x: a:b@c") == "sftp://me@host/x: a:b@c"

@@ -1,7 +1,8 @@
 """A data set in a store that fsspec knows."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.share.transfer import (
@@ -14,7 +15,9 @@ from pipeline.share.transfer import (
     unwritable,
     write_blocks,
 )
-from pipeline.stores import file_system, read_range, scheme_of
+from pipeline.stores import file_system, read_range
+
+_T = TypeVar("_T")
 
 
 class RemoteStore:
@@ -24,8 +27,9 @@ class RemoteStore:
         self.url = url
         self.num_connections = 8
         self._root = url.rstrip("/")
-        self._files: Any = file_system(scheme_of(url))
-        self._files.invalidate_cache()
+        files, _ = file_system(url)
+        files.invalidate_cache()
+        self._type: Any = type(files)
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
         """Return a small file, or None; see ``Store``."""
@@ -66,7 +70,7 @@ class RemoteStore:
 
     def _read(self, name: str, start: int, stop: int) -> bytes:
         try:
-            return read_range(f"{self._root}/{name}", start, stop)
+            return self._insist(read_range, f"{self._root}/{name}", start, stop)
         except FileNotFoundError:
             raise
         except Exception as error:  # each store has its own
@@ -77,13 +81,16 @@ class RemoteStore:
     def sizes(self) -> dict[str, int]:
         """Return what is there; see ``WritableStore``."""
         try:
-            found = self._files.find(self._root, detail=True)
+            root, found = self._insist(self._find)
         except FileNotFoundError:
             return {}
         except Exception as error:
             raise unreadable(self._root, error) from error
-        root = self._files._strip_protocol(self._root).rstrip("/")
         return {path.removeprefix(f"{root}/"): about["size"] for path, about in found.items()}
+
+    def _find(self) -> tuple[str, dict[str, Any]]:
+        files, root = file_system(self._root)
+        return root.rstrip("/"), files.find(root, detail=True)
 
     def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
         """Put files there; see ``WritableStore``."""
@@ -92,19 +99,39 @@ class RemoteStore:
             path, sum_ = files[name]
             check_sum(path, sum_)
             try:
-                self._files.put_file(str(path), f"{self._root}/{name}")
+                self._insist(self._put_file, path, name)
             except Exception as error:
                 raise unwritable(f"{self._root}/{name}", error) from error
             tick(path.stat().st_size)
 
         in_threads(put_one, files, self.num_connections)
 
+    def _put_file(self, path: Path, name: str) -> None:
+        files, place = file_system(f"{self._root}/{name}")
+        files.put_file(str(path), place)
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; see ``WritableStore``."""
         for name in names:
             try:
-                self._files.rm_file(f"{self._root}/{name}")
+                self._insist(self._remove, name)
             except FileNotFoundError:
                 continue
             except Exception as error:
                 raise unwritable(f"{self._root}/{name}", error) from error
+
+    def _remove(self, name: str) -> None:
+        files, place = file_system(f"{self._root}/{name}")
+        files.rm_file(place)
+
+    def _insist(self, do: Callable[..., _T], *arguments: object) -> _T:
+        """Do something, once more on a new connection: most libraries leave a broken one broken."""
+        try:
+            return do(*arguments)
+        except FileNotFoundError:
+            raise
+        except Exception:
+            if self._type.async_impl:  # its library has tried again
+                raise
+            self._type.clear_instance_cache()
+            return do(*arguments)

@@ -10,7 +10,7 @@ from pipeline.share.folder import FolderStore
 from pipeline.share.remote import RemoteStore
 from pipeline.share.transfer import Store, WritableStore
 from pipeline.share.web import WebStore
-from pipeline.stores import SHARE_SCHEMES, check_store, scheme_of
+from pipeline.stores import SHARE_SCHEMES, check_store, scheme_of, without_password
 
 _LOOKS_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -32,7 +32,7 @@ def open_store(url: str, named_in: str = "URL") -> Store:
 def _open(
     url: str, schemes: Sequence[str], *, writes: bool = False, named_in: str = "URL"
 ) -> Store:
-    _check_no_secrets(url)
+    check_no_secrets(url)
     if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
         raise UserError(f"{url}: no such store; a folder of that name is given as ./{url}.")
     if is_http(url):
@@ -72,16 +72,24 @@ def one_form(url: str) -> str:
     return str(store.root.resolve()) if isinstance(store, FolderStore) else url.rstrip("/")
 
 
-def _check_no_secrets(url: str) -> None:
-    """Refuse passwords, tokens and signatures in a URL: it ends up in cards and in logs."""
+def check_no_secrets(url: str) -> None:
+    """Refuse passwords, tokens and signatures in a URL: it ends up in cards and in logs.
+
+    Raises:
+        UserError: which does not show it.
+    """
     if "://" not in url:
         return
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"{without_password(url)}: is no URL: {error}.") from error
     user, at, _ = parts.netloc.rpartition("@")
     if ":" in user or (at and parts.scheme in ("http", "https", "s3", "s3a", "gs", "gcs", "hf")):
         raise UserError(
             "the URL holds a user or password: leave them out of it, and give them as the store's "
-            "own settings do (NURIE_AUTHORIZATION for web servers, AWS_PROFILE, HF_TOKEN, ...)."
+            "own settings do (NURIE_AUTHORIZATION for web servers, AWS_PROFILE, HF_TOKEN, "
+            "FSSPEC_SFTP_PASSWORD, ...)."
         )
     if parts.query or parts.fragment:
         raise UserError("the URL holds a query or fragment: name the folder itself, without any.")

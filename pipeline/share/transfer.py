@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pipeline.errors import UserError
+from pipeline.stores import first_line
 
 _BLOCK = 8 * 2**20  # bytes that are copied from a disk at a time
 _CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -158,15 +159,9 @@ def changed(path: Path) -> UserError:
 
 def unreadable(place: object, error: Exception) -> UserError:
     """Return the sentence for a place that cannot be read."""
-    return UserError(f"{place}: cannot be read: {_why(error)}.")
+    return UserError(f"{place}: cannot be read: {first_line(error)}.")
 
 
 def unwritable(place: object, error: Exception) -> UserError:
     """Return the sentence for a place that cannot be written."""
-    return UserError(f"{place}: cannot be written: {_why(error)}.")
-
-
-def _why(error: Exception) -> str:
-    """Return the first line of what a store's library says."""
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+    return UserError(f"{place}: cannot be written: {first_line(error)}.")
