@@ -21,7 +21,15 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.errors import UserError
 from pipeline.hosts import allowed_hosts, canonical_host, is_local, named_hosts
-from pipeline.pacing import Clock, Sleep, Turns, choose_wait, may_pass, parse_retry_after
+from pipeline.pacing import (
+    REFUSED_PICTURES,
+    Clock,
+    Sleep,
+    Turns,
+    choose_wait,
+    may_pass,
+    parse_retry_after,
+)
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.transport import (
@@ -125,6 +133,7 @@ class Client:
         clock: monotonic seconds.
         draw: uniform in [0, 1), for the jitter.
         named_in: where people gave the hosts' names, for errors.
+        if_refused: what to do where a host turns everything down, for errors.
     """
 
     def __init__(
@@ -138,6 +147,7 @@ class Client:
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
         named_in: str = "source.images, source.hosts",
+        if_refused: str = REFUSED_PICTURES,
     ) -> None:
         self._source = source
         self._closed = threading.Event()
@@ -153,8 +163,9 @@ class Client:
         # Processes start together: a random phase keeps their requests from coming in volleys.
         start = clock() + (draw() * interval if share < 1 else 0.0)
         names = {canonical_host(host) for host in hosts}
+        words = (named_in, if_refused)
         self._hosts = {
-            name: Turns(name, interval, start, self._sleep, clock, named_in) for name in names
+            name: Turns(name, interval, start, self._sleep, clock, *words) for name in names
         }
         local_hosts = {*named_hosts(source), *filter(is_local, names)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)

@@ -17,9 +17,13 @@ _MAX_BACKOFF = 60  # seconds
 _MAX_HOLD = 300.0  # seconds: the longest Retry-After that is honoured
 _MAX_MISSES = 4  # times in a row that a host which never answered may be out of reach ...
 _MAX_OUTAGE = 600.0  # ... and seconds that one may which has answered: a router starts anew
-
-
 _MAX_FAILURES = 200  # tries in a row without an answer that stands: a server that is ill, not busy
+
+REFUSED_PICTURES = (
+    "Set NURIE_CONTACT so that its operators can reach you, lower source.rate, or ask them; then "
+    "run again."
+)
+"""What to do about a host of pictures that turns everything down."""
 
 
 class SourceRefusesError(UserError):
@@ -85,7 +89,8 @@ class Turns:
         start: when the first one is.
         sleep: waits some seconds.
         clock: monotonic seconds.
-        named_in: where people gave the name, for the error's text.
+        named_in: where people gave the name, for errors.
+        if_refused: what to do where it turns everything down, for errors.
     """
 
     def __init__(
@@ -96,9 +101,11 @@ class Turns:
         sleep: Sleep,
         clock: Clock,
         named_in: str = "source.images, source.hosts",
+        if_refused: str = REFUSED_PICTURES,
     ) -> None:
         self.name = name
         self._named_in = named_in
+        self._if_refused = if_refused
         self._interval = interval
         self._sleep = sleep
         self._clock = clock
@@ -106,6 +113,7 @@ class Turns:
         self._next_turn = start
         self._held_until = start
         self._num_refusals = 0
+        self._refused_with = 0  # the last of them
         self._was_reached = False
         self._num_misses = 0
         self._missed_since = start
@@ -137,6 +145,7 @@ class Turns:
         with self._lock:
             if http_status in (401, 403):
                 self._num_refusals += 1
+                self._refused_with = http_status
             elif http_status in (200, 206) and self._num_refusals < _MAX_REFUSALS:
                 self._num_refusals = 0
             self._check()
@@ -204,9 +213,8 @@ class Turns:
             )
         if self._num_refusals >= _MAX_REFUSALS:
             raise SourceRefusesError(
-                f"{self.name} refused {_MAX_REFUSALS} requests in a row (HTTP 401 or 403), so "
-                "it is left alone. Set NURIE_CONTACT so that its operators can reach you, lower "
-                "source.rate, or ask them; then run again."
+                f"{self.name} refused {_MAX_REFUSALS} requests in a row (HTTP "
+                f"{self._refused_with}), so it is left alone. {self._if_refused}"
             )
 
 

@@ -162,7 +162,8 @@ def test_refusals_in_a_row_stop_everybody() -> None:
     turns = FakeTime().turns()
     for status in (403, 401, 403, 404, 500, 403):  # neither 404 nor 500 says that we are welcome
         turns.note(status)
-    with pytest.raises(SourceRefusesError, match=r"^host refused 5 .*NURIE_CONTACT") as raised:
+    refused = r"^host refused 5 requests in a row \(HTTP 403\).*NURIE_CONTACT"
+    with pytest.raises(SourceRefusesError, match=refused) as raised:
         turns.note(403)
     assert isinstance(raised.value, UserError)
     with pytest.raises(SourceRefusesError):

@@ -268,6 +268,48 @@ def test_a_server_out_of_reach_is_said_by_the_option_that_named_it(
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.parametrize(
+    ("status", "authorization", "advice"),
+    [
+        (401, "", "If the data set is not for everyone, set NURIE_AUTHORIZATION to the value"),
+        (403, f"Bearer {SECRET}", "It does not accept NURIE_AUTHORIZATION for this: look at its"),
+    ],
+)
+def test_a_server_that_refuses_is_said_with_what_to_do_about_it(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    authorization: str,
+    advice: str,
+) -> None:
+    monkeypatch.setenv("NURIE_AUTHORIZATION", authorization)
+    index = answer(200, (made / "there" / INDEX).read_bytes())
+    train = ["train", "white-background-256", "--work", tmp_path / "work"]
+    for command in (["pull"], [*train, "--shards"]):
+        end = [tmp_path / "again"] if command == ["pull"] else []
+        with FaultyServer(answer(status)) as server:
+            said = str(call(*command, server.url, *end).exception)
+            assert said.startswith(f"{server.url}/{INDEX}: refused (HTTP {status}). {advice}")
+    with FaultyServer(index, answer(status)) as server:  # not one file of it is let out
+        said = str(call(*train, "--shards", server.url).exception)
+        assert advice in said
+        assert SECRET not in said
+
+
+def test_a_server_that_refuses_again_and_again_is_left_alone_with_the_same_advice() -> None:
+    with FaultyServer(answer(403)) as server:
+        store = open_store(server.url)
+        for _ in range(4):
+            with pytest.raises(UserError, match=r"refused \(HTTP 403\)\. If the data set is not"):
+                store.read("x", 9)
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"\(HTTP 403\), so .* alone\. If the data set"):
+                store.read("x", 9)
+        assert len(server.requests) == 5
+        store.close()
+
+
 def test_authorization_comes_from_the_environment_and_stays_there(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

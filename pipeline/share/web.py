@@ -33,8 +33,17 @@ class WebStore:
         self.num_connections = 4
         self._root = url.rstrip("/")
         source = SourceSettings(images=self._root, rate=0, connections=self.num_connections)
-        self._client = Client(source, {url_host(self._root, named_in)}, named_in=named_in)
         self._authorization = os.environ.get("NURIE_AUTHORIZATION", "")
+        self._if_refused = (
+            "It does not accept NURIE_AUTHORIZATION for this: look at its value, or ask whoever "
+            "shares the data set; then run again."
+            if self._authorization
+            else "If the data set is not for everyone, set NURIE_AUTHORIZATION to the value of "
+            "the Authorization header that you were given; else ask whoever shares it. Then run "
+            "again."
+        )
+        hosts = {url_host(self._root, named_in)}
+        self._client = Client(source, hosts, named_in=named_in, if_refused=self._if_refused)
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
         """Return a small file, or None; see ``Store``."""
@@ -96,5 +105,9 @@ class WebStore:
             return b""
         if download.fate == Fate(Status.REJECTED, "too_many_bytes"):
             raise UserError(f"{self._root}/{name}: larger than {max_bytes} bytes.")
+        if download.http_status in (401, 403):
+            raise UserError(
+                f"{self._root}/{name}: refused (HTTP {download.http_status}). {self._if_refused}"
+            )
         http = f", HTTP {download.http_status}" if download.http_status else ""
         raise UserError(f"{self._root}/{name}: could not be had ({download.fate}{http}).")
