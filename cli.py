@@ -236,7 +236,7 @@ def demo(
     print_table(found, ("following", "chroma_error", "regional_error", "paper_error", "psnr"))
     print("-- what became of every record")
     commands.status(work)
-    print(f"\nLook at {out / 'crossing.png'}: each sketch after four references (first row).")
+    print(f"\nLook at {out / 'crossing.png'}: each sketch after other references (first row).")
 
 
 app.command()(train)

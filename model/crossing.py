@@ -35,6 +35,9 @@ Truth = Callable[[int, int], NDArray[np.uint8]]
 
 NUM_SHOWN = 4
 
+MIN_CHARACTERS = 3
+"""A sketch, and two references: of one alone nobody can tell whether it is followed."""
+
 
 def judge_crossing(
     checkpoint: Path,
@@ -68,10 +71,10 @@ def judge_crossing(
     with ExitStack() as stack:
         samples = stack.enter_context(Samples(samples_dir, split))
         places = _one_of_each_character(samples)[: num_sketches + num_references]
-        if len(places) < 2 * NUM_SHOWN:
+        if len(places) < MIN_CHARACTERS:
             raise UserError(
                 f"{samples_dir}: the {split} split has {counted(len(places), 'character')}, and a "
-                f"crossing takes {2 * NUM_SHOWN}."
+                f"crossing takes {MIN_CHARACTERS}."
             )
         cut = min(num_sketches, len(places) // 2)
         sketches, references = samples.load(places[:cut]), samples.load(places[cut:])
@@ -124,7 +127,8 @@ def _draw(sketches: Tensor, references: Tensor, outputs: Tensor, truths: Tensor)
         blank = torch.full_like(references[:1], 255)
         shown = sketches[:NUM_SHOWN].expand(-1, 3, -1, -1)
         yield "sketch", torch.cat([blank, shown])
-        for number, place in enumerate(_most_different(palette(references), NUM_SHOWN), start=1):
+        num_shown = min(NUM_SHOWN, len(references))
+        for number, place in enumerate(_most_different(palette(references), num_shown), start=1):
             reference = references[place : place + 1]
             yield f"after {number}", torch.cat([reference, outputs[:NUM_SHOWN, place]])
             yield f"truth {number}", torch.cat([blank, truths[:NUM_SHOWN, place]])

@@ -1,15 +1,21 @@
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from cli import demo
 from model.config import TrainConfig
-from model.crossing import judge_crossing
+from model.crossing import MIN_CHARACTERS, judge_crossing
 from model.data import Samples
 from model.train import train
+from pipeline.dolls import make_dolls
 from pipeline.errors import UserError
+from pipeline.plan import assign_shards
+from pipeline.recipe import load_recipe
+from pipeline.schema import SPLITS
 from tests.model_samples import write_samples
 
 CHARACTERS = [f"character_{i}" for i in range(10)]
@@ -65,7 +71,23 @@ def test_an_answer_is_measured_against_the_truth_of_its_own_pair(
         assert (sheet[top : top + 64, 4 + 2 * 68 : 4 + 2 * 68 + 64] == shown_reference).all()
 
 
+def test_three_characters_are_enough(checkpoint: Path, tmp_path: Path) -> None:
+    few = write_samples(tmp_path / "few", {"test": 3}, characters=CHARACTERS)
+    picture = np.full((64, 64, 3), 90, np.uint8)
+    found = judge_crossing(checkpoint, few, "test", lambda s, r: picture, tmp_path / "sheet.png")
+    assert found["copy"]["following"] == pytest.approx(1)
+    # A sketch's row below the references', each of the two followed by the truth.
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape == (20 + 2 * 68, 4 + 5 * 68, 3)
+
+
+def test_the_smallest_demo_has_characters_enough() -> None:
+    (option,) = get_type_hints(demo, include_extras=True)["characters"].__metadata__
+    families = np.array([doll.post_id for doll in make_dolls(option.min, num_poses=1)])
+    split, _ = assign_shards(families, load_recipe("dolls-64").split)
+    assert np.count_nonzero(split == SPLITS.index("test")) >= MIN_CHARACTERS
+
+
 def test_too_few_characters_are_named(checkpoint: Path, tmp_path: Path) -> None:
-    few = write_samples(tmp_path / "few", {"test": 4}, characters=CHARACTERS)
-    with pytest.raises(UserError, match="test split has 4 characters, and a crossing takes 8"):
+    few = write_samples(tmp_path / "few", {"test": 2}, characters=CHARACTERS)
+    with pytest.raises(UserError, match="test split has 2 characters, and a crossing takes 3"):
         judge_crossing(checkpoint, few, "test", lambda s, r: np.zeros((0,), np.uint8), tmp_path)
