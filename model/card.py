@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from model.checkpoint import CheckpointInfo
 from model.export_onnx import NUM_CHECKED
 from pipeline.settings import Table
+from pipeline.words import counted, noun
 
 _FIGURES = (
     *("psnr", "ssim", "following", "chroma_error", "regional_error", "paper_error"),
@@ -102,7 +103,8 @@ def _describe_training(info: CheckpointInfo) -> list[str]:
     train = info.train
     versions = ", ".join(f"{plain(n)} {plain(v)}" for n, v in sorted(info.versions.items()))
     return [
-        f"{info.step:,} steps of {train.batch_size} pictures, in epoch {info.epoch + 1}",
+        f"{info.step:,} {noun(info.step, 'step')} of {counted(train.batch_size, 'picture')}, "
+        f"in epoch {info.epoch + 1}",
         f"adversary: {train.gan}; learning rate {train.lr:g}, {train.schedule}; seed {train.seed}",
         f"width {train.width_multiplier:g}; style network: {plain(info.style)}",
         f"this checkpoint is the best by {train.best_by} of those that were validated, or the last",
@@ -117,8 +119,8 @@ def _tabulate(metrics: Table) -> list[_Figures]:
         rows = {metrics["model"]: block, **block["baselines"]}
         names = [name for name in _FIGURES if block.get(name) is not None]
         heading = (
-            f"{block['num_samples']} pictures of the {plain(metrics['split'])} split, reference: "
-            f"{plain(block['reference'])}."
+            f"{counted(block['num_samples'], 'picture')} of the {plain(metrics['split'])} split, "
+            f"reference: {plain(block['reference'])}."
         )
         tables.append(
             _Figures(

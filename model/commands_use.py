@@ -10,7 +10,7 @@ import typer
 
 from model.commands import Checkpoint, Device, StyleWeights
 from pipeline.commands import console
-from pipeline.words import counted
+from pipeline.words import counted, sized
 
 Model = Annotated[
     Path,
@@ -141,7 +141,7 @@ def export(
         onnx=onnx,
     )
     for name, size in found.files.items():
-        print(f"{out / name}: {size / 1e6:.2f} MB")
+        print(f"{out / name}: {sized(size)}")
     if found.difference is not None:
         print(
             f"ONNX: differs from the model by at most {found.difference:.1e}, of values in 0 to 1"

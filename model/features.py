@@ -20,6 +20,7 @@ from model.data import Batch, Samples
 from model.order import Indices
 from model.style import StyleNetwork
 from pipeline.errors import UserError
+from pipeline.words import sized
 
 
 class _Computed:
@@ -71,7 +72,7 @@ class StyleFeatures:
         needed = int((~self._known).sum()) * self._row_bytes
         if needed > shutil.disk_usage(cache_dir).free:
             raise UserError(
-                f"{cache_dir}: no room for {needed / 1e9:.1f} GB of style features. Free some, "
+                f"{cache_dir}: no room for {sized(needed)} of style features. Free some, "
                 "or compute them every time: --set train.cache_style=false."
             )
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

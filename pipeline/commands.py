@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipeline.words import counted
+from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,8 +85,8 @@ def status(
         print_counts("select", found.select, found.num_records)
         for name, stage in found.stages.items():
             print_counts(name, dict(stage.fates), stage.num_expected)
-            size = f"{stage.num_bytes / 1e6:.1f} MB"
-            print(f"  in {stage.num_shards} of {counted(found.num_shards, 'shard')}, {size}")
+            shards = counted(found.num_shards, "shard")
+            print(f"  in {stage.num_shards} of {shards}, {sized(stage.num_bytes)}")
             if stage.num_retryable and name == "fetch":
                 print(f"  `fetch --retry-failed` may mend {stage.num_retryable}")
         _print_ledger(found.asked)
@@ -195,7 +195,7 @@ def lock(
     found = write_lock(place, path)
     posts = counted(len(found.posts), "post")
     samples = counted(found.info.fates.get("kept", 0), "sample")
-    print(f"{path}: {posts}, {samples}, {path.stat().st_size / 1e6:.2f} MB")
+    print(f"{path}: {posts}, {samples}, {sized(path.stat().st_size)}")
 
 
 def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
@@ -243,7 +243,7 @@ def _print_ledger(asked: "Asked") -> None:
     if asked.num_posts:
         print(
             f"  {counted(asked.num_attempts, 'request')} for {counted(asked.num_posts, 'post')}, "
-            f"{asked.num_bytes / 1e6:.1f} MB, {asked.seconds / 3600:.2f} hours of waiting"
+            f"{sized(asked.num_bytes)}, {asked.seconds / 3600:.2f} hours of waiting"
         )
         statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])
         named = (f"{'none' if status == '0' else status}: {n}" for status, n in statuses)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands import console
-from pipeline.words import counted
+from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
     from pipeline.share.moved import Shared
@@ -92,6 +92,6 @@ def takedown(
 
 def _print_moved(url: str, shared: "Shared") -> None:
     print(
-        f"{url}: {counted(shared.num_files, 'file')}, {shared.num_bytes / 1e6:.1f} MB; "
-        f"{shared.num_moved} travelled, {shared.num_moved_bytes / 1e6:.1f} MB"
+        f"{url}: {counted(shared.num_files, 'file')}, {sized(shared.num_bytes)}; "
+        f"{shared.num_moved} travelled, {sized(shared.num_moved_bytes)}"
     )

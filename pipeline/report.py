@@ -21,6 +21,7 @@ from pipeline.schema import SPLITS
 from pipeline.settings import Table
 from pipeline.shard import list_shards, rows_path
 from pipeline.status import read_status
+from pipeline.words import noun, sized
 from pipeline.work import Work
 
 _NUM_SAMPLES = 6  # of a split
@@ -167,7 +168,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clip": clip, "percent": percent}
+    environment.filters |= {"clip": clip, "noun": noun, "percent": percent, "sized": sized}
     return environment
 
 

@@ -17,6 +17,7 @@ from pipeline.rows import read_rows
 from pipeline.schema import RAW, SAMPLES, SPLITS
 from pipeline.shard import rows_path
 from pipeline.status import WorkStatus
+from pipeline.words import noun
 from pipeline.work import Work
 
 ALIVE = (str(Status.FETCHED), str(Status.KEPT))
@@ -174,38 +175,39 @@ def build_funnel(status: WorkStatus, planned: dict[str, int], roll: Roll) -> lis
     """
     num_planned = sum(planned.values())
     fetched, prepared = status.stages["fetch"], status.stages["prepare"]
-    stages = [_stage("select", "records read", status.num_records, status.select)]
+    stages = [_stage("select", "record", "read", status.num_records, status.select)]
     if fetched.num_shards:
         waiting = num_planned - fetched.num_expected
-        stages.append(_stage("fetch", "posts planned", num_planned, fetched.fates, waiting))
+        stages.append(_stage("fetch", "post", "planned", num_planned, fetched.fates, waiting))
     if prepared.num_shards:
         if fetched.num_shards:
-            what, num_in = "originals fetched", fetched.fates[Status.FETCHED]
+            what, num_in = ("original", "fetched"), fetched.fates[Status.FETCHED]
             fates = {fate: n for fate, n in prepared.fates.items() if _status(fate) in _OF_PREPARE}
             waiting = roll.count(Status.FETCHED)
         else:  # samples that came without their originals
-            what, num_in, fates = "posts planned", num_planned, prepared.fates
+            what, num_in, fates = ("post", "planned"), num_planned, prepared.fates
             waiting = num_planned - prepared.num_expected
-        stages.append(_stage("prepare", what, num_in, fates, waiting))
+        stages.append(_stage("prepare", *what, num_in, fates, waiting))
         kept = roll.table.filter(pc.equal(roll.table["fate"], Status.KEPT))
         found = Counter(
             {v["values"]: v["counts"] for v in kept["split"].value_counts().to_pylist()}
         )
         num_kept = prepared.fates[Status.KEPT]
         bars = [Bar(s, found[s], found[s] / max(num_kept, 1), "in") for s in SPLITS]
-        stages.append(Stage("split", "samples kept", num_kept, bars))
+        stages.append(Stage("split", f"{noun(num_kept, 'sample')} kept", num_kept, bars))
     return stages
 
 
-def _stage(name: str, what: str, num_in: int, fates: dict[str, int], waiting: int = 0) -> Stage:
+def _stage(
+    name: str, one: str, done: str, num_in: int, fates: dict[str, int], waiting: int = 0
+) -> Stage:
     counts = {**fates, "waiting": waiting} if waiting else fates
     bars = [
         Bar(fate, count, count / max(num_in, 1), _TONES.get(_status(fate), "out"))
         for fate, count in counts.items()
     ]
-    return Stage(
-        name, what, num_in, sorted(bars, key=lambda b: (b.tone != "in", -b.count, b.label))
-    )
+    bars.sort(key=lambda bar: (bar.tone != "in", -bar.count, bar.label))
+    return Stage(name, f"{noun(num_in, one)} {done}", num_in, bars)
 
 
 def _status(fate: str) -> str:

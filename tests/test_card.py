@@ -18,6 +18,7 @@ from pipeline.share.card import Split, find_splits, write_card
 from pipeline.share.index import CARD, LOCK, Index
 from pipeline.share.push import push
 from pipeline.work import Work
+from tests.plurals import plurals_of_one
 from tests.shares import NUM_SAMPLES, QUIET, load_index, make_prepared
 
 
@@ -131,11 +132,20 @@ def test_the_card_says_what_a_stranger_needs(card: str) -> None:
 def test_a_card_of_a_recipe_alone_promises_no_pictures(made: Path, tmp_path: Path) -> None:
     push(Work(made / "work"), str(tmp_path / "there"), QUIET, recipe_only=True)
     card = (tmp_path / "there" / CARD).read_text(encoding="utf-8")
-    assert "without the pictures" in card
+    assert "without any picture" in card
     assert "load_dataset" not in card
     assert "configs" not in front_matter(card)
     lines = re.findall(r"^python cli\.py (\w+)", card, re.MULTILINE)
     assert lines == ["pull", "fetch", "prepare", "takedown", "push"]
+
+
+@pytest.mark.parametrize("recipe_only", [False, True])
+def test_a_card_of_one_sample_says_so(tmp_path: Path, recipe_only: bool) -> None:
+    work = make_prepared(tmp_path, 1)
+    push(work, str(tmp_path / "there"), QUIET, recipe_only=recipe_only)
+    card = (tmp_path / "there" / CARD).read_text(encoding="utf-8")
+    assert ("hashes of 1 picture, without" if recipe_only else "1 sample of 64 x 64") in card
+    assert plurals_of_one(card) == []
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,11 @@ from pipeline.errors import UserError
 from pipeline.recipe import load_recipe, recipe_table
 from pipeline.rows import read_seal, write_rows
 from pipeline.sketch import dodge
+from pipeline.words import sized
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture
+from tests.plurals import plurals_of_one
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "/disk/pictures"
@@ -99,7 +101,7 @@ def test_the_command_says_what_it_wrote(exported: tuple[Path, Result]) -> None:
     names = {"model.safetensors", "config.json", "model.onnx", "README.md"}
     assert {path.name for path in out.iterdir()} == names
     for name in names:
-        assert f"{out / name}: {(out / name).stat().st_size / 1e6:.2f} MB" in result.output
+        assert f"{out / name}: {sized((out / name).stat().st_size)}" in result.output
     assert "ONNX: differs from the model by at most" in result.output
     assert "eval-val/metrics.json: is of another checkpoint, and not in the card" in result.output
     assert "no figures" not in result.output
@@ -275,6 +277,20 @@ def test_a_checkpoint_that_knows_little_has_a_card_that_says_so(tmp_path: Path) 
     assert "recipe: `unknown`" in card
     assert "Not measured: no evaluation" in card
     assert "Its style network has random weights" in card
+
+
+def test_one_of_each_is_said_as_one(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "run" / "best.safetensors", "reference")
+    tensors, info = load_checkpoint(checkpoint)
+    lone = dataclasses.replace(info, step=1, train=dataclasses.replace(info.train, batch_size=1))
+    save_checkpoint(checkpoint, tensors, lone)
+    block = {"reference": "self", "num_samples": 1, "psnr": 20.0, "baselines": {}}
+    metrics = write_metrics(tmp_path / "m.json", step=1, settings={"self": block})
+    export(checkpoint, tmp_path / "out", metrics_paths=[metrics], onnx=False)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- 1 step of 1 picture, in epoch" in card
+    assert "1 picture of the test split, reference: self." in card
+    assert plurals_of_one(card) == []
 
 
 def test_paths_of_weights_become_names() -> None:

@@ -24,6 +24,7 @@ from pipeline.run import prepare
 from pipeline.shard import rows_path, tar_path
 from pipeline.status import read_status
 from pipeline.work import Work
+from tests.plurals import plurals_of_one
 from tests.report_folder import HOSTILE, NUM_POSTS, Reader, draw, make_folder
 from tests.test_fetch import fetch_all
 from tests.works import POST, make_work
@@ -68,6 +69,16 @@ def test_the_numbers_are_those_of_status_and_they_add_up(work: Work) -> None:
     assert sum(numbers["stage-prepare"].values()) == numbers["stage-fetch"]["fetched"]
     assert sum(numbers["stage-split"].values()) == numbers["stage-prepare"]["kept"]
     assert numbers["families"] == numbers["stage-split"]
+
+
+def test_one_of_each_is_said_as_one(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 1)
+    fetch_all(work, recipe)
+    prepare(recipe, work, Console(quiet=True))
+    text = " ".join(Reader(render_report(work).partition("<body>")[2]).text.split())
+    for words in ("1 sample kept", "Of the 1 post that is still in.", "the 1 shard that is there"):
+        assert words in text
+    assert plurals_of_one(text) == []
 
 
 def test_every_fate_that_ended_a_way_is_shown_with_its_posts(work: Work) -> None:

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.rows import commit, telling_unwritable
 from pipeline.share.index import SharedFile
 from pipeline.tar_pool import OpenTar, TarPool
+from pipeline.words import sized
 
 _OURS = re.compile(r"([0-9a-f]{64})\.tar(\.part)?")
 
@@ -244,6 +245,6 @@ def check_room(directory: Path, max_bytes: int, num_bytes: int) -> None:
     needed = min(max_bytes, num_bytes)
     if needed > free:
         raise UserError(
-            f"{directory}: has room for {free / 1e9:.1f} GB, and the cache may need "
-            f"{needed / 1e9:.1f} GB. Make room, or give less: --cache-size {free / 2e9:.1f}."
+            f"{directory}: has room for {sized(free)}, and the cache may need "
+            f"{sized(needed)}. Make room, or give less: --cache-size {free / 2e9:.3g}."
         )

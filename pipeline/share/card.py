@@ -20,6 +20,7 @@ from pipeline.schema import SPLITS, extension_of
 from pipeline.shard import parse_shard_name
 from pipeline.share.index import Index, shard_files
 from pipeline.stores import scheme_of
+from pipeline.words import counted
 
 _DESCRIPTION = {
     "post_id": "int64",
@@ -88,6 +89,7 @@ def write_card(index: Index, lock: Lock) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["counted"] = counted
     scheme = scheme_of(index.url)
     path = str(Path(index.url.removeprefix("file://")).resolve())
     url = path if scheme == "file" else index.url.rstrip("/")

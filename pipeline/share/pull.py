@@ -48,6 +48,7 @@ from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import path_of, save_index
 from pipeline.share.stores import open_store
 from pipeline.share.transfer import Store, Tick, hash_file, in_threads
+from pipeline.words import sized
 from pipeline.work import Work
 
 _LOCKED = ("post_id", "split", "status", "reason", "character", "family")
@@ -216,8 +217,8 @@ def _check_room(work: Work, num_bytes: int) -> None:
     free = shutil.disk_usage(work.root).free
     if free < num_bytes:
         raise UserError(
-            f"{work.root}: has room for {free / 1e9:.1f} GB, and {num_bytes / 1e9:.1f} GB are to "
-            "come. Make room, or pull a part: --split, --shards."
+            f"{work.root}: has room for {sized(free)}, and {sized(num_bytes)} are to come. Make "
+            "room, or pull a part: --split, --shards."
         )
 
 

@@ -28,7 +28,7 @@ from pipeline.share.index import SharedFile, shard_files
 from pipeline.share.pull import bring, check_rows, find_index
 from pipeline.share.stores import open_store
 from pipeline.share.transfer import in_threads
-from pipeline.words import counted
+from pipeline.words import counted, sized
 
 _MAX_SAMPLE = 2**26
 """Largest sample in bytes that is asked for by itself."""
@@ -83,7 +83,7 @@ class RemoteShards:
         largest = max(tar.size for tar in tars.values())
         if max_bytes < largest:
             raise UserError(
-                f"a cache of {max_bytes / 1e9:.3g} GB holds no shard of {largest / 1e9:.3g} GB: "
+                f"a cache of {sized(max_bytes)} holds no shard of {sized(largest)}: "
                 f"--cache-size {2 * largest / 1e9:.3g} or more."
             )
         check_room(cache_dir, max_bytes, sum(tar.size for tar in tars.values()))
@@ -105,16 +105,16 @@ class RemoteShards:
         val = sum(size for shard, size in sizes.items() if parse_shard_name(shard)[0] == "val")
         total = sum(train) + val
         shards = counted(len(train), "training shard")
-        text = f"{self.place}: {shards}, {total / 1e9:.2f} GB with validation"
+        text = f"{self.place}: {shards}, {sized(total)} with validation"
         if total <= self._max_bytes:
             return f"{text}; the cache holds all of it."
         needed = val + 2 * num_together * max(train, default=0)
         if needed <= self._max_bytes:
-            return f"{text}; the cache of {self._max_bytes / 1e9:.2f} GB holds what comes next."
+            return f"{text}; the cache of {sized(self._max_bytes)} holds what comes next."
         return (
-            f"{text}; the cache of {self._max_bytes / 1e9:.2f} GB is less than two windows of "
+            f"{text}; the cache of {sized(self._max_bytes)} is less than two windows of "
             f"{counted(num_together, 'shard')}, so that training may wait. --cache-size "
-            f"{min(needed, total) / 1e9:.2f} is enough, or a lower train.shuffle_shards."
+            f"{min(needed, total) / 1e9:.3g} is enough, or a lower train.shuffle_shards."
         )
 
     def names(self, split: str) -> list[str]:
