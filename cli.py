@@ -28,7 +28,7 @@ from pipeline.commands import (
     recipe_of,
     work_of,
 )
-from pipeline.words import counted
+from pipeline.words import counted, harmless
 
 if TYPE_CHECKING:
     from pipeline.executor import Summary
@@ -261,7 +261,7 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     name = stage if part.is_whole else f"{stage}, {part}"
     print_counts(name, dict(summary.fates), summary.num_posts)
     for name, why in sorted(summary.errors.items()):
-        print(f"shard {name} failed: {why}", file=sys.stderr)
+        print(harmless(f"shard {name} failed: {why}"), file=sys.stderr)
     num_failed = sum(count for fate, count in summary.fates.items() if fate.startswith("failed"))
     wrong = []
     if summary.errors:
@@ -301,7 +301,7 @@ def _leave(message: str, code: int) -> NoReturn:
 
     An ordinary exit would wait for these, for as long as their time-outs allow.
     """
-    print(message, file=sys.stderr)
+    print(harmless(message), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     atexit._run_exitfuncs()

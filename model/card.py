@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from model.checkpoint import CheckpointInfo
 from model.export_onnx import NUM_CHECKED
 from pipeline.settings import Table
-from pipeline.words import counted, noun
+from pipeline.words import counted, noun, plain, quoted
 
 _FIGURES = (
     *("psnr", "ssim", "following", "chroma_error", "regional_error", "paper_error"),
@@ -66,21 +66,19 @@ def render_card(
     )
 
 
-def plain(text: object) -> str:
-    """Return a text that no Markdown can hide in, in one line."""
-    shown = "".join(c if c.isprintable() and c not in "`|<>[]*\\" else " " for c in str(text))
-    return " ".join(shown.split())[:300]
-
-
 def _describe_data(info: CheckpointInfo, lock: str) -> list[str]:
     recipe = info.recipe
     select, prepare, split = (recipe.get(name, {}) for name in ("select", "prepare", "split"))
     name, description = (plain(recipe.get(key, "")) for key in ("name", "description"))
     lines = [f"recipe: `{name or 'unknown'}`" + (f": {description}" if description else "")]
     if select:
-        tags = " ".join(select.get("tags", [])) or "any"
-        ratings = " ".join(select.get("rating", []))
-        lines.append(f"selection: rating {plain(ratings)}, tags {plain(tags)}")
+        ratings, tags, any_tags, without = (
+            ", ".join(map(quoted, select.get(key, [])))
+            for key in ("rating", "tags", "any_tags", "exclude_tags")
+        )
+        asked = [f"selection: rating {ratings}", f"tags {tags or 'any'}"]
+        asked += [f"at least one of {any_tags}"] if any_tags else []
+        lines.append("; ".join([*asked, *([f"without {without}"] if without else [])]))
     if prepare:
         lines.append(
             f"pictures: {plain(prepare.get('size'))} pixels a side, {plain(prepare.get('fit'))}; "

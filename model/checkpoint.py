@@ -106,9 +106,7 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         path = next((p for p in found if p.is_file()), found[0])
     given, path = path, path.with_suffix(".safetensors")
     if not path.is_file():
-        raise UserError(
-            f"{given}: no such checkpoint. Give a run's folder or a .safetensors in it."
-        )
+        raise UserError(f"{given}: no such checkpoint. {_what_to_give(path.parent)}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -126,6 +124,15 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
     if _digest(version, text, tensors) != header.get("sha256"):
         raise DamagedError(f"{path}: damaged; its contents do not match their hash.")
     return tensors, convert(orjson.loads(text), CheckpointInfo, str(path))
+
+
+def _what_to_give(directory: Path) -> str:
+    """Return what may have been meant where there is no checkpoint."""
+    if (last := directory / "last.safetensors").is_file():
+        return f"This run has no best one yet; give {last}."
+    if runs := sorted(path.parent for path in directory.glob("runs/*/*.safetensors")):
+        return f"Give one of the runs there, such as {runs[0]}."
+    return "Give a run's folder or a .safetensors in it."
 
 
 def pack(prefix: str, tensors: StateDict) -> StateDict:

@@ -13,7 +13,7 @@ from model.painter import DrawLines, Painter, Reference, check_sketch, redraw, r
 from model.pictures import NotLineArtError, open_picture
 from pipeline.errors import UserError
 from pipeline.rows import replacing
-from pipeline.words import counted
+from pipeline.words import counted, harmless
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".psd")
@@ -92,8 +92,9 @@ def colorize_many(
         UserError: on a reference that is not usable; on such sketches only when all others are
             done.
     """
-    if out_dir.exists() and not out_dir.is_dir():
-        raise UserError(f"{out_dir}: is a file, and several pictures go into a folder.")
+    if not out_dir.is_dir() and (out_dir.exists() or out_dir.suffix.lower() in SUFFIXES):
+        is_file = "is a file" if out_dir.exists() else "is a picture's name"
+        raise UserError(f"{out_dir}: {is_file}, and several pictures go into a folder.")
     if out_dir.resolve() in {path.resolve().parent for path in sketches}:
         raise UserError(f"{out_dir}: holds the sketches, which would be replaced; give another.")
     names = name_files(references)
@@ -123,9 +124,10 @@ def colorize_many(
         sheets.flush()
     if num_refused:
         is_not = "is not" if num_refused == 1 else "are not"
+        others = f"; the others are in {out_dir}" if num_written else ""
         raise UserError(
             f"{num_refused} of {counted(len(sketches), 'sketch', 'sketches')} {is_not} coloured, "
-            f"for the reasons above; the others are in {out_dir}."
+            f"for the reasons above{others}."
         )
     return num_written
 
@@ -223,8 +225,10 @@ def check_output(path: Path) -> str:
     """Return the format that a file's suffix stands for.
 
     Raises:
-        UserError: where there is none.
+        UserError: where there is none, or a folder is there.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the picture in it, such as {path / 'c.png'}.")
     format_name = Image.registered_extensions().get(path.suffix.lower(), "")
     if format_name not in Image.SAVE:
         raise UserError(f"{path}: no known picture format; name it .png, .jpg or .webp.")
@@ -242,7 +246,8 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         with replacing(path) as temporary:
             picture.save(temporary, format=format_name)
     except (OSError, ValueError) as error:  # JPEG, say, ends at 65,500 pixels a side
-        raise UserError(f"{path}: cannot be written: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be written: {why}.") from error
 
 
 def _read_reference(painter: Painter, path: Path, console: Console) -> Reference:
@@ -254,4 +259,4 @@ def _read_reference(painter: Painter, path: Path, console: Console) -> Reference
 
 def _say(console: Console, remarks: Iterable[str]) -> None:
     for remark in remarks:
-        console.print(remark, markup=False, soft_wrap=True)
+        console.print(harmless(remark), markup=False, soft_wrap=True)

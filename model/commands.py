@@ -178,7 +178,7 @@ def evaluate(
         raise UserError(
             f"--set {others[0]}: an evaluation has eval.KEY only, as eval.batch_size=8."
         )
-    config = convert(tables["eval"], EvalConfig, "--set eval")
+    config = convert(tables["eval"], EvalConfig, "eval")
     out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
     place = Work(work)
     place.check_store()

@@ -24,6 +24,8 @@ def read_weights(path: Path) -> StateDict:
     Raises:
         UserError: where the file is missing, damaged, or anything but named tensors.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file.")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipeline.words import counted, sized
+from pipeline.words import counted, harmless, sized
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +103,7 @@ def verify(
 
     problems = check(directory, quick)
     for problem in problems:
-        print(problem)
+        print(harmless(problem))
     if problems:
         found = counted(len(problems), "problem")
         fail(f"{found}; `repair {directory}` makes anew what is broken.", 1)
@@ -132,15 +132,16 @@ def repair(
         problems = check(work)
         damage = sort_damage(place, problems)
         for problem in problems:
-            print(problem)
+            print(harmless(problem))
         if damage.raw and not damage.plan:
-            print(f"would ask {recorded_source(place, images).images} for originals that are lost.")
+            source = harmless(recorded_source(place, images).images)
+            print(f"would ask {source} for originals that are lost.")
         todo = [*(["the plan"] * damage.plan), *damage.raw, *damage.samples]
         print(f"would make anew: {', '.join(todo) or 'nothing'}.")
         return
     repaired = mend(place, console(), images=images, num_workers=workers)
     for problem in repaired.problems:
-        print(problem)
+        print(harmless(problem))
     if repaired.problems:
         left = counted(len(repaired.problems), "problem is", "problems are")
         fail(f"{left} left, which only you can mend.", 1)
@@ -206,7 +207,7 @@ def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
     found = find_differences(read_lock(lock_path), work, recipe)
     print_counts("lock", dict(found.counts), found.counts.total())
     for note in found.notes:
-        print(note)
+        print(harmless(note))
     if not found.num_different:
         return []
     different = counted(found.num_different, "post is", "posts are")
@@ -266,5 +267,5 @@ def console() -> "Console":
 
 def fail(message: str, code: int) -> NoReturn:
     """Print a sentence and end the command with an exit code."""
-    print(message, file=sys.stderr)
+    print(harmless(message), file=sys.stderr)
     raise typer.Exit(code)

@@ -16,7 +16,7 @@ from pipeline.hosts import is_http
 from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
-from pipeline.posts import UNREADABLE
+from pipeline.posts import UNREADABLE, Malformed
 from pipeline.recipe import (
     Recipe,
     fingerprint,
@@ -33,7 +33,7 @@ from pipeline.removals import (
 )
 from pipeline.rows import DamagedError, read_info, read_rows, read_seal, replacing
 from pipeline.schema import RAW, SCHEMA_VERSION
-from pipeline.selection import load_nsfw_ids, select_posts
+from pipeline.selection import Selection, load_nsfw_ids, select_posts
 from pipeline.shard import list_shards, remove_shards, rows_path
 from pipeline.words import counted
 from pipeline.work import Work
@@ -89,12 +89,8 @@ def make_plan(
     selection = select_posts(metadata, recipe.select, nsfw_ids, limit)
     posts = plan_posts(selection, recipe.split)
     if not len(posts):
-        found = ", ".join(f"{count} {fate}" for fate, count in selection.counts.items())
-        raise UserError(
-            f"{recipe.source.metadata}: no post is left after selection ({found or 'no records'}); "
-            "look at the recipe's [select] table."
-        )
-    malformed = [f"{m.path}:{m.line}: {m.why}" for m in selection.malformed]
+        raise UserError(_why_none(recipe.source.metadata, selection))
+    malformed = list(map(_place_of, selection.malformed))
     proof = _plan_proof(recipe, limit, metadata)  # after the reading, which may have got pages
     posts = clear_posts(posts, taken_down)
     counts = count_removed(selection.counts, count_cleared(posts))
@@ -216,6 +212,24 @@ def ensure_plan(
             )
         _set_aside(work)
     _write_plan(work, plan, content, limit, recipe)
+
+
+def _why_none(metadata: str, selection: Selection) -> str:
+    """Return why no post is left, in a sentence."""
+    if selection.malformed and selection.counts.keys() == {"filtered/malformed"}:
+        return (
+            f"{metadata}: holds no record of a post; the first that it might be: "
+            f"{_place_of(selection.malformed[0])}. Is it Danbooru's metadata?"
+        )
+    found = ", ".join(f"{count} {fate}" for fate, count in selection.counts.items())
+    return (
+        f"{metadata}: no post is left after selection ({found or 'no records'}); look at the "
+        "recipe's [select] table."
+    )
+
+
+def _place_of(record: Malformed) -> str:
+    return f"{record.path}:{record.line}: {record.why}"
 
 
 def say_what_is_cut(malformed: Sequence[str], console: Console) -> None:

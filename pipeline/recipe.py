@@ -303,8 +303,9 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(
             f"{where}: nested too deeply, or a value cannot be kept: {error}."
         ) from error
-    if not recipe.name or recipe.name.startswith(".") or set(recipe.name) & set("/\\\0"):
-        raise UserError(f"{where}: name: {recipe.name!r} is not plain; a folder is called by it.")
+    name = recipe.name
+    if not name.isprintable() or not name.strip() or name[0] == "." or set(name) & set("/\\"):
+        raise UserError(f"{where}: name: {name!r} is not plain; a folder is called by it.")
     return recipe
 
 

@@ -1,4 +1,4 @@
-"""Words for people: a number with what it counts, bytes in a unit that fits."""
+"""Words for people: counts with their nouns, bytes in a unit that fits, and strangers' text."""
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -28,3 +28,23 @@ def sized(num_bytes: int) -> str:
     while round(value, 1) >= 1000 and unit != _UNITS[-1]:
         value, unit = value / 1000, next(units)
     return f"{value:.1f} {unit}"
+
+
+def harmless(text: object) -> str:
+    """Return a text fit for a terminal: its lines, with a replacement for what cannot be seen.
+
+    Messages may name what strangers wrote, and a terminal obeys some characters.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+
+
+def plain(text: object) -> str:
+    """Return a text that no Markdown can hide in, in one line of 300 characters at most."""
+    shown = "".join(c if c.isprintable() and c not in "`|<>[]*\\" else " " for c in str(text))
+    return " ".join(shown.split())[:300]
+
+
+def quoted(text: str) -> str:
+    """Return a tag or the like as Markdown's code, in which nothing else has a meaning."""
+    shown = " ".join(harmless(text).split()).replace("`", "'")
+    return f"`{shown}`"

@@ -123,7 +123,7 @@ def test_the_card_says_what_a_stranger_needs(card: str) -> None:
         "belong to their makers",
         "Write to someone@example.org",
         "python cli.py takedown WORK ID",
-        "a Danbooru snapshot of 2021; ratings s; tags solo",
+        "a Danbooru snapshot of 2021; ratings s; tags `solo`",
         'tags = [\n    "solo",\n]',
     ):
         assert words in card, words
@@ -161,6 +161,20 @@ def test_a_card_of_one_sample_says_so(tmp_path: Path, recipe_only: bool) -> None
 def test_the_lines_to_load_fit_the_store(made: Path, url: str, words: str) -> None:
     index, lock = parts(made)
     assert words in write_card(replace(index, url=url), lock)
+
+
+def test_what_a_recipe_says_is_no_markdown(made: Path) -> None:
+    index, lock = parts(made)
+    select = replace(
+        index.recipe.select, any_tags=("<o>_<o>", "a`b"), exclude_tags=("x\n# Heading",)
+    )
+    hostile = "<img src=x>\n\n# [Free](https://example.org)"
+    recipe = replace(index.recipe, description=hostile, select=select)
+    card = write_card(replace(index, recipe=recipe, contact=hostile), lock)
+    before_recipe = card.partition("## The recipe")[0]
+    assert "\nimg src=x # Free (https://example.org)\n" in before_recipe
+    assert "Write to img src=x # Free (https://example.org), and" in before_recipe
+    assert "; at least one of `<o>_<o>`, `a'b`; without `x # Heading`." in before_recipe
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -13,7 +15,10 @@ from pipeline.errors import UserError
 from pipeline.shard import rows_path, tar_path
 from pipeline.work import Work
 from tests.crashing import NUM_POSTS, contents, fetch, make_source, prepare
+from tests.metadata_records import make_post, new_record
 from tests.test_verify import flip
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -62,6 +67,17 @@ def test_demo_in_the_place_of_a_file(tmp_path: Path) -> None:
     assert str(error) == f"{tmp_path}/file/mirror: cannot be written: Not a directory."
 
 
+def test_no_name_moves_the_terminals_cursor(work: Work) -> None:
+    (work.raw_dir / "\x1b[2Jx").write_text("theirs")
+    told = call("verify", work.root)
+    assert "\ufffd[2Jx: does not belong here" in told.output
+    told = call("repair", work.root, "--dry-run")
+    assert "\ufffd[2Jx: does not belong here" in told.output
+    command = [sys.executable, str(ROOT / "cli.py"), "status", "\x1b[2Jnowhere"]
+    error = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert error.stderr.startswith("error: \ufffd[2Jnowhere/selection.parquet: no such file")
+
+
 def test_repair_makes_no_folder(tmp_path: Path) -> None:
     assert isinstance(call("repair", tmp_path / "nowhere").exception, UserError)
     assert list(tmp_path.iterdir()) == []
@@ -75,6 +91,20 @@ def test_status_shows_the_ledger(work: Work) -> None:
     assert table["ledger"]["num_attempts"] == NUM_POSTS
     assert table["ledger"]["num_bytes"] > 0
     assert table["fetch"]["num_retryable"] == 0
+
+
+def test_a_file_that_is_no_metadata_is_told_from_a_recipe_that_wants_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "512px").mkdir()
+    images = ["--images", f"{tmp_path}/512px/{{id}}.jpg", "--work", tmp_path / "work"]
+    (tmp_path / "a.png").write_bytes(bytes(range(256)) * 9)
+    error = call("fetch", "dolls-64", "--metadata", tmp_path / "a.png", *images).exception
+    assert str(error).startswith(f"{tmp_path}/a.png: holds no record of a post; the first that it")
+    assert str(error).endswith("Is it Danbooru's metadata?")
+    (tmp_path / "posts.json").write_text(json.dumps(new_record(make_post(1, "solo"))))
+    error = call("fetch", "dolls-64", "--metadata", tmp_path / "posts.json", *images).exception
+    assert "no post is left after selection" in str(error)
 
 
 def test_pictures_in_no_bucket_are_refused_before_any_work(tmp_path: Path) -> None:

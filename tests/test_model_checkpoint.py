@@ -101,6 +101,12 @@ def test_missing_torn_and_foreign_files_are_named(tmp_path: Path, saved: Path) -
         load_checkpoint(tmp_path / "empty")
     with pytest.raises(UserError, match=r"/a picture\.png: no such checkpoint"):
         load_checkpoint(tmp_path / "a picture.png")
+    run_dir = tmp_path / "work" / "runs" / "first"
+    save_checkpoint(run_dir / "last.safetensors", tensors_at(1), info_at(1))
+    with pytest.raises(UserError, match=r"Give one of the runs there, such as .*/runs/first\."):
+        load_checkpoint(tmp_path / "work")
+    with pytest.raises(UserError, match=r"has no best one yet; give .*/first/last\.safetensors"):
+        load_checkpoint(run_dir)
     saved.write_bytes(saved.read_bytes()[:-3])
     with pytest.raises(UserError, match="damaged, or not a .safetensors"):
         load_checkpoint(saved)

@@ -13,6 +13,7 @@ from model.colorize_files import (
     find_pictures,
     name_files,
     read_sketch,
+    save_picture,
 )
 from pipeline.errors import UserError
 from pipeline.sketch import dodge, line_drawer
@@ -158,6 +159,35 @@ def test_a_bad_sketch_among_many_is_named_and_the_rest_is_done(
         colorize_many(PAINTER, *paths, tmp_path / "out", console, read_sketch)
     assert "1.png: is not a picture" in heard.getvalue()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png"]
+
+
+def test_where_no_sketch_is_coloured_no_others_are_spoken_of(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    for path in sketches.iterdir():
+        path.write_bytes(b"torn")
+    paths = find_pictures([sketches]), [references / "red.png"]
+    with pytest.raises(UserError, match="3 of 3 sketches are not coloured.*above.$"):
+        colorize_many(PAINTER, *paths, tmp_path / "out", QUIET, read_sketch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_pictures_do_not_go_into_a_folder_with_a_pictures_name(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    paths = find_pictures([sketches]), [references / "red.png"]
+    with pytest.raises(UserError, match=r"c\.png: is a picture's name, and several"):
+        colorize_many(PAINTER, *paths, tmp_path / "c.png", QUIET, read_sketch)
+    (tmp_path / "c.png").mkdir()  # whoever has such a folder may have it filled
+    assert colorize_many(PAINTER, *paths, tmp_path / "c.png", QUIET, read_sketch) == 3
+
+
+def test_one_picture_needs_a_name_in_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder; name the picture in it, such as .*/c\.png"):
+        save_picture(Image.new("RGB", (8, 8)), tmp_path)
+    with pytest.raises(UserError, match=r"x\.png: cannot be written: File exists\."):
+        (tmp_path / "file").touch()
+        save_picture(Image.new("RGB", (8, 8)), tmp_path / "file" / "x.png")
 
 
 def test_a_bad_reference_stops_before_anything_is_written(

@@ -16,7 +16,6 @@ from typer.testing import CliRunner, Result
 
 from cli import app
 from model import export_onnx
-from model.card import plain
 from model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from model.colorize import as_painter, load_colorizer
 from model.export import Export, export, without_paths
@@ -26,7 +25,7 @@ from pipeline.errors import UserError
 from pipeline.recipe import load_recipe, recipe_table
 from pipeline.rows import read_seal, write_rows
 from pipeline.sketch import dodge
-from pipeline.words import sized
+from pipeline.words import plain, sized
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture
@@ -169,7 +168,7 @@ def test_the_card_says_what_is_known(work: Path, exported: tuple[Path, Result]) 
     for expected in (
         "# reference on dolls-64",
         "recipe: `dolls-64`: Drawn dolls on a white background",
-        "tags doll white_background",
+        "selection: rating `safe`; tags `doll`, `white_background`",
         "sketches by dodge and onnx",
         "no character is in two of the splits",
         f"lock (`posts.parquet`): SHA-256 {read_seal(work / 'posts.parquet')}",

@@ -148,7 +148,7 @@ def test_a_style_network_that_is_not_there_to_train(work: Path) -> None:
 def test_missing_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real style networks
     gone = str(work / "gone.pth")
-    assert "gone.pth: cannot be read" in misuse(
+    assert "gone.pth: no such file." in misuse(
         work, "train", "--run", "two", "--style-weights", gone
     )
     assert "gone.pth is not here" in misuse(work, "eval", "--style-weights", gone)

@@ -52,6 +52,8 @@ def test_a_recipe_is_a_file_a_folder_or_a_name(tmp_path: Path) -> None:
         ("[prepare.sketch]\nsigma = nan", "sketch.sigma: nan is not in 0"),
         ("[prepare.sketch.xdog]\nsigma = 0", "xdog.sigma: 0.0 is not in 0.1 to 64"),
         ("[prepare.sketch.xdog]\nphi = 1", "unknown key 'prepare.sketch.xdog.phi'"),
+        ('name = "\\u001b[2J"', "is not plain; a folder is called by it"),
+        ('name = " "', "is not plain; a folder is called by it"),
         ('[prepare.sketches."a/b"]\nsigma = 1', "'a/b' is not a name of a-z, 0-9 and _"),
         ("[prepare.sketches.ink]\nsigna = 1", "did you mean 'prepare.sketches.ink.sigma'"),
         ("[split]\ntrain = -1", "split"),

@@ -20,7 +20,7 @@ from pipeline.schema import SPLITS, extension_of
 from pipeline.shard import parse_shard_name
 from pipeline.share.index import Index, shard_files
 from pipeline.stores import scheme_of
-from pipeline.words import counted
+from pipeline.words import counted, plain, quoted
 
 _DESCRIPTION = {
     "post_id": "int64",
@@ -83,13 +83,13 @@ def write_card(index: Index, lock: Lock) -> str:
     with_samples = [split for split in splits if split.num_examples]
     environment = Environment(
         loader=PackageLoader("pipeline.share", "."),
-        autoescape=False,  # Markdown, about the publisher's own data
+        autoescape=False,  # Markdown; what a recipe says goes through filters
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["counted"] = counted
+    environment.filters |= {"counted": counted, "plain": plain, "quoted": quoted}
     scheme = scheme_of(index.url)
     path = str(Path(index.url.removeprefix("file://")).resolve())
     url = path if scheme == "file" else index.url.rstrip("/")
