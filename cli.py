@@ -106,7 +106,7 @@ def fetch(
     world_size: WorldSize = None,
     overrides: Overrides = [],
 ) -> None:
-    """Select posts from the metadata, plan splits and shards, download the originals."""
+    """Select posts, plan splits and shards, download the originals."""
     _start_lean()
     from dataclasses import replace
 
@@ -168,7 +168,7 @@ def prepare(
     world_size: WorldSize = None,
     overrides: Overrides = [],
 ) -> None:
-    """Crop the letterbox, resize, draw the sketch, and write shards of samples."""
+    """Crop, resize, draw the sketch, and write shards of samples."""
     _start_lean()
     from pipeline import run
     from pipeline.executor import choose_runner
@@ -201,7 +201,7 @@ def demo(
         int | None, typer.Option(min=1, help="More colour better, and take longer.")
     ] = None,
 ) -> None:
-    """Do the whole job on drawn dolls, offline, in about three minutes on two cores."""
+    """Do the whole job on drawn dolls, offline, in a few minutes."""
     from model.crossing import judge_crossing
     from pipeline.dolls import doll_of, true_answer, write_dolls
     from pipeline.image import resize

@@ -78,7 +78,7 @@ def train(
     ] = False,
     overrides: Overrides = [],
 ) -> None:
-    """Train a model on a work folder's samples, or on a data set that was pushed elsewhere."""
+    """Train a model on a work folder's samples, or on pushed ones."""
     from model.config import train_config
     from model.train import train as run_training
     from pipeline.errors import UserError
@@ -196,7 +196,7 @@ def runs(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Compare the training runs of a work folder in a table, and their learning curves."""
+    """Compare the training runs of a work folder."""
     from dataclasses import asdict
 
     from rich.console import Console

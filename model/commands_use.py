@@ -48,7 +48,7 @@ def colorize(
     device: Device = "auto",
     style_weights: StyleWeights = "",
 ) -> None:
-    """Colour sketches after reference pictures; several references give contact sheets too."""
+    """Colour sketches after reference pictures."""
     from functools import partial
 
     from model import colorize_files
@@ -88,7 +88,7 @@ def show_app(
     device: Device = "auto",
     style_weights: StyleWeights = "",
 ) -> None:
-    """Open a page to colour on: drop a sketch and a reference, see the result, download it."""
+    """Open a page to colour on, in the browser."""
     from functools import partial
 
     from model.app_server import serve
@@ -126,7 +126,7 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="With an ONNX file.")] = True,
     style_weights: StyleWeights = "",
 ) -> None:
-    """Write a model to carry away: safetensors, ONNX, and a card that says what it is."""
+    """Write a model to carry away: safetensors, ONNX and a card."""
     from model.export import export as run_export
     from pipeline.work import Work
 

@@ -74,7 +74,7 @@ def status(
     work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show what became of every record and post, and that the fates add up."""
+    """Show what became of every record, and that the fates add up."""
     from pipeline.status import read_status, status_table
     from pipeline.work import Work
 
@@ -121,7 +121,7 @@ def repair(
     ] = False,
     workers: Workers = os.cpu_count() or 1,
 ) -> None:
-    """Make anew what `verify` finds broken, and nothing else; foreign files are only named."""
+    """Make anew what `verify` finds broken, and nothing else."""
     from pipeline.repair import recorded_source, sort_damage
     from pipeline.repair import repair as mend
     from pipeline.verify import verify as check
@@ -160,7 +160,7 @@ def report(
         Path | None, typer.Option(metavar="FILE", help="WORK/report.html by default.")
     ] = None,
 ) -> None:
-    """Write one page to look at: what came in, where it went, and samples of it."""
+    """Write one page to look at: fates, figures and pictures."""
     from pipeline.report import write_report
     from pipeline.work import Work
 
@@ -180,7 +180,7 @@ def lock(
     ] = False,
     overrides: Overrides = [],
 ) -> None:
-    """Write down exactly what was got, so that `fetch --locked` gets the same again."""
+    """Write down what was got, so that `fetch --locked` gets it again."""
     from pipeline.differences import check_folder
     from pipeline.lock import lock_beside, write_lock
     from pipeline.recipe import find_recipe

@@ -30,7 +30,7 @@ def push(
         str, typer.Option(help="Whom to ask for a picture to be taken down; for the card.")
     ] = "",
 ) -> None:
-    """Share what is prepared: samples, lock, recipe and a card; only what differs travels."""
+    """Share samples, lock, recipe, card; only what differs travels."""
     from pipeline.share.push import push as send
     from pipeline.work import Work
 
@@ -45,7 +45,7 @@ def pull(
         str | None, typer.Option(metavar="N-M", help="Only these of each split: 0-9 or 0,3,7-9.")
     ] = None,
 ) -> None:
-    """Bring a shared data set, or a part of it, into a work folder; every byte is checked."""
+    """Bring a shared data set, or a part, here; every byte is checked."""
     from pipeline.share.pull import parse_numbers
     from pipeline.share.pull import pull as bring
     from pipeline.work import Work
@@ -71,7 +71,7 @@ def takedown(
         typer.Option(metavar="URL", help="Where `fetch` and `prepare` have put WORK's shards."),
     ] = "",
 ) -> None:
-    """Take posts out of shards, rows, lock and card, for good; all else stays as it is."""
+    """Take posts out of shards, rows, lock and card, for good."""
     from pipeline.takedown import take_down
     from pipeline.work import Work
 

@@ -23,7 +23,7 @@ SHARE_SCHEMES = (
 _OUTERMOST = {
     **dict.fromkeys(("s3", "s3a", "gs", "gcs", "oss", "oci", "tos"), "bucket"),
     **dict.fromkeys(("az", "abfs"), "container"),
-    "lakefs": "repository",
+    **dict.fromkeys(("hf", "lakefs"), "repository"),
     **dict.fromkeys(("sftp", "ssh", "smb", "webhdfs"), "host"),
 }
 """What stands right after the scheme, where a store has nothing outside of it."""
@@ -51,7 +51,8 @@ def check_store(place: str, schemes: Sequence[str] = SCHEMES, *, writes: bool = 
         raise UserError(f"{shown}: cannot be {use}; possible: a plain path, {known}.")
     if scheme in _OUTERMOST and not inside.partition("/")[0]:
         what = _OUTERMOST[scheme]
-        right = f"{scheme}://{what.upper()}/{inside.lstrip('/') or 'NAME'}"
+        names = "datasets/OWNER/NAME" if scheme == "hf" else what.upper()
+        right = f"{scheme}://{names}/{inside.lstrip('/') or 'NAME'}"
         raise UserError(f"{shown}: names no {what}; give one, as in {right}.")
     try:
         file_system(place)

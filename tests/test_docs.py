@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from cli import app
 from pipeline.dolls import write_dolls
@@ -33,6 +34,13 @@ def test_the_table_of_commands_is_the_commands_own_help() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", README, re.MULTILINE)
     written = {name: text for name, text in rows if name in COMMANDS}
     assert written == {name: command.get_short_help_str(200) for name, command in COMMANDS.items()}
+
+
+def test_the_help_shows_every_command_in_a_whole_sentence() -> None:
+    shown = CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, ["--help"]).output
+    lines = [line.split(maxsplit=1) for line in shown.partition("Commands:\n")[2].splitlines()]
+    assert [line[0] for line in lines] == list(COMMANDS)
+    assert [line[1] for line in lines if not line[1].endswith(".") or "..." in line[1]] == []
 
 
 @pytest.mark.parametrize("words", usages(), ids=" ".join)

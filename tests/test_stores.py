@@ -85,6 +85,10 @@ def test_a_chain_of_stores_is_refused(place: str) -> None:
         ("s3:///{id}.jpg", "names no bucket; give one, as in s3://BUCKET/{id}.jpg."),
         ("az:///512px/{id}.jpg", "names no container; give one, as in az://CONTAINER/512px/{id}"),
         ("gs://", "names no bucket; give one, as in gs://BUCKET/NAME."),
+        (
+            "hf:///{id}.jpg",
+            "names no repository; give one, as in hf://datasets/OWNER/NAME/{id}.jpg.",
+        ),
     ],
 )
 def test_a_url_without_a_bucket_is_refused(place: str, right: str) -> None:
