@@ -1,4 +1,4 @@
-"""Colour jitter and warp: how one picture teaches to follow a reference.
+"""What training makes of its samples; colour jitter and warp teach to follow a reference.
 
 The target is the picture in other colours, the reference that target bent out of shape, so the
 answer can be had only by looking into the reference. Every random number is a pure function of
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.data import to_bytes, to_unit
+from model.config import TrainConfig
+from model.data import Batch, to_bytes, to_unit
 from model.order import Indices
 
 Floats = NDArray[np.float64]
@@ -19,7 +20,7 @@ Floats = NDArray[np.float64]
 EVALUATION = 2**63
 """Stands for an epoch that no training reaches."""
 
-JITTER, WARP, PAIR, DROP, LINES = 1, 2, 3, 4, 5
+JITTER, WARP, PAIR, DROP, LINES, MIRROR = 1, 2, 3, 4, 5, 6
 """What random numbers are for: each use has its own stream."""
 
 _GRID = 4
@@ -50,6 +51,46 @@ def draw_uniform(seed: int, epoch: int, use: int, places: Indices, count: int) -
         counter = np.array([0, int(place), use, 0], dtype=np.uint64)
         row[:] = np.random.Philox(key=key, counter=counter).random_raw(count)
     return np.ldexp((rows >> np.uint64(11)).astype(np.float64), -53)
+
+
+def present(
+    batch: Batch, config: TrainConfig, epoch: int, device: torch.device, layout: torch.memory_format
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sketches, true pictures and references as training sees them.
+
+    That is on the device, and after ``mirror``, ``vary_lines`` and ``augment``.
+
+    Args:
+        batch: the samples.
+        config: says what is done to them.
+        epoch: from 0 on; decides, with the seed and each sample, what becomes of it.
+        device: where they go.
+        layout: of their memory.
+
+    Returns:
+        Float N x 1 x H x W, N x 3 x H x W and N x 3 x H x W in [0, 1].
+    """
+    places, seed = batch.indices, config.seed
+    sketch = to_unit(batch.sketch, device, layout)
+    color = to_unit(batch.color, device, layout)
+    if config.mirror:
+        sketch, color = mirror(sketch, color, places, seed=seed, epoch=epoch, share=config.mirror)
+    if config.vary_lines:
+        sketch = vary_lines(sketch, places, seed=seed, epoch=epoch, share=config.vary_lines)
+    own = config.is_self_reference()
+    color, reference = augment(
+        color,
+        color if own else to_unit(batch.reference, device, layout),
+        places,
+        seed=seed,
+        epoch=epoch,
+        jitter=config.jitter,
+        warped=config.warp,
+        bend=config.bend,
+        reframe=config.reframe,
+        drop=config.drop_reference,
+    )
+    return sketch, color, reference
 
 
 def augment(
@@ -151,6 +192,24 @@ def bend_hues(picture: Tensor, waves: Floats) -> Tensor:
     turned = torch.view_as_real(torch.polar(chroma.abs(), hue + angle)).movedim(-1, 1)
     to_rgb = _like(np.linalg.inv(np.array(_YIQ)), picture)
     return torch.einsum("ij,njhw->nihw", to_rgb, torch.cat([luma, turned], dim=1))
+
+
+def mirror(
+    sketch: Tensor, color: Tensor, places: Indices, *, seed: int, epoch: int, share: float
+) -> tuple[Tensor, Tensor]:
+    """Mirror samples, sketch and picture alike: a figure may look either way.
+
+    Args:
+        sketch: float N x 1 x H x W.
+        color: its true picture, float N x 3 x H x W.
+        places: of the samples, which decide the random numbers with ``seed`` and ``epoch``.
+        seed: of the run.
+        epoch: from 0 on.
+        share: of the samples that are mirrored, 0 to 1.
+    """
+    mirrored = draw_uniform(seed, epoch, MIRROR, places, 1) < share
+    there = torch.from_numpy(mirrored).to(sketch.device, non_blocking=True)[..., None, None]
+    return torch.where(there, sketch.flip(-1), sketch), torch.where(there, color.flip(-1), color)
 
 
 def vary_lines(sketch: Tensor, places: Indices, *, seed: int, epoch: int, share: float) -> Tensor:

@@ -92,6 +92,7 @@ class TrainConfig:
         warp: bend each reference, so that it is not its sketch's picture place by place.
         reframe: octaves by which it comes nearer or goes further away; see ``augment.warp``.
         vary_lines: share of the sketches that are drawn with another pen, 0 to 1; see ``augment``.
+        mirror: share of the samples whose sketch and picture are mirrored, 0 to 1.
         pairs: share of the samples whose reference is another drawing of their character, 0 to 1.
         best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
             ``regional_error``, ``paper_error``, or ``following`` (the nearest to 1), on the
@@ -144,6 +145,7 @@ class TrainConfig:
     warp: bool = False
     reframe: float = 0.0
     vary_lines: float = 0.0
+    mirror: float = 0.0
     pairs: float = 0.0
     best_by: str = "mse"
     seed: int = 0
@@ -189,7 +191,7 @@ class TrainConfig:
             not (self.ema and self.style_train),
             "train.ema: is of the generator alone, and goes with a frozen style network",
         )
-        for name in ("jitter", "vary_lines", "pairs", "drop_reference"):
+        for name in ("jitter", "vary_lines", "mirror", "pairs", "drop_reference"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
         _check(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from model.augment import augment, vary_lines
+from model.augment import present
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.colorize import Colorizer
 from model.config import TrainConfig
@@ -136,9 +136,9 @@ def _train(
             state.train_style(style_network, config, ranks)
         can_cache = config.cache_style and learned and not config.style_train
         cache_dir = style_dir if can_cache else None
-        self_reference = config.is_self_reference()
         live = state.parallel.get("style", style_network)
-        features = StyleFeatures(style_network, train_set, cache_dir if self_reference else None)
+        stays = config.is_self_reference() and not config.mirror  # what a style is computed from
+        features = StyleFeatures(style_network, train_set, cache_dir if stays else None)
         val_features = StyleFeatures(style_network, val_set, cache_dir)
         stack.callback(features.close)
         stack.callback(val_features.close)
@@ -202,25 +202,7 @@ def _train(
         for epoch, position, batch, waited in iterate_steps(
             train_set, config, ranks, state.epoch, state.position, pin=device.type == "cuda"
         ):
-            color = to_unit(batch.color, device, memory_format)
-            sketch = to_unit(batch.sketch, device, memory_format)
-            if config.vary_lines:
-                sketch = vary_lines(
-                    sketch, batch.indices, seed=config.seed, epoch=epoch, share=config.vary_lines
-                )
-            reference = color if self_reference else to_unit(batch.reference, device, memory_format)
-            color, reference = augment(
-                color,
-                reference,
-                batch.indices,
-                seed=config.seed,
-                epoch=epoch,
-                jitter=config.jitter,
-                warped=config.warp,
-                bend=config.bend,
-                reframe=config.reframe,
-                drop=config.drop_reference,
-            )
+            sketch, color, reference = present(batch, config, epoch, device, memory_format)
             style = live(reference) if config.style_train else features(batch, reference)
             asked = isinstance(state.discriminator, Discriminator)
             vector = style_network.vector(style.detach()) if asked else None

@@ -13,6 +13,7 @@ from model.augment import (
     bend_hues,
     draw_uniform,
     jitter_colors,
+    mirror,
     same_reference,
     vary_lines,
     warp,
@@ -147,6 +148,20 @@ def test_a_dropped_reference_is_a_white_sheet_and_its_target_stays() -> None:
     white = (reference == 1).all(dim=1).flatten()
     assert 0.05 < white.float().mean() < 0.15
     assert torch.equal(reference[~white], color[~white])
+
+
+def test_a_mirrored_sample_has_sketch_and_picture_mirrored_and_is_decided_by_itself() -> None:
+    places = np.arange(400)
+    sketch = torch.rand(400, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+    color = sketch.expand(-1, 3, -1, -1)
+    lines, picture = mirror(sketch, color, places, seed=0, epoch=0, share=0.3)
+    assert torch.equal(picture, lines.expand(-1, 3, -1, -1))
+    mirrored = (lines == sketch.flip(-1)).flatten(1).all(1)
+    assert torch.equal(lines[~mirrored], sketch[~mirrored])
+    assert 0.2 < mirrored.float().mean() < 0.4
+    part, _ = mirror(sketch[7:9], color[7:9], places[7:9], seed=0, epoch=0, share=0.3)
+    assert torch.equal(part, lines[7:9])
+    assert not torch.equal(mirror(sketch, color, places, seed=0, epoch=1, share=0.3)[0], lines)
 
 
 def test_another_pen_leaves_paper_white_and_is_decided_by_the_sample() -> None:

@@ -232,6 +232,16 @@ def test_the_features_of_one_run_serve_the_next(samples_dir: Path, whole_run: Pa
     assert not (whole_run / "style").exists()
 
 
+def test_a_mirrored_sample_has_the_style_of_its_mirrored_picture(
+    samples_dir: Path, tmp_path: Path
+) -> None:
+    """What was kept of the picture as it is would be another picture's style."""
+    config = dataclasses.replace(CONFIG, mirror=1.0)
+    run(samples_dir, tmp_path / "kept", config, max_steps=2)
+    run(samples_dir, tmp_path / "anew", dataclasses.replace(config, cache_style=False), max_steps=2)
+    assert without_times(log_of(tmp_path / "kept")) == without_times(log_of(tmp_path / "anew"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -121,6 +121,7 @@ def first_losses(samples_dir: Path, run_dir: Path, config: TrainConfig) -> dict[
         ({"warp": True}, {}),
         ({"reframe": 1.0}, {"warp": True}),
         ({"vary_lines": 1.0}, {}),
+        ({"mirror": 1.0}, {}),
         ({"pairs": 1.0}, {}),
         ({"contrast": 3.0}, {}),
         ({"chroma_weight": 1.0}, {}),
