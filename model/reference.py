@@ -242,7 +242,9 @@ def enlarge_convexly(maps: Tensor, logits: Tensor) -> Tensor:
     bilinear = (line[:, None, :, None] * line[None, :, None, :]).reshape(9, factor, factor)
     prior = (bilinear + BEYOND).log().tile(1, height, width)
     weights = F.pixel_unshuffle((logits + prior).softmax(1), factor)
-    padded = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    # F.pad's replicate does the same, and torch.compile makes a wrong gradient of it (torch 2.14)
+    padded = torch.cat([maps[..., :1], maps, maps[..., -1:]], dim=-1)
+    padded = torch.cat([padded[..., :1, :], padded, padded[..., -1:, :]], dim=-2)
     mixed = torch.zeros_like(maps[:, :, None])
     for number, share in enumerate(torch.unflatten(weights, 1, (9, factor**2)).unbind(1)):
         row, column = divmod(number, 3)

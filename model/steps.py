@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from model.config import TrainConfig
 from model.discriminator import Discriminator, PatchDiscriminator
@@ -22,10 +23,33 @@ from model.losses import (
     total,
 )
 from model.state import TrainState
+from pipeline.errors import UserError
 
 Forward = Callable[[Tensor, Tensor], Outputs]
 Autocast = AbstractContextManager[object]
 Optimizers = Mapping[str, torch.optim.Optimizer]
+
+
+def compiled(generator: nn.Module) -> Forward:
+    """Return a generator as torch.compile makes it, when it is first called.
+
+    Raises (from the call):
+        UserError: where that fails, for want of a compiler mostly.
+    """
+    run = torch.compile(generator)
+
+    def forward(sketch: Tensor, style: Tensor) -> Outputs:
+        try:
+            outputs: Outputs = run(sketch, style)
+        except TorchDynamoException as error:
+            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UserError(
+                f"train.compile: torch.compile fails ({why.rstrip('.')}). It needs a C++ compiler "
+                "(CXX) on a CPU, and Triton on a GPU; leave it out where there is none."
+            ) from error
+        return outputs
+
+    return forward
 
 
 def training_step(

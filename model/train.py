@@ -22,7 +22,7 @@ from model.ranks import Ranks, join_ranks
 from model.rundir import claim, keep_previous, load_last, write_config
 from model.shards import Shards
 from model.state import TrainState
-from model.steps import Forward, training_step
+from model.steps import Forward, compiled, training_step
 from model.style import build_style_network
 from model.validation import criterion, draw_samples, validate, validation_marks
 from pipeline.errors import UserError
@@ -190,7 +190,7 @@ def _train(
         stack.callback(journal.close)
         colorizer = Colorizer(state.shown, style_network, device)
         generator = state.parallel["generator"]
-        forward: Forward = torch.compile(generator) if config.compile else generator
+        forward: Forward = compiled(generator) if config.compile else generator
         marks = validation_marks(steps_per_epoch, config.validations_per_epoch)
         state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)

@@ -1,6 +1,7 @@
 """Runs of ``reference``: exact, with every part of the recipe in place, and the best one kept."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,35 @@ def test_every_part_of_the_recipe_reaches_the_first_step(
     changed = dataclasses.replace(plain, **changes)
     assert first_losses(paired_dir, tmp_path / "with", changed) != without
     assert first_losses(paired_dir, tmp_path / "again", plain) == without
+
+
+COMPILED = dataclasses.replace(REFERENCE, compile=True, channels_last=True, precision="fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_model_trains_as_it_would_without(paired_dir: Path, tmp_path: Path) -> None:
+    def losses(name: str, config: TrainConfig) -> list[dict[str, float]]:
+        run(paired_dir, tmp_path / name, dataclasses.replace(config, log_every=1), max_steps=2)
+        lines = without_times(log_of(tmp_path / name))
+        return [line for line in lines if line.pop("kind") == "train"]
+
+    plain = losses("plain", dataclasses.replace(COMPILED, compile=False, channels_last=False))
+    assert len(plain) == 2
+    for found, expected in zip(losses("compiled", COMPILED), plain, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_where_nothing_can_be_compiled_one_sentence_says_so(
+    paired_dir: Path, tmp_path: Path
+) -> None:
+    torch._dynamo.reset()  # forgets what another test has compiled
+    settings = {"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}
+    with (
+        torch._inductor.config.patch(settings),
+        pytest.raises(UserError, match=r"^train\.compile: .*no-such-compiler.*C\+\+ compiler"),
+    ):
+        run(paired_dir, tmp_path, COMPILED, max_steps=1)
 
 
 @pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
