@@ -35,6 +35,7 @@ from model.epochs import iterate_steps
 from model.ranks import Ranks
 from model.shards import LocalShards, Shards
 from model.train import train
+from pipeline.arrow import leave_pandas_out
 from pipeline.dolls import write_dolls
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
+        leave_pandas_out()  # as the commands do
         with tempfile.TemporaryDirectory() as cache:
             measure = train_epochs if options.train else read_epochs
             found = measure(options.pictures, Path(cache), options.child, options.epochs)

@@ -42,7 +42,7 @@ from pipeline.transport import (
 )
 
 _MAX_REDIRECTS = 5
-_CHUNK = 64 * 2**10  # bytes a read; also as much of an error page as is worth a connection
+_CHUNK = 64 * 2**10  # bytes a read of what has no length; also as much of an error page is read
 
 _FATES = {
     200: Fate(Status.FETCHED),
@@ -289,12 +289,14 @@ class Client:
 def _read(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]:
     """Read a body up to the cap; first of all the length that the server announces is checked."""
     too_many = Fate(Status.REJECTED, "too_many_bytes")
-    if (response.raw.length_remaining or 0) > max_bytes:
+    length = response.raw.length_remaining or 0
+    if length > max_bytes:
         return too_many, b""
     chunks: list[bytes] = []
     num_bytes = 0
     try:
-        for chunk in response.raw.stream(_CHUNK, decode_content=True):
+        # All that is announced as one chunk: it has its place from the start, and stays there.
+        for chunk in response.raw.stream(length or _CHUNK, decode_content=True):
             chunks.append(chunk)
             num_bytes += len(chunk)
             if num_bytes > max_bytes:

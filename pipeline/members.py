@@ -47,13 +47,13 @@ def find_wrong_member(tar: Path, rows: pa.Table) -> str:
     end = int(starts[-1]) + 2 * _BLOCK
     if length != -(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE:
         return "holds more, or less, than its rows name"
-    content = np.memmap(tar, np.uint8, "r")
-    if content[starts[-1] :].any():
+    blocks = np.memmap(tar, np.uint8, "r").reshape(-1, _BLOCK)
+    places = starts // _BLOCK
+    if blocks[places[-1] :].any():
         return "goes on after its end"
     for start in range(0, len(names), _CHUNK):
         some = slice(start, start + _CHUNK)
-        places = starts[:-1][some, None] + np.arange(_BLOCK)
-        right = content[places] == _headers_of(names[some], sizes[some])
+        right = blocks[places[:-1][some]] == _headers_of(names[some], sizes[some])
         if not right.all():
             return f"holds another header than {names[start + int(right.all(axis=1).argmin())]} has"
     return ""

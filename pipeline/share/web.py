@@ -58,15 +58,12 @@ class WebStore:
         for place in range(start, size, SPAN):
             span = range(place, min(place + SPAN, size))
             try:
-                block = self._get(name, span, len(span))
+                yield self.part(name, span)
             except WholeFilesOnlyError:
                 if place > start:
                     raise
                 yield self._get_whole(name, size)[start:]
                 return
-            if block is None:
-                raise UserError(f"{self._root}/{name}: is not there.")
-            yield block
 
     def part(self, name: str, span: range) -> bytes:
         """Return some bytes of a file; see ``Store``."""
