@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UserError
-from pipeline.rows import is_out_of_space, replacing, sync, temporary_path
+from pipeline.rows import is_out_of_space, sync, temporary_path
 from pipeline.share.transfer import (
     Outgoing,
     Tick,
@@ -94,15 +94,24 @@ class FolderStore:
         """Put files there; see ``WritableStore``."""
 
         def put_one(name: str) -> None:
-            path, sum_ = files[name]
             target = self.root / name
-            with replacing(target) as temporary:
-                _copy(path, temporary, sum_, tick)
+            temporary = temporary_path(target)
+            try:
+                _copy(*files[name], temporary, tick)
+                sync(temporary)
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
 
-        for name in files:
-            temporary_path(self.root / name).unlink(missing_ok=True)
+        folders = {(self.root / name).parent for name in files}
         try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            for name in files:
+                temporary_path(self.root / name).unlink(missing_ok=True)
             in_threads(put_one, files, self.num_connections)
+            for folder in folders:  # once, after all of its files
+                sync(folder)
         except OSError as error:
             if is_out_of_space(error):
                 raise UserError(f"{self.root}: {os.strerror(error.errno or 0).lower()}.") from error
@@ -120,7 +129,7 @@ class FolderStore:
                 sync(folder)
 
 
-def _copy(path: Path, out: Path, sha256: str, tick: Tick) -> None:
+def _copy(path: Path, sha256: str, out: Path, tick: Tick) -> None:
     """Copy a file, and check what has arrived."""
     with path.open("rb", 0) as source, out.open("wb", 0) as target:
         copy_bytes(source, target, path.stat().st_size, tick)
