@@ -222,7 +222,7 @@ def demo(
     train("dolls-64", work=work, run="demo", epochs=epochs, resume=True)
     print("-- eval")
     checkpoint = work / "runs" / "demo" / "best.safetensors"
-    out = work / "eval"
+    out = checkpoint.parent / "eval-test"  # where `export` looks for figures
     evaluate(checkpoint, work=work, out=out, reference=["character"])
     print("-- sketches after references of other characters, beside the true answers")
     size = recipe_of("dolls-64", []).prepare.size
