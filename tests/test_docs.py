@@ -1,4 +1,4 @@
-"""The README: its commands exist with the options that it gives them, and its code runs."""
+"""The README and docs/: their commands take the options that they give them, and the code runs."""
 
 import re
 import shlex
@@ -18,16 +18,15 @@ from pipeline.work import Work
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-PAGES = [
-    ROOT / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
-    *sorted(ROOT.glob("benchmarks/*.md")),
-]
+DOCS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [*DOCS, *sorted(ROOT.glob("benchmarks/*.md"))]
 
 
 def usages() -> list[list[str]]:
-    lines = re.findall(r"^\$? ?python cli\.py (.+)$", README, re.MULTILINE)
-    return [shlex.split(line) for line in lines]
+    """Return the words of every command in the README and in docs/, each once."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in DOCS)
+    lines = re.findall(r"^\$? ?(?:.*-- )?(?:python )?cli\.py (.+)$", text, re.MULTILINE)
+    return [shlex.split(line) for line in dict.fromkeys(lines)]
 
 
 def test_the_table_of_commands_is_the_commands_own_help() -> None:
@@ -44,10 +43,17 @@ def test_the_help_shows_every_command_in_a_whole_sentence() -> None:
 
 
 @pytest.mark.parametrize("words", usages(), ids=" ".join)
-def test_a_command_in_the_readme_takes_its_options(words: list[str]) -> None:
+def test_a_command_in_the_docs_takes_its_options(words: list[str]) -> None:
     command = COMMANDS[words[0]]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_commands_of_every_page_are_looked_at() -> None:
+    used = usages()
+    assert ["takedown", "WORK", "ID...", "--store", "s3://BUCKET/w"] in used  # many-machines.md
+    assert any("--cache-size" in words for words in used)  # sharing.md
+    assert any(words[0] == "train" and "long" in words for words in used)  # under torchrun
 
 
 def test_every_recipe_is_in_the_readme() -> None:
@@ -57,9 +63,14 @@ def test_every_recipe_is_in_the_readme() -> None:
 def test_every_file_that_a_page_links_to_is_there() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#]+)", text):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for target, anchor in re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", text):
+            if "://" in target:
+                continue
+            path = page.parent / target
+            assert path.exists(), f"{page.name}: {target}"
+            if anchor:
+                heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                assert anchor in {head.lower().replace(" ", "-") for head in heads}, anchor
 
 
 def test_the_readmes_code_runs(
