@@ -46,14 +46,14 @@ class ModelConfig:
     size: str = "small"
 
     def __post_init__(self) -> None:
-        _check(self.name in MODELS, f"model: {self.name!r} is not out of {', '.join(MODELS)}")
+        _check(self.name in MODELS, f"train.model: {self.name!r} is none of {', '.join(MODELS)}")
         _check(
             0 < self.width_multiplier <= 4,
-            f"width_multiplier: {self.width_multiplier} is not above 0 and up to 4",
+            f"train.width_multiplier: {self.width_multiplier} is not above 0 and up to 4",
         )
-        _check(self.size in SIZES, f"size: {self.size!r} is not out of {', '.join(SIZES)}")
-        _check(self.style_weights != "", "style_weights: give imagenet, random, or a path")
-        _check(self.style_seed >= 0, f"style_seed: {self.style_seed} is negative")
+        _check(self.size in SIZES, f"train.size: {self.size!r} is none of {', '.join(SIZES)}")
+        _check(self.style_weights != "", "train.style_weights: give imagenet, random, or a path")
+        _check(self.style_seed >= 0, f"train.style_seed: {self.style_seed} is negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.model_config()
-        _check(self.gan in GANS, f"train.gan: {self.gan!r} is not out of {', '.join(GANS)}")
+        _check(self.gan in GANS, f"train.gan: {self.gan!r} is none of {', '.join(GANS)}")
         _check(
             self.precision in PRECISIONS,
-            f"train.precision: {self.precision!r} is not out of {', '.join(PRECISIONS)}",
+            f"train.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}",
         )
         for name in ("batch_size", "epochs", "validations_per_epoch", "decode_threads"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
@@ -180,7 +180,7 @@ class TrainConfig:
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
         _check(
             self.schedule in SCHEDULES,
-            f"train.schedule: {self.schedule!r} is not out of {', '.join(SCHEDULES)}",
+            f"train.schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}",
         )
         _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")
         _check(
@@ -196,7 +196,7 @@ class TrainConfig:
             _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
         _check(
             self.best_by in CRITERIA,
-            f"train.best_by: {self.best_by!r} is not out of {', '.join(CRITERIA)}",
+            f"train.best_by: {self.best_by!r} is none of {', '.join(CRITERIA)}",
         )
         _check(self.lr > 0, f"train.lr: {self.lr} is not above 0")
         _check(all(0 <= b < 1 for b in self.betas), f"train.betas: {self.betas} are not in [0, 1)")

@@ -53,9 +53,12 @@ class SelectSettings:
     min_side: int = 0
 
     def __post_init__(self) -> None:
-        unknown = set(self.rating) - {"safe", *RATINGS}
-        if unknown or not self.rating:
-            raise ValueError(f"select.rating: {sorted(unknown)} is not out of safe, g, s, q, e")
+        known = ("safe", *RATINGS)
+        unknown = next((rating for rating in self.rating if rating not in known), None)
+        if unknown is not None:
+            raise ValueError(f"select.rating: {unknown!r} is none of {', '.join(known)}")
+        if not self.rating:
+            raise ValueError(f"select.rating: name one of {', '.join(known)} at least")
 
 
 @dataclass(frozen=True, slots=True)

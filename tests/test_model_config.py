@@ -37,7 +37,10 @@ def test_tables_and_configs_are_inverse() -> None:
     ("table", "message"),
     [
         ({"batch_sise": 4}, "did you mean 'batch_size'"),
-        ({"model": "unet"}, "'unet' is not out of zhang2017, batchnorm, inception, reference"),
+        (
+            {"model": "unet"},
+            "train.model: 'unet' is none of zhang2017, batchnorm, inception, reference",
+        ),
         ({"gan": "wgan"}, "train.gan"),
         ({"precision": "fp16"}, "train.precision"),
         ({"batch_size": 0}, "train.batch_size: 0 is under 1"),
@@ -48,12 +51,12 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"width_multiplier": 0.0}, "width_multiplier"),
         ({"style_weights": ""}, "style_weights"),
         ({"num_following": 1}, "train.num_following"),
-        ({"size": "huge"}, "size: 'huge' is not out of small, base"),
+        ({"size": "huge"}, "train.size: 'huge' is none of small, base"),
         ({"jitter": 1.5}, "train.jitter: 1.5 is not in 0 to 1"),
         ({"pairs": -0.1}, "train.pairs"),
         ({"weight_decay": -1.0}, "train.weight_decay"),
         ({"model": "reference", "style_train": True}, "'reference' has no style network to train"),
-        ({"best_by": "psnr"}, "train.best_by: 'psnr' is not out of mse, chroma_error"),
+        ({"best_by": "psnr"}, "train.best_by: 'psnr' is none of mse, chroma_error"),
     ],
 )
 def test_a_wrong_setting_is_named(table: dict[str, object], message: str) -> None:

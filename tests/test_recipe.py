@@ -42,7 +42,8 @@ def test_a_recipe_is_a_file_a_folder_or_a_name(tmp_path: Path) -> None:
     [
         ("[select", "TOML"),
         ('[select]\ntag = ["a"]', "did you mean 'select.tags'"),
-        ('[select]\nrating = ["x"]', "rating"),
+        ('[select]\nrating = ["g", "x"]', "select.rating: 'x' is none of safe, g, s, q, e"),
+        ("[select]\nrating = []", "select.rating: name one of safe, g, s, q, e at least"),
         ('[source]\nlayout = "256px"', "layout"),
         ("[source]\nrate = -1", "rate"),
         ('[prepare]\nfit = "crop"', "fit"),
