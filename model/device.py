@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.words import counted
 
 
 def pick_device(name: str) -> torch.device:
@@ -19,11 +20,20 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: built without CUDA
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except RuntimeError as error:  # which lists all that there are
         raise UserError(
-            f"device {name!r}: {reason}. Give auto, cpu, or a GPU that this machine has."
+            f"device {name!r}: no such name. Give auto, cpu, cuda or cuda:1."
+        ) from error
+    num_gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        choice = "auto, cpu, or one of these (cuda:0 is the first)" if num_gpus else "auto or cpu"
+        found = counted(num_gpus, "GPU")
+        raise UserError(f"device {name!r}: PyTorch finds {found} here. Give {choice}.")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:  # by the kind of device
+        raise UserError(
+            f"device {name!r}: PyTorch cannot compute there. Give auto, cpu or cuda."
         ) from error
     return device
 

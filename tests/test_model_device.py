@@ -10,10 +10,34 @@ def test_auto_takes_a_gpu_where_there_is_one() -> None:
     assert pick_device("cpu").type == "cpu"
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
-def test_a_device_that_is_not_there_is_named(name: str) -> None:
-    with pytest.raises(UserError, match=f"device '{name}'.*auto"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gpu", "no such name. Give auto, cpu, cuda or cuda:1."),
+        ("cpu:x", "no such name. Give auto, cpu, cuda or cuda:1."),
+        ("meta", "PyTorch cannot compute there. Give auto, cpu or cuda."),
+    ],
+)
+def test_a_device_of_no_use_is_named_in_a_sentence(name: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
         pick_device(name)
+    assert str(caught.value) == f"device '{name}': {reason}"
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "reason"),
+    [
+        (0, "PyTorch finds 0 GPUs here. Give auto or cpu."),
+        (1, "PyTorch finds 1 GPU here. Give auto, cpu, or one of these (cuda:0 is the first)."),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_named_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, num_gpus: int, reason: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    with pytest.raises(UserError) as caught:
+        pick_device("cuda:1")
+    assert str(caught.value) == f"device 'cuda:1': {reason}"
 
 
 def test_a_full_memory_gives_advice() -> None:
