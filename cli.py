@@ -45,7 +45,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_STOPPED = "stopped; the same command goes on from here."
+_STOPPED = "stopped; the same command begins anew."
+_STOPPED_GOING_ON = dict.fromkeys(
+    ("fetch", "prepare", "repair", "push", "pull", "takedown", "demo"),
+    "stopped; the same command goes on from here.",
+) | {
+    "train": "stopped; with --resume the same command goes on from the last checkpoint, or begins "
+    "anew where there is none.",
+}
+"""What to say after Ctrl-C, by the command, where the next one has something to go on from."""
 
 
 @app.callback()
@@ -287,13 +295,19 @@ def main() -> None:
             raise
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        _leave(_STOPPED, 130)
+        _leave(_stopped(), 130)
     except SystemExit as end:
         if end.code == 130:  # Typer's way to pass Ctrl-C on
-            _leave(_STOPPED, 130)
+            _leave(_stopped(), 130)
         raise
     except BrokenPipeError:
         sys.exit(141)
+
+
+def _stopped() -> str:
+    """Return what to say after Ctrl-C; the first plain word is the command."""
+    words = (word for word in sys.argv[1:] if not word.startswith("-"))
+    return _STOPPED_GOING_ON.get(next(words, ""), _STOPPED)
 
 
 def _leave(message: str, code: int) -> NoReturn:

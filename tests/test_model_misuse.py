@@ -231,6 +231,43 @@ def test_options_that_would_do_nothing(work: Path) -> None:
     assert "--set train: an evaluation has eval.KEY only" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("eval", "stopped; the same command begins anew.\n"),
+        (
+            "train",
+            "stopped; with --resume the same command goes on from the last checkpoint, or begins "
+            "anew where there is none.\n",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_the_next_command_goes_on_from(
+    work: Path, command: str, said: str
+) -> None:
+    interrupted = "\n".join(
+        [
+            "import signal, cli, model.evaluate, model.train",
+            "def interrupt(*rest, **options): signal.raise_signal(signal.SIGINT)",
+            "model.evaluate.evaluate = model.train.train = interrupt",
+            "cli.main()",
+        ]
+    )
+    arguments_of = {
+        "eval": [str(work / "runs/one")],
+        "train": ["white-background-256", "--work", str(work), "--run", "two", *OPTIONS],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted, command, *arguments_of[command]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, said)
+
+
 def test_a_file_where_a_folder_goes(work: Path) -> None:
     file = work / "file"
     file.write_text("mine")
