@@ -8,12 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.commands import Overrides, RecipeName, WorkDir, recipe_of, work_of
 from pipeline.words import counted
+
+if TYPE_CHECKING:
+    from pipeline.work import Work
 
 Checkpoint = Annotated[
     Path,
@@ -128,7 +131,12 @@ def train(
 
 def evaluate(
     checkpoint: Checkpoint,
-    work: Annotated[Path, typer.Option("--work", help="The work folder with the samples.")],
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work", help="With the samples; the checkpoint's WORK/runs/NAME by default."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Beside the checkpoint by default.")
@@ -179,8 +187,10 @@ def evaluate(
             f"--set {others[0]}: an evaluation has eval.KEY only, as eval.batch_size=8."
         )
     config = convert(tables["eval"], EvalConfig, "eval")
-    out_dir = out if out is not None else checkpoint.parent / f"eval-{split}"
-    place = Work(work)
+    run_dir = run_dir_of(checkpoint)
+    out_dir = out if out is not None else run_dir / f"eval-{split}"  # where `export` looks
+    if (place := Work(work) if work is not None else work_around(run_dir)) is None:
+        raise UserError(f"{checkpoint}: is not in a WORK/runs/NAME; say with --work whose samples.")
     place.check_store()
     metrics = run_evaluation(checkpoint, place.samples_dir, split, out_dir, config)
     for block in metrics["settings"].values():
@@ -216,6 +226,21 @@ def runs(
     console.print(tabulate(found))
     for path in pictures:
         print(path)
+
+
+def run_dir_of(checkpoint: Path) -> Path:
+    """Return the folder that a checkpoint lies in, or that stands for one."""
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+
+
+def work_around(run_dir: Path) -> "Work | None":
+    """Return the work folder that has a run's folder among its ``runs``, None where none has."""
+    from pipeline.work import Work
+
+    for path in (run_dir, run_dir.resolve()):  # as it was given, or from within: "."
+        if path.parent.name == "runs":
+            return Work(path.parent.parent)
+    return None
 
 
 def _run_name(name: str) -> str:

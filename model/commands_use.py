@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from model.commands import Checkpoint, Device, StyleWeights
+from model.commands import Checkpoint, Device, StyleWeights, run_dir_of, work_around
 from pipeline.commands import console
 from pipeline.words import counted, sized
 
@@ -128,14 +128,13 @@ def export(
 ) -> None:
     """Write a model to carry away: safetensors, ONNX and a card."""
     from model.export import export as run_export
-    from pipeline.work import Work
 
-    run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    kept = Work(run_dir.resolve().parent.parent).lock_path
+    if lock is None and (work := work_around(run_dir_of(checkpoint))) is not None:
+        lock = work.lock_path if work.lock_path.is_file() else None
     found = run_export(
         checkpoint,
         out,
-        lock_path=lock or (kept if kept.is_file() else None),
+        lock_path=lock,
         metrics_paths=metrics,
         style_weights=style_weights,
         onnx=onnx,

@@ -223,6 +223,23 @@ def test_only_grids_of_this_evaluation_are_named(work: Path) -> None:
         assert done.stdout.endswith(f"/eval-test: metrics.json, rows.parquet, {grids}\n")
 
 
+def test_a_checkpoints_own_work_folder_is_taken(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = work / "runs/one"
+    for checkpoint in (run, run / "best.safetensors", Path()):
+        monkeypatch.chdir(run)
+        done = CliRunner().invoke(app, ["eval", str(checkpoint)])
+        assert done.exit_code == 0, done.output
+        (run / "eval-test/metrics.json").unlink()  # where `export` looks
+    shutil.copytree(run, tmp_path / "carried")
+    error = CliRunner().invoke(app, ["eval", str(tmp_path / "carried")]).exception
+    assert isinstance(error, UserError)
+    assert "carried: is not in a WORK/runs/NAME; say with --work whose samples." in str(error)
+    done = CliRunner().invoke(app, ["eval", str(tmp_path / "carried"), "--work", str(work)])
+    assert done.exit_code == 0, done.output
+
+
 def test_options_that_would_do_nothing(work: Path) -> None:
     for option, value in (("--cache", str(work / "c")), ("--cache-size", "1")):
         said = misuse(work, "train", "--run", "two", option, value)
