@@ -69,7 +69,7 @@ def check_recipe(lock: Lock, recipe: Recipe) -> None:
     Raises:
         UserError: naming the settings that decide posts, splits or originals and differ.
     """
-    if odd := _differing(_deciding(lock.info.recipe), _deciding(recipe)):
+    if odd := name_differences(_deciding(lock.info.recipe), _deciding(recipe)):
         raise UserError(
             f"{lock.path}: is not this recipe's: {'; '.join(odd)}. Give what was --set then, or "
             "fetch without --locked and lock anew."
@@ -93,7 +93,7 @@ def check_folder(work: Work, recipe: Recipe) -> None:
             "recipe, or the --work of this one."
         )
     then, now = (_deciding(r) | {"prepare": to_table(r.prepare)} for r in (made_by, recipe))
-    if odd := _differing(then, now, "the folder's"):
+    if odd := name_differences(then, now, "the folder's"):
         raise UserError(
             f"{work.root}: was not made as recipe {recipe.name!r} says: {'; '.join(odd)}. Give "
             "what was --set then, or run `fetch` and `prepare` again."
@@ -107,15 +107,22 @@ def _deciding(recipe: Recipe) -> Table:
     return {"select": table["select"], "split": table["split"], "source": source}
 
 
-def _differing(
+def name_differences(
     before: Table, wanted: Table, whose: str = "the lock's", path: str = ""
 ) -> list[str]:
-    """Return the settings that differ, each with both values."""
+    """Return the settings that differ, each with both values, as ``prepare.size is 96, WHOSE 64``.
+
+    Args:
+        before: tables of plain values, as JSON has them.
+        wanted: likewise.
+        whose: the values of ``before`` are.
+        path: of the tables in the recipe, with a dot at its end.
+    """
     odd: list[str] = []
     for key in sorted(before.keys() | wanted.keys()):
         then, now, name = before.get(key), wanted.get(key), f"{path}{key}"
         if isinstance(then, dict) and isinstance(now, dict):
-            odd += _differing(then, now, whose, f"{name}.")
+            odd += name_differences(then, now, whose, f"{name}.")
         elif then != now and name not in _FREE and not _is_of_a_network(name, now):
             odd.append(f"{name} is {json.dumps(now)}, {whose} {json.dumps(then)}")
     return odd
@@ -138,7 +145,7 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
     """
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder; `fetch` makes it. Is --work right?")
-    odd = _differing(
+    odd = name_differences(
         {"prepare": to_table(lock.info.recipe.prepare)}, {"prepare": to_table(recipe.prepare)}
     )
     notes = [f"Samples are not compared: {'; '.join(odd)}."] if odd else []

@@ -1,15 +1,16 @@
 """The two data commands over a whole work folder: fetch and prepare."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import orjson
 from rich.console import Console
 
 from pipeline.afar import RAW
 from pipeline.client import close_shared_clients
 from pipeline.depot import Depot, place_of
-from pipeline.differences import check_recipe
+from pipeline.differences import check_recipe, name_differences
 from pipeline.duplicates import recall_duplicates
 from pipeline.errors import UserError
 from pipeline.executor import Runner, Summary, run_stage
@@ -33,9 +34,11 @@ from pipeline.recipe import (
     without_secrets,
 )
 from pipeline.removals import read_removals
-from pipeline.rows import read_info
-from pipeline.shard import list_shards
+from pipeline.rows import DamagedError, read_info
+from pipeline.settings import Table
+from pipeline.shard import list_shards, rows_path
 from pipeline.sketch import pin_sketches
+from pipeline.words import counted
 from pipeline.work import Work
 
 
@@ -180,7 +183,36 @@ def prepare(
             console.print(f"{missing}; preparing the others.")
         stage = make_prepare_stage(recipe, work, list(fetched))
         chosen = held.begin(fetched)
+        _say_what_is_remade(stage, chosen, console)
         return run_stage(stage, chosen, num_workers, "prepare", console, runner)
+
+
+def _say_what_is_remade(stage: PrepareStage, names: Iterable[str], console: Console) -> None:
+    """Say it where finished shards of samples have other settings: the stage makes these anew."""
+    wanted, num, differences = _of_samples(stage.recipe), 0, []
+    for name in names:
+        try:
+            info = read_info(rows_path(stage.samples_dir, name))
+        except DamagedError:
+            continue
+        if found := name_differences(_of_samples(info.get("recipe", {})), wanted, "there"):
+            num, differences = num + 1, differences or found
+    if num:
+        shards = counted(num, "shard has", "shards have")
+        console.print(
+            f"{stage.samples_dir}: {shards} other settings and will be made anew: "
+            f"{'; '.join(differences)}."
+        )
+
+
+def _of_samples(recipe: Table) -> Table:
+    """Return those of a recipe's settings that decide samples, as JSON has them."""
+    source = recipe.get("source", {})
+    decisive = {key: source.get(key) for key in ("layout", "max_pixels")}
+    found: Table = orjson.loads(
+        orjson.dumps({"prepare": recipe.get("prepare"), "source": decisive})
+    )
+    return found
 
 
 def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> PrepareStage:

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import shutil
 from collections import Counter
@@ -140,8 +141,17 @@ def test_another_setting_makes_other_samples(tmp_path: Path) -> None:
     fetch_all(work, recipe)
     run_prepare(work, recipe)
     before = contents(work)
-    run_prepare(work, replace(recipe, prepare=replace(recipe.prepare, size=32)))
+    other = replace(recipe, prepare=replace(recipe.prepare, size=32))
+    said = io.StringIO()
+    prepare(other, work, Console(file=said, width=1000))
     assert contents(work) != before
+    assert said.getvalue().startswith(
+        f"{work.samples_dir}: 1 shard has other settings and will be made anew: "
+        "prepare.size is 32, there 64.\n"
+    )
+    again = io.StringIO()
+    prepare(other, work, Console(file=again, width=1000))
+    assert "anew" not in again.getvalue()
 
 
 SEVERAL = {
