@@ -189,7 +189,8 @@ def prepare(
 
 def _say_what_is_remade(stage: PrepareStage, names: Iterable[str], console: Console) -> None:
     """Say it where finished shards of samples have other settings: the stage makes these anew."""
-    wanted, num, differences = _of_samples(stage.recipe), 0, []
+    wanted, num = _of_samples(stage.recipe), 0
+    differences: list[str] = []
     for name in names:
         try:
             info = read_info(rows_path(stage.samples_dir, name))
