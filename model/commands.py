@@ -192,6 +192,10 @@ def evaluate(
     if (place := Work(work) if work is not None else work_around(run_dir)) is None:
         raise UserError(f"{checkpoint}: is not in a WORK/runs/NAME; say with --work whose samples.")
     place.check_store()
+    if work is None and not place.samples_dir.is_dir():  # it was streamed, say
+        raise UserError(
+            f"{place.root}: has no samples. Pull them there, or say with --work whose samples."
+        )
     metrics = run_evaluation(checkpoint, place.samples_dir, split, out_dir, config)
     for block in metrics["settings"].values():
         _print_metrics(metrics["model"], split, block)

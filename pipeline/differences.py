@@ -144,7 +144,7 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
         UserError: where there is no folder, it cannot be written, or rows are damaged.
     """
     if not work.root.is_dir():
-        raise UserError(f"{work.root}: no such folder; `fetch` makes it. Is --work right?")
+        raise UserError(f"{work.root}: no such folder; `fetch` makes it. Is that the work folder?")
     odd = name_differences(
         {"prepare": to_table(lock.info.recipe.prepare)}, {"prepare": to_table(recipe.prepare)}
     )

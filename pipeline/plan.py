@@ -250,7 +250,7 @@ def planned_shards(path: Path) -> dict[str, int]:
         UserError: where there is no plan yet.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `fetch` makes it. Is --work right?")
+        raise UserError(f"{path}: no such file; `fetch` makes it. Is that the work folder?")
     try:
         shards = {str(name): int(size) for name, size in read_info(path)["shards"]}
         for name in shards:

@@ -108,6 +108,7 @@ def render_report(work: Work) -> str:
         num_straddling=len(straddling),
         statistics=statistics,
         wall=build_wall(statistics.colours.all_means()),
+        in_store=bool(work.store),
         malformed=info.get("malformed", [])[:_MAX_LINES],
         num_malformed=status.select.get("filtered/malformed", 0),
         **_show_pictures(work, roll, statistics.disagreeing),

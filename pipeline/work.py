@@ -88,7 +88,7 @@ class Work:
             raise UserError(
                 f"{self.root}: the tars of its shards are in {self.store}. With it go `fetch`, "
                 f"`prepare` and `takedown` with --store {self.store}, `push` to there, `status`, "
-                "`lock`, and `train --shards` with what was pushed; for all else `pull` that into "
+                "`lock`, `report` without pictures, and `train --shards` with what was pushed; for all else `pull` that into "
                 "a folder of its own."
             )
 

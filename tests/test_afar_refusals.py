@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.repair import repair
+from pipeline.report import render_report
 from pipeline.shard import ShardWriter
 from pipeline.share.index import INDEX
 from pipeline.share.pull import pull
@@ -54,6 +55,9 @@ def test_a_folder_whose_tars_are_in_a_store_is_for_few_commands(
         error = call(*words, "--work", work.root).exception
         assert isinstance(error, UserError)
         assert "`train --shards` with what was pushed" in str(error)
+    note = "The pictures are in a store"
+    assert note in render_report(work)
+    assert note not in render_report(Work(local.root / "undisturbed"))
     assert contents(work) == rows_of(local.expected)
     assert contents_of(tmp_path / "store") == local.expected
 

@@ -232,11 +232,16 @@ def test_a_checkpoints_own_work_folder_is_taken(
         done = CliRunner().invoke(app, ["eval", str(checkpoint)])
         assert done.exit_code == 0, done.output
         (run / "eval-test/metrics.json").unlink()  # where `export` looks
+    shutil.rmtree(work / "samples")
+    error = CliRunner().invoke(app, ["eval", str(run)]).exception
+    assert str(error).startswith(f"{work}: has no samples. Pull them there, or say with --work")
     shutil.copytree(run, tmp_path / "carried")
     error = CliRunner().invoke(app, ["eval", str(tmp_path / "carried")]).exception
     assert isinstance(error, UserError)
     assert "carried: is not in a WORK/runs/NAME; say with --work whose samples." in str(error)
-    done = CliRunner().invoke(app, ["eval", str(tmp_path / "carried"), "--work", str(work)])
+    write_samples(tmp_path / "other/samples")
+    other = str(tmp_path / "other")
+    done = CliRunner().invoke(app, ["eval", str(tmp_path / "carried"), "--work", other])
     assert done.exit_code == 0, done.output
 
 
