@@ -88,8 +88,8 @@ class Work:
             raise UserError(
                 f"{self.root}: the tars of its shards are in {self.store}. With it go `fetch`, "
                 f"`prepare` and `takedown` with --store {self.store}, `push` to there, `status`, "
-                "`lock`, `report` without pictures, and `train --shards` with what was pushed; for all else `pull` that into "
-                "a folder of its own."
+                "`lock`, `report` without pictures, and `train --shards` with what was pushed; for "
+                "all else `pull` that into a folder of its own."
             )
 
     @property
