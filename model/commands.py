@@ -171,9 +171,12 @@ def evaluate(
     from model.evaluate import evaluate as run_evaluation
     from model.evaluate import grid_name
     from pipeline.errors import UserError
+    from pipeline.schema import SPLITS
     from pipeline.settings import apply_overrides, convert
     from pipeline.work import Work
 
+    if split not in SPLITS:
+        raise UserError(f"--split {split}: no such split; there are {', '.join(SPLITS)}.")
     flags = {
         "fid_weights": fid_weights,
         "lpips_weights": lpips_weights,

@@ -245,6 +245,11 @@ def test_a_checkpoints_own_work_folder_is_taken(
     assert done.exit_code == 0, done.output
 
 
+def test_a_split_that_there_is_not(work: Path) -> None:
+    said = misuse(work, "eval", "--split", "tests")
+    assert said == "--split tests: no such split; there are train, val, test."
+
+
 def test_options_that_would_do_nothing(work: Path) -> None:
     for option, value in (("--cache", str(work / "c")), ("--cache-size", "1")):
         said = misuse(work, "train", "--run", "two", option, value)
