@@ -68,6 +68,12 @@ def pull_to(there: Path, root: Path, **part: Any) -> Work:
     return work
 
 
+def files_of(there: Path) -> dict[str, bytes]:
+    """Return every file of a place that was pushed to."""
+    files = (path for path in there.rglob("*") if path.is_file())
+    return {path.relative_to(there).as_posix(): path.read_bytes() for path in files}
+
+
 def refused(there: Path, root: Path) -> str:
     """Return why a data set is refused, having seen that nothing of it stands."""
     with pytest.raises(UserError) as caught:
@@ -151,11 +157,31 @@ def test_another_preparation_replaces_the_first(work: Work, there: Path) -> None
     assert samples_of(again) == samples_of(work)
 
 
-def test_a_push_of_less_takes_the_rest_away(work: Work, there: Path) -> None:
-    push(work, str(there), QUIET, recipe_only=True)
-    assert sorted(path.name for path in there.rglob("*") if path.is_file()) == sorted(
-        ["README.md", "croissant.json", "index.json", "posts.parquet", "recipe.toml"]
+def test_a_push_of_less_takes_the_rest_away(there: Path, tmp_path: Path) -> None:
+    less = make_prepared(tmp_path / "less", 10)
+    push(less, str(there), QUIET)
+    assert 0 < len(list_shards(less.samples_dir)) < 5
+    assert files_of(there / "samples") == samples_of(less)
+
+
+def test_a_recipe_alone_takes_no_pictures_away(work: Work, there: Path) -> None:
+    before = files_of(there)
+    result = call("push", work.root, there, "--recipe-only")
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == (
+        f"{there}: holds 5 shards of an earlier push, which push --recipe-only would remove; "
+        "push --recipe-only to another URL."
     )
+    assert files_of(there) == before
+    (there / INDEX).rename(there / PENDING)  # as of a push that was cut short
+    with pytest.raises(UserError, match="holds 5 shards"):
+        push(work, str(there), QUIET, recipe_only=True)
+    for path in (there / "samples").iterdir():
+        path.unlink()
+    push(work, str(there), QUIET, recipe_only=True)  # nothing is lost any more
+    assert set(files_of(there)) == {CARD, "croissant.json", INDEX, LOCK, RECIPE}
+    assert push(work, str(there), QUIET, recipe_only=True).num_moved == 0
+    assert push(work, str(there), QUIET).has_samples
 
 
 def test_from_a_recipe_alone_the_same_data_set_is_made(made: Path, tmp_path: Path) -> None:

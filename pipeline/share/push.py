@@ -37,6 +37,7 @@ from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
 from pipeline.share.stores import one_form, open_writable
 from pipeline.share.transfer import Outgoing, Tick, WritableStore, hash_file
+from pipeline.words import counted
 from pipeline.work import Work
 
 
@@ -54,10 +55,12 @@ def push(
         url: of the place; see ``open_writable``.
         console: is shown how far it has come.
         recipe_only: leave the pictures out: recipe, ids and hashes are enough to fetch them again.
+            Not for a place that an earlier push has brought pictures to.
         contact: whom to ask for a picture to be taken down, for the card.
 
     Raises:
-        UserError: where the folder is not done or damaged, or the store cannot be written.
+        UserError: where the folder is not done or damaged, the store cannot be written, or it has
+            pictures that ``recipe_only`` would remove.
     """
     store = open_writable(url)
     if isinstance(store, FolderStore) and store.root.resolve().is_relative_to(work.root.resolve()):
@@ -71,6 +74,8 @@ def push(
         if work.store:
             Depot(work.store, work).join((), others=KINDS)  # ranks may have made some
         there = _read_there(store)
+        if recipe_only and there is not None:
+            _check_no_shards(store, there)
         draft = _draft(work, url, contact, with_samples=not recipe_only)
         return _send(store, draft, there, work, console)
 
@@ -110,6 +115,19 @@ def _read_there(store: WritableStore) -> Index | None:
             except UserError:
                 continue  # by another version, or no index at all: all of it travels again
     return None
+
+
+def _check_no_shards(store: WritableStore, there: Index) -> None:
+    """Check that a push of the recipe alone takes no pictures away, which nobody asked it to."""
+    if not there.shards:
+        return
+    sizes = store.sizes()
+    shards = [shard for shard in there.shards if any(name in sizes for name in shard_files(shard))]
+    if shards:
+        raise UserError(
+            f"{store.url}: holds {counted(len(shards), 'shard')} of an earlier push, which push "
+            "--recipe-only would remove; push --recipe-only to another URL."
+        )
 
 
 def _send(
