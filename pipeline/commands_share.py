@@ -46,7 +46,7 @@ def pull(
     ] = None,
 ) -> None:
     """Bring a shared data set, or a part, here; every byte is checked."""
-    from pipeline.share.pull import parse_numbers
+    from pipeline.share.part import parse_numbers
     from pipeline.share.pull import pull as bring
     from pipeline.work import Work
 

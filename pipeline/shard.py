@@ -176,12 +176,21 @@ def _put_in_place(directory: Path, name: str, tar: Path) -> None:
 
 
 def adopt_shard(directory: Path, name: str, tar: Path, rows: Path) -> None:
-    """Put a whole shard that lies elsewhere on the same disk in place, tar first, rows last."""
+    """Put a whole shard in place, tar first, rows last.
+
+    Args:
+        directory: made where it is not there.
+        name: of the shard.
+        tar: elsewhere on the same disk, or in its place already.
+        rows: elsewhere on the same disk.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    for path, target in ((tar, tar_path(directory, name)), (rows, rows_path(directory, name))):
-        sync(path)
-        path.replace(temporary_path(target))
-    _put_in_place(directory, name, temporary_path(tar_path(directory, name)))
+    sync(tar)
+    if tar != tar_path(directory, name):
+        tar = tar.replace(temporary_path(tar_path(directory, name)))
+    sync(rows)
+    rows.replace(temporary_path(rows_path(directory, name)))
+    _put_in_place(directory, name, tar)
 
 
 def recover(directory: Path, names: Collection[str] | None = None) -> None:

@@ -14,11 +14,13 @@ import cli
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.recipe import load_recipe
-from pipeline.rows import read_info
+from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.schema import SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share import folder
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
-from pipeline.share.pull import parse_numbers, pull
+from pipeline.share.part import parse_numbers
+from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.verify import verify
 from pipeline.work import Work
@@ -72,6 +74,18 @@ def files_of(there: Path) -> dict[str, bytes]:
     """Return every file of a place that was pushed to."""
     files = (path for path in there.rglob("*") if path.is_file())
     return {path.relative_to(there).as_posix(): path.read_bytes() for path in files}
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(data)
+
+
+def rewrite_rows(directory: Path, shard: str) -> None:
+    """Write a shard's rows as another version would: other bytes of the same rows."""
+    path = rows_path(directory, shard)
+    write_rows(path, [read_rows(path, SAMPLES)], read_info(path) | {"fingerprint": "0" * 16})
 
 
 def refused(there: Path, root: Path) -> str:
@@ -155,6 +169,42 @@ def test_another_preparation_replaces_the_first(work: Work, there: Path) -> None
     push(work, str(there), QUIET)
     assert verify(pull_to(there, again.root).root) == []
     assert samples_of(again) == samples_of(work)
+
+
+def test_a_tar_that_is_the_same_does_not_travel_for_its_rows(
+    work: Work, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = pull_to(there, work.root.parent / "again")
+    damaged = "train-000001"
+    flip_a_byte(tar_path(again.samples_dir, damaged))
+    for shard in (SHARD, damaged):
+        rewrite_rows(there / "samples", shard)
+    forge_files(there)
+    asked: list[str] = []
+    bring = folder.FolderStore.bring
+
+    def note(store: folder.FolderStore, name: str, *rest: Any) -> None:
+        asked.append(name)
+        bring(store, name, *rest)
+
+    monkeypatch.setattr(folder.FolderStore, "bring", note)
+    moved = pull(str(there), again, QUIET)
+    assert sorted(asked) == sorted(
+        f"samples/{name}" for name in (f"{SHARD}.parquet", f"{damaged}.tar", f"{damaged}.parquet")
+    )
+    assert moved.num_moved == len(asked)
+    assert moved.num_moved_bytes == sum((there / name).stat().st_size for name in asked)
+    assert samples_of(again) == files_of(there / "samples")
+    assert verify(again.root) == []
+
+
+def test_a_tar_that_is_kept_outlives_rows_that_are_refused(there: Path, tmp_path: Path) -> None:
+    again = pull_to(there, tmp_path / "again")
+    before = samples_of(again)
+    forge_rows(there / "samples", SHARD, split=lambda values: ["test"] * len(values))
+    forge_files(there)
+    assert f"{SHARD} is refused" in refused(there, again.root)
+    assert samples_of(again) == before
 
 
 def test_a_push_of_less_takes_the_rest_away(there: Path, tmp_path: Path) -> None:
@@ -279,9 +329,7 @@ def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -
 
 def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
     path = tar_path(work.samples_dir, SHARD)
-    data = bytearray(path.read_bytes())
-    data[700] ^= 1
-    path.write_bytes(data)
+    flip_a_byte(path)
     with pytest.raises(UserError, match=rf"{SHARD}\.tar: damaged"):
         push(work, str(tmp_path / "there"), QUIET)
     assert not (tmp_path / "there" / INDEX).exists()

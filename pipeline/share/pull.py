@@ -7,7 +7,8 @@ on in the middle of the file.
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,10 @@ from pipeline.plan import planned_shards
 from pipeline.planning import adopt_plan
 from pipeline.recipe import load_recipe, shared_recipe
 from pipeline.rows import DamagedError, check_seal, commit, read_info, read_rows
-from pipeline.schema import SAMPLES, SPLITS
+from pipeline.schema import SAMPLES
 from pipeline.shard import (
     adopt_shard,
     list_shards,
-    parse_shard_name,
     remove_shard,
     rows_path,
     tar_path,
@@ -46,6 +46,7 @@ from pipeline.share.index import (
 )
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import path_of, save_index
+from pipeline.share.part import choose_shards
 from pipeline.share.stores import open_store
 from pipeline.share.transfer import Store, Tick, hash_file, in_threads
 from pipeline.words import sized
@@ -92,14 +93,15 @@ def pull(
             for shard in present - set(index.shards):
                 remove_shard(work.samples_dir, shard)
             wanted = sorted({*wanted, *(present & set(index.shards))})
-        todo = [shard for shard in wanted if not _has_shard(work, index, shard)]
+        todo = {shard for shard in wanted if not _has_shard(work, index, shard)}
         files = [f for f in index.files if f.name in PAPERS or _shard_of(f) in wanted]
-        shared = Shared.of(files, [*papers, *(f for f in files if _shard_of(f) in todo)])
+        lacking = _find_lacking(work, [f for f in files if _shard_of(f) in todo])
+        shared = Shared.of(files, [*papers, *lacking.values()])
         _check_room(work, shared.num_moved_bytes)
         with count_megabytes(console, "pull", shared.num_moved_bytes) as tick:
             in_threads(
-                lambda shard: _pull_shard(store, index, work, posts[shard], shard, tick),
-                todo,
+                lambda shard: _pull_shard(store, lacking, work, posts[shard], shard, tick),
+                sorted(todo),
                 store.num_connections,
             )
         shutil.rmtree(work.incoming_dir)
@@ -121,43 +123,6 @@ def find_index(store: Store) -> Index:
             "again, and then pull."
         )
     raise UserError(f"{store.url}: no data set is shared there: it has no {INDEX}.")
-
-
-def choose_shards(index: Index, split: str | None, numbers: Collection[int] | None) -> list[str]:
-    """Return the shards of a part of a data set.
-
-    Raises:
-        UserError: where a part was asked for and there is none of it.
-    """
-    if split is not None and split not in SPLITS:
-        raise UserError(f"--split {split}: no such split; there are {', '.join(SPLITS)}.")
-    found = []
-    for shard in index.shards:
-        its_split, number = parse_shard_name(shard)
-        if split in (None, its_split) and (numbers is None or number in numbers):
-            found.append(shard)
-    if not found and (split is not None or numbers is not None):
-        there = ", ".join(index.shards[:8]) or "none: only the recipe is shared"
-        raise UserError(f"{index.name} has no such shards; it has {there} ...")
-    return found
-
-
-def parse_numbers(text: str) -> frozenset[int]:
-    """Return the numbers that ``0-9`` or ``0,3,7-9`` stands for.
-
-    Raises:
-        UserError: on anything else.
-    """
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        last = last if dash else first
-        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
-            raise UserError(f"--shards {text}: write it as 0-9 or 0,3,7-9.")
-        if not int(first) <= int(last) < 10**9 or int(last) - int(first) > 10**6:
-            raise UserError(f"--shards {text}: {part} is no range of shards.")
-        numbers |= set(range(int(first), int(last) + 1))
-    return frozenset(numbers)
 
 
 def _shard_of(file: SharedFile) -> str:
@@ -213,6 +178,18 @@ def _has_shard(work: Work, index: Index, shard: str) -> bool:
     return tar.is_file() and tar.stat().st_size == index.by_name[tar_name].size
 
 
+def _find_lacking(work: Work, files: Collection[SharedFile]) -> dict[str, SharedFile]:
+    """Return, by name, which files of shards are to come: all, but for tars that are the same."""
+
+    def is_here(file: SharedFile) -> bool:
+        return file.name.endswith(".tar") and _is_same(path_of(work, file.name), file)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # no other thread waits while one hashes
+        return {
+            f.name: f for f, here in zip(files, pool.map(is_here, files), strict=True) if not here
+        }
+
+
 def _check_room(work: Work, num_bytes: int) -> None:
     free = shutil.disk_usage(work.root).free
     if free < num_bytes:
@@ -223,17 +200,22 @@ def _check_room(work: Work, num_bytes: int) -> None:
 
 
 def _pull_shard(
-    store: Store, index: Index, work: Work, posts: pa.Table, shard: str, tick: Tick
+    store: Store,
+    lacking: Mapping[str, SharedFile],
+    work: Work,
+    posts: pa.Table,
+    shard: str,
+    tick: Tick,
 ) -> None:
-    paths = []
-    for name in shard_files(shard):
-        paths.append(work.incoming_dir / Path(name).name)
-        bring(store, index.by_name[name], paths[-1], tick)
-    tar, rows = paths
+    names = shard_files(shard)
+    brought = {name: work.incoming_dir / Path(name).name for name in names if name in lacking}
+    for name, path in brought.items():
+        bring(store, lacking[name], path, tick)
+    tar, rows = (brought.get(name, path_of(work, name)) for name in names)
     try:
         _check_shard(shard, tar, rows, posts)
     except UserError as error:
-        for path in paths:
+        for path in brought.values():
             path.unlink()
         raise UserError(f"{store.url}: {shard} is refused: {error}") from error
     adopt_shard(work.samples_dir, shard, tar, rows)
