@@ -1,7 +1,7 @@
 """What each part of `reference` is worth: the demo's run with that part alone taken away.
 
     python cli.py demo --work WORK
-    python -m benchmarks.ablation WORK [--epochs 4] [--seeds 3]
+    python -m benchmarks.ablation WORK [--epochs 4] [--seeds 3] [--only "no warp" ...]
 
 Every run trains on the demo's drawn characters and colours those of the test split, which it never
 saw, after references of other characters; the true answers are known. The recipe as it is runs
@@ -44,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "never without a reference": {"drop_reference": 0.0},
     "with references nearer and further": {"reframe": 1.0},
     "with other pens": {"vary_lines": 0.5},
+    "with mirrored samples": {"mirror": 0.5},
     "with a constant learning rate": {"schedule": "constant"},
     "with the patch adversary": {"gan": "patch"},
 }
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="of the table; all by default")
     options = parser.parse_args()
     recipe = load_recipe("dolls-64")
     config = train_config(recipe.train | {"epochs": options.epochs}, "dolls-64")
@@ -119,9 +121,13 @@ def main() -> None:
     }
     variants |= {n: (dataclasses.replace(config, **s), {}) for n, s in SETTINGS.items()}
     variants |= {name: (config, constants) for name, constants in PARTS.items()}
+    rows = options.only or list(variants)
+    if unknown := [row for row in rows if row not in variants]:
+        parser.error(f"--only {unknown[0]!r}: none of {', '.join(variants)}")
     print("| | " + " | ".join(name.replace("_", " ") for name in MEASURES) + " |", flush=True)
     print("|---" * (1 + len(MEASURES)) + "|", flush=True)
-    for name, (settings, constants) in variants.items():
+    for name in rows:
+        settings, constants = variants[name]
         with changed(constants):
             found = measure(settings, options.work / "samples", recipe.prepare.size)
         figures = (f"{found[measure]:.3f}" for measure in MEASURES)
