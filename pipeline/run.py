@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 from rich.console import Console
@@ -183,17 +184,19 @@ def prepare(
             console.print(f"{missing}; preparing the others.")
         stage = make_prepare_stage(recipe, work, list(fetched))
         chosen = held.begin(fetched)
-        _say_what_is_remade(stage, chosen, console)
+        _say_what_is_remade(recipe, work.samples_dir, chosen, console)
         return run_stage(stage, chosen, num_workers, "prepare", console, runner)
 
 
-def _say_what_is_remade(stage: PrepareStage, names: Iterable[str], console: Console) -> None:
-    """Say it where finished shards of samples have other settings: the stage makes these anew."""
-    wanted, num = _of_samples(stage.recipe), 0
+def _say_what_is_remade(
+    recipe: Recipe, samples_dir: Path, names: Iterable[str], console: Console
+) -> None:
+    """Say it where finished shards of samples have other settings: `prepare` makes these anew."""
+    wanted, num = _of_samples(recipe_table(recipe)), 0
     differences: list[str] = []
     for name in names:
         try:
-            info = read_info(rows_path(stage.samples_dir, name))
+            info = read_info(rows_path(samples_dir, name))
         except DamagedError:
             continue
         if found := name_differences(_of_samples(info.get("recipe", {})), wanted, "there"):
@@ -201,7 +204,7 @@ def _say_what_is_remade(stage: PrepareStage, names: Iterable[str], console: Cons
     if num:
         shards = counted(num, "shard has", "shards have")
         console.print(
-            f"{stage.samples_dir}: {shards} other settings and will be made anew: "
+            f"{samples_dir}: {shards} other settings and will be made anew: "
             f"{'; '.join(differences)}."
         )
 

@@ -143,6 +143,7 @@ def test_between_two_lines_of_the_log_no_step_waits_for_the_device(
 ) -> None:
     samples_dir = write_samples(tmp_path / "samples")
     monkeypatch.setattr("model.train.build_style_network", lambda *names, **settings: network())
+    monkeypatch.setattr("model.train.pick_device", torch.device)  # people may not have meta
     quiet = Console(quiet=True)
     if config.cache_style and config.is_self_reference():  # what is kept is read, not computed
         on_cpu = dataclasses.replace(config, epochs=1, validations_per_epoch=1)
