@@ -295,8 +295,10 @@ def _read(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]:
     chunks: list[bytes] = []
     num_bytes = 0
     try:
-        # All that is announced as one chunk: it has its place from the start, and stays there.
-        for chunk in response.raw.stream(length or _CHUNK, decode_content=True):
+        # All that is announced as one chunk: it has its place from the start, and stays there. But
+        # a compressed body's length says nothing of what comes out of it.
+        whole = 0 if "content-encoding" in response.headers else length
+        for chunk in response.raw.stream(whole or _CHUNK, decode_content=True):
             chunks.append(chunk)
             num_bytes += len(chunk)
             if num_bytes > max_bytes:

@@ -1,5 +1,6 @@
 import base64
 import gzip
+import random
 import re
 import socket
 import threading
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
+from urllib3 import HTTPResponse
 from werkzeug import Response
 
 from pipeline.client import (
@@ -341,6 +343,26 @@ def test_too_long_by_count_is_dropped(head: bytes, part: bytes, connect: Connect
         download = connect(server.url, max_bytes=100_000).get(f"{server.url}/1")
         assert (str(download.fate), download.content) == ("rejected/too_many_bytes", b"")
         assert done.wait(60)  # the connection was dropped
+
+
+def test_a_compressed_body_is_unpacked_in_small_pieces(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The length that is announced is of the compressed bytes: a bomb's is small."""
+    asked, stream = [], HTTPResponse.stream
+
+    def watch(response: HTTPResponse, amt: int, **options: bool) -> Iterator[bytes]:
+        asked.append(amt)
+        return stream(response, amt, **options)
+
+    monkeypatch.setattr(HTTPResponse, "stream", watch)
+    body = gzip.compress(random.Random(0).randbytes(200_000))
+    head = GZIP.replace(b"Connection", b"Content-Length: %d\r\nConnection" % len(body))
+    with FaultyServer(send(head, body)) as server:
+        download = connect(server.url).get(f"{server.url}/1")
+    assert download.content == gzip.decompress(body)
+    assert asked
+    assert max(asked) <= 2**16
 
 
 @pytest.mark.parametrize("script", [answer(200), send(CHUNKED, b"0\r\n\r\n"), send(GZIP)])
