@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 PSNR_CAP = 100.0
 """Decibels given to pictures that are equal, whose ratio has no bound."""
@@ -22,6 +21,12 @@ PAPER_LEVEL = 240
 
 REGION_SIDE = 16.0
 """Side of the cells of CIELAB's (a, b) that tell one colour region from another."""
+
+_NUM_CELLS = 20
+"""Along a and along b, which stay within -109 and 99 in sRGB."""
+
+_COLOURLESS = _NUM_CELLS // 2 * (_NUM_CELLS + 1)
+"""The region around (0, 0)."""
 
 Floats = NDArray[np.float64]
 Answer = Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +56,7 @@ def ssim(output: Tensor, truth: Tensor) -> Tensor:
     As published: an 11 x 11 Gaussian window of deviation 1.5, K1 = 0.01, K2 = 0.03, population
     statistics, only windows that lie wholly inside; averaged over the three channels.
     """
-    x, y = (p.double().flatten(0, 1).unsqueeze(1) / 255 for p in (output, truth))
+    x, y = (p.cpu().double().flatten(0, 1).unsqueeze(1) / 255 for p in (output, truth))
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x**2
     variance_y = _blur(y * y) - mean_y**2
@@ -63,9 +68,8 @@ def ssim(output: Tensor, truth: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    window = torch.exp(-(torch.arange(-5, 6, dtype=x.dtype, device=x.device) ** 2) / (2 * 1.5**2))
-    window = window / window.sum()
-    return F.conv2d(F.conv2d(x, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+    planes = (cv2.GaussianBlur(plane, (11, 11), 1.5)[5:-5, 5:-5] for (plane,) in x.numpy())
+    return torch.from_numpy(np.stack(list(planes)))
 
 
 class Chroma(NamedTuple):
@@ -139,16 +143,16 @@ def regional_distances(output: Tensor, truth: Tensor) -> Floats:
 
 def _small_regions(ab: NDArray[np.float32], foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return where the small regions of one picture are, bool H x W."""
-    cells = np.rint(ab / REGION_SIDE).astype(np.int64)
-    colored = foreground & cells.any(axis=2)
-    _, regions, areas = np.unique(cells[colored], axis=0, return_inverse=True, return_counts=True)
-    ascending = np.argsort(areas, kind="stable")
-    covered = np.cumsum(areas[ascending])
-    small = np.zeros(len(areas), dtype=bool)
-    small[ascending] = 3 * covered <= colored.sum()
-    small[ascending[:1]] = True
-    mask = np.zeros_like(foreground)
-    mask[colored] = small[regions.reshape(-1)]
+    cells = np.rint(ab / REGION_SIDE).astype(np.int64) + _NUM_CELLS // 2
+    region = cells[..., 0] * _NUM_CELLS + cells[..., 1]
+    colored = foreground & (region != _COLOURLESS)
+    areas = np.bincount(region[colored], minlength=_NUM_CELLS**2)
+    regions = np.flatnonzero(areas)
+    ascending = regions[np.argsort(areas[regions], kind="stable")]
+    is_small = np.zeros(len(areas), dtype=bool)
+    is_small[ascending] = 3 * np.cumsum(areas[ascending]) <= colored.sum()
+    is_small[ascending[:1]] = True
+    mask: NDArray[np.bool_] = colored & is_small[region]
     return mask
 
 
