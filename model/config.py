@@ -70,7 +70,8 @@ class TrainConfig:
         sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
         epochs: passes over the training set.
-        validations_per_epoch: how often the validation set is measured, and a checkpoint kept.
+        validations_per_epoch: how often the validation set is measured, and a checkpoint kept: 6,
+            or 0.1 for every tenth epoch; after the last step in any case.
         lr, betas, weight_decay: of AdamW, for both networks; without decay it is Adam.
         schedule: of the learning rate: ``constant``, or ``cosine``, falling to 0 at the end.
         warmup_steps: in which the learning rate rises from 0 on; 0 for none.
@@ -125,7 +126,7 @@ class TrainConfig:
     batch_size: int = 32
     sketch: str = "sketch"
     epochs: int = 10
-    validations_per_epoch: int = 6
+    validations_per_epoch: float = 6
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
@@ -168,8 +169,13 @@ class TrainConfig:
             self.precision in PRECISIONS,
             f"train.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}",
         )
-        for name in ("batch_size", "epochs", "validations_per_epoch", "decode_threads"):
+        for name in ("batch_size", "epochs", "decode_threads"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
+        _check(
+            0 < self.validations_per_epoch <= 1000,
+            f"train.validations_per_epoch: {self.validations_per_epoch} is not above 0 and up to "
+            "1000",
+        )
         for name in ("shuffle_shards", "log_every", "num_chroma", "num_grid"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")

@@ -191,7 +191,7 @@ def _train(
         colorizer = Colorizer(state.shown, style_network, device)
         generator = state.parallel["generator"]
         forward: Forward = compiled(generator) if config.compile else generator
-        marks = validation_marks(steps_per_epoch, config.validations_per_epoch)
+        marks = validation_marks(steps_per_epoch, config.epochs, config.validations_per_epoch)
         state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
         stopping = stack.enter_context(stop_on_signal())
@@ -215,7 +215,7 @@ def _train(
             advance(1, journal.note)
 
             stop = ranks.any(stopping.is_set()) or state.step == last_step
-            if position // config.batch_size in marks:
+            if state.step in marks:
                 journal.flush()
                 state.metrics = validate(colorizer, val_set, val_features, config, autocast, ranks)
                 score = criterion(state.metrics, config.best_by)

@@ -1,5 +1,7 @@
 """Validation: when it is due, what it measures, which checkpoint is best, what is shown."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -16,10 +18,17 @@ from model.tally import RATIOS
 from pipeline.errors import UserError
 
 
-def validation_marks(steps_per_epoch: int, num_validations: int) -> frozenset[int]:
-    """Return after which steps of an epoch to validate: evenly spread, the last one included."""
-    parts = range(1, num_validations + 1)
-    return frozenset(max(1, round(steps_per_epoch * i / num_validations)) for i in parts)
+def validation_marks(steps_per_epoch: int, epochs: int, num_per_epoch: float) -> frozenset[int]:
+    """Return after which steps of a run to validate: evenly spread, the last one included.
+
+    Args:
+        steps_per_epoch: optimiser steps.
+        epochs: of the run.
+        num_per_epoch: validations; 0.5 for one in two epochs.
+    """
+    numbers = range(1, math.floor(epochs * num_per_epoch) + 1)
+    spread = (max(1, round(steps_per_epoch * number / num_per_epoch)) for number in numbers)
+    return frozenset([*spread, steps_per_epoch * epochs])
 
 
 @torch.no_grad()

@@ -348,14 +348,30 @@ def test_wrong_use_is_explained(samples_dir: Path, whole_run: Path, tmp_path: Pa
         run(samples_dir, tmp_path / "run")
 
 
-@given(steps=st.integers(1, 1000), num=st.integers(1, 12))
-def test_validations_are_spread_over_the_epoch(steps: int, num: int) -> None:
-    marks = sorted(validation_marks(steps, num))
-    assert marks[-1] == steps
+@given(steps=st.integers(1, 1000), epochs=st.integers(1, 5), num=st.integers(1, 12))
+def test_validations_are_spread_over_the_epochs(steps: int, epochs: int, num: int) -> None:
+    marks = sorted(validation_marks(steps, epochs, num))
     assert marks[0] >= 1
-    assert len(marks) == min(num, steps)
+    assert {steps * epoch for epoch in range(1, epochs + 1)} <= set(marks)
+    assert len(marks) == epochs * min(num, steps)
     gaps = np.diff([0, *marks])
     assert gaps.max() - gaps.min() <= 1
+
+
+def test_validations_may_be_epochs_apart() -> None:
+    assert validation_marks(10, 7, 0.5) == {20, 40, 60, 70}
+    assert validation_marks(10, 3, 0.1) == {30}
+    assert validation_marks(10, 20, 0.1) == {100, 200}
+
+
+def test_a_run_validates_every_other_epoch_and_at_its_end(
+    samples_dir: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, epochs=3, validations_per_epoch=0.5)
+    run(samples_dir, tmp_path, config)
+    lines = [orjson.loads(line) for line in (tmp_path / "log.jsonl").read_bytes().splitlines()]
+    epochs = [line["epoch"] for line in lines if line["kind"] == "validation"]
+    assert epochs == [1, 2]
 
 
 def test_a_run_says_what_its_style_network_is(
