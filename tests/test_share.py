@@ -234,6 +234,18 @@ def test_a_recipe_alone_takes_no_pictures_away(work: Work, there: Path) -> None:
     assert push(work, str(there), QUIET).has_samples
 
 
+@pytest.mark.parametrize("name", ["index.json", "incomplete.json"])
+def test_what_a_newer_version_pushed_is_left_alone(work: Work, there: Path, name: str) -> None:
+    index = there / "index.json"
+    data = index.read_bytes().replace(b'"version": 1', b'"version": 2')
+    index.unlink()
+    (there / name).write_bytes(data)
+    before = files_of(there)
+    with pytest.raises(UserError, match=rf"{name}: a newer version of this program wrote it"):
+        push(work, str(there), QUIET)
+    assert files_of(there) == before
+
+
 def test_from_a_recipe_alone_the_same_data_set_is_made(made: Path, tmp_path: Path) -> None:
     shared = call("push", made / "work", tmp_path / "there", "--recipe-only")
     assert "5 travelled" not in shared.stdout

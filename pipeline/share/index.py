@@ -33,6 +33,10 @@ _SHARD_FILE = re.compile(rf"{SAMPLES}/([a-z]{{3,5}}-[0-9]{{6,9}})(\.tar|\.parque
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
+class NewerIndexError(UserError):
+    """An index that a later version of this program wrote."""
+
+
 @dataclass(frozen=True, slots=True)
 class SharedFile:
     """One file: its name within the data set, its bytes, and their SHA-256 in hex."""
@@ -109,6 +113,7 @@ def read_index(data: bytes, where: str, *, is_whole: bool = True) -> Index:
         is_whole: False for a pending index, which may lack files.
 
     Raises:
+        NewerIndexError: where a later version wrote it.
         UserError: on anything that ``push`` would not have written.
     """
     if len(data) > MAX_INDEX_BYTES:
@@ -117,7 +122,13 @@ def read_index(data: bytes, where: str, *, is_whole: bool = True) -> Index:
         table = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{where}: is no JSON: {error}.") from error
-    if not isinstance(table, dict) or table.get("version") != _VERSION:
+    version = table.get("version") if isinstance(table, dict) else None
+    if isinstance(version, int) and version > _VERSION:
+        raise NewerIndexError(
+            f"{where}: a newer version of this program wrote it (its format is {version}, and the "
+            f"latest known here {_VERSION}): update this one."
+        )
+    if version != _VERSION:
         raise UserError(f"{where}: is no index of a version that this program knows.")
     try:
         index = convert(table, Index, where)

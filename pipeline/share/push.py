@@ -28,6 +28,7 @@ from pipeline.share.index import (
     PENDING,
     RECIPE,
     Index,
+    NewerIndexError,
     SharedFile,
     match_shard,
     read_index,
@@ -106,14 +107,20 @@ def _describe_shards(work: Work) -> Iterator[SharedFile]:
 
 
 def _read_there(store: WritableStore) -> Index | None:
-    """Return what an earlier push left, whole or not; None where none can be made out."""
+    """Return what an earlier push left, whole or not; None where none can be made out.
+
+    Raises:
+        NewerIndexError: where a later version pushed: what it left is not to be lost.
+    """
     for name in (INDEX, PENDING):
         data = store.read(name, MAX_INDEX_BYTES)
         if data is not None:
             try:
                 return read_index(data, f"{store.url}/{name}", is_whole=name == INDEX)
+            except NewerIndexError:
+                raise
             except UserError:
-                continue  # by another version, or no index at all: all of it travels again
+                continue  # by an older version, or no index at all: all of it travels again
     return None
 
 
