@@ -246,7 +246,7 @@ def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, st
         then, now = post["sha256"].hex(), original["sha256"]
         if then != now:
             return Difference.CHANGED, then, now
-    elif _fate(locked) != _fate(original):
+    elif not _are_missing(locked, original) and _fate(locked) != _fate(original):
         what = Difference.NEW if has else Difference.GONE if had else Difference.FATE
         failed = Status(original["status"]) in RETRYABLE
         return Difference.FAILED if failed else what, _fate(locked), _fate(original)
@@ -256,6 +256,11 @@ def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, st
         return Difference.FATE, _fate(post), _fate(sample)
     then, now = (post["sample_sha256"] or b"").hex(), sample["sha256"] or ""
     return (Difference.SAMPLE, then, now) if then != now else (SAME, "", "")
+
+
+def _are_missing(*rows: Row) -> bool:
+    """Return whether a post had no picture each time; a server and a disk word that differently."""
+    return all(row["status"] == Status.MISSING for row in rows)
 
 
 def _fate(row: Row) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
@@ -136,6 +137,20 @@ def test_samples_made_otherwise_are_told(source: tuple[Recipe, Work, Lock], tmp_
     assert "the lock's: 1.0" in prepared.notes[0]
     assert "0.1" in prepared.notes[0]
     assert compare(lock, work, replace(recipe, prepare=lock.info.recipe.prepare)).notes == []
+
+
+def test_what_a_server_lacked_a_disk_may_lack(source: tuple[Recipe, Work, Lock]) -> None:
+    recipe, work, lock = source
+    words = ["http_404" if r == "no_file" else r for r in lock.posts["reason"].to_pylist()]
+    place = lock.posts.schema.get_field_index("reason")
+    field = lock.posts.schema.field(place)
+    reasons = pa.array(words, pa.string()).cast(field.type)
+    info = read_info(lock.path)
+    info["fates"] = {fate.replace("no_file", "http_404"): n for fate, n in info["fates"].items()}
+    write_rows(lock.path, [lock.posts.set_column(place, field, reasons)], info)
+    from_a_server = read_lock(lock.path)
+    assert "http_404" in from_a_server.posts["reason"].to_pylist()
+    assert compare(from_a_server, work, recipe).counts == {"same": 30}
 
 
 def test_samples_of_other_settings_are_not_compared(source: tuple[Recipe, Work, Lock]) -> None:
