@@ -6,6 +6,7 @@ Terms stay on their device until a line is due: reading one every step would sta
 import math
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,9 @@ class Journal:
         self._path = run_dir / "log.jsonl"
         self._grid_dir = run_dir / "grids"
         self._log_every = log_every
-        self._board: SummaryWriter | None = None
+        self._first_step = step + 1
         if self._ranks.is_first:
             _forget_after(self._path, step)
-            self._board = SummaryWriter(str(run_dir), purge_step=step + 1)
         self.note = ""
         self._window: list[dict[str, Tensor]] = []
         self._step = step
@@ -123,7 +123,7 @@ class Journal:
     def validation(self, metrics: Mapping[str, float], sheet: Sheet) -> None:
         """Write down a validation's metrics and its sheet of samples, and restart the clock."""
         self._write("validation", metrics)
-        if self._board is not None:
+        if self._ranks.is_first:
             save_png(self._grid_dir / f"step-{self._step:07d}.png", sheet)
             self._board.add_image("samples", sheet, self._step, dataformats="HWC")
             self._board.flush()
@@ -131,11 +131,16 @@ class Journal:
 
     def close(self) -> None:
         """Close TensorBoard's file."""
-        if self._board is not None:
+        if "_board" in vars(self):
             self._board.close()
 
+    @cached_property
+    def _board(self) -> SummaryWriter:
+        """TensorBoard's file; a leg of no steps writes none."""
+        return SummaryWriter(str(self._path.parent), purge_step=self._first_step)
+
     def _write(self, kind: str, values: Mapping[str, float]) -> None:
-        if self._board is None:
+        if not self._ranks.is_first:
             return
         line: dict[str, Any] = {
             "kind": kind,

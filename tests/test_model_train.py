@@ -116,8 +116,10 @@ def test_a_stopped_run_goes_on_exactly(
         for path in (whole_run, tmp_path)
     ]
     assert validations[0] == validations[1]
+    before = sorted(tmp_path.rglob("*"))
     again = run(samples_dir, tmp_path, resume=True)
     assert again == TrainResult(8, 1, expected_info.best, True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def ids_from(
