@@ -167,9 +167,10 @@ def judge(
     """
     tallies = {name: Tally(lpips=lpips) for name in answers}
     real: list[Tensor] = []
-    with show_progress(console, f"eval {scene.name}", "pictures", len(scene.pairs)) as advance:
+    judged = scene.pairs if scene.has_truth or extractor is not None else scene.pairs[:0]
+    with show_progress(console, f"eval {scene.name}", "pictures", len(judged)) as advance:
         for batch in iterate_batches(
-            samples, scene.pairs, config.batch_size, num_threads=config.decode_threads
+            samples, judged, config.batch_size, num_threads=config.decode_threads
         ):
             truth, reference = scene.set(batch)
             for name, answer in answers.items():
