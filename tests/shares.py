@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from rich.console import Console
 
+from pipeline.errors import UserError
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import fetch, prepare
 from pipeline.schema import SAMPLES
-from pipeline.shard import rows_path, tar_path
+from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, Index, SharedFile, read_index, write_index
+from pipeline.share.pull import pull
+from pipeline.verify import verify
 from pipeline.work import Work
 from tests.test_prepare import odd_original
 from tests.works import make_source
@@ -83,3 +87,17 @@ def forge_rows(directory: Path, shard: str, **columns: Callable[[list[Any]], lis
     for name, change in columns.items():
         rows[name] = change(rows[name])
     write_rows(path, [table.from_pydict(rows, schema=table.schema)], read_info(path))
+
+
+def pull_to(there: Path, root: Path, **part: Any) -> Work:
+    work = Work(root)
+    pull(str(there), work, QUIET, **part)
+    return work
+
+
+def refused(there: Path, root: Path) -> str:
+    """Return why a data set is refused, having seen that nothing of it stands."""
+    with pytest.raises(UserError) as caught:
+        pull_to(there, root)
+    assert list_shards(root / "samples") == [] or verify(root) == []
+    return str(caught.value)

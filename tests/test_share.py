@@ -1,8 +1,6 @@
 """push and pull between folders: what travels, what is refused, and what a fault leaves."""
 
-import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,11 @@ from tests.shares import (
     NUM_SAMPLES,
     QUIET,
     forge_files,
-    forge_index,
     forge_rows,
-    forge_tar,
     load_index,
     make_prepared,
+    pull_to,
+    refused,
     samples_of,
 )
 
@@ -64,12 +62,6 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
-def pull_to(there: Path, root: Path, **part: Any) -> Work:
-    work = Work(root)
-    pull(str(there), work, QUIET, **part)
-    return work
-
-
 def files_of(there: Path) -> dict[str, bytes]:
     """Return every file of a place that was pushed to."""
     files = (path for path in there.rglob("*") if path.is_file())
@@ -86,14 +78,6 @@ def rewrite_rows(directory: Path, shard: str) -> None:
     """Write a shard's rows as another version would: other bytes of the same rows."""
     path = rows_path(directory, shard)
     write_rows(path, [read_rows(path, SAMPLES)], read_info(path) | {"fingerprint": "0" * 16})
-
-
-def refused(there: Path, root: Path) -> str:
-    """Return why a data set is refused, having seen that nothing of it stands."""
-    with pytest.raises(UserError) as caught:
-        pull_to(there, root)
-    assert list_shards(root / "samples") == [] or verify(root) == []
-    return str(caught.value)
 
 
 def test_what_is_pulled_is_what_was_pushed(made: Path, tmp_path: Path) -> None:
@@ -379,236 +363,3 @@ def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path) ->
         other.plan_path.unlink()
         pull_to(made / "there", other.root)
     assert samples_of(other) == before
-
-
-# What a stranger may have forged. Whatever the index says fits the files, but for what is tried.
-
-
-def swap_names(there: Path) -> None:
-    a, b = (tar_path(there / "samples", f"train-00000{n}") for n in (0, 1))
-    data = a.read_bytes()
-    a.write_bytes(b.read_bytes())
-    b.write_bytes(data)
-
-
-def pickle_member(data: bytearray) -> None:
-    """Call a member ``.pkl``, with a checksum that fits: readers of WebDatasets would unpickle."""
-    set_name(data, data[:100].rstrip(b"\0").replace(b".color.jpg", b".color.pkl"))
-
-
-def set_name(data: bytearray, name: bytes | bytearray) -> None:
-    data[:100] = name.ljust(100, b"\0")
-    set_checksum(data)
-
-
-def set_type(data: bytearray, kind: bytes, target: bytes = b"") -> None:
-    data[156:157] = kind
-    data[157:257] = target.ljust(100, b"\0")
-    set_checksum(data)
-
-
-def set_checksum(data: bytearray) -> None:
-    data[148:156] = b" " * 8
-    data[148:156] = b"%06o\0 " % sum(data[:512])
-
-
-def grow_header(data: bytearray) -> None:
-    """Make the first header one of a comment of eight gigabytes."""
-    data[124:136] = b"77777777777\0"
-    set_type(data, b"x")
-
-
-def set_owner(data: bytearray) -> None:
-    data[108:115] = b"0001750"
-    set_checksum(data)
-
-
-def append_archive(data: bytearray) -> None:
-    data += bytes(10240)
-    data[-10240:-9728] = data[:512]
-
-
-TARS: dict[str, Callable[[bytearray], object]] = {
-    "a path out of the folder": lambda data: set_name(data, b"../000000001.color.jpg"),
-    "an absolute path": lambda data: set_name(data, b"/etc/passwd"),
-    "a link": lambda data: set_type(data, b"2", b"/etc/passwd"),
-    "a hard link": lambda data: set_type(data, b"1", b"/etc/passwd"),
-    "a device": lambda data: set_type(data, b"3"),
-    "a pickle": pickle_member,
-    "a name that another member has": lambda data: set_name(data, data[:100][:9] + b".json"),
-    "a giant header": grow_header,
-    "an archive after the end": append_archive,
-    "another owner": set_owner,
-}
-
-
-@pytest.mark.parametrize("what", TARS)
-def test_a_forged_tar_is_refused(there: Path, tmp_path: Path, what: str) -> None:
-    forge_tar(there / "samples", SHARD, TARS[what])
-    forge_files(there)
-    assert f"{SHARD} is refused" in refused(there, tmp_path / "again")
-    assert not rows_path(tmp_path / "again" / "samples", SHARD).exists()
-    found = [str(problem) for problem in verify(there / "samples")]
-    assert any(f"{SHARD}.tar: " in problem for problem in found), found
-
-
-def add_a_column(there: Path) -> None:
-    import pyarrow as pa
-
-    from pipeline.rows import read_rows, write_rows
-    from pipeline.schema import SAMPLES
-
-    path = rows_path(there / "samples", SHARD)
-    table = read_rows(path, SAMPLES)
-    write_rows(path, [table.append_column("code", pa.array(["x"] * len(table)))], read_info(path))
-
-
-ROWS: dict[str, Callable[[Path], object]] = {
-    "huge sizes": lambda t: forge_rows(
-        t / "samples", SHARD, color_size=lambda v: [s and 2**62 for s in v]
-    ),
-    "negative offsets": lambda t: forge_rows(
-        t / "samples", SHARD, color_offset=lambda v: [o and -o for o in v]
-    ),
-    "members that overlap": lambda t: forge_rows(
-        t / "samples", SHARD, sketch_offset=lambda v: [o and o - 512 for o in v]
-    ),
-    "no places": lambda t: forge_rows(t / "samples", SHARD, json_size=lambda v: [None] * len(v)),
-    "other keys": lambda t: forge_rows(
-        t / "samples", SHARD, key=lambda v: [k and "../" + k for k in v]
-    ),
-    "other posts": lambda t: forge_rows(
-        t / "samples", SHARD, post_id=lambda v: [i + 1000 for i in v]
-    ),
-    "other fates": lambda t: forge_rows(t / "samples", SHARD, status=lambda v: ["blank"] * len(v)),
-    "unknown fates": lambda t: forge_rows(t / "samples", SHARD, reason=lambda v: ["x"] * len(v)),
-    "other sums": lambda t: forge_rows(
-        t / "samples", SHARD, sha256=lambda v: [s and "0" * 64 for s in v]
-    ),
-    "other splits": lambda t: forge_rows(t / "samples", SHARD, split=lambda v: ["val"] * len(v)),
-    "characters in other splits": lambda t: forge_rows(
-        t / "samples", SHARD, character=lambda v: ["x"] * len(v)
-    ),
-    "an unknown column": add_a_column,
-    "another shard's files": swap_names,
-    "no Parquet": lambda t: rows_path(t / "samples", SHARD).write_bytes(b"PAR1" * 100),
-    "a giant footer": lambda t: rows_path(t / "samples", SHARD).write_bytes(
-        b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1"
-    ),
-    "a lock of nothing": lambda t: (t / LOCK).write_bytes(b"PAR1" * 100),
-    "a recipe of something else": lambda t: (t / RECIPE).write_text('name = "other"\n'),
-    "a recipe that names a host": lambda t: (t / RECIPE).write_text(
-        (t / RECIPE).read_text().replace('images = ""', 'images = "http://127.0.0.1/{id}"')
-    ),
-}
-
-
-@pytest.mark.parametrize("what", ROWS)
-def test_forged_rows_and_papers_are_refused(there: Path, tmp_path: Path, what: str) -> None:
-    ROWS[what](there)
-    forge_files(there)
-    refused(there, tmp_path / "again")
-    if "paper" not in what and "lock" not in what and "recipe" not in what:
-        assert not rows_path(tmp_path / "again" / "samples", SHARD).exists()
-
-
-IN_SHARDS = [what for what in ROWS if not what.startswith(("a lock", "a recipe", "characters"))]
-
-
-@pytest.mark.parametrize("what", [*TARS, *IN_SHARDS])
-def test_verify_and_report_hold_against_a_forged_folder(
-    made: Path, tmp_path: Path, what: str
-) -> None:
-    """It may have come by other ways than ``pull``."""
-    work = pull_to(made / "there", tmp_path / "again")
-    if what in TARS:
-        forge_tar(work.samples_dir, SHARD, TARS[what])
-    else:
-        ROWS[what](work.root)
-    assert any(SHARD in str(problem) for problem in verify(work.root)), what
-    reported = call("report", work.root)
-    assert reported.exception is None or isinstance(reported.exception, UserError), what
-    if work.report_path.exists():
-        page = work.report_path.read_text()
-        assert "root:" not in page
-        assert "../" not in page
-
-
-def test_verify_checks_what_was_pushed(there: Path) -> None:
-    assert verify(there) == []
-    assert verify(there, quick=True) == []
-    path = there / CARD
-    path.write_text(path.read_text().replace("tiny", "TINY"))
-    assert [problem.path for problem in verify(there)] == [path]
-    (there / LOCK).unlink()
-    rows_path(there / "samples", SHARD).write_bytes(b"cut")
-    (there / "samples" / "x.pkl").write_bytes(b"x")
-    found = {problem.path.name for problem in verify(there)}
-    assert found == {CARD, LOCK, f"{SHARD}.parquet", "x.pkl"}
-    (there / INDEX).write_text("{}")
-    assert [problem.path for problem in verify(there)] == [there / INDEX]
-
-
-LIES: dict[str, Callable[[Path], object]] = {
-    "a sum": lambda t: forge_index(t, lambda i: i["files"][-1].update(sha256="0" * 64)),
-    "a file that is longer": lambda t: forge_index(t, lambda i: shrink(i)),
-    "a file that is shorter": lambda t: forge_index(t, lambda i: grow(i)),
-    "a file that is not there": lambda t: tar_path(t / "samples", SHARD).unlink(),
-    "a folder in a file's place": lambda t: to_folder(tar_path(t / "samples", SHARD)),
-    "a link in a file's place": lambda t: to_link(tar_path(t / "samples", SHARD)),
-    "a link in the folder's place": lambda t: to_link(t / "samples"),
-    "a pipe in a file's place": lambda t: to_pipe(tar_path(t / "samples", SHARD)),
-    "a link in the index's place": lambda t: to_link(t / INDEX),
-}
-
-
-def shrink(table: dict[str, Any]) -> None:
-    table["files"][-1]["size"] -= 512
-
-
-def grow(table: dict[str, Any]) -> None:
-    table["files"][-1]["size"] += 512
-
-
-def to_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def to_link(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to(path.with_name("elsewhere"))
-
-
-def to_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-@pytest.mark.parametrize("what", LIES)
-def test_an_index_that_lies_of_its_files_is_refused(there: Path, tmp_path: Path, what: str) -> None:
-    LIES[what](there)
-    assert str(there) in refused(there, tmp_path / "again")
-
-
-def test_an_index_of_another_place_leads_nowhere(there: Path, tmp_path: Path) -> None:
-    forge_index(there, lambda table: table.update(url="http://169.254.169.254/latest"))
-    assert verify(pull_to(there, tmp_path / "again").root) == []
-
-
-def test_no_secret_is_written_anywhere(tmp_path: Path, made: Path) -> None:
-    recipe = load_recipe(str(made / "work" / "share"))
-    images = f"file://me:hunter2@{made}/512px/{{bucket}}/{{id}}.jpg?key=hunter3"
-    source = replace(recipe.source, images=images.replace("file://me:hunter2@", ""))
-    assert source.images.endswith("hunter3")
-    work = Work(tmp_path / "work")
-    shutil.copytree(made / "work", work.root)
-    shutil.rmtree(work.samples_dir)
-    secret = replace(recipe, source=replace(source, images="https://me:hunter2@h/{id}?k=hunter3"))
-    run.prepare(secret, work, QUIET)
-    push(work, str(tmp_path / "there"), QUIET)
-    again = pull_to(tmp_path / "there", tmp_path / "again")
-    call("report", again.root)
-    for folder_ in (tmp_path / "there", again.root, work.samples_dir, work.share_dir):
-        for path in folder_.rglob("*"):
-            assert not path.is_file() or b"hunter" not in path.read_bytes(), path
