@@ -56,7 +56,7 @@ def ssim(output: Tensor, truth: Tensor) -> Tensor:
     As published: an 11 x 11 Gaussian window of deviation 1.5, K1 = 0.01, K2 = 0.03, population
     statistics, only windows that lie wholly inside; averaged over the three channels.
     """
-    x, y = (p.cpu().double().flatten(0, 1).unsqueeze(1) / 255 for p in (output, truth))
+    x, y = (p.cpu().double().flatten(0, 1) / 255 for p in (output, truth))
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x**2
     variance_y = _blur(y * y) - mean_y**2
@@ -68,8 +68,8 @@ def ssim(output: Tensor, truth: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    planes = (cv2.GaussianBlur(plane, (11, 11), 1.5)[5:-5, 5:-5] for (plane,) in x.numpy())
-    return torch.from_numpy(np.stack(list(planes)))
+    planes = [cv2.GaussianBlur(plane, (11, 11), 1.5)[5:-5, 5:-5] for plane in x.numpy()]
+    return torch.from_numpy(np.stack(planes))
 
 
 class Chroma(NamedTuple):

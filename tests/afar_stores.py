@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import fsspec
-from typer.testing import CliRunner, Result
 
-import cli
 from pipeline.work import Work
 from tests.crashing import contents, fetch, prepare
 from tests.s3_server import BUCKET
@@ -40,7 +38,3 @@ def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))

@@ -9,7 +9,9 @@ from typing import Any
 import orjson
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner, Result
 
+import cli
 from pipeline.errors import UserError
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import fetch, prepare
@@ -17,6 +19,7 @@ from pipeline.schema import SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, Index, SharedFile, read_index, write_index
 from pipeline.share.pull import pull
+from pipeline.share.push import push
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.test_prepare import odd_original
@@ -34,6 +37,17 @@ def make_prepared(root: Path, num_posts: int = NUM_POSTS) -> Work:
     fetch(recipe, work, QUIET)
     prepare(recipe, work, QUIET)
     return work
+
+
+def make_pushed(root: Path) -> Path:
+    """Return ``root`` with a prepared folder in it, and ``there``, where that was pushed to."""
+    push(make_prepared(root), str(root / "there"), QUIET)
+    return root
+
+
+def call(*arguments: object) -> Result:
+    """Run a command of the program in this process."""
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
 def samples_of(work: Work) -> dict[str, bytes]:

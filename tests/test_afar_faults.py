@@ -17,7 +17,7 @@ from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.transfer import hash_file
 from pipeline.status import read_status
 from pipeline.work import Work
-from tests.afar_stores import URL, both, call, contents_of, flip, rows_of, shards_in
+from tests.afar_stores import URL, both, contents_of, flip, rows_of, shards_in
 from tests.crashing import (
     contents,
     fetch,
@@ -28,6 +28,7 @@ from tests.crashing import (
     temporaries,
     watch,
 )
+from tests.shares import call
 from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")

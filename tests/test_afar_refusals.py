@@ -20,8 +20,9 @@ from pipeline.share.push import push
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.afar_stores import URL, both, call, contents_of, rows_of
+from tests.afar_stores import URL, both, contents_of, rows_of
 from tests.crashing import QUIET, contents, fetch, prepare
+from tests.shares import call
 from tests.test_crash_commands import Source, finish, start
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")

@@ -21,7 +21,7 @@ from pipeline.status import read_status
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.afar_stores import URL, both, call, contents_of, flip, rows_of
+from tests.afar_stores import URL, both, contents_of, flip, rows_of
 from tests.crashing import (
     QUIET,
     contents,
@@ -32,6 +32,7 @@ from tests.crashing import (
     temporaries,
     watch,
 )
+from tests.shares import call
 from tests.test_crash_commands import Source
 from tests.test_takedown import holding, secrets_of
 

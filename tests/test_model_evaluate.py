@@ -17,7 +17,7 @@ from model.config import EvalConfig
 from model.data import Samples
 from model.evaluate import evaluate, mean_picture
 from model.metrics import mse
-from model.tally import NEEDS_TRUTH
+from model.tally import NEEDS_TRUTH, Tally
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.model_samples import write_samples
@@ -163,6 +163,18 @@ def test_any_reference_has_no_truth_but_a_palette_to_follow(
     assert rows.column_names == ["setting", "post_id", "reference_id"]
     assert set(rows["post_id"].to_pylist()) == set(rows["reference_id"].to_pylist())
     assert Image.open(tmp_path / "grid.png").width == 4 + 3 * 68  # no column for the truth
+
+
+def test_nothing_is_coloured_of_which_nothing_is_measured(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[str] = []
+    monkeypatch.setattr(Tally, "add", lambda *rest: added.append("a batch"))
+    config = dataclasses.replace(CONFIG, reference=("any",))
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
+    assert added == []
+    assert metrics["following"] is not None
+    assert pq.read_table(tmp_path / "rows.parquet").num_rows == metrics["num_samples"]
 
 
 def test_every_setting_has_its_block_its_rows_and_its_grid(

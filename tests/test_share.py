@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-import cli
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.recipe import load_recipe
@@ -25,10 +23,12 @@ from pipeline.work import Work
 from tests.shares import (
     NUM_SAMPLES,
     QUIET,
+    call,
     forge_files,
     forge_rows,
     load_index,
     make_prepared,
+    make_pushed,
     pull_to,
     refused,
     samples_of,
@@ -40,10 +40,7 @@ NUM_FILES = 14
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a prepared work folder, and ``there``, where it was pushed to."""
-    root = tmp_path_factory.mktemp("made")
-    push(make_prepared(root), str(root / "there"), QUIET)
-    return root
+    return make_pushed(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
@@ -56,10 +53,6 @@ def work(made: Path, tmp_path: Path) -> Work:
 def there(made: Path, tmp_path: Path) -> Path:
     shutil.copytree(made / "there", tmp_path / "there")
     return tmp_path / "there"
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
 def files_of(there: Path) -> dict[str, bytes]:

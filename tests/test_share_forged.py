@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-import cli
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.recipe import load_recipe
@@ -22,11 +20,12 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.shares import (
     QUIET,
+    call,
     forge_files,
     forge_index,
     forge_rows,
     forge_tar,
-    make_prepared,
+    make_pushed,
     pull_to,
     refused,
 )
@@ -36,20 +35,13 @@ SHARD = "train-000000"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a prepared work folder, and ``there``, where it was pushed to."""
-    root = tmp_path_factory.mktemp("made")
-    push(make_prepared(root), str(root / "there"), QUIET)
-    return root
+    return make_pushed(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def there(made: Path, tmp_path: Path) -> Path:
     shutil.copytree(made / "there", tmp_path / "there")
     return tmp_path / "there"
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
 # Whatever the index says fits the files, but for what is tried.

@@ -9,10 +9,8 @@ import fsspec
 import pytest
 import s3fs
 from pytest_httpserver import HTTPServer
-from typer.testing import CliRunner, Result
 from werkzeug import Request, Response
 
-import cli
 from pipeline import pacing
 from pipeline.errors import UserError
 from pipeline.serve import serve_folder
@@ -29,7 +27,7 @@ from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server
 from tests.file_server import forget_stores
 from tests.s3_server import BUCKET, KEYS
-from tests.shares import QUIET, load_index, make_prepared, samples_of
+from tests.shares import QUIET, call, load_index, make_pushed, samples_of
 
 SHARD = "train-000000"
 SECRET = "hunter2-of-the-tests"
@@ -37,13 +35,7 @@ SECRET = "hunter2-of-the-tests"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("stores")
-    push(make_prepared(root), str(root / "there"), QUIET)
-    return root
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+    return make_pushed(tmp_path_factory.mktemp("stores"))
 
 
 def test_from_s3_comes_what_went_there(

@@ -9,9 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
 
-import cli
 from pipeline import run, takedown
 from pipeline.errors import UserError
 from pipeline.lock import read_lock, write_lock
@@ -31,7 +29,7 @@ from pipeline.status import read_status
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.shares import NUM_POSTS, NUM_SAMPLES, QUIET, load_index, make_prepared
+from tests.shares import NUM_POSTS, NUM_SAMPLES, QUIET, call, load_index, make_prepared
 
 GONE = (3, 18)  # both in one shard, and one family with nobody else
 
@@ -48,10 +46,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def work(made: Work, tmp_path: Path) -> Work:
     shutil.copytree(made.root, tmp_path / "work")
     return Work(tmp_path / "work")
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
 def recipe_of(work: Work) -> Recipe:
