@@ -3,6 +3,7 @@
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import fsspec
 import hypothesis
 import pytest
 
+from tests.clients import Connect, FakeTime, make_client
 from tests.s3_server import lead_to, serve_s3
 
 if TYPE_CHECKING:
@@ -30,6 +32,28 @@ MIRROR = Path(__file__).resolve().parent.parent.parent / "shared" / "mirror"
 def _without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo what a test that gives --debug in this process would leave for all that follow."""
     monkeypatch.setenv("NURIE_DEBUG", "")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's proxies and contact out: servers are on loopback, and tests see headers."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("NURIE_CONTACT", raising=False)
+
+
+@pytest.fixture
+def fake_time() -> FakeTime:
+    """Return a clock that only its own ``sleep`` moves."""
+    return FakeTime()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Return ``make_client``, whose clients are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(closing(make_client(*args, **kwargs)))
 
 
 @pytest.fixture(scope="module")

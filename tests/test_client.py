@@ -1,82 +1,40 @@
-import base64
-import gzip
-import random
 import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from itertools import repeat
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
-from urllib3 import HTTPResponse
 from werkzeug import Response
 
 from pipeline.client import (
-    Client,
     close_shared_clients,
     fate_of_status,
     shared_client,
     user_agent,
 )
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts
 from pipeline.pacing import SourceDownError, SourceRefusesError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
+from tests.clients import (
+    CHUNKED,
+    FETCHED,
+    GZIP,
+    HEAD,
+    PICTURE,
+    Connect,
+    FakeTime,
+    make_client,
+    wait_until,
+)
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
-from tests.test_pacing import FakeTime
-
-Connect = Callable[..., Client]
-
-FETCHED = Fate(Status.FETCHED)
-NOT_ALLOWED = Fate(Status.REFUSED, "host_not_allowed")
-PICTURE = bytes(range(256)) * 300
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "nurie_contact"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def fake_time() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
-def wrong_host() -> Iterator[FaultyServer]:
-    with FaultyServer(answer(200, b"a secret")) as server:
-        yield server
-
-
-def make_client(
-    url: str, fake_time: FakeTime | None = None, *hosts: str, share: float = 1.0, **changes: Any
-) -> Client:
-    """A client for one server, with short time-outs, and jitter that draws its upper end."""
-    settings: dict[str, Any] = {"rate": 0, "attempts": 1, "timeout": 0.1, **changes}
-    source = SourceSettings(images=f"{url}/{{id}}", hosts=hosts, **settings)
-    fake: dict[str, Any] = {}
-    if fake_time:
-        fake = {"sleep": fake_time.sleep, "clock": fake_time.clock}
-    return Client(source, allowed_hosts(source), share, draw=lambda: 1.0, **fake)
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    """``make_client``, closed at the end."""
-    with ExitStack() as stack:
-        yield lambda *args, **kwargs: stack.enter_context(closing(make_client(*args, **kwargs)))
-
 
 # One request and its answer
 
@@ -166,9 +124,6 @@ def test_retry_after_holds_the_whole_host_and_no_other(
 
 # Broken transport
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-GZIP = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
 DRIP = b"X-Drip: 1\r\n"
 
 
@@ -295,223 +250,6 @@ def test_no_bytes_make_it_raise(
     assert download.fate == FETCHED or not download.content
 
 
-# The size cap
-
-
-def test_exactly_the_cap_is_let_through(connect: Connect) -> None:
-    with FaultyServer(answer(200, PICTURE)) as server:
-        client = connect(server.url, max_bytes=len(PICTURE))
-        assert client.get(f"{server.url}/1").content == PICTURE
-
-
-def test_too_long_by_its_own_account_is_not_read(connect: Connect) -> None:
-    rest: list[bytes] = []
-
-    def announce(sock: socket.socket) -> None:
-        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 76801\r\n\r\n")
-        rest.append(sock.recv(1))
-
-    with FaultyServer(announce) as server:
-        client = connect(server.url, max_bytes=len(PICTURE), attempts=5, timeout=120.0)
-        download = client.get(f"{server.url}/1")
-        assert (str(download.fate), download.content) == ("rejected/too_many_bytes", b"")
-        assert download.seconds < 60
-        _wait_until(lambda: rest == [b""])  # the connection was dropped
-        assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("head", "part"),
-    [
-        pytest.param(CHUNKED, b"3e8\r\n" + b"x" * 1000 + b"\r\n", id="chunks"),
-        pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1000, id="no length"),
-        pytest.param(GZIP, gzip.compress(bytes(10**7)), id="bomb"),
-    ],
-)
-def test_too_long_by_count_is_dropped(head: bytes, part: bytes, connect: Connect) -> None:
-    done = threading.Event()
-
-    def pour(sock: socket.socket) -> None:
-        try:
-            sock.sendall(head)
-            while True:
-                sock.sendall(part)
-        finally:
-            done.set()
-
-    with FaultyServer(pour) as server:
-        download = connect(server.url, max_bytes=100_000).get(f"{server.url}/1")
-        assert (str(download.fate), download.content) == ("rejected/too_many_bytes", b"")
-        assert done.wait(60)  # the connection was dropped
-
-
-def test_a_compressed_body_is_unpacked_in_small_pieces(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The length that is announced is of the compressed bytes: a bomb's is small."""
-    asked, stream = [], HTTPResponse.stream
-
-    def watch(response: HTTPResponse, amt: int, **options: bool) -> Iterator[bytes]:
-        asked.append(amt)
-        return stream(response, amt, **options)
-
-    monkeypatch.setattr(HTTPResponse, "stream", watch)
-    body = gzip.compress(random.Random(0).randbytes(200_000))
-    head = GZIP.replace(b"Connection", b"Content-Length: %d\r\nConnection" % len(body))
-    with FaultyServer(send(head, body)) as server:
-        download = connect(server.url).get(f"{server.url}/1")
-    assert download.content == gzip.decompress(body)
-    assert asked
-    assert max(asked) <= 2**16
-
-
-@pytest.mark.parametrize("script", [answer(200), send(CHUNKED, b"0\r\n\r\n"), send(GZIP)])
-def test_nothing_is_no_picture(script: Script, connect: Connect) -> None:
-    with FaultyServer(script) as server:
-        download = connect(server.url, attempts=3).get(f"{server.url}/1")
-        assert (str(download.fate), download.num_attempts) == ("rejected/empty", 1)
-
-
-# Ranges
-
-RANGE = b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n\r\n"
-
-
-def test_a_range_of_bytes_comes_and_no_more(connect: Connect) -> None:
-    with FaultyServer(answer(206, PICTURE[10:30])) as server:
-        download = connect(server.url, max_bytes=5).get(f"{server.url}/1", span=range(10, 30))
-        assert (download.fate, download.content) == (FETCHED, PICTURE[10:30])
-        assert download.http_status == 206
-        assert "\r\nRange: bytes=10-29\r\n" in server.requests[0]
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        answer(206, b"x" * 19),
-        answer(206, b"x" * 21),
-        answer(206),
-        send(RANGE % 20, b"x" * 19),
-        send(b"HTTP/1.1 206 Partial Content\r\n\r\n", b"x" * 10**6),
-    ],
-)
-def test_another_range_than_was_asked_for_is_cut_off(script: Script, connect: Connect) -> None:
-    with FaultyServer(script) as server:
-        download = connect(server.url).get(f"{server.url}/1", span=range(10, 30))
-        assert (str(download.fate), download.content) == ("failed/truncated", b"")
-
-
-def test_a_range_past_the_end_stands(connect: Connect) -> None:
-    with FaultyServer(answer(416)) as server:
-        download = connect(server.url, attempts=3).get(f"{server.url}/1", span=range(10, 30))
-        assert (str(download.fate), download.http_status) == ("failed/http", 416)
-        assert download.num_attempts == 1
-
-
-def test_a_host_that_serves_no_ranges_is_the_users_error(connect: Connect) -> None:
-    with (
-        FaultyServer(answer(200, PICTURE)) as server,
-        pytest.raises(UserError, match=rf"^{server.host} sends whole files only"),
-    ):
-        connect(server.url).get(f"{server.url}/1", span=range(10, 30))
-
-
-# Who may be asked
-
-
-@pytest.mark.parametrize("location", ["/2", "2", "http://HOST/2", "//HOST/2"])
-def test_redirects_are_followed(location: str, connect: Connect) -> None:
-    with FaultyServer(answer(200, PICTURE)) as server:
-        location = location.replace("HOST", server.host)
-        server.scripts[:0] = [answer(302, b"over there", Location=location)]
-        download = connect(server.url).get(f"{server.url}/1")
-        assert (download.fate, download.content, download.num_attempts) == (FETCHED, PICTURE, 1)
-        assert [head.split()[1] for head in server.requests] == ["/1", "/2"]
-
-
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://HOST/2",
-        "//HOST/2",
-        "http://ALLOWED@HOST/2",
-        "http://HOST\\@ALLOWED/2",  # where the standard library and urllib3 read different hosts
-        "http://HOST#@ALLOWED/2",
-        "ftp://ALLOWED/2",
-        "file:///etc/passwd",
-        "http://[::1",
-        "http://ALLOWED:99999/2",
-        "http://\xff/",
-    ],
-)
-def test_redirects_to_elsewhere_are_not(
-    location: str, wrong_host: FaultyServer, connect: Connect
-) -> None:
-    with FaultyServer(answer(200, PICTURE)) as server:
-        location = location.replace("HOST", wrong_host.host).replace("ALLOWED", server.host)
-        server.scripts[:0] = [answer(302, Location=location)]
-        download = connect(server.url, attempts=5).get(f"{server.url}/1")
-        assert (download.fate, download.content) == (NOT_ALLOWED, b"")
-        assert (download.http_status, len(server.requests)) == (302, 1)
-    assert wrong_host.num_connections == 0
-
-
-def test_redirects_lead_to_other_hosts_that_may_be_asked(connect: Connect) -> None:
-    with FaultyServer(answer(200, PICTURE)) as cdn:
-        with FaultyServer(answer(301, Location=f"{cdn.url}/2")) as server:
-            client = connect(server.url, None, cdn.host)
-            named = f"http://me:secret@{server.host}/1"
-            assert client.get(named).content == PICTURE
-        login = base64.b64encode(b"me:secret").decode()
-        assert f"Authorization: Basic {login}" in server.requests[0]
-        assert "Authorization" not in cdn.requests[0]
-        assert "secret" not in cdn.requests[0]
-
-
-def test_going_round_in_circles_comes_to_an_end(connect: Connect) -> None:
-    with FaultyServer(answer(302, Location="/1")) as server:
-        download = connect(server.url, attempts=3).get(f"{server.url}/1")
-        assert (str(download.fate), download.num_attempts) == ("failed/http", 1)
-        assert len(server.requests) == 6
-
-
-@pytest.mark.parametrize("url", ["http://HOST/1", "ftp://HOST/1", "/etc/passwd", "", "http://["])
-def test_other_hosts_are_not_asked(url: str, wrong_host: FaultyServer, connect: Connect) -> None:
-    client = connect("http://localhost:1", attempts=5)
-    download = client.get(url.replace("HOST", wrong_host.host))
-    assert (download.fate, download.http_status) == (NOT_ALLOWED, 0)
-    assert wrong_host.num_connections == 0
-
-
-@pytest.mark.parametrize(
-    ("images", "url", "allowed"),
-    [
-        ("http://example.org/{id}", "http://pictures.example:PORT/1", False),
-        ("http://pictures.example:PORT/{id}", "http://pictures.example:PORT/1", True),
-        ("http://example.org/{id}", "http://localhost:PORT/1", True),
-        ("http://example.org/{id}", "http://127.0.0.1:PORT/1", True),
-    ],
-)
-def test_only_what_the_user_named_as_local_may_be_local(
-    images: str, url: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with FaultyServer(answer(200, PICTURE)) as server:
-        address = ("127.0.0.1", int(server.host.partition(":")[2]))
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
-        images, url = (text.replace("PORT", str(address[1])) for text in (images, url))
-        source = SourceSettings(images=images, hosts=(url.split("/")[2],), rate=0)
-        with closing(Client(source, allowed_hosts(source))) as client:
-            download = client.get(url)
-        assert download.fate == (FETCHED if allowed else NOT_ALLOWED)
-        assert len(server.requests) == allowed
-
-
-def test_the_port_is_part_of_the_host(wrong_host: FaultyServer, connect: Connect) -> None:
-    client = connect("http://127.0.0.1")
-    assert client.get(f"{wrong_host.url}/1").fate == NOT_ALLOWED
-
-
 # Manners
 
 
@@ -595,7 +333,7 @@ def test_closing_wakes_those_who_wait(connect: Connect) -> None:
         client = connect(server.url, attempts=9)
         with ThreadPoolExecutor(4) as pool:
             calls = [pool.submit(client.get, f"{server.url}/{n}") for n in range(4)]
-            _wait_until(lambda: len(server.requests) >= 1)
+            wait_until(lambda: len(server.requests) >= 1)
             time.sleep(0.1)
             started = time.monotonic()
             client.close()
@@ -627,10 +365,3 @@ def test_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NURIE_CONTACT", contact)
         with pytest.raises(UserError, match="NURIE_CONTACT"):
             user_agent()
-
-
-def _wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

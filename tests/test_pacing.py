@@ -1,5 +1,4 @@
 import threading
-from collections.abc import Callable
 from email.utils import formatdate
 
 import pytest
@@ -16,30 +15,10 @@ from pipeline.pacing import (
     parse_retry_after,
 )
 from pipeline.records import Fate, Status
+from tests.clients import FakeTime
 
 TIMEOUT = Fate(Status.FAILED, "timeout")
 HTTP = Fate(Status.FAILED, "http")
-
-
-class FakeTime:
-    """A clock that only ``sleep`` moves; ``meanwhile`` happens during the next sleep."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-        self.meanwhile: list[Callable[[], None]] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        if self.meanwhile:
-            self.meanwhile.pop()()
-        self.now += seconds
-
-    def turns(self, interval: float = 0.0) -> Turns:
-        return Turns("host", interval, self.now, self.sleep, self.clock)
 
 
 def test_the_back_off_doubles_up_to_a_minute() -> None:

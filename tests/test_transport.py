@@ -20,13 +20,6 @@ PICTURE = bytes(range(256)) * 300
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1310720\r\n\r\n"
 
 
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 @pytest.fixture
 def fetch() -> Iterator[Callable[..., bytes]]:
     """Fetch a URL's body with a transport of its own."""
