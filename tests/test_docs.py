@@ -25,7 +25,7 @@ PAGES = [*DOCS, *sorted(ROOT.glob("benchmarks/*.md"))]
 def usages() -> list[list[str]]:
     """Return the words of every command in the README and in docs/, each once."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in DOCS)
-    lines = re.findall(r"^\$? ?(?:.*-- )?(?:python )?cli\.py (.+)$", text, re.MULTILINE)
+    lines = re.findall(r"^\$? ?(?:[A-Z_]+=\S+ )*(?:.*-- )?(?:python )?cli\.py (.+)$", text, re.MULTILINE)
     return [shlex.split(line) for line in dict.fromkeys(lines)]
 
 
@@ -52,6 +52,7 @@ def test_a_command_in_the_docs_takes_its_options(words: list[str]) -> None:
 def test_the_commands_of_every_page_are_looked_at() -> None:
     used = usages()
     assert ["takedown", "WORK", "ID...", "--store", "s3://BUCKET/w"] in used  # many-machines.md
+    assert ["fetch", "live-white-background-256", "--limit", "1000"] in used  # after a variable
     assert any("--cache-size" in words for words in used)  # sharing.md
     assert any(words[0] == "train" and "long" in words for words in used)  # under torchrun
 
