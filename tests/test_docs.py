@@ -25,7 +25,9 @@ PAGES = [*DOCS, *sorted(ROOT.glob("benchmarks/*.md"))]
 def usages() -> list[list[str]]:
     """Return the words of every command in the README and in docs/, each once."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in DOCS)
-    lines = re.findall(r"^\$? ?(?:[A-Z_]+=\S+ )*(?:.*-- )?(?:python )?cli\.py (.+)$", text, re.MULTILINE)
+    lines = re.findall(
+        r"^\$? ?(?:[A-Z_]+=\S+ )*(?:.*-- )?(?:python )?cli\.py (.+)$", text, re.MULTILINE
+    )
     return [shlex.split(line) for line in dict.fromkeys(lines)]
 
 
