@@ -52,6 +52,9 @@ OPACITY_BIAS = 3.0
 SHARPNESS, NEARNESS = 20.0, 2.0
 """How much likeness and nearness count in a match, at first; a training hardly moves them."""
 
+NEARER = 1.3
+"""How much nearer a trained network looks at the reference as well."""
+
 BEYOND = 0.02
 """Share of a place, at first, that lies beyond those that a bilinear mix is made of."""
 
@@ -71,6 +74,7 @@ class ReferenceUNet(Generator):
         preset = PRESETS[size]
         channels = [max(8, 8 * round(c * width_multiplier / 8)) for c in preset.channels]
         upward = channels[::-1]
+        self.half_place = 2 ** (len(channels) - preset.num_matched) // 2  # at the finest match
         self.encoder = Encoder(channels, preset.num_matched)
         self.matches = nn.ModuleList(Match(c) for c in upward[: preset.num_matched])
         # A level ends with the next one's channels: it is there that convolutions are cheap.
@@ -99,16 +103,17 @@ class ReferenceUNet(Generator):
                     f"{name} are N x {num} x H x W, sides multiples of 32, not "
                     f"{tuple(picture.shape)}"
                 )
+        views = style if self.training else look_again(style, self.half_place)
         lines = self.encoder(sketch, None)[::-1]  # deepest first
-        places = self.encoder(draw_lines(style), style)[::-1]
+        places = self.encoder(draw_lines(views), views)[::-1]
 
-        found = self.matches[0](lines[0], places[0], style)
+        found = self.matches[0](lines[0], places[0], views)
         colors = found.colors()
         x = self.bottom(torch.cat([lines[0] + found.features, colors], dim=1))
         for level in range(1, len(lines)):
             x, colors, line = enlarge(x), enlarge(colors), lines[level]
             if level < len(self.matches):
-                found = self.matches[level](line, places[level], style)
+                found = self.matches[level](line, places[level], views)
                 colors, line = found.colors(), line + found.features
             x = self.decoder[level - 1](torch.cat([x, line, colors], dim=1))
         change, opacity, rank, place = torch.split(self.out(x), [3, 1, SHADES, 9], dim=1)
@@ -195,8 +200,8 @@ class Match(nn.Module):
 
         Args:
             line: the sketch's features, N x C x h x w.
-            place: the reference's features at this level, N x C x h' x w'.
-            reference: the picture itself, N x 3 x H' x W'.
+            place: the features of the reference's V views at this level, (V N) x C x h' x w'.
+            reference: the views themselves, (V N) x 3 x H' x W'.
         """
         height, width = place.shape[-2:]
         pixels = F.adaptive_avg_pool2d(reference, (DETAIL * height, DETAIL * width))
@@ -217,7 +222,7 @@ class Match(nn.Module):
             self.value(torch.cat([place, within], dim=1)),
         )
         values = torch.cat(parts, dim=1)
-        query, key, values = (m.flatten(2).transpose(1, 2) for m in (query, key, values))
+        query, key, values = (as_places(m, len(line)) for m in (query, key, values))
         found = F.scaled_dot_product_attention(query, key, values, scale=1.0)
         found = found.transpose(1, 2).reshape(len(line), -1, *line.shape[-2:])
         shades, means, squares, features = torch.split(found, [p.shape[1] for p in parts], dim=1)
@@ -225,6 +230,35 @@ class Match(nn.Module):
         centre = torch.cat([at.square().sum(1, keepdim=True), mean.square()], dim=1)
         deviation = (squares - centre).clamp(min=1e-4).sqrt()
         return Found(shades, torch.cat([at - here, deviation], dim=1), features)
+
+
+def look_again(reference: Tensor, half_place: int) -> Tensor:
+    """Return references as they are, moved by half a place, and ``NEARER``: three views.
+
+    A place is a square cell, and what lies across its border, or is smaller than it, may be found
+    in another view. Each is looked into as if it were a reference of its own. In training one is
+    enough: there every reference is bent in another way.
+
+    Args:
+        reference: N x 3 x H x W.
+        half_place: in pixels.
+
+    Returns:
+        (3 N) x 3 x H x W: all N of one view, then those of the next.
+    """
+    rest = reference[..., half_place:, half_place:]
+    moved = F.pad(rest, (0, half_place, 0, half_place), mode="replicate")
+    height, width = reference.shape[-2:]
+    top, left = (round(side * (1 - 1 / NEARER) / 2) for side in (height, width))
+    middle = reference[..., top : height - top, left : width - left]
+    nearer = F.interpolate(middle, (height, width), mode="bilinear")
+    return torch.cat([reference, moved, nearer])
+
+
+def as_places(maps: Tensor, num_pictures: int) -> Tensor:
+    """Return maps of V views of N pictures, (V N) x C x h x w, as N x (V h w) x C."""
+    views = torch.unflatten(maps.flatten(2), 0, (-1, num_pictures))
+    return views.permute(1, 0, 3, 2).flatten(1, 2)
 
 
 def enlarge_convexly(maps: Tensor, logits: Tensor) -> Tensor:

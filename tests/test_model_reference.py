@@ -9,9 +9,11 @@ from model.reference import (
     SHADES,
     Encoder,
     Match,
+    ReferenceUNet,
     coordinates,
     draw_lines,
     enlarge_convexly,
+    look_again,
     sort_shades,
 )
 from tests import one_thread  # noqa: F401
@@ -80,7 +82,7 @@ def test_it_begins_as_the_colours_of_the_reference() -> None:
 
 def test_every_pixel_may_be_of_a_shade_that_is_nobodys_mean() -> None:
     """Of a reference of thin stripes, its two colours come out, and not what lies between."""
-    generator = build_generator("reference", 0.25).eval()
+    generator = build_generator("reference", 0.25)  # one view: nearer ones are interpolated
     dark, light = torch.tensor((0.3, 0.1, 0.0)), torch.tensor((1.0, 0.8, 0.2))
     reference = torch.empty(1, 3, 64, 64)
     reference[..., ::2], reference[..., 1::2] = dark[:, None, None], light[:, None, None]
@@ -132,6 +134,60 @@ def test_like_places_near_each_other_are_matched_before_anything_is_learnt() -> 
     assert found is not None
     mean = reference.mean((2, 3), keepdim=True)
     assert (found - reference).abs().mean() < 0.8 * (mean - reference).abs().mean()
+
+
+def test_a_reference_is_looked_at_as_it_is_moved_and_from_nearer() -> None:
+    references = drawn(1, 2).float() / 255
+    as_it_is, moved, _ = look_again(references, 2).view(3, 2, 3, 64, 64)
+    assert torch.equal(as_it_is, references)
+    assert torch.equal(moved[..., :62, :62], references[..., 2:, 2:])
+    assert torch.equal(moved[..., :62, 62:], references[..., 2:, 63:].expand(2, 3, 62, 2))
+    square = torch.zeros(1, 3, 64, 96)
+    square[..., 22:42, 38:58] = 1  # in the middle
+    rows, columns = (look_again(square, 2)[2, 0].sum(d).max() for d in (0, 1))
+    assert rows == pytest.approx(20 * 64 / 50, abs=0.5)
+    assert columns == pytest.approx(20 * 96 / 74, abs=0.5)
+
+
+@pytest.mark.parametrize(("size", "half_place"), [("small", 2), ("base", 4)])
+def test_it_moves_by_half_a_place_of_the_finest_match(size: str, half_place: int) -> None:
+    generator = build_generator("reference", 0.25, size)
+    assert isinstance(generator, ReferenceUNet)
+    assert generator.half_place == half_place
+
+
+def test_a_trained_network_finds_what_another_view_shows_and_a_learning_one_does_not() -> None:
+    """Of two places in the sketch, one is like what only the second view has there."""
+    match = Match(16)
+    torch.nn.init.eye_(match.likeness.weight[:, :, 0, 0])
+    with torch.no_grad():
+        match.log_nearness.fill_(-9)
+    places = torch.eye(16).view(1, 16, 4, 4)  # no two are alike
+    unlike = -places
+    red, blue = torch.zeros(2, 1, 3, 4, 4)
+    red[:, 0], blue[:, 2] = 1, 1
+    both = torch.cat([red, blue])
+    found = match(places, torch.cat([unlike, places]), both).shades
+    assert torch.allclose(found, blue.repeat(1, SHADES, 1, 1), atol=1e-3)
+    generator = build_generator("reference", 0.25)
+    reference = drawn(3).float() / 255
+    seen: list[int] = []
+    first = generator.get_submodule("matches.0")
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[1])))
+    for mode in (True, False):
+        generator.train(mode)(SKETCH[:1], reference)
+    assert seen == [1, 3]
+
+
+def test_views_of_one_reference_are_not_given_to_another_sketch() -> None:
+    torch.manual_seed(0)
+    generator = build_generator("reference", 0.25).eval()
+    torch.nn.init.normal_(generator.get_parameter("out.weight"), std=0.1)
+    references = drawn(3, 4).float() / 255
+    together = generator(SKETCH, references).picture
+    for number in range(2):
+        alone = generator(SKETCH[number : number + 1], references[number : number + 1]).picture
+        assert torch.allclose(together[number], alone[0], atol=1e-5)
 
 
 def test_nearness_is_a_bell_around_the_same_place() -> None:
