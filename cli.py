@@ -21,6 +21,7 @@ from pipeline.commands import (
     StoreUrl,
     WorkDir,
     WorldSize,
+    check_writable_name,
     console,
     fail,
     part_of,
@@ -128,8 +129,10 @@ def fetch(
     chosen = recipe_of(recipe, overrides)
     source = chosen.source
     if metadata is not None:
+        check_writable_name("--metadata", metadata)
         source = replace(source, metadata=metadata)
     if images is not None:
+        check_writable_name("--images", images)
         source = replace(source, images=images)
     chosen = replace(chosen, source=source)
     place = work_of(work, chosen)

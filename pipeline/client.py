@@ -214,6 +214,8 @@ class Client:
             wait = choose_wait(attempt, self._source.attempts, fate, status, self._draw())
             if wait is None:
                 seconds = self._clock() - started
+                if fate == _NOT_ALLOWED and not status:  # nothing was sent
+                    num_tries -= 1
                 return replace(download, num_attempts=num_tries, seconds=seconds)
             self._sleep(wait)
 

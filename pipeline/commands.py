@@ -225,7 +225,21 @@ def work_of(path: Path | None, recipe: "Recipe") -> "Work":
     """Return the folder that a command is to work in, by its options."""
     from pipeline.work import Work
 
-    return Work(path if path is not None else Path("data") / recipe.name)
+    place = path if path is not None else Path("data") / recipe.name
+    check_writable_name("--work", str(place))
+    return Work(place)
+
+
+def check_writable_name(option: str, text: str) -> None:
+    """Check that a path or URL of the command line can be written into what is made from it.
+
+    Raises:
+        UserError: where its bytes are no UTF-8, as names from old archives may be.
+    """
+    from pipeline.errors import UserError
+
+    if text.encode("utf-8", "replace").decode() != text:
+        raise UserError(f"{option} {text!a}: is not UTF-8, as what is written here must be.")
 
 
 def part_of(rank: int | None, world_size: int | None) -> "Part":

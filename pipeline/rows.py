@@ -73,7 +73,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed into place.
 
     On any failure the temporary file is removed and ``path`` stays as it was.
+
+    Raises:
+        UserError: where ``path`` is a folder.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it, say.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:

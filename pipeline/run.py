@@ -182,10 +182,30 @@ def prepare(
                     "all; run `fetch` to its end first."
                 )
             console.print(f"{missing}; preparing the others.")
+        _check_layout(recipe, work.raw_dir, fetched)
         stage = make_prepare_stage(recipe, work, list(fetched))
         chosen = held.begin(fetched)
         _say_what_is_remade(recipe, work.samples_dir, chosen, console)
         return run_stage(stage, chosen, num_workers, "prepare", console, runner)
+
+
+def _check_layout(recipe: Recipe, raw_dir: Path, names: Iterable[str]) -> None:
+    """Check that originals are cropped as what they were fetched as: only some are letterboxed.
+
+    Raises:
+        UserError: where they were fetched as another layout.
+    """
+    wanted = recipe.source.layout
+    for name in names:
+        try:
+            layout = read_info(rows_path(raw_dir, name)).get("settings", {}).get("layout", wanted)
+        except DamagedError:
+            continue
+        if layout != wanted:
+            raise UserError(
+                f"{rows_path(raw_dir, name)}: was fetched with source.layout {layout!r}, and this "
+                f"would crop it as {wanted!r}. Give --set source.layout={layout}, or `fetch` anew."
+            )
 
 
 def _say_what_is_remade(

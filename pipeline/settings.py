@@ -81,6 +81,8 @@ def _check_keys(table: Table, into: type, where: str, path: str) -> None:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {path + near[0]!r}?" if near else f"known: {', '.join(fields)}."
             raise UserError(f"{where}: unknown key {path + key!r}; {hint}")
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{where}: {path + key}: holds a NUL byte, which no name has.")
         nested = _dataclass_in(fields[key])
         if nested is not None and isinstance(value, dict):
             _check_keys(value, nested, where, f"{path}{key}.")

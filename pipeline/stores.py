@@ -90,6 +90,9 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
         place: a plain path, or a URL with one of ``SCHEMES``.
         max_bytes: a longer file, or span, is rejected.
         span: the bytes wanted; all of the file by default. Fewer are ``failed/truncated``.
+
+    Raises:
+        UserError: where the store's library lacks credentials.
     """
     started = time.monotonic()
     start, stop = (span.start, span.stop) if span else (0, max_bytes + 1)
@@ -101,6 +104,13 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
         fate = Fate(Status.MISSING, "no_file")
     except OSError:
         fate = Fate(Status.FAILED, "io")
+    except Exception as error:  # each store has its own, beside the system's
+        if "Credentials" not in type(error).__name__:
+            raise
+        raise UserError(
+            f"{without_password(place)}: {first_line(error)}. Put them into the environment, or "
+            f"set FSSPEC_{scheme_of(place).upper()}_ANON=true where none are needed."
+        ) from error
     else:
         fate = _judge(content, max_bytes, span)
     content = content if fate.status is Status.FETCHED else b""

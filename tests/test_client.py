@@ -311,7 +311,7 @@ def test_retries_and_redirects_take_turns_too(fake_time: FakeTime, connect: Conn
 
 def test_connections_are_used_again(connect: Connect) -> None:
     with FaultyServer(answer(200, PICTURE), answer(404, b"sorry"), answer(200, PICTURE)) as server:
-        client = connect(server.url)
+        client = connect(server.url, timeout=60.0)  # a time-out would cost a connection
         for n in range(10):
             client.get(f"{server.url}/{n}")
         assert (len(server.requests), server.num_connections) == (10, 1)

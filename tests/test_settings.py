@@ -33,6 +33,7 @@ def test_tables_and_dataclasses_round_trip() -> None:
     ("table", "message"),
     [
         ({"nam": "a"}, r"a\.toml: unknown key 'nam'; did you mean 'name'\?"),
+        ({"name": "a\0b"}, r"a\.toml: name: holds a NUL byte"),
         ({"name": "a", "inner": {"sise": 2}}, r"'inner\.sise'; did you mean 'inner\.size'\?"),
         ({"name": "a", "inner": {"qqq": 2}}, r"'inner\.qqq'; known: size, names\."),
         (

@@ -52,6 +52,21 @@ def test_what_cannot_be_read_may_be_another_time(tmp_path: Path) -> None:
     assert str(read_store(str(tmp_path), 99).fate) == "failed/io"
 
 
+def test_a_store_without_credentials_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is to blame, and no other shard would fare better."""
+
+    class NoCredentialsError(Exception):
+        """As botocore has it, which is no OSError."""
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr("pipeline.stores.read_range", refuse)
+    told = r"^s3://bucket/1\.jpg: Unable to locate credentials\. .* FSSPEC_S3_ANON=true"
+    with pytest.raises(UserError, match=told):
+        read_store("s3://bucket/1.jpg", 99)
+
+
 def test_stores_are_told_by_their_scheme() -> None:
     assert scheme_of("/data/a:b/{id}") == "file"
     assert scheme_of("s3://bucket/{id}") == "s3"
