@@ -1,11 +1,20 @@
+import dataclasses
+
 import pytest
 import torch
 
 from model.config import TrainConfig
-from model.discriminator import Discriminator
+from model.discriminator import Discriminator, PatchVerdict, Verdict
 from model.losses import adversarial_terms, to_grey, total
 from model.state import TrainState
-from model.steps import frozen, style_rules, training_step, update_discriminator
+from model.steps import (
+    descend,
+    frozen,
+    patch_rules,
+    style_rules,
+    training_step,
+    update_discriminator,
+)
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn
 
@@ -89,3 +98,47 @@ def test_four_pictures_are_learnt_by_heart() -> None:
         )
     mean_picture = (color - color.mean(0)).abs().mean()
     assert terms["l1"].item() < 0.7 * mean_picture.item()
+
+
+def test_a_gradient_is_clipped_to_its_norm_and_the_norm_before_is_told() -> None:
+    weights = torch.nn.Parameter(torch.zeros(4))
+    optimizers = {"network": torch.optim.SGD([weights], lr=1.0)}
+    norms = descend(optimizers, {"loss": (weights * 100).sum()}, clip_norm=1.0)
+    assert {name: norm.item() for name, norm in norms.items()} == {"norm_network": 200}
+    assert weights.norm().item() == pytest.approx(1, rel=1e-4)
+    assert descend(optimizers, {"loss": (weights * 100).sum()}) == {}
+    assert weights.norm().item() == pytest.approx(201, rel=1e-4)
+
+
+def test_the_discriminator_is_asked_for_standardised_style(state: TrainState) -> None:
+    assert isinstance(state.discriminator, Discriminator)
+    vectors = torch.randn(8, 4096) * 5 + 3
+    state.discriminator.fit_style(vectors)
+    ignorant = Verdict(torch.zeros(8, 1), torch.zeros(8, 4096))
+    terms = style_rules(state.discriminator, vectors).learn(ignorant, ignorant)
+    assert terms["d_style_real"].item() == pytest.approx(0.5, rel=1e-3)  # of mean 0, deviation 1
+
+
+def test_each_term_of_the_patches_has_its_own_weight() -> None:
+    def verdict(source: float, feature: float) -> PatchVerdict:
+        return PatchVerdict(torch.tensor([source]), [torch.tensor([feature])])
+
+    config = TrainConfig(gan="patch", patch_weight=10, feature_weight=4)
+    terms = patch_rules(torch.zeros(1), config).win(verdict(1, 0), verdict(0, 1))
+    assert {name: term.item() for name, term in terms.items()} == {"g_patch": -10, "g_features": 4}
+
+
+def test_lambda_is_on_the_chroma_term_as_well() -> None:
+    config = TrainConfig(width_multiplier=0.125, gan="none", chroma_weight=2.0, l1_weight=1.0)
+    color, style = drawn(1, 2).float() / 255, torch.randn(2, 4096)
+
+    def first_chroma(**changes: float) -> float:
+        changed = dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+        state = TrainState.build(changed, CPU)
+        terms = training_step(
+            state, changed, state.generator, color, to_grey(color), style, None, FULL_PRECISION
+        )
+        return terms["chroma"].item()
+
+    assert first_chroma(l1_weight=100.0) == pytest.approx(100 * first_chroma(), rel=1e-4)
+    assert first_chroma(chroma_weight=6.0) == pytest.approx(3 * first_chroma(), rel=1e-4)

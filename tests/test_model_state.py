@@ -1,0 +1,65 @@
+"""What a step leaves behind: the mean of the weights, the learning rate; and how a run begins."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from model.config import TrainConfig
+from model.state import TrainState, lr_factor
+from tests import one_thread  # noqa: F401
+
+CPU = torch.device("cpu")
+NARROW = TrainConfig(width_multiplier=0.125, gan="none")
+
+
+def test_the_mean_of_the_weights_follows_them_and_is_what_is_shown() -> None:
+    config = dataclasses.replace(NARROW, ema=0.9)
+    state = TrainState.build(config, CPU)
+    assert state.ema is not None
+    assert state.shown is state.ema
+    before = state.ema.get_parameter("out.weight").clone()
+    with torch.no_grad():
+        state.generator.get_parameter("out.weight").add_(1.0)
+    state.advance(config, epoch=0, position=1)
+    after = state.ema.get_parameter("out.weight")
+    assert torch.allclose(after, before + 0.1)
+    assert torch.equal(state.generator_tensors()["generator.out.weight"], after)
+
+
+def test_without_a_mean_the_generator_itself_is_shown() -> None:
+    state = TrainState.build(NARROW, CPU)
+    assert state.ema is None
+    assert state.shown is state.generator
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    cosine = TrainConfig(schedule="cosine", warmup_steps=4)
+    found = [lr_factor(cosine, 8, step) for step in (0, 4, 8)]
+    assert found == pytest.approx([0.25, 0.5, 0.0])
+    constant = TrainConfig(warmup_steps=4)
+    assert [lr_factor(constant, 8, step) for step in (0, 1, 3, 7)] == [0.25, 0.5, 1.0, 1.0]
+    assert lr_factor(TrainConfig(), 8, 0) == 1.0
+
+
+def test_every_optimiser_has_the_settings_and_its_schedule() -> None:
+    config = dataclasses.replace(
+        NARROW, gan="patch", lr=0.5, betas=(0.3, 0.7), weight_decay=0.2, warmup_steps=4
+    )
+    state = TrainState.build(config, CPU)
+    state.schedule(config, total_steps=8)
+    assert state.optimizers.keys() == {"generator", "discriminator"}
+    for optimizer in state.optimizers.values():
+        (group,) = optimizer.param_groups
+        assert (group["betas"], group["weight_decay"]) == ((0.3, 0.7), 0.2)
+        assert group["lr"] == 0.5 / 4  # of the first step
+
+
+def test_the_seed_decides_the_first_weights() -> None:
+    first, again, other = (
+        TrainState.build(dataclasses.replace(NARROW, seed=seed), CPU).generator_tensors()
+        for seed in (0, 0, 1)
+    )
+    name = "generator.out.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
