@@ -1,0 +1,66 @@
+"""What an epoch's number decides: the order, the pairs, and what becomes of each sample."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.augment import present
+from model.config import TrainConfig, train_config
+from model.data import Batch, Samples
+from model.epochs import iterate_steps, order_of
+from model.pairs import Casts, pair_epoch
+from model.ranks import Ranks
+from tests import one_thread  # noqa: F401
+from tests.model_runs import run
+from tests.model_samples import write_samples
+
+CONFIG = train_config(
+    {
+        "model": "reference",
+        "width_multiplier": 0.125,
+        "batch_size": 4,
+        "epochs": 2,
+        "validations_per_epoch": 0.5,
+        "pairs": 0.5,
+        "seed": 3,
+        "device": "cpu",
+        "num_following": 2,
+        "num_grid": 2,
+    },
+    "test",
+)
+
+
+@pytest.fixture(scope="module")
+def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("samples"), characters=["a", "b", ""])
+
+
+def test_each_epoch_has_its_own_order_and_its_own_pairs(samples_dir: Path) -> None:
+    with Samples(samples_dir, "train") as samples:
+        steps = list(iterate_steps(samples, CONFIG, Ranks(), 0, 0, pin=False))
+        orders = [order_of(samples, CONFIG, epoch) for epoch in (0, 1)]
+        assert orders[0].tolist() != orders[1].tolist()
+        for epoch, order in enumerate(orders):
+            pairs = pair_epoch(order, Casts(samples), CONFIG.seed, epoch, CONFIG.pairs)
+            expected = samples.load(pairs)
+            batches = [batch for current, _, batch, _ in steps if current == epoch]
+            assert [i for b in batches for i in b.indices] == expected.indices.tolist()
+            assert torch.equal(torch.cat([b.reference for b in batches]), expected.reference)
+
+
+def test_each_epoch_changes_its_samples_anew(
+    samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = []
+
+    def noting(batch: Batch, config: TrainConfig, epoch: int, *rest: Any) -> Any:
+        epochs.append(epoch)
+        return present(batch, config, epoch, *rest)
+
+    monkeypatch.setattr("model.train.present", noting)
+    run(samples_dir, tmp_path, dataclasses.replace(CONFIG, pairs=0.0))
+    assert epochs == [0, 0, 1, 1]
