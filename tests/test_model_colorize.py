@@ -6,11 +6,13 @@ import torch
 from PIL import Image
 
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.colorize import as_painter, load_colorizer
-from model.generator import GENERATORS
+from model.colorize import Colorizer, as_painter, load_colorizer
+from model.generator import GENERATORS, build_generator
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.pictures import draw_picture
+from tests.test_model_metrics import drawn
+from tests.test_model_waits import Thumbnails
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,20 @@ def test_every_model_colours(name: str, tmp_path: Path) -> None:
     assert painter.paint(sketch, painter.look_at(reference, "it")).size == (150, 90)
     assert (painter.model, painter.size) == (name, (64, 64))
     assert load_checkpoint(checkpoint)[1].model.name == name
+
+
+def test_colouring_teaches_a_model_nothing() -> None:
+    """In the middle of its training: BatchNorm would count otherwise, and learn."""
+    generator = build_generator("batchnorm", 0.125).eval()
+    colorizer = Colorizer(generator, Thumbnails(), torch.device("cpu"))
+    sketch, reference = drawn(1, 2)[:, :1], drawn(3)
+    expected = colorizer(sketch, reference)
+    generator.train()
+    before = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+    assert any(name.endswith("running_mean") for name in before)
+    assert torch.equal(colorizer(sketch, reference), expected)
+    assert all(torch.equal(b, before[name]) for name, b in generator.named_buffers())
+    assert generator.training
 
 
 def test_the_painters_answer_is_the_models(checkpoint: Path) -> None:

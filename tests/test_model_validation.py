@@ -1,0 +1,56 @@
+"""The figures that a run writes down are those of the model that it keeps."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.augment import same_reference
+from model.colorize import Colorizer, load_colorizer
+from model.data import Samples
+from model.metrics import mse, psnr, ratio
+from model.tally import RATIOS
+from model.validation import validate
+from tests.model_checkpoints import CONFIG
+from tests.model_runs import log_of, run
+from tests.model_samples import write_samples
+from tests.test_model_waits import Thumbnails
+
+
+def test_the_logs_figures_are_those_of_the_kept_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With BatchNorm, which counts differently while it learns, and learns where it is let."""
+
+    def watched(colorizer: Colorizer, *rest: Any) -> dict[str, float]:
+        generator = colorizer.generator
+        before = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+        measured = validate(colorizer, *rest)
+        assert generator.training
+        assert any(name.endswith("running_mean") for name in before)
+        for name, buffer in generator.named_buffers():
+            assert torch.equal(buffer, before[name]), name
+        return measured
+
+    monkeypatch.setattr("model.train.validate", watched)
+    network = Thumbnails()
+    for module in ("train", "colorize"):
+        monkeypatch.setattr(f"model.{module}.build_style_network", lambda *_, **__: network)
+    config = dataclasses.replace(
+        CONFIG, model="batchnorm", gan="none", epochs=1, validations_per_epoch=1, cache_style=False
+    )
+    samples_dir = write_samples(tmp_path / "samples")
+    run(samples_dir, tmp_path / "run", config)
+    (line,) = (line for line in log_of(tmp_path / "run") if line["kind"] == "validation")
+    colorizer, _ = load_colorizer(tmp_path / "run" / "best.safetensors", device="cpu")
+    with Samples(samples_dir, "val") as samples:
+        batch = samples.load(range(len(samples)))
+    output = colorizer(batch.sketch, batch.color)
+    assert line["mse"] == pytest.approx(mse(output, batch.color).mean().item(), rel=1e-4)
+    assert line["psnr"] == pytest.approx(psnr(output, batch.color).mean().item(), rel=1e-4)
+    truth, reference = same_reference(batch.color, batch.indices, seed=0)
+    output = colorizer(batch.sketch, reference)
+    for name, measure in RATIOS.items():
+        assert line[name] == pytest.approx(ratio(measure(output, truth)), rel=1e-4), name
