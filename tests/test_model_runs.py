@@ -145,7 +145,7 @@ def test_every_measure_is_shown_with_what_it_means() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(1, 50))
-def test_thinning_out_keeps_the_mean(values: list[float], num_points: int) -> None:
+def test_thinning_out_keeps_order_and_bounds(values: list[float], num_points: int) -> None:
     steps, thinned = thin_out(list(enumerate(values)), num_points)
     assert len(steps) == len(thinned) <= num_points
     assert (np.diff(steps) > 0).all()
@@ -153,6 +153,13 @@ def test_thinning_out_keeps_the_mean(values: list[float], num_points: int) -> No
         assert thinned.tolist() == values
     assert min(values) - 1e-6 <= thinned.min()
     assert thinned.max() <= max(values) + 1e-6
+
+
+def test_a_point_is_the_mean_of_its_stretch() -> None:
+    steps, thinned = thin_out([(i, i % 2) for i in range(100)], 10)
+    assert thinned.tolist() == [0.5] * 10
+    assert steps.tolist() == [4.5 + 10 * i for i in range(10)]
+    assert thin_out([(1, 2.0), (2, 4.0), (3, 9.0)], 2)[1].tolist() == [3.0, 9.0]
 
 
 def test_what_cannot_be_shown_is_said(
