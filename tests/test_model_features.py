@@ -22,8 +22,8 @@ class Means(StyleNetwork):
     shape = (3, 2, 2)
     imagenet_url = ""
 
-    def __init__(self, sha256: str = "a") -> None:
-        super().__init__(nn.Sequential(nn.AdaptiveAvgPool2d(2)), normalised=True)
+    def __init__(self, sha256: str = "a", *, normalised: bool = True) -> None:
+        super().__init__(nn.Sequential(nn.AdaptiveAvgPool2d(2)), normalised=normalised)
         self.provenance = Provenance("means", "random", 0, sha256)
         self.num_seen = 0
 
@@ -76,6 +76,12 @@ def test_other_weights_and_other_samples_have_their_own_file(
     other = Samples(write_samples(tmp_path / "other", {"train": 9}), "train")
     StyleFeatures(Means("a"), other, tmp_path / "style").close()
     assert len(list((tmp_path / "style").glob("train-*.f16"))) == 3
+
+
+def test_normalised_pictures_and_others_have_files_apart(samples: Samples, tmp_path: Path) -> None:
+    for normalised in (True, False):
+        StyleFeatures(Means(normalised=normalised), samples, tmp_path / "style").close()
+    assert len(list((tmp_path / "style").glob("train-*.f16"))) == 2
 
 
 def test_without_a_folder_nothing_is_kept(samples: Samples) -> None:
