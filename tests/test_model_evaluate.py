@@ -83,6 +83,10 @@ def test_rows_and_means_agree(samples_dir: Path, checkpoint: Path, tmp_path: Pat
     with Samples(samples_dir, "test") as samples:
         assert rows["post_id"] == samples.post_ids.tolist()
         batch = samples.load(range(7))
+    with Samples(samples_dir, "train") as samples:
+        mean = mean_picture(samples, CONFIG).expand_as(batch.color)
+    knowing_nothing = mse(mean, batch.color).mean().item()
+    assert metrics["baselines"]["mean"]["mse"] == pytest.approx(knowing_nothing)
     expected = mse(colorizer(batch.sketch, batch.color), batch.color)
     assert rows["mse"] == pytest.approx(expected.tolist())
     for name in ("mse", "psnr", "ssim"):
@@ -200,6 +204,39 @@ def test_every_setting_has_its_block_its_rows_and_its_grid(
     assert (sheet[20:84, 72:136] == (0, 128, 128)).all()  # the reference beside the first sketch
     assert (out / "grid.png").is_file()
     assert (out / "grid-same.png").is_file()
+
+
+def test_a_reference_picture_is_padded_where_the_samples_are(tmp_path: Path) -> None:
+    padded_dir = write_samples(tmp_path / "samples", {"train": 2, "test": 2}, fit="pad")
+    checkpoint = write_checkpoint(tmp_path / "best.safetensors", model="reference")
+    palette = tmp_path / "palette.png"
+    Image.new("RGB", (80, 40), "teal").save(palette)
+    config = dataclasses.replace(CONFIG, reference=(str(palette),))
+    evaluate(checkpoint, padded_dir, "test", tmp_path, config, console=QUIET)
+    reference = np.asarray(Image.open(tmp_path / "grid.png"))[20:84, 72:136]
+    assert (reference[:16] == 255).all()
+    assert (reference[16:48] == (0, 128, 128)).all()
+    assert (reference[48:] == 255).all()
+
+
+def test_guidance_reaches_the_model_and_nothing_else(samples_dir: Path, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(
+        tmp_path / "best.safetensors", model="reference", drop_reference=0.1
+    )
+    without, plain = (
+        evaluate(
+            checkpoint,
+            samples_dir,
+            "test",
+            tmp_path,
+            dataclasses.replace(CONFIG, guidance=guidance),
+            console=QUIET,
+        )
+        for guidance in (0.0, 1.0)
+    )
+    assert (without["guidance"], plain["guidance"]) == (0, 1)
+    assert without["mse"] != pytest.approx(plain["mse"], rel=1e-3)
+    assert without["baselines"] == plain["baselines"]
 
 
 def test_what_is_no_setting_and_no_picture_is_said(
