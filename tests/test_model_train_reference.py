@@ -95,7 +95,14 @@ def test_every_kind_of_reference_run_trains(
 
 
 PLAIN = dataclasses.replace(
-    REFERENCE, jitter=0.0, bend=0.0, drop_reference=0.0, warp=False, pairs=0.0, contrast=0.0
+    REFERENCE,
+    precision="fp32",
+    jitter=0.0,
+    bend=0.0,
+    drop_reference=0.0,
+    warp=False,
+    pairs=0.0,
+    contrast=0.0,
 )
 
 
@@ -127,6 +134,7 @@ def first_losses(samples_dir: Path, run_dir: Path, config: TrainConfig) -> dict[
         ({"contrast": 3.0}, {}),
         ({"chroma_weight": 1.0}, {}),
         ({"beta": 0.1}, {}),
+        ({"precision": "bf16"}, {}),
     ],
 )
 def test_every_part_of_the_recipe_reaches_the_first_step(
