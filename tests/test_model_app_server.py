@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from threading import Thread
 from typing import Any
 
 import pytest
+import requests
 
 from model.app_server import POLICY, Guard, bind, is_loopback
 from pipeline.errors import UserError
@@ -64,8 +66,19 @@ def test_every_answer_carries_the_policy() -> None:
     headers = dict(ask(HOSTS, host="localhost:7860")[0]["headers"])
     assert headers[b"content-security-policy"] == POLICY.encode()
     assert headers[b"a"] == b"b"
-    assert "default-src 'self'" in POLICY
+    assert headers[b"referrer-policy"] == b"no-referrer"
+
+
+def test_the_policy_lets_the_page_load_from_itself_alone() -> None:
+    assert {
+        "default-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'self'",
+        "frame-ancestors 'none'",
+    } <= set(POLICY.split("; "))
     assert "://" not in POLICY
+    assert "*" not in POLICY
 
 
 def test_websockets_are_closed_and_the_rest_passes() -> None:
@@ -78,6 +91,21 @@ def test_websockets_are_closed_and_the_rest_passes() -> None:
 def test_loopback_is_known() -> None:
     assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "127.8.8.8")] == [True] * 4
     assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.5", "example.org")] == [False] * 4
+
+
+def test_a_server_for_this_machine_answers_to_its_own_names_alone() -> None:
+    gradio = pytest.importorskip("gradio")
+    running = bind(gradio.Blocks(), "127.0.0.1", 0)
+    thread = Thread(target=running.server.run, kwargs={"sockets": [running.socket]})
+    thread.start()
+    try:
+        assert requests.get(running.url, timeout=120).status_code == 200
+        for name in ("evil.example", f"evil.example:{running.url.rpartition(':')[2]}"):
+            answer = requests.get(running.url, headers={"Host": name}, timeout=120)
+            assert answer.status_code == 403
+    finally:
+        running.server.should_exit = True
+        thread.join(120)
 
 
 def test_an_address_that_is_taken_is_named() -> None:
