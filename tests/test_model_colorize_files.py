@@ -112,6 +112,15 @@ def test_a_folder_of_sketches_keeps_its_names(
         assert paper_of(out / f"{number}.png") == pytest.approx(COLORS["green"], abs=4)
 
 
+def test_many_sketches_are_guided_as_one_is(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    paths = find_pictures([sketches]), [references / "red.png"]
+    colorize_many(PAINTER, *paths, tmp_path / "out", QUIET, read_sketch, guidance=0.0)
+    for number in range(3):
+        assert paper_of(tmp_path / "out" / f"{number}.png") == (255, 255, 255)
+
+
 def test_several_references_give_folders_and_a_sheet(
     sketches: Path, references: Path, tmp_path: Path
 ) -> None:
