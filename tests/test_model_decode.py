@@ -1,3 +1,4 @@
+import tracemalloc
 import zlib
 
 import cv2
@@ -79,8 +80,14 @@ def test_a_stream_that_grows_without_end_is_cut_off() -> None:
     bomb = header + len(stream).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
     bomb += b"\0\0\0\0IEND\xaeB`\x82"
     out = np.zeros(GREY.shape, np.uint8)
-    with pytest.raises(ValueError, match="does not decode"):
-        decode_sketch(bomb, out)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="does not decode"):
+            decode_sketch(bomb, out)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10**6
 
 
 def test_another_size_is_an_error() -> None:
