@@ -177,12 +177,15 @@ def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_pa
     assert all(torch.equal(found[k], expected[k]) for k in expected)
 
 
-def test_ctrl_c_saves_and_stops(samples_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_and_stop(
+    samples_dir: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "import dataclasses, model.train; from rich.console import Console\n"
         "from tests.model_checkpoints import CONFIG\n"
-        "config = dataclasses.replace(CONFIG, epochs=10_000, gan='none')\n"
+        "config = dataclasses.replace(CONFIG, model='reference', gan='none', epochs=10_000)\n"
         "quiet = Console(quiet=True)\n"
         "result = model.train.train(config, Path(sys.argv[1]), Path(sys.argv[2]), console=quiet)\n"
         "print(result.finished, result.step)\n"
@@ -199,7 +202,7 @@ def test_ctrl_c_saves_and_stops(samples_dir: Path, tmp_path: Path) -> None:
             deadline = time.monotonic() + 300
             while not (tmp_path / "last.json").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            os.kill(process.pid, signal.SIGINT)
+            os.kill(process.pid, number)
             output, _ = process.communicate(timeout=300)
         finally:
             process.kill()
