@@ -42,6 +42,7 @@ RECIPE = recipe_table(
             f"select.nsfw_ids={SECRET}/nsfw.txt",
             "prepare.sketches.net.method=onnx",
             f"prepare.sketches.net.onnx.model={SECRET}/net.onnx",
+            f"train.style_weights={SECRET}/vgg19.pth",
         ],
     )
 )
