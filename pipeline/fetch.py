@@ -24,6 +24,7 @@ from pipeline.records import RETRYABLE, Status, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, build_table
+from pipeline.settled import content_settings
 from pipeline.shard import (
     ShardWriter,
     Span,
@@ -236,21 +237,6 @@ class _Stored:
 
 def _wait_for(post: Row, future: Future[Download] | None) -> tuple[Row, Download | None]:
     return post, future.result() if future is not None else None
-
-
-def content_settings(source: SourceSettings) -> dict[str, Any]:
-    """Return the settings that decide what is fetched, without those of how politely.
-
-    The host is not among them: a mirror that has moved serves the same pictures.
-    """
-    path = source.images.partition("://")[2].partition("/")[2] or source.images
-    return {
-        "images": path,
-        "layout": source.layout,
-        "max_bytes": source.max_bytes,
-        "max_pixels": source.max_pixels,
-        "check_md5": source.verifies_md5,
-    }
 
 
 def _overlapping(old_path: Path, plan_path: Path, name: str) -> list[str]:

@@ -32,6 +32,7 @@ from pipeline.rows import (
 )
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
 from pipeline.settings import Table, convert
+from pipeline.settled import content_settings
 from pipeline.shard import list_shards, rows_path
 from pipeline.work import Work
 
@@ -112,6 +113,7 @@ def write_lock(work: Work, path: Path) -> Lock:
     tables = []
     prepared_by: list[Table] = []
     for name in planned_shards(work.plan_path):
+        _check_settings(work, name)
         tables.append(_lock_shard(work, name))
         made_by = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
         prepared_by.append(made_by.get("prepare", {}))
@@ -149,6 +151,23 @@ def check_done(work: Work) -> None:
         if missing := planned_shards(work.plan_path).keys() - set(list_shards(directory)):
             name = min(missing)
             raise UserError(f"{directory}: shard {name} is not done yet; run `{command}` first.")
+
+
+def _check_settings(work: Work, name: str) -> None:
+    """Check that originals came by the settings that the plan, and so the lock, says they did.
+
+    From where they came does not matter: no lock says that.
+    """
+    path = rows_path(work.raw_dir, name)
+    if not path.is_file():
+        return
+    recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
+    wanted = content_settings(recipe.source)
+    if read_info(path).get("settings", {}) | {"images": wanted["images"]} != wanted:
+        raise UserError(
+            f"{path}: was fetched with other settings of the source than the plan records; run "
+            "`fetch` and `prepare` again, to their ends, with what is to be --set."
+        )
 
 
 def _lock_shard(work: Work, name: str) -> pa.Table:

@@ -5,12 +5,13 @@ import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from pipeline.differences import check_recipe
+from pipeline.differences import check_recipe, name_differences
 from pipeline.errors import UserError
 from pipeline.hosts import is_http
 from pipeline.listing import Listing, make_listing
@@ -31,9 +32,11 @@ from pipeline.removals import (
     count_removed,
     read_removals,
 )
-from pipeline.rows import DamagedError, read_info, read_rows, read_seal, replacing
+from pipeline.rows import DamagedError, read_info, read_rows, read_seal, replacing, write_rows
 from pipeline.schema import RAW, SCHEMA_VERSION
 from pipeline.selection import Selection, load_nsfw_ids, select_posts
+from pipeline.settings import convert
+from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shards, rows_path
 from pipeline.words import counted
 from pipeline.work import Work
@@ -194,6 +197,7 @@ def ensure_plan(
     before = read_info(work.plan_path) if work.plan_path.is_file() else None
     removals = read_removals(work.removals_path)
     if before is not None and before.get("fingerprint") == _plan_proof(recipe, limit, metadata):
+        _record_source(recipe, work, before, has_company)
         return
     plan = make_plan(recipe, limit, metadata, removals)
     content = hash_table(plan.posts)
@@ -212,6 +216,23 @@ def ensure_plan(
             )
         _set_aside(work)
     _write_plan(work, plan, content, limit, recipe)
+
+
+def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company: bool) -> None:
+    """Let a plan say by which recipe its originals come, where other settings decide them now.
+
+    The posts stay as they are, byte for byte: other runs may be reading them.
+    """
+    recorded = convert(info["recipe"], Recipe, str(work.plan_path)).source
+    then, now = content_settings(recorded), content_settings(recipe.source)
+    if then == now:
+        return
+    if has_company:
+        odd = "; ".join(name_differences(then, now, "theirs", "source."))
+        raise UserError(f"{work.root}: other ranks are at work with other settings: {odd}.")
+    path = work.plan_path
+    groups = (read_planned(path, name) for name in planned_shards(path))
+    write_rows(path, groups, info | {"recipe": recipe_table(recipe)})
 
 
 def _why_none(metadata: str, selection: Selection) -> str:

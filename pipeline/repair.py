@@ -12,9 +12,10 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.client import close_shared_clients
+from pipeline.differences import name_differences
 from pipeline.errors import UserError
 from pipeline.executor import run_stage
-from pipeline.fetch import FetchStage, content_settings
+from pipeline.fetch import FetchStage
 from pipeline.listing import Listing
 from pipeline.lock import Lock, read_lock
 from pipeline.originals import check_source
@@ -26,6 +27,7 @@ from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, commit, read_info, read_seal, temporary_path
 from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert
+from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shard, rows_path
 from pipeline.verify import Problem, check_is_ours, verify
 from pipeline.work import Work
@@ -162,14 +164,16 @@ def recorded_source(work: Work, images: str = "") -> SourceSettings:
     for name in list_shards(work.raw_dir):
         try:
             check_seal(rows_path(work.raw_dir, name))
-            settings = read_info(rows_path(work.raw_dir, name)).get("settings")
+            settings = read_info(rows_path(work.raw_dir, name)).get("settings", {})
         except DamagedError:
             continue
-        if settings != content_settings(source):
-            raise UserError(
-                f"{work.raw_dir}: its originals did not come from {source.images}; "
-                "give the --images that they came from."
-            )
+        wanted = content_settings(source)
+        if settings != wanted:
+            odd = "; ".join(name_differences(settings, wanted, f"that of {name}", "source."))
+            remedy = "run `fetch` with the settings that are to hold, to its end"
+            if settings.get("images") != wanted["images"]:
+                remedy = "give the --images that they came from"
+            raise UserError(f"{work.raw_dir}: came by other settings: {odd}; {remedy}.")
     return source
 
 

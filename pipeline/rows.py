@@ -7,8 +7,9 @@ reader reads it; ours can also tell whether it is exactly what was written.
 import errno
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,13 +128,13 @@ def sync(path: Path) -> None:
 
 
 def write_rows(
-    path: Path, groups: Sequence[pa.Table], info: dict[str, Any], **encoding: Any
+    path: Path, groups: Iterable[pa.Table], info: dict[str, Any], **encoding: Any
 ) -> None:
     """Write a sealed Parquet file, a row group a table, with ``info`` in its metadata.
 
     Args:
         path: replaced as a whole, or left as it was.
-        groups: at least one table, all of one schema.
+        groups: at least one table, all of one schema; one is looked at at a time.
         info: plain values; they go into the footer as JSON.
         encoding: further options of ``pyarrow.parquet.ParquetWriter``.
     """
@@ -142,11 +143,13 @@ def write_rows(
 
 
 def write_sealed(
-    path: Path, groups: Sequence[pa.Table], info: dict[str, Any], **encoding: Any
+    path: Path, groups: Iterable[pa.Table], info: dict[str, Any], **encoding: Any
 ) -> None:
     """Write a sealed Parquet file at ``path`` itself, to be put in place by the caller."""
-    with pq.ParquetWriter(path, groups[0].schema, compression="zstd", **encoding) as writer:
-        for group in groups:
+    groups = iter(groups)
+    first = next(groups)
+    with pq.ParquetWriter(path, first.schema, compression="zstd", **encoding) as writer:
+        for group in chain([first], groups):
             writer.write_table(group.combine_chunks())  # bytes must not depend on the chunks
         writer.add_key_value_metadata(
             {

@@ -1,0 +1,130 @@
+"""Other settings of the source in a fetched folder: the plan says how its originals came."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import run
+from pipeline.differences import check_folder
+from pipeline.errors import UserError
+from pipeline.hold import Part
+from pipeline.lock import write_lock
+from pipeline.plan import planned_shards
+from pipeline.recipe import Recipe
+from pipeline.repair import Repaired, repair
+from pipeline.rows import read_info
+from pipeline.run import fetch, prepare
+from pipeline.shard import rows_path, tar_path
+from pipeline.share.pull import pull
+from pipeline.share.push import push
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.crashing import QUIET, contents
+from tests.test_verify import flip
+from tests.works import make_source
+
+FIRST = "train-000000"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Recipe]:
+    """A folder that is fetched and prepared, and the recipe by which it was."""
+    root = tmp_path_factory.mktemp("made")
+    recipe, work = make_source(root, 20), Work(root / "work")
+    fetch(recipe, work, QUIET)
+    prepare(recipe, work, QUIET)
+    return work, recipe
+
+
+@pytest.fixture
+def work(made: tuple[Work, Recipe], tmp_path: Path) -> Work:
+    shutil.copytree(made[0].root, tmp_path / "work")
+    return Work(tmp_path / "work")
+
+
+@pytest.fixture
+def lower(made: tuple[Work, Recipe]) -> Recipe:
+    """The recipe with a cap that half of the originals are over."""
+    recipe = made[1]
+    folder = Path(recipe.source.images.partition("{")[0])
+    sizes = sorted(path.stat().st_size for path in folder.glob("*/*.jpg"))
+    return replace(recipe, source=replace(recipe.source, max_bytes=sizes[len(sizes) // 2]))
+
+
+def test_a_plan_says_by_which_settings_the_originals_came_last(
+    work: Work, lower: Recipe, tmp_path: Path
+) -> None:
+    assert fetch(lower, work, QUIET).fates["rejected/too_many_bytes"] > 5
+    prepare(lower, work, QUIET)
+    fresh = Work(tmp_path / "fresh")
+    fetch(lower, fresh, QUIET)
+    assert work.plan_path.read_bytes() == fresh.plan_path.read_bytes()
+    check_folder(work, lower)
+    lock = write_lock(work, tmp_path / "posts.parquet")
+    assert lock.info.recipe.source.max_bytes == lower.source.max_bytes
+    expected = contents(work)
+    flip(tar_path(work.raw_dir, FIRST), 5000)
+    assert repair(work, QUIET) == Repaired()
+    assert contents(work) == expected
+
+
+def test_settings_that_decide_nothing_leave_the_plan_alone(
+    made: tuple[Work, Recipe], work: Work
+) -> None:
+    stamp = work.plan_path.stat().st_mtime_ns
+    recipe = made[1]
+    fetch(replace(recipe, source=replace(recipe.source, rate=7.0, attempts=2)), work, QUIET)
+    assert work.plan_path.stat().st_mtime_ns == stamp
+
+
+def test_a_pulled_folder_that_fetches_its_originals_can_be_repaired(
+    made: tuple[Work, Recipe], tmp_path: Path
+) -> None:
+    source, recipe = made
+    lock = write_lock(source, tmp_path / "posts.parquet")
+    push(source, str(tmp_path / "there"), QUIET)
+    work = Work(tmp_path / "pulled")
+    pull(str(tmp_path / "there"), work, QUIET)
+    fetch(recipe, work, QUIET, lock=lock)
+    prepare(recipe, work, QUIET)
+    assert read_info(work.plan_path)["recipe"]["source"]["images"] == recipe.source.images
+    expected = contents(work)
+    flip(tar_path(work.raw_dir, FIRST), 5000)
+    assert repair(work, QUIET) == Repaired()
+    assert contents(work) == expected
+
+
+def test_originals_of_two_settings_give_no_lock_and_say_so_to_repair(
+    work: Work, lower: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a fetch that was cut short."""
+    run_stage, first = run.run_stage, next(iter(planned_shards(work.plan_path)))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "run_stage", lambda stage, _, *rest: run_stage(stage, {}, *rest))
+        fetch(lower, work, QUIET)
+    assert read_info(work.plan_path)["recipe"]["source"]["max_bytes"] == lower.source.max_bytes
+    assert verify(work.root) == []
+    with pytest.raises(UserError, match=f"{first}.parquet: was fetched with other settings"):
+        write_lock(work, tmp_path / "posts.parquet")
+    os.truncate(tar_path(work.raw_dir, FIRST), 1000)
+    why = rf"source.max_bytes is {lower.source.max_bytes}, that of .* 67108864; run `fetch` with"
+    with pytest.raises(UserError, match=why):
+        repair(work, QUIET)
+    fetch(lower, work, QUIET)
+    prepare(lower, work, QUIET)
+    assert write_lock(work, tmp_path / "posts.parquet").info.fates["rejected/too_many_bytes"] > 5
+    assert rows_path(work.raw_dir, FIRST).is_file()
+
+
+def test_ranks_of_other_settings_do_not_work_side_by_side(work: Work, lower: Recipe) -> None:
+    plan = work.plan_path.read_bytes()
+    with (
+        work.lock(Part(0, 2)) as held,
+        pytest.raises(UserError, match=r"other ranks .* source\.max_bytes is .*, theirs 67108864"),
+    ):
+        held.begin({})
+        fetch(lower, work, QUIET, part=Part(1, 2))
+    assert work.plan_path.read_bytes() == plan
