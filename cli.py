@@ -98,7 +98,12 @@ def fetch(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N wanted posts.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and touch nothing.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask again for what failed before.")
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Ask again for what failed before, files that were not there, and hosts that were "
+            "not allowed.",
+        ),
     ] = False,
     locked: Annotated[
         bool,
@@ -281,6 +286,10 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     elif num_failed:
         posts = counted(num_failed, "post")
         wrong.append(f"{posts} failed; `fetch --retry-failed` asks again.")
+    if num_astray := summary.fates["refused/host_not_allowed"]:
+        posts = counted(num_astray, "post leads", "posts lead")
+        advice = "name it: --set 'source.hosts=[\"HOST\"]' --retry-failed."
+        print(f"{posts} to a host that may not be asked; {advice}", file=sys.stderr)
     if part.is_whole and work.lock_path.is_file():
         wrong += commands.compare(work.lock_path, work, recipe)
     if wrong:

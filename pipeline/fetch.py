@@ -20,7 +20,7 @@ from pipeline.image import FORMATS
 from pipeline.originals import Row, inspect, open_source
 from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
-from pipeline.records import RETRYABLE, Status, key_of
+from pipeline.records import RETRYABLE, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, build_table
@@ -54,7 +54,8 @@ class FetchStage:
         ledger_dir: where attempts and times are written down.
         source: the recipe's source settings.
         num_workers: worker processes, which share rate and connections evenly.
-        retry_failed: ask again for what a retry may mend, in finished shards too.
+        retry_failed: ask again for what a retry may mend, in finished shards too, and for what
+            people may have mended since.
         reuse_dirs: each with an earlier ``selection.parquet``, its ``raw`` and its ``ledger``, from
             which what fits is taken without asking.
         rebuild: make finished shards anew as well, out of what is sound in them.
@@ -99,7 +100,11 @@ class FetchStage:
 
     def asks_again(self, done: pa.Table) -> bool:
         """Whether a finished shard with these rows holds posts that are to be asked for again."""
-        return self.retry_failed and has_retryable(done)
+        return self.retry_failed and any(map(is_retryable, count_fates(done)))
+
+    def _is_settled(self, row: Row) -> bool:
+        fate = f"{row['status']}/{row['reason']}"
+        return row["status"] not in RETRYABLE and not (self.retry_failed and is_retryable(fate))
 
     def _fetch(
         self, name: str, posts: list[Row], removed: set[int], info: dict[str, Any], tick: Tick
@@ -185,7 +190,7 @@ class FetchStage:
             for row in table.to_pylist():
                 stored = _Stored(tar_path(directory, shard), row["offset"], row["size"])
                 same_post = planned.get(row["post_id"]) == (row["md5"], row["ext"])
-                if same_post and row["status"] not in RETRYABLE and stored.matches(row):
+                if same_post and self._is_settled(row) and stored.matches(row):
                     found = {column: row[column] for column in ("status", "reason", *_FOUND)}
                     settled.setdefault(row["post_id"], (found, stored))
         return settled
@@ -284,8 +289,3 @@ def _enter(ledger: dict[int, Row], post_id: int, download: Download, found: Row)
 def ledger_info(name: str, entries: pa.Table) -> dict[str, Any]:
     """Return what a ledger says about itself."""
     return {"shard": name, "asked": asdict(sum_ledger(entries))}
-
-
-def has_retryable(table: pa.Table) -> bool:
-    """Whether a table holds a post that a later run may mend."""
-    return any(status in RETRYABLE for status in table["status"].unique().to_pylist())

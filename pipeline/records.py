@@ -62,6 +62,14 @@ REASONS: dict[Status, frozenset[str]] = {
 RETRYABLE = frozenset({Status.FAILED})
 """Statuses that a later run may mend."""
 
+MENDABLE = frozenset({"missing/no_file", "refused/host_not_allowed"})
+"""Fates that stay until people mend something: put a file there, or name a host."""
+
+
+def is_retryable(fate: str) -> bool:
+    """Whether ``fetch --retry-failed`` asks again for posts of this ``str(Fate)``."""
+    return fate.partition("/")[0] in RETRYABLE or fate in MENDABLE
+
 
 @dataclass(frozen=True, slots=True)
 class Post:

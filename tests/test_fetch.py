@@ -80,8 +80,23 @@ def test_a_second_run_does_nothing(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "512px")  # nothing may be asked for again
     assert fetch_all(work, recipe) == first
     assert contents(work) == before
+
+
+def test_a_retry_asks_for_files_that_have_come_since(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    first = fetch_all(work, recipe)
+    before = contents(work)
     assert fetch_all(work, recipe, retry_failed=True) == first
     assert contents(work) == before
+    for other in (tmp_path / "512px").glob("*/*.jpg"):
+        other.unlink()  # nothing else may be asked for again
+    path = tmp_path / "512px" / "0003" / "3.jpg"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(draw_original(3))
+    assert fetch_all(work, recipe) == first  # only when asked
+    assert fetch_all(work, recipe, rebuild=True) == first
+    mended = first - Counter({"missing/no_file": 1}) + Counter(fetched=1)
+    assert fetch_all(work, recipe, retry_failed=True) == mended
 
 
 def test_a_retry_mends_what_failed_and_leaves_the_rest(tmp_path: Path) -> None:

