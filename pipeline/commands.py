@@ -138,6 +138,8 @@ def repair(
             print(f"would ask {source} for originals that are lost.")
         todo = [*(["the plan"] * damage.plan), *damage.raw, *damage.samples]
         print(f"would make anew: {', '.join(todo) or 'nothing'}.")
+        if damage.stale:
+            print(f"out of date, for `prepare`: {', '.join(damage.stale)}.")
         return
     repaired = mend(place, console(), images=images, num_workers=workers)
     for problem in repaired.problems:

@@ -41,12 +41,14 @@ class Damage:
         plan: the plan is damaged.
         raw: shards of originals to make anew, with their ledgers.
         samples: shards of samples to make anew.
+        stale: shards of samples that are whole, and of originals that are there no more.
         others: what no stage can mend, such as foreign files; these are left as they are.
     """
 
     plan: bool = False
     raw: list[str] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
     others: list[Problem] = field(default_factory=list)
 
 
@@ -73,6 +75,7 @@ def sort_damage(work: Work, problems: Iterable[Problem]) -> Damage:
     damage = Damage()
     for problem in problems:
         shards = damage.samples if problem.path.parent == work.samples_dir else damage.raw
+        shards = damage.stale if problem.is_stale else shards
         if problem.path == work.plan_path:
             damage.plan = True
         elif not problem.shard:
@@ -108,9 +111,10 @@ def repair(work: Work, console: Console, *, images: str = "", num_workers: int =
         )
         if damage.samples and is_whole:
             _rebuild_samples(work, damage.samples, num_workers, repaired, console)
-        if damage.raw and is_whole:
-            repaired.stale = _find_stale(work)
-        repaired.problems = verify(work.root)
+        stale = _find_stale(work) if damage.raw and is_whole else []
+        found = verify(work.root)
+        repaired.problems = [problem for problem in found if not problem.is_stale]
+        repaired.stale = sorted({*stale, *sort_damage(work, found).stale})
     return repaired
 
 

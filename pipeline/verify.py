@@ -46,11 +46,13 @@ class Problem:
         path: where.
         what: is wrong.
         shard: the shard that has to be made anew to mend it; "" where no stage can do that.
+        is_stale: nothing is broken, but samples are of originals that are there no more.
     """
 
     path: Path
     what: str
     shard: str = ""
+    is_stale: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
@@ -245,6 +247,18 @@ def _check_conservation(
                 yield Problem(path, "its posts are not the planned ones", name)
             elif schema is SAMPLES:
                 yield from _straddling(path, split_of)
+                if (work.raw_dir, name) not in harmed and not _are_of_originals(work, name):
+                    yield Problem(path, "made of other originals; run `prepare`", name, True)
+
+
+def _are_of_originals(work: Work, name: str) -> bool:
+    """Whether a shard's samples are of the originals that are there now, if any are."""
+    raw, samples = rows_path(work.raw_dir, name), rows_path(work.samples_dir, name)
+    if not raw.is_file():
+        return True
+    made_of = read_rows(samples, SAMPLES, ["post_id", "source_sha256"])
+    there = read_rows(raw, RAW, ["post_id", "sha256"])
+    return all(a.equals(b) for a, b in zip(made_of.columns, there.columns, strict=True))
 
 
 def _plain(table: pa.Table) -> pa.Table:

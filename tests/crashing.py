@@ -280,8 +280,11 @@ def find_lies(work: Work, scratch: Path) -> list[str]:
     shutil.copytree(work.root, scratch, ignore=uncommitted)
     copy = Work(scratch)
     if copy.plan_path.is_file():
-        problems = [problem for problem in verify(scratch) if problem.path != copy.removals_path]
-        return [str(problem) for problem in problems]
+        return [
+            str(problem)
+            for problem in verify(scratch)
+            if problem.path != copy.removals_path and not problem.is_stale
+        ]
     return [f"{name} without a plan" for name in list_shards(copy.raw_dir)]
 
 

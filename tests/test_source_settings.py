@@ -71,6 +71,21 @@ def test_a_plan_says_by_which_settings_the_originals_came_last(
     assert contents(work) == expected
 
 
+def test_samples_of_originals_that_are_gone_are_told(work: Work, lower: Recipe) -> None:
+    fetch(lower, work, QUIET)
+    before = contents(work)
+    problems = verify(work.root)
+    paths = [rows_path(work.samples_dir, name) for name in planned_shards(work.plan_path)]
+    assert {problem.path for problem in problems} <= set(paths)
+    assert {problem.what for problem in problems} == {"made of other originals; run `prepare`"}
+    assert verify(work.root, quick=True) == problems
+    stale = sorted(problem.shard for problem in problems)
+    assert repair(work, QUIET) == Repaired(stale=stale)
+    assert contents(work) == before
+    prepare(lower, work, QUIET)
+    assert verify(work.root) == []
+
+
 def test_settings_that_decide_nothing_leave_the_plan_alone(
     made: tuple[Work, Recipe], work: Work
 ) -> None:
@@ -106,7 +121,6 @@ def test_originals_of_two_settings_give_no_lock_and_say_so_to_repair(
         patch.setattr(run, "run_stage", lambda stage, _, *rest: run_stage(stage, {}, *rest))
         fetch(lower, work, QUIET)
     assert read_info(work.plan_path)["recipe"]["source"]["max_bytes"] == lower.source.max_bytes
-    assert verify(work.root) == []
     with pytest.raises(UserError, match=f"{first}.parquet: was fetched with other settings"):
         write_lock(work, tmp_path / "posts.parquet")
     os.truncate(tar_path(work.raw_dir, FIRST), 1000)
