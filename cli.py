@@ -110,7 +110,7 @@ def fetch(
         typer.Option("--locked", help="The posts of the lock beside the recipe; no metadata."),
     ] = False,
     replan: Annotated[
-        bool, typer.Option("--replan", help="Plan anew in a folder that holds another plan.")
+        bool, typer.Option("--replan", help="Plan anew, also in a folder that holds another plan.")
     ] = False,
     workers: AnyWorkers = None,
     executor: Executor = "local",

@@ -196,7 +196,12 @@ def ensure_plan(
     """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
     before = read_info(work.plan_path) if work.plan_path.is_file() else None
     removals = read_removals(work.removals_path)
-    if before is not None and before.get("fingerprint") == _plan_proof(recipe, limit, metadata):
+    # The proof does not see a file that keeps its size. Of ranks the first has planned anew.
+    looks_again = replan and not has_company
+    is_known = before is not None and before.get("fingerprint") == _plan_proof(
+        recipe, limit, metadata
+    )
+    if before is not None and is_known and not looks_again:
         _record_source(recipe, work, before, has_company)
         return
     plan = make_plan(recipe, limit, metadata, removals)

@@ -133,6 +133,20 @@ def test_originals_of_two_settings_give_no_lock_and_say_so_to_repair(
     assert rows_path(work.raw_dir, FIRST).is_file()
 
 
+def test_metadata_that_keeps_its_size_is_read_again_to_replan(tmp_path: Path) -> None:
+    recipe, work = make_source(tmp_path, 20), Work(tmp_path / "work")
+    fetch(recipe, work, QUIET)
+    plan = work.plan_path.read_bytes()
+    fetch(recipe, work, QUIET, replan=True)
+    assert work.plan_path.read_bytes() == plan
+    path = tmp_path / "metadata" / "posts.json"
+    path.write_text(path.read_text().replace('"id": 9,', '"id": 8,'))
+    fetch(recipe, work, QUIET)
+    assert work.plan_path.read_bytes() == plan
+    assert fetch(recipe, work, QUIET, replan=True).fates.total() == 19
+    assert verify(work.root) == []
+
+
 def test_ranks_of_other_settings_do_not_work_side_by_side(work: Work, lower: Recipe) -> None:
     plan = work.plan_path.read_bytes()
     with (
