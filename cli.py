@@ -130,6 +130,7 @@ def fetch(
     from pipeline.lock import lock_beside, read_lock
     from pipeline.recipe import find_recipe
     from pipeline.removals import read_removals
+    from pipeline.settled import count_unfetched
 
     chosen = recipe_of(recipe, overrides)
     source = chosen.source
@@ -152,7 +153,7 @@ def fetch(
         plan = planning.make_plan(chosen, limit, found, read_removals(place.removals_path))
         planning.say_what_is_cut(plan.malformed, console())
         print_counts("select", plan.counts, plan.num_records)
-        num_unfetched = planning.count_unfetched(place, plan.posts)
+        num_unfetched = count_unfetched(place, plan.posts, source, retry_failed=retry_failed)
         print(f"{counted(num_unfetched, 'original')} would be fetched.")
         return
     runner, num_workers = choose_runner(executor, ray_address, workers)

@@ -24,7 +24,7 @@ from pipeline.recipe import (
     recipe_table,
     shared_recipe,
 )
-from pipeline.records import RETRYABLE, Status
+from pipeline.records import Status
 from pipeline.removals import (
     Removals,
     clear_posts,
@@ -32,12 +32,12 @@ from pipeline.removals import (
     count_removed,
     read_removals,
 )
-from pipeline.rows import DamagedError, read_info, read_rows, read_seal, replacing, write_rows
-from pipeline.schema import RAW, SCHEMA_VERSION
+from pipeline.rows import read_info, read_seal, replacing, write_rows
+from pipeline.schema import SCHEMA_VERSION
 from pipeline.selection import Selection, load_nsfw_ids, select_posts
 from pipeline.settings import convert
 from pipeline.settled import content_settings
-from pipeline.shard import list_shards, remove_shards, rows_path
+from pipeline.shard import list_shards, remove_shards
 from pipeline.words import counted
 from pipeline.work import Work
 
@@ -164,25 +164,6 @@ def _plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing | Lo
     sizes = {str(file.relative_to(path)): file.stat().st_size for file in files}
     nsfw_ids = sorted(load_nsfw_ids(recipe.select, metadata))
     return fingerprint(SCHEMA_VERSION, recipe.select, recipe.split, limit or 0, sizes, nsfw_ids)
-
-
-def count_unfetched(work: Work, posts: pa.Table) -> int:
-    """Return how many planned posts no earlier run has settled."""
-    posts = posts.filter(pc.equal(posts["status"].cast(pa.string()), Status.PLANNED))
-    settled: list[pa.Array] = []
-    for name in list_shards(work.raw_dir):
-        try:
-            rows = read_rows(rows_path(work.raw_dir, name), RAW, ["post_id", "status"])
-        except DamagedError:
-            continue
-        retryable = pc.is_in(
-            rows["status"].cast(pa.string()), value_set=pa.array([*RETRYABLE], pa.string())
-        )
-        settled.append(rows["post_id"].filter(pc.invert(retryable)).combine_chunks())
-    if not settled:
-        return len(posts)
-    done = pc.is_in(posts["post_id"], value_set=pa.concat_arrays(settled))
-    return len(posts) - int(pc.sum(done).as_py())
 
 
 def ensure_plan(

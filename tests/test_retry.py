@@ -7,8 +7,32 @@ from pytest_httpserver import HTTPServer
 from typer.testing import CliRunner
 
 import cli
+from tests.crashing import make_source
 from tests.metadata_records import lines_of, make_post, new_record
 from tests.pictures import draw_picture, encoded
+
+
+def test_a_dry_run_counts_what_would_be_asked_for(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    odd = tmp_path / "original" / "2.jpg"
+    odd.unlink()
+    odd.mkdir()  # which cannot be read
+    (tmp_path / "original" / "3.jpg").unlink()
+    command = ["fetch", f"{tmp_path}/recipe.toml", "--work", f"{tmp_path}/w", "--workers", "1"]
+
+    def count(*options: str) -> str:
+        return (
+            CliRunner().invoke(cli.app, [*command, "--dry-run", *options]).stdout.splitlines()[-1]
+        )
+
+    assert count() == "6 originals would be fetched."
+    CliRunner().invoke(cli.app, [*command, "--limit", "4"])
+    assert count() == "2 originals would be fetched."
+    assert count("--limit", "4") == "0 originals would be fetched."
+    assert count("--limit", "4", "--retry-failed") == "2 originals would be fetched."
+    other = ("--set", "source.max_bytes=100000")
+    assert count("--limit", "4", *other) == "4 originals would be fetched."
+    assert count("--limit", "4", *other, "--retry-failed") == "4 originals would be fetched."
 
 
 def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPServer) -> None:
