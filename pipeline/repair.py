@@ -120,14 +120,15 @@ def repair(work: Work, console: Console, *, images: str = "", num_workers: int =
 
 def _rebuild_plan(work: Work, console: Console) -> None:
     """Plan anew from the recorded recipe; only the very same plan is put in place."""
-    path, by_hand = work.plan_path, "delete it and run the same `fetch` command as before"
-    if not path.exists():
-        raise UserError(f"{path}: is not there; run the same `fetch` command as before.")
+    path = work.plan_path
     try:
         info = read_info(path)
         seal = read_seal(path)
     except DamagedError as error:
-        raise UserError(f"{path}: too damaged to be rebuilt; {by_hand}.") from error
+        raise UserError(
+            f"{path}: too damaged to be rebuilt; delete it and run the same `fetch` command as "
+            "before. Where the metadata has changed since, posts may be asked for again."
+        ) from error
     console.print(f"{path.name}: planning anew")
     recipe = convert(info["recipe"], Recipe, str(path))
     removals = read_removals(work.removals_path)
@@ -138,7 +139,7 @@ def _rebuild_plan(work: Work, console: Console) -> None:
         rebuilt.unlink()
         raise UserError(
             f"{path}: the metadata no longer gives this plan, or the plan is too damaged to tell; "
-            f"{by_hand}: what is fetched is used again."
+            "run the same `fetch` command as before with --replan: what is fetched is used again."
         )
     commit(rebuilt, path)
 

@@ -176,6 +176,22 @@ def test_another_plan_is_never_put_in_place(scene: Scene) -> None:
     assert [path.name for path in scene.work.root.glob(".*.tmp")] == []
 
 
+def test_a_plan_of_metadata_that_has_grown_is_left_to_replan(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    metadata, work = tmp_path / "posts.json", Work(tmp_path / "work")
+    whole = metadata.read_text()
+    metadata.write_text("\n".join(whole.splitlines()[:4]))
+    run_fetch(tmp_path, work)
+    metadata.write_text(whole)
+    flip(work.plan_path, 300)
+    with pytest.raises(UserError, match="with --replan: what is fetched is used again"):
+        repair(work, QUIET)
+    for post_id in range(1, 5):
+        (tmp_path / "original" / f"{post_id}.jpg").unlink()
+    assert run_fetch(tmp_path, work, replan=True).fates == {"fetched": 6}
+    assert verify(work.root) == []
+
+
 def test_a_source_that_is_another_one_is_refused(scene: Scene) -> None:
     DAMAGE["flip in tar"](scene.work.raw_dir)
     with pytest.raises(UserError, match="give the --images that they came from"):
