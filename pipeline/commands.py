@@ -99,6 +99,7 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="Sizes and indexes only.")] = False,
 ) -> None:
     """Check every hash and every promise of a data folder."""
+    from pipeline.verify import name_remedy
     from pipeline.verify import verify as check
 
     problems = check(directory, quick)
@@ -106,7 +107,9 @@ def verify(
         print(harmless(problem))
     if problems:
         found = counted(len(problems), "problem")
-        fail(f"{found}; `repair {directory}` makes anew what is broken.", 1)
+        is_stale = all(problem.is_stale for problem in problems)
+        remedy = "`prepare` makes samples anew." if is_stale else name_remedy(directory)
+        fail(f"{found}; {remedy}", 1)
     print(f"{directory}: every promise holds.")
 
 
@@ -124,11 +127,13 @@ def repair(
     """Make anew what `verify` finds broken, and nothing else."""
     from pipeline.repair import recorded_source, sort_damage
     from pipeline.repair import repair as mend
+    from pipeline.verify import check_is_repairable
     from pipeline.verify import verify as check
     from pipeline.work import Work
 
     place = Work(work)
     if dry_run:
+        check_is_repairable(place)
         problems = check(work)
         damage = sort_damage(place, problems)
         for problem in problems:

@@ -29,7 +29,7 @@ from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert
 from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shard, rows_path
-from pipeline.verify import Problem, check_is_ours, verify
+from pipeline.verify import Problem, check_is_repairable, verify
 from pipeline.work import Work
 
 
@@ -98,9 +98,7 @@ def repair(work: Work, console: Console, *, images: str = "", num_workers: int =
         UserError: where the plan cannot be rebuilt, or the source is not that of what is there.
     """
     repaired = Repaired()
-    if not work.root.is_dir():
-        raise UserError(f"{work.root}: no such folder.")
-    check_is_ours(work.root)  # before a lock is left there
+    check_is_repairable(work)  # before a lock is left there
     with work.lock():
         damage = sort_damage(work, verify(work.root))
         if damage.plan:

@@ -76,7 +76,7 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
     work = Work(directory)
     work.check_store()
     check_is_ours(directory)
-    if (directory / INDEX).is_file() and not work.plan_path.exists():
+    if _is_shared(work):
         return list(_check_shared(directory, quick))
     if not _is_work(work):
         return list(_check_shards(directory, quick))
@@ -100,13 +100,43 @@ def check_is_ours(directory: Path) -> None:
     Raises:
         UserError: where it holds nothing of ours.
     """
-    is_shared = (directory / INDEX).is_file()
-    if not (is_shared or _is_work(Work(directory)) or list_shards(directory)):
+    work = Work(directory)
+    if not (_is_shared(work) or _is_work(work) or list_shards(directory)):
         raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
+
+
+def name_remedy(directory: Path) -> str:
+    """Return what mends a folder in which ``verify`` finds problems."""
+    for place in (directory, directory.absolute().parent):
+        work = Work(place)
+        if _is_shared(work):
+            return "`push` to there from the work folder, or `pull` from elsewhere, brings it anew."
+        if _is_work(work):
+            return f"`repair {place}` makes anew what is broken."
+    return "bring these shards anew from where they came."
+
+
+def check_is_repairable(work: Work) -> None:
+    """Check that a folder is a work folder with a plan, before anything is left there.
+
+    Raises:
+        UserError: where it is none.
+    """
+    if not work.root.is_dir():
+        raise UserError(f"{work.root}: no such folder.")
+    check_is_ours(work.root)
+    if _is_shared(work) or not _is_work(work):
+        raise UserError(f"{work.root}: is no work folder; {name_remedy(work.root)}")
+    if not work.plan_path.exists():
+        raise UserError(f"{work.plan_path}: is not there; run the same `fetch` command as before.")
 
 
 def _is_work(work: Work) -> bool:
     return any(map(Path.exists, (work.plan_path, work.raw_dir, work.samples_dir)))
+
+
+def _is_shared(work: Work) -> bool:
+    return (work.root / INDEX).is_file() and not work.plan_path.exists()
 
 
 def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:

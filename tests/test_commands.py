@@ -3,6 +3,9 @@
 import gzip
 import json
 import os
+
+
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +55,31 @@ def test_verify_points_to_repair_and_repair_mends(work: Work) -> None:
     assert mended.exit_code == 0, mended.output
     assert mended.output.endswith("every promise holds.\n")
     assert contents(work) == before
+
+
+def test_verify_names_what_mends_a_folder_that_is_no_work_folder(
+    work: Work, tmp_path: Path
+) -> None:
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    assert call("push", work.root, shared).exit_code == 0
+    flip(tar_path(work.raw_dir, "train-000000"), 5000)
+    shutil.copytree(work.raw_dir, alone)
+    flip(tar_path(shared / "samples", "train-000000"), 700)
+    remedies = {
+        work.raw_dir: f"`repair {work.root}` makes anew",
+        alone: "bring these shards anew",
+        shared: "`push` to there from the work folder",
+        shared / "samples": "`push` to there from the work folder",
+    }
+    for place, remedy in remedies.items():
+        names = sorted(path.name for path in place.iterdir())
+        assert f"; {remedy}" in call("verify", place).stderr
+        for options in ([], ["--dry-run"]):
+            refused = str(call("repair", place, *options).exception)
+            assert refused.startswith(f"{place}: is no work folder; {remedy}")
+        assert sorted(path.name for path in place.iterdir()) == names
+    assert call("repair", work.root, "--workers", 1).exit_code == 0
+    assert call("verify", work.root).exit_code == 0
 
 
 def test_repair_names_what_it_leaves(work: Work) -> None:
