@@ -10,6 +10,7 @@ import pytest
 from pipeline import run
 from pipeline.differences import check_folder
 from pipeline.errors import UserError
+from pipeline.executor import run_stage
 from pipeline.hold import Part
 from pipeline.lock import write_lock
 from pipeline.plan import planned_shards
@@ -116,7 +117,7 @@ def test_originals_of_two_settings_give_no_lock_and_say_so_to_repair(
     work: Work, lower: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a fetch that was cut short."""
-    run_stage, first = run.run_stage, next(iter(planned_shards(work.plan_path)))
+    first = next(iter(planned_shards(work.plan_path)))
     with monkeypatch.context() as patch:
         patch.setattr(run, "run_stage", lambda stage, _, *rest: run_stage(stage, {}, *rest))
         fetch(lower, work, QUIET)
