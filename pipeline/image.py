@@ -29,6 +29,7 @@ FORMATS = ("jpeg", "png", "webp", "avif", "gif")
 
 NEAR_BLACK = 20  # grey level up to which a letterbox bar may ring around the JPEG's edges
 _EDGE_TOLERANCE = 2  # pixels by which bars may be off centre, or off their prediction
+_MAX_PADDED_SIDE = 10_000  # a square of as many pixels as source.max_pixels lets in by default
 
 
 class UndecodableError(Exception):
@@ -287,20 +288,32 @@ def crop(picture: Picture, box: Box) -> Picture:
 def resize(picture: Picture, size: int, fit: str = "stretch") -> Picture:
     """Resize to ``size`` x ``size``: ``stretch`` ignores the proportions, ``pad`` adds white.
 
-    Averages areas when it shrinks, cubic interpolation when it grows.
+    Averages areas when it shrinks, cubic interpolation when it grows. Takes memory for the picture
+    and 300 MB more, whatever its proportions.
     """
     if fit == "pad":
-        side = max(picture.shape[:2])
-        top, left = (side - picture.shape[0]) // 2, (side - picture.shape[1]) // 2
-        bottom, right = side - picture.shape[0] - top, side - picture.shape[1] - left
-        white = (255, 255, 255)
-        padded = cv2.copyMakeBorder(
-            picture, top, bottom, left, right, cv2.BORDER_CONSTANT, value=white
-        )
-        picture = cast(Picture, padded)
+        if max(picture.shape[:2]) > _MAX_PADDED_SIDE:
+            picture = _shrink_to_fit(picture, size)
+        picture = _pad_to_square(picture)
     shrinks = min(picture.shape[:2]) >= size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cast(Picture, cv2.resize(picture, (size, size), interpolation=method))
+
+
+def _shrink_to_fit(picture: Picture, side: int) -> Picture:
+    """Shrink a picture whose longer side is over ``side`` to that, with its proportions."""
+    scale = side / max(picture.shape[:2])
+    height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
+    return cast(Picture, cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _pad_to_square(picture: Picture) -> Picture:
+    side = max(picture.shape[:2])
+    top, left = (side - picture.shape[0]) // 2, (side - picture.shape[1]) // 2
+    bottom, right = side - picture.shape[0] - top, side - picture.shape[1] - left
+    white = (255, 255, 255)
+    padded = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_CONSTANT, value=white)
+    return cast(Picture, padded)
 
 
 def is_blank(picture: Picture) -> bool:

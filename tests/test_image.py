@@ -1,4 +1,5 @@
 import io
+import resource
 
 import cv2
 import numpy as np
@@ -211,6 +212,26 @@ def test_resize_stretches_or_pads_with_white() -> None:
     assert padded.shape == (32, 32, 3)
     assert padded[0].min() == 255
     assert padded[16].max() == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(330_000, 300), (800, 60_000)])
+def test_padding_a_long_picture_takes_little_memory(height: int, width: int) -> None:
+    picture = np.broadcast_to(np.uint8(0), (height, width, 3))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    padded = resize(picture.copy(), 256, "pad")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most
+    assert grown < 1.5 * 2**20  # KiB; as a full square the first takes 326 GB
+    dark = np.argwhere(padded[..., 0] < 255)
+    extent = dark.max(axis=0) - dark.min(axis=0) + 1
+    longest = max(height, width)
+    assert extent.tolist() == [max(1, round(256 * side / longest)) for side in (height, width)]
+
+
+def test_a_padded_picture_of_usual_size_is_the_average_of_the_full_square() -> None:
+    picture = draw_picture(11, 300, 470)
+    square = cv2.copyMakeBorder(picture, 85, 85, 0, 0, cv2.BORDER_CONSTANT, value=(255,) * 3)
+    expected = cv2.resize(square, (64, 64), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(resize(picture, 64, "pad"), expected)
 
 
 def test_encoders_round_trip() -> None:
