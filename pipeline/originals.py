@@ -14,6 +14,7 @@ from pipeline.client import Client, Download
 from pipeline.errors import UserError
 from pipeline.hosts import allowed_hosts, is_http
 from pipeline.image import (
+    Header,
     UndecodableError,
     crop,
     decode_reduced,
@@ -164,7 +165,7 @@ def inspect(post: Row, content: bytes, source: SourceSettings) -> Row:
         "format": header.format,
         "file_width": header.width,
         "file_height": header.height,
-        **_recognise(post, content, header.width, source.layout),
+        **_recognise(post, content, header, source.layout),
     }
 
 
@@ -177,20 +178,24 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _recognise(post: Row, content: bytes, file_width: int, layout: str) -> Row:
+def _recognise(post: Row, content: bytes, header: Header, layout: str) -> Row:
     """Return size, hashes and thumbnail of what is inside the letterbox; nothing for flat ones."""
     try:
         picture = decode_reduced(content, _LOOK_SIDE)
     except UndecodableError:
         return {}
-    scale = file_width / picture.shape[1]
+    width, height = header.width, header.height
+    if picture.shape[:2] == (width, height):  # turned upright by its EXIF; then it comes whole
+        width, height = height, width
+    # Each axis of a picture decoded smaller is rounded by itself.
+    x_scale, y_scale = width / picture.shape[1], height / picture.shape[0]
     if layout == "512px":
         picture = crop(picture, find_letterbox(picture, post["width"], post["height"])[0])
     if is_blank(picture):
         return {}
     return {
-        "content_width": round(picture.shape[1] * scale),
-        "content_height": round(picture.shape[0] * scale),
+        "content_width": round(picture.shape[1] * x_scale),
+        "content_height": round(picture.shape[0] * y_scale),
         "perceptual_hash": perceptual_hash(picture),
         "pixel_hash": xxhash.xxh3_64_intdigest(picture.tobytes()),
         "thumbnail": cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA).tobytes(),

@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline.client import Client
 from pipeline.errors import UserError
@@ -100,6 +101,28 @@ def test_an_original_is_looked_at() -> None:
     distance = (plain["perceptual_hash"] ^ found["perceptual_hash"]).bit_count()
     assert distance <= 4  # the same picture, with and without its letterbox
     assert len(found["thumbnail"]) == 192
+
+
+def content_size(data: bytes) -> tuple[int, int]:
+    found = inspect(POST, data, replace(SOURCE, layout="original"))
+    return found["content_width"], found["content_height"]
+
+
+@pytest.mark.parametrize("format_name", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(400, 255), (255, 400), (512, 200), (1024, 400), (300, 600), (513, 513), (129, 130)],
+)
+def test_the_content_of_an_original_is_as_large_as_it_is_shown(
+    width: int, height: int, format_name: str
+) -> None:
+    picture = draw_picture(1, height, width)
+    assert content_size(encoded(picture, format_name)) == (width, height)
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        shown = (width, height) if orientation < 5 else (height, width)
+        assert content_size(encoded(picture, format_name, exif=exif)) == shown
 
 
 @pytest.mark.parametrize(
