@@ -33,8 +33,8 @@ _SELECT_POSTS = """
             ELSE post.rating END AS rating
     FROM post LEFT JOIN link ON link.post_id = post.id
         LEFT JOIN tag ON tag.id = link.tag_id
-    WHERE {where} GROUP BY post.id
-"""
+    WHERE {where} GROUP BY post.rowid
+"""  # not by its id, which a table without a primary key may hold twice
 
 
 def read_parquet(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
