@@ -112,11 +112,14 @@ def _read_lines(stream: io.BufferedReader, path: str, needle: bytes) -> Iterator
             is_odd[np.searchsorted(newlines, _find(needle, buffer, size))] = True
             is_odd[np.searchsorted(newlines, _find_escapes(is_hidden, buffer, text))] = True
         to_parse = np.flatnonzero(is_record & is_odd if needle else is_record)
-        num_records = int(np.count_nonzero(is_record))
-        yield Counted(num_records)
+        yield Counted(int(np.count_nonzero(is_record)))
+        next_line = 0
         for i in to_parse.tolist():
+            if i > next_line:
+                yield Unparsed(int(np.count_nonzero(is_record[next_line:i])))
             yield _parse_line(buffer[starts[i] : ends[i]], path, num_lines + i + 1)
-        yield Unparsed(num_records - len(to_parse))
+            next_line = i + 1
+        yield Unparsed(int(np.count_nonzero(is_record[next_line:])))
         num_lines += len(newlines)
 
 

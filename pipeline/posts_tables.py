@@ -33,8 +33,9 @@ _SELECT_POSTS = """
             ELSE post.rating END AS rating
     FROM post LEFT JOIN link ON link.post_id = post.id
         LEFT JOIN tag ON tag.id = link.tag_id
-    WHERE {where} GROUP BY post.rowid
+    WHERE {where} GROUP BY post.rowid ORDER BY post.rowid
 """  # not by its id, which a table without a primary key may hold twice
+_COUNT_BETWEEN = "SELECT COUNT(*) FROM post WHERE rowid > ? AND rowid < ?"
 
 
 def read_parquet(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
@@ -49,14 +50,18 @@ def read_parquet(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
             for tag in required_tags if "tag_string" in columns else ():
                 has_tag = pc.match_substring(pc.cast(batch["tag_string"], pa.string()), tag)
                 wanted = pc.and_(wanted, pc.fill_null(has_tag, True))
-            rows = pc.indices_nonzero(wanted)
+            rows = pc.indices_nonzero(wanted).to_numpy()
+            gaps = np.diff(rows.astype(np.int64), prepend=-1) - 1
+            records = _records(batch.take(pa.array(rows)))
             yield Counted(len(batch))
-            for row, record in zip(rows.to_pylist(), _records(batch.take(rows)), strict=True):
+            for row, gap, record in zip(rows.tolist(), gaps.tolist(), records, strict=True):
+                if gap:
+                    yield Unparsed(gap)
                 if isinstance(record, Malformed):
                     yield replace(record, path=str(path), line=num_rows + row + 1)
                 else:
                     yield read_record(record, str(path), num_rows + row + 1)
-            yield Unparsed(len(batch) - len(rows))
+            yield Unparsed(len(batch) - len(rows) - int(gaps.sum()))
             num_rows += len(batch)
         yield Counted(file.metadata.num_rows - num_rows)
 
@@ -91,12 +96,17 @@ def read_sqlite(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
         where = " AND ".join([_HAS_TAG] * len(required_tags)) or "TRUE"
         rows = database.execute(_SELECT_POSTS.format(where=where), tuple(required_tags))
         names = [column[0] for column in rows.description]
-        num_read = 0
+        num_told, last = 0, -(2**63)
         for row in rows:
-            num_read += 1
-            yield Counted(1)
+            gap = 0
+            if required_tags:
+                (gap,) = database.execute(_COUNT_BETWEEN, (last, row[0])).fetchone()
+            num_told, last = num_told + gap + 1, row[0]
+            yield Counted(gap + 1)
+            if gap:
+                yield Unparsed(gap)
             yield read_record(dict(zip(names, row, strict=True)), str(path), row[0])
         (num_rows,) = database.execute("SELECT COUNT(*) FROM post").fetchone()
-        yield Counted(num_rows - num_read)
+        yield Counted(num_rows - num_told)
         if required_tags:
-            yield Unparsed(num_rows - num_read)
+            yield Unparsed(num_rows - num_told)

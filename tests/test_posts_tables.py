@@ -4,6 +4,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.recipe import SelectSettings
@@ -47,3 +49,26 @@ def test_a_database_may_repeat_a_post(tags: tuple[str, ...], tmp_path: Path) -> 
         "filtered/tag_missing": 2,
         "planned": 2,
     }
+
+
+def write_parquet(path: Path, *ids: int) -> None:
+    """Write what ``write_database`` does."""
+    rows = [
+        {"id": i, "rating": "g", "tag_string": "smile solo" if i <= 100 else "smile"} for i in ids
+    ]
+    pq.write_table(pa.Table.from_pylist([row | {"file_ext": "jpg"} for row in rows]), path)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.db"])
+def test_a_limit_counts_all_that_was_passed_over(name: str, tmp_path: Path) -> None:
+    ids = [i + 100 if i in (1, 2, 3, 6, 7) else i for i in range(1, 9)]
+    if name == "a.db":
+        write_database(tmp_path / name, "", *ids)
+        with closing(sqlite3.connect(tmp_path / name)) as database, database:
+            database.execute("UPDATE post SET is_deleted = 0")
+    else:
+        write_parquet(tmp_path / name, *ids)
+    for limit, num_passed in ((1, 3), (2, 3), (3, 5), (4, 5)):
+        chosen = select_posts(tmp_path, SELECT, limit=limit)
+        assert [post.id for post in chosen] == [4, 5, 8][:limit]
+        assert chosen.counts == {"filtered/tag_missing": num_passed, "planned": min(limit, 3)}

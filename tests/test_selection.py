@@ -1,4 +1,5 @@
 import csv
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +205,19 @@ def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
     chosen = select_posts(path, SelectSettings(tags=("solo",)), limit=99)
     assert list(chosen) == wanted
     assert chosen.num_records == 7
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_limit_counts_all_that_was_passed_over(is_list: bool, tmp_path: Path) -> None:
+    members = [make_post(i, "solo" if i in (4, 5, 8) else "smile") for i in range(1, 11)]
+    path = write_posts(tmp_path / "a.json", *members)
+    if is_list:
+        path.write_text(json.dumps([new_record(post) for post in members]))
+    for limit, num_passed in ((1, 3), (2, 3), (3, 5), (4, 7)):
+        chosen = select_posts(path, SelectSettings(tags=("solo",)), limit=limit)
+        num_planned = len(list(chosen))
+        assert num_planned == min(limit, 3)
+        assert chosen.counts == {"filtered/tag_missing": num_passed, "planned": num_planned}
 
 
 @pytest.mark.parametrize(
