@@ -5,6 +5,7 @@ metadata. A lock may come from a stranger: what it holds is checked before any o
 it never says whom to ask for pictures.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +51,7 @@ LOCK_ENCODING: dict[str, Any] = {
     "column_encoding": dict.fromkeys(("post_id", "family", "parent_id"), "DELTA_BINARY_PACKED"),
 }
 _MD5_MARK = "{md5}"
+_MD5_MARKS = re.compile(r"\{md5(:*)\}")  # with a colon, or one more, the URL's own text
 _SUMS = pa.schema(
     [SAMPLES.field(name) for name in ("post_id", "status", "reason", "source_sha256", "sha256")]
 )
@@ -185,8 +187,13 @@ def _lock_shard(work: Work, name: str) -> pa.Table:
             "run `prepare`."
         )
     table = lock_posts(plan, samples)
-    if not _are_equal(restore_plan(table), plan):
-        raise UserError(f"{work.plan_path}: a record of shard {name} holds what no lock can say.")
+    restored = restore_plan(table)
+    if not _are_equal(restored, plan):
+        post_id, field = _first_difference(restored, plan)
+        raise UserError(
+            f"{work.plan_path}: {field} of post {post_id} holds what no lock can say; "
+            "`takedown` takes the post out."
+        )
     return table
 
 
@@ -194,6 +201,16 @@ def _are_equal(a: pa.Table, b: pa.Table) -> bool:
     """Whether two plans hold the same, however their words are numbered."""
     plain = pa.schema([f.with_type(pa.string()) if _is_word(f) else f for f in SELECTION])
     return bool(a.cast(plain).equals(b.cast(plain)))
+
+
+def _first_difference(a: pa.Table, b: pa.Table) -> tuple[int, str]:
+    """Return the first post that two plans of the same posts tell otherwise, and in which field."""
+    return next(
+        (row["post_id"], field)
+        for other, row in zip(a.to_pylist(), b.to_pylist(), strict=True)
+        for field in row
+        if row[field] != other[field]
+    )
 
 
 def _is_word(field: pa.Field) -> bool:
@@ -208,7 +225,7 @@ def lock_posts(plan: pa.Table, samples: pa.Table) -> pa.Table:
         samples: ``status, reason, source_sha256, sha256`` of the same posts in the same order.
     """
     md5, urls = plan["md5"].to_pylist(), plan["file_url"].to_pylist()
-    folded = [u.replace(m, _MD5_MARK) if m else u for u, m in zip(urls, md5, strict=True)]
+    folded = [_fold_url(url, m) if m else url for url, m in zip(urls, md5, strict=True)]
     locked = dict(zip(plan.column_names, plan.columns, strict=True)) | {
         "status": samples["status"],
         "reason": samples["reason"],
@@ -233,11 +250,20 @@ def _to_words(texts: pa.ChunkedArray) -> pa.Array:
     return pa.ListArray.from_arrays(lists.offsets, words, type=LOCK.field("tags").type)
 
 
+def _fold_url(url: str, md5: str) -> str:
+    """Write ``{md5}`` for the md5 in a URL, so that URLs become alike; its own takes a colon."""
+    return _MD5_MARKS.sub(r"{md5\1:}", url).replace(md5, _MD5_MARK)
+
+
+def _unfold_url(folded: str, md5: str) -> str:
+    return _MD5_MARKS.sub(lambda m: f"{{md5{m[1][1:]}}}" if m[1] else md5, folded)
+
+
 def restore_plan(posts: pa.Table) -> pa.Table:
     """Return the plan that a lock was made of, ``schema.SELECTION``."""
     md5 = [sum_.hex() if sum_ else "" for sum_ in posts["md5"].to_pylist()]
     folded = posts["file_url"].to_pylist()
-    urls = [url.replace(_MD5_MARK, m) if m else url for url, m in zip(folded, md5, strict=True)]
+    urls = [_unfold_url(url, m) if m else url for url, m in zip(folded, md5, strict=True)]
     words = posts["tags"].cast(pa.list_(pa.string()))
     is_removed = pc.equal(posts["status"].cast(pa.string()), TAKEN_DOWN.status)
     status = pc.if_else(is_removed, str(TAKEN_DOWN.status), str(Status.PLANNED))

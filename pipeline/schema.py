@@ -168,7 +168,7 @@ LOCK = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("parent_id", pa.int64(), nullable=False),
         pa.field("tags", pa.list_(pa.field("element", _TEXT)), nullable=False),
-        pa.field("file_url", _TEXT, nullable=False),  # {md5} stands for the post's
+        pa.field("file_url", _TEXT, nullable=False),  # {md5} is the post's, {md5:} is {md5}
         pa.field("shard", pa.int32(), nullable=False),
         pa.field("sha256", pa.binary(32)),  # of the original's bytes
         pa.field("sample_sha256", pa.binary(32)),  # of the sample's members

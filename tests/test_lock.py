@@ -21,7 +21,7 @@ from pipeline.lock import (
 )
 from pipeline.plan import plan_posts, planned_shards, read_planned
 from pipeline.recipe import Recipe, SplitSettings
-from pipeline.rows import read_info, write_rows
+from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import fetch, prepare
 from pipeline.schema import LOCK, RAW, SAMPLES
 from pipeline.shard import list_shards, read_shard, rows_path
@@ -77,6 +77,27 @@ def test_the_plan_comes_back_whole(built: tuple[Work, Recipe, Lock]) -> None:
     urls = restore_plan(lock.posts)["file_url"].to_pylist()
     assert len(set(urls)) == 30
     assert set(lock.posts["file_url"].to_pylist()) == {"https://cdn.example/{md5}.jpg"}
+
+
+def test_a_url_with_the_locks_own_mark_comes_back_whole(built: tuple[Work, Recipe, Lock]) -> None:
+    work, _, _ = built
+    name = min(planned_shards(work.plan_path))
+    plan = read_planned(work.plan_path, name)
+    samples = read_rows(rows_path(work.samples_dir, name), SAMPLES)
+    md5 = plan["md5"][0].as_py()
+    for url in ("{md5}", "{md5:}{md5::}", f"{{md5{md5}}}{{md5}}", f"{md5}{md5}", "{md5:", "{md55}"):
+        urls = pa.array([url] * len(plan))
+        column = plan.column_names.index("file_url")
+        odd = plan.set_column(column, plan.schema.field("file_url"), urls)
+        assert restore_plan(lock_posts(odd, samples))["file_url"].to_pylist() == [url] * len(plan)
+
+
+def test_what_no_lock_can_say_is_named(
+    built: tuple[Work, Recipe, Lock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.lock._unfold_url", lambda url, md5: url)
+    with pytest.raises(UserError, match=r"file_url of post \d+ holds what .* `takedown`"):
+        write_lock(built[0], tmp_path / "posts.parquet")
 
 
 def test_the_same_folder_gives_the_same_lock(
