@@ -126,7 +126,7 @@ def decode_reduced(data: bytes, min_side: int) -> Picture:
 
 def _is_plain_jpeg(data: bytes) -> bool:
     """Whether simplejpeg alone decodes it right: no CMYK, no rotation, no colour profile."""
-    head = _before_scan(data)[:65536]
+    head = _before_scan(data)
     if b"Exif\0\0" in head or b"ICC_PROFILE\0" in head:
         return False
     try:
@@ -136,7 +136,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
 
 
 def _before_scan(data: bytes) -> bytes:
-    """Return a JPEG up to the pixels of its first scan; all of it where it is out of order.
+    """Return a JPEG up to the pixels of its first scan; of one out of order at most 64 KiB more.
 
     To look through the pixels for what stands before them takes a tenth of the time to decode them.
     """
@@ -147,7 +147,7 @@ def _before_scan(data: bytes) -> bytes:
             return data[:at]
         is_filler = marker == 0xFF
         at += 1 if is_filler else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data
+    return data[: at + 65536]
 
 
 def _open(data: bytes, format_name: str) -> Image.Image:
@@ -190,6 +190,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "srgb" not in ImageCms.getProfileDescription(source).lower():
                 target = ImageCms.createProfile("sRGB")
+                image = image.convert("RGB") if image.mode == "P" else image
                 converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
                 if converted is not None:
                     return converted

@@ -103,6 +103,37 @@ def test_a_profile_is_found_wherever_it_stands_before_the_pixels() -> None:
     assert _is_plain_jpeg(plain[:-2] + b"Exif\0\0" + plain[-2:])
 
 
+def test_a_segment_behind_much_else_is_found_and_pixels_are_not_searched() -> None:
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :20] = (250, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(picture, "jpeg", exif=exif, quality=95)
+    comment = b"\xff\xfe\xff\xff" + b"x" * 65533
+    assert decode(turned[:2] + comment * 3 + turned[2:]).shape == (40, 20, 3)
+    plain = encoded(picture)
+    assert _is_plain_jpeg(plain[:2] + comment * 3 + plain[2:])
+
+
+@pytest.mark.parametrize("alpha", [None, 0])
+def test_the_profile_of_a_palette_is_brought_to_srgb(alpha: int | None) -> None:
+    swapped = ImageCms.ImageCmsProfile(io.BytesIO(swapped_profile()))
+    picture = Image.new("RGB", (8, 8), (200, 40, 10))
+    expected = decode(encoded(picture, "png", icc_profile=swapped.tobytes()))
+    assert np.abs(expected[0, 0].astype(int) - [200, 40, 10]).max() > 50
+    palette = picture.quantize(4)
+    options = {} if alpha is None else {"transparency": 3}
+    decoded = decode(encoded(palette, "png", icc_profile=swapped.tobytes(), **options))
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def swapped_profile() -> bytes:
+    """Return sRGB's profile with red and blue changed for each other."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace(b"rXYZ", b"_XYZ").replace(b"bXYZ", b"rXYZ").replace(b"_XYZ", b"bXYZ")
+    return profile.replace("sRGB".encode("utf-16-be"), "BGRs".encode("utf-16-be"))
+
+
 def test_a_foreign_colour_profile_is_brought_to_srgb_and_a_broken_one_ignored() -> None:
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB", 6500)).tobytes()
     picture = draw_picture(2)
