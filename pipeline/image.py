@@ -264,7 +264,7 @@ def find_letterbox(picture: Picture, width: int, height: int) -> tuple[Box, Lett
         slack = _EDGE_TOLERANCE
         inside_x = left >= box.left - slack and right <= box.right + slack
         inside_y = top >= box.top - slack and bottom <= box.bottom + slack
-        if inside_x and inside_y:
+        if (inside_x and inside_y) or _is_black_outside(bright, box):
             return box, Letterbox.CONFIRMED
     left, right = (left, right) if _is_centred(left, right, side) else (0, side)
     top, bottom = (top, bottom) if _is_centred(top, bottom, side) else (0, side)
@@ -275,6 +275,21 @@ def _bright_extent(counts: NDArray[np.number[Any]]) -> tuple[int, int]:
     """First and one past the last line in which over 1% of the pixels are not near-black."""
     lines = np.flatnonzero(counts > len(counts) / 100)
     return (int(lines[0]), int(lines[-1]) + 1) if len(lines) else (0, len(counts))
+
+
+def _is_black_outside(bright: NDArray[np.uint8], box: Box) -> bool:
+    """Whether hardly any pixel around a box is bright, however dark it is inside.
+
+    Args:
+        bright: H x W, 1 where a pixel is not near-black.
+        box: the prediction; what rings within the tolerance around it is not looked at.
+    """
+    outside = bright.copy()
+    slack = _EDGE_TOLERANCE
+    top, left = max(0, box.top - slack), max(0, box.left - slack)
+    outside[top : box.bottom + slack, left : box.right + slack] = 0
+    lines = (outside.mean(axis=axis).max() for axis in (0, 1))
+    return all(share <= 1 / 100 for share in lines)
 
 
 def _is_centred(start: int, stop: int, side: int) -> bool:

@@ -215,6 +215,24 @@ def test_where_record_and_pixels_disagree_the_pixels_decide_and_it_is_said() -> 
     assert (box, letterbox) == (Box(0, 0, 512, 512), Letterbox.DISAGREES)
 
 
+@pytest.mark.parametrize("inside", ["dark", "line", "black"])
+def test_bars_around_dark_content_confirm_the_prediction(inside: str) -> None:
+    picture = np.zeros((800, 1200, 3), np.uint8)
+    if inside == "dark":
+        picture[:] = np.random.default_rng(0).integers(0, 20, (800, 1200, 1))
+    elif inside == "line":
+        picture[200:600, 598:602] = 255
+    box, letterbox = find_letterbox(letterboxed(picture), 1200, 800)
+    assert (box, letterbox) == (predict_box(512, 1200, 800), Letterbox.CONFIRMED)
+    assert find_letterbox(letterboxed(picture), 0, 0)[1] == Letterbox.DISAGREES
+
+
+def test_a_bright_line_where_a_bar_is_predicted_denies_it() -> None:
+    picture = np.zeros((512, 512, 3), np.uint8)
+    picture[20:22, 200:300] = 255
+    assert find_letterbox(picture, 1200, 800)[1] == Letterbox.DISAGREES
+
+
 def test_without_a_record_centred_bars_are_measured() -> None:
     box, _ = find_letterbox(letterboxed(draw_picture(9, 400, 200)), 0, 0)
     assert (box.left, box.right, box.height) == (128, 384, 512)
