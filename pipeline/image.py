@@ -277,7 +277,7 @@ def _bright_extent(counts: NDArray[np.number[Any]]) -> tuple[int, int]:
     return (int(lines[0]), int(lines[-1]) + 1) if len(lines) else (0, len(counts))
 
 
-def _is_black_outside(bright: NDArray[np.uint8], box: Box) -> bool:
+def _is_black_outside(bright: NDArray[np.integer[Any] | np.floating[Any]], box: Box) -> bool:
     """Whether hardly any pixel around a box is bright, however dark it is inside.
 
     Args:
