@@ -283,6 +283,8 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -
         with pq.ParquetFile(path) as file:
             if not is_table_of(file.schema_arrow, schema):
                 raise DamagedError(f"{path}: its columns are not those of this version's tables.")
-            return file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
+            table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
+        table.validate(full=True)  # reading lets words pass that are not in UTF-8
     except (OSError, pa.ArrowException, ValueError) as error:  # a ValueError: names not in UTF-8
         raise DamagedError(f"{path}: cannot be read: {error}.") from error
+    return table

@@ -61,6 +61,17 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
         read_rows(path, pa.schema([pa.field("x", pa.string())]))
 
 
+def test_words_that_are_no_text_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    ends = pa.array([0, 1], pa.int32()).buffers()[1]
+    words = pa.Array.from_buffers(pa.string(), 1, [None, ends, pa.py_buffer(b"\xff")])
+    for column in (words, pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), words)):
+        table = pa.table({"word": column})
+        write_rows(path, [table], {})
+        with pytest.raises(DamagedError, match=r"a\.parquet: cannot be read: .*UTF8"):
+            read_rows(path, table.schema)
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
