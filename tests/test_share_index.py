@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.recipe import (
     recipe_toml,
     shared_recipe,
 )
+from pipeline.settings import convert
 from pipeline.share.index import (
     MAX_INDEX_BYTES,
     PAPERS,
@@ -80,39 +82,80 @@ def test_a_name_outside_the_vocabulary_is_refused(name: str) -> None:
         read_index(write_index(replace(index, files=files).seal()), "index.json")
 
 
-CHANGES: dict[str, Any] = {
-    "twice": lambda t: t["files"].append(t["files"][-1]),
-    "not in order": lambda t: t["files"].reverse(),
-    "lacks rows": lambda t: t["files"].pop(-2),
-    "lacks a tar": lambda t: t["files"].pop(-1),
-    "lacks the lock": lambda t: t.update(
-        files=[f for f in t["files"] if f["name"] != "posts.parquet"]
+TAR = "samples/train-000012.tar"
+NO_SUM = f"has no SHA-256 of {TAR}"
+MAX_TAR_BYTES = 2**42
+
+
+def file_of(table: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(file for file in table["files"] if file["name"] == name)
+
+
+def set_file(name: str, **values: object) -> Callable[[dict[str, Any]], object]:
+    return lambda table: file_of(table, name).update(values)
+
+
+def drop(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table["files"].remove(file_of(table, name))
+
+
+SEALED_LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "twice": (lambda t: t["files"].append(t["files"][-1]), "names a file twice, or not in order"),
+    "not in order": (lambda t: t["files"].reverse(), "names a file twice, or not in order"),
+    "lacks rows": (drop("samples/train-000012.parquet"), r"lacks samples/train-000012\.parquet"),
+    "lacks a tar": (drop(TAR), f"lacks {TAR}"),
+    "lacks the lock": (drop("posts.parquet"), r"lacks posts\.parquet"),
+    **{
+        f"{what}: {name}": (set_file(name, size=size), f"says that {name} has {size} bytes")
+        for what, size in (("a negative size", -1), ("no bytes", 0), ("too many", 2**50))
+        for name in ("README.md", "posts.parquet", TAR)
+    },
+    "one byte too many": (set_file(TAR, size=MAX_TAR_BYTES + 1), f"says that {TAR} has"),
+    "no sum": (set_file(TAR, sha256=""), NO_SUM),
+    "a sum in capitals": (set_file(TAR, sha256="A" * 64), NO_SUM),
+    "a sum and more": (set_file(TAR, sha256=SUM + "\n"), NO_SUM),
+    "no sum of the card": (set_file("README.md", sha256=""), r"has no SHA-256 of README\.md"),
+    "another name": (lambda t: t.update(name="y"), "is not named as its recipe"),
+    "a recipe that names a host": (
+        lambda t: t["recipe"]["source"].update(images="http://x/{id}"),
+        "its recipe names places",
     ),
-    "negative size": lambda t: t["files"][0].update(size=-1),
-    "no bytes": lambda t: t["files"][0].update(size=0),
-    "impossible size": lambda t: t["files"][0].update(size=2**50),
-    "a size that is no number": lambda t: t["files"][0].update(size="10"),
-    "no sum": lambda t: t["files"][0].update(sha256=""),
-    "a sum in capitals": lambda t: t["files"][0].update(sha256="A" * 64),
-    "another fingerprint": lambda t: t.update(fingerprint="0" * 32),
-    "another sum, old fingerprint": lambda t: t["files"][-1].update(sha256="1" * 64),
-    "another version": lambda t: t.update(version=99),
-    "unknown key": lambda t: t.update(run="rm"),
-    "another name": lambda t: t.update(name="y"),
-    "a recipe that names a host": lambda t: t["recipe"]["source"].update(images="http://x/{id}"),
-    "a recipe that names a file": lambda t: t["recipe"]["prepare"]["sketch"]["onnx"].update(
-        model="/etc/passwd"
+    "a recipe that names a file": (
+        lambda t: t["recipe"]["prepare"]["sketch"]["onnx"].update(model="/etc/passwd"),
+        "its recipe names places",
     ),
-    "a recipe of nonsense": lambda t: t["recipe"]["split"].update(by="moon"),
-    "no files": lambda t: t.update(files=None),
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_an_index_that_lies_is_refused(change: str) -> None:
+@pytest.mark.parametrize("lie", SEALED_LIES)
+def test_an_index_that_lies_is_refused(lie: str) -> None:
+    """Its fingerprint fits, as anybody can make one."""
+    change, what = SEALED_LIES[lie]
     table = json.loads(write_index(make_index()))
-    CHANGES[change](table)
-    with pytest.raises(UserError, match=r"index\.json"):
+    change(table)
+    sealed = write_index(convert(table, Index, "index.json").seal())
+    with pytest.raises(UserError, match=rf"^index\.json: {what}.*`push` writes no such"):
+        read_index(sealed, "index.json")
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "another fingerprint": (lambda t: t.update(fingerprint="0" * 32), "its fingerprint is not"),
+    "another sum": (set_file(TAR, sha256="1" * 64), "its fingerprint is not"),
+    "another version": (lambda t: t.update(version=99), "a newer version"),
+    "no version": (lambda t: t.update(version="1"), "of a version that this program knows"),
+    "a size that is no number": (set_file("README.md", size="10"), "Expected `int`, got `str`"),
+    "unknown key": (lambda t: t.update(run="rm"), "unknown key 'run'"),
+    "a recipe of nonsense": (lambda t: t["recipe"]["split"].update(by="moon"), "'moon' is neither"),
+    "no files": (lambda t: t.update(files=None), "Expected `array`, got `null`"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_says_what_none_says_is_refused(lie: str) -> None:
+    change, what = LIES[lie]
+    table = json.loads(write_index(make_index()))
+    change(table)
+    with pytest.raises(UserError, match=rf"^index\.json: .*{what}"):
         read_index(json.dumps(table).encode(), "index.json")
 
 
