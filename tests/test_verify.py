@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.plan import planned_shards
+from pipeline.plan import planned_shards, write_plan
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import prepare
-from pipeline.schema import LEDGER, RAW, SAMPLES, build_table
-from pipeline.shard import ShardWriter, rows_path, tar_path
+from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION, build_table
+from pipeline.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.status import read_status, status_table
 from pipeline.verify import verify
 from pipeline.work import Work
@@ -45,24 +45,81 @@ def first(work: Work) -> str:
     return next(iter(planned_shards(work.plan_path)))
 
 
-DAMAGE: dict[str, Callable[[Work], object]] = {
-    "flip in samples tar": lambda w: flip(tar_path(w.samples_dir, first(w)), 700),
-    "flip in tar padding": lambda w: flip(tar_path(w.samples_dir, first(w)), -1),
-    "flip in raw tar": lambda w: flip(tar_path(w.raw_dir, first(w)), 5000),
-    "flip in rows": lambda w: flip(rows_path(w.samples_dir, first(w)), 300),
-    "flip in plan": lambda w: flip(w.plan_path, 300),
-    "tar missing": lambda w: tar_path(w.samples_dir, first(w)).unlink(),
-    "rows missing": lambda w: rows_path(w.samples_dir, first(w)).unlink(),
-    "tar too long": lambda w: append(tar_path(w.samples_dir, first(w))),
-    "ledger missing": lambda w: rows_path(w.ledger_dir, first(w)).unlink(),
-    "flip in ledger": lambda w: flip(rows_path(w.ledger_dir, first(w)), 300),
-    "another shard's ledger": lambda w: swap_ledger(w, first(w)),
-    "foreign file": lambda w: (w.samples_dir / "notes.txt").write_text("?"),
-    "half-written file": lambda w: (w.samples_dir / ".x.tar.tmp").write_text("?"),
-    "another shard's files": lambda w: swap(w.samples_dir, first(w)),
-    "a count of fates that lies": lambda w: lie(rows_path(w.samples_dir, first(w)), SAMPLES),
-    "a ledger's sums that lie": lambda w: lie(rows_path(w.ledger_dir, first(w)), LEDGER),
-    "a shard that is not planned": lambda w: rename(w.samples_dir, first(w)),
+DAMAGE: dict[str, tuple[Callable[[Work], object], str]] = {
+    "flip in samples tar": (
+        lambda w: flip(tar_path(w.samples_dir, first(w)), 700),
+        "its bytes do not match the sum in its rows",
+    ),
+    "flip in tar padding": (
+        lambda w: flip(tar_path(w.samples_dir, first(w)), -1),
+        "goes on after its end",
+    ),
+    "flip in raw tar": (
+        lambda w: flip(tar_path(w.raw_dir, first(w)), 5000),
+        "its bytes do not match their sum",
+    ),
+    "flip in rows": (
+        lambda w: flip(rows_path(w.samples_dir, first(w)), 300),
+        "its bytes do not match its seal",
+    ),
+    "flip in plan": (lambda w: flip(w.plan_path, 300), "its bytes do not match its seal"),
+    "tar missing": (
+        lambda w: tar_path(w.samples_dir, first(w)).unlink(),
+        "missing, or not as long as its rows say",
+    ),
+    "rows missing": (lambda w: rows_path(w.samples_dir, first(w)).unlink(), "has no rows"),
+    "tar too long": (
+        lambda w: append(tar_path(w.samples_dir, first(w))),
+        "missing, or not as long as its rows say",
+    ),
+    "ledger missing": (
+        lambda w: rows_path(w.ledger_dir, first(w)).unlink(),
+        "cannot be read: No such file",
+    ),
+    "flip in ledger": (
+        lambda w: flip(rows_path(w.ledger_dir, first(w)), 300),
+        "its bytes do not match its seal",
+    ),
+    "another shard's ledger": (
+        lambda w: swap_ledger(w, first(w)),
+        "its posts are not the planned ones",
+    ),
+    "foreign file": (
+        lambda w: (w.samples_dir / "notes.txt").write_text("?"),
+        "does not belong here",
+    ),
+    "half-written file": (
+        lambda w: (w.samples_dir / ".x.tar.tmp").write_text("?"),
+        "does not belong here",
+    ),
+    "another shard's files": (
+        lambda w: swap(w.samples_dir, first(w)),
+        "holds the rows of test-000000",
+    ),
+    "a count of fates that lies": (
+        lambda w: lie(rows_path(w.samples_dir, first(w)), SAMPLES),
+        "its fates are not those that its commit record counts",
+    ),
+    "a ledger's sums that lie": (
+        lambda w: lie(rows_path(w.ledger_dir, first(w)), LEDGER),
+        "its sums are not those that its commit record gives",
+    ),
+    "a shard that is not planned": (
+        lambda w: rename(w.samples_dir, first(w)),
+        "no such shard is planned",
+    ),
+    "rows out of order": (
+        lambda w: rearrange(w.samples_dir, first(w), [1, 0]),
+        "its posts are not in order, or one is there twice",
+    ),
+    "a row twice": (
+        lambda w: rearrange(w.samples_dir, first(w), [0, 0, 1]),
+        "its posts are not in order, or one is there twice",
+    ),
+    "another family than the planned": (
+        lambda w: adopt(rows_path(w.samples_dir, first(w)), SAMPLES),
+        "its posts are not the planned ones",
+    ),
 }
 
 
@@ -74,6 +131,23 @@ def lie(path: Path, schema: pa.Schema) -> None:
     else:
         info["asked"]["num_attempts"] += 1
     write_rows(path, [read_rows(path, schema)], info)
+
+
+def rearrange(directory: Path, name: str, begin: list[int]) -> None:
+    """Let a shard's rows begin otherwise than with the first two, and seal them anew."""
+    table, info = read_shard(directory, name, SAMPLES)
+    write_rows(rows_path(directory, name), [table.take([*begin, *range(2, len(table))])], info)
+
+
+def adopt(path: Path, schema: pa.Schema) -> None:
+    """Let all posts be of one family, and seal them anew."""
+    table, info = read_rows(path, schema), read_info(path)
+    at = schema.get_field_index("family")
+    table = table.set_column(at, schema.field(at), pa.array([1] * len(table)))
+    if schema is SELECTION:
+        write_plan(path, table, info)
+    else:
+        write_rows(path, [table], info)
 
 
 def flip(path: Path, at: int) -> None:
@@ -103,10 +177,21 @@ def rename(directory: Path, name: str) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_every_damage_is_found_and_named(work: Work, damage: str) -> None:
-    DAMAGE[damage](work)
+    make, what = DAMAGE[damage]
+    make(work)
     problems = verify(work.root)
-    assert problems
     assert all(str(work.root) in str(problem) for problem in problems)
+    assert any(what in problem.what for problem in problems), problems
+
+
+def test_a_family_in_two_splits_is_found(work: Work) -> None:
+    """Its rows are those of its plan, so that nothing else is wrong."""
+    adopt(work.plan_path, SELECTION)
+    for directory, schema in ((work.raw_dir, RAW), (work.samples_dir, SAMPLES)):
+        for name in planned_shards(work.plan_path):
+            adopt(rows_path(directory, name), schema)
+    found = {problem.what for problem in verify(work.root)}
+    assert found == {"family 1 lies in test and in train"}
 
 
 def test_one_damage_hides_no_other(work: Work) -> None:
@@ -178,8 +263,9 @@ def test_the_sums_cover_every_single_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["tar missing", "tar too long", "foreign file", "flip in rows"])
 def test_quick_finds_what_sizes_and_indexes_show(work: Work, damage: str) -> None:
-    DAMAGE[damage](work)
-    assert verify(work.root, quick=True)
+    make, what = DAMAGE[damage]
+    make(work)
+    assert any(what in problem.what for problem in verify(work.root, quick=True))
 
 
 def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
