@@ -19,6 +19,7 @@ POST = {
     "height": 200,
 }
 SOURCE = SourceSettings(images="")
+FILE_URLS = SourceSettings(images="{file_url}", layout="original", hosts=("a",))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,7 @@ def test_the_content_of_an_original_is_as_large_as_it_is_shown(
         (b"<html>busy</html>", SOURCE, "not_an_image"),
         (encoded(draw_picture(1)), replace(SOURCE, max_pixels=120 * 119), "too_many_pixels"),
         (encoded(draw_picture(1)), replace(SOURCE, check_md5=True), "hash_mismatch"),
+        (encoded(draw_picture(1)), FILE_URLS, "hash_mismatch"),
     ],
 )
 def test_what_is_not_usable_is_rejected(data: bytes, source: SourceSettings, reason: str) -> None:

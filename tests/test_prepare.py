@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pipeline.plan import planned_shards
 from pipeline.prepare import prepare_picture
 from pipeline.recipe import OnnxSettings, PrepareSettings, Recipe, SketchSettings, XdogSettings
 from pipeline.run import prepare
-from pipeline.schema import SAMPLES, members_of
+from pipeline.schema import RAW, SAMPLES, members_of
 from pipeline.shard import Span, read_shard, read_span, tar_path
 from pipeline.sketch import draw_sketch, xdog
 from pipeline.status import read_status
@@ -271,12 +272,30 @@ def test_wrong_use_is_named(tmp_path: Path) -> None:
         prepare(recipe, Work(tmp_path / "nowhere"), QUIET)
 
 
-def test_a_damaged_raw_shard_is_an_error_of_its_shard_only(tmp_path: Path) -> None:
+def cut(data: bytearray, at: int) -> None:
+    del data[-512:]
+
+
+def flip(data: bytearray, at: int) -> None:
+    data[at] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"), [(cut, "not as long as its rows say"), (flip, "damaged at post")]
+)
+def test_a_damaged_raw_shard_is_an_error_of_its_shard_only(
+    tmp_path: Path, damage: Callable[[bytearray, int], None], what: str
+) -> None:
     work, recipe = make_work(tmp_path, 30)
     fetch_all(work, recipe)
     name = next(iter(planned_shards(work.plan_path)))
+    rows, _ = read_shard(work.raw_dir, name, RAW)
+    row = rows.to_pylist()[1]
     tar = tar_path(work.raw_dir, name)
-    tar.write_bytes(tar.read_bytes()[:-512])
+    data = bytearray(tar.read_bytes())
+    damage(data, row["offset"] + row["size"] // 2)
+    tar.write_bytes(data)
     summary = prepare(recipe, work, QUIET)
     assert list(summary.errors) == [name]
+    assert what in summary.errors[name]
     assert summary.num_posts == 30 - planned_shards(work.plan_path)[name]
