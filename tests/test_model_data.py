@@ -14,11 +14,13 @@ from model.data import Batch, Samples, iterate_batches, to_bytes, to_unit
 from model.order import epoch_order
 from pipeline.errors import UserError
 from pipeline.recipe import XdogSettings
+from pipeline.rows import DamagedError
 from pipeline.schema import SAMPLES
 from pipeline.shard import read_shard, tar_path
 from pipeline.sketch import xdog
 from tests.model_samples import write_samples
 from tests.pictures import draw_picture
+from tests.shares import forge_rows
 
 SEEDS = st.integers(0, 2**64 - 1)
 
@@ -110,6 +112,24 @@ def test_decoding_ahead_is_bounded(eight_samples: Samples, monkeypatch: pytest.M
     time.sleep(0.1)  # time enough to decode all 160
     assert 1 <= len(loaded) <= 4
     batches.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("color_size", 2**62, "names impossible places"),
+        ("sketch_offset", -512, "names impossible places"),
+        ("color_size", None, "lacks places of members"),
+        ("sketch_offset", None, "lacks places of members"),
+    ],
+)
+def test_places_that_a_stranger_made_up_are_refused(
+    tmp_path: Path, column: str, value: int | None, message: str
+) -> None:
+    samples_dir = write_samples(tmp_path)
+    forge_rows(samples_dir, "train-000000", **{column: lambda v: [n and value for n in v]})
+    with pytest.raises(DamagedError, match=rf"train-000000\.parquet: {message}"):
+        Samples(samples_dir, "train")
 
 
 def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:
