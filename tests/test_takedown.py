@@ -239,10 +239,15 @@ def test_a_pulled_folder_takes_down_as_well(made: Work, tmp_path: Path) -> None:
     pull(str(made.root.parent / "there"), work, QUIET)
     before = members(work)
     secrets = secrets_of(work, 3)
+    work.incoming_dir.mkdir()  # of a pull that was cut short
+    shutil.copy(tar_path(work.samples_dir, "train-000000"), work.incoming_dir)
+    work.duplicates_path.touch()
     take_down(work, [3])
     assert members(work) == {n: d for n, d in before.items() if not n.startswith(key_of(3))}
     assert verify(work.root) == []
     assert holding(work.root, secrets) == []
+    assert not work.incoming_dir.exists()
+    assert not work.duplicates_path.exists()
     push(work, str(tmp_path / "onwards"), QUIET)
     again = Work(tmp_path / "again")
     pull(str(tmp_path / "onwards"), again, QUIET)
