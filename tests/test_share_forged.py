@@ -1,21 +1,25 @@
-"""What a stranger may have forged, and push, pull, verify and report then."""
+"""What a stranger may have forged, and push, pull, verify, report and train then."""
 
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.recipe import load_recipe
-from pipeline.rows import read_info
+from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.schema import SAMPLES
 from pipeline.shard import rows_path, tar_path
 from pipeline.share.index import CARD, INDEX, LOCK, RECIPE
 from pipeline.share.push import push
+from pipeline.share.stream import RemoteShards
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.shares import (
@@ -91,88 +95,137 @@ def append_archive(data: bytearray) -> None:
     data[-10240:-9728] = data[:512]
 
 
-TARS: dict[str, Callable[[bytearray], object]] = {
-    "a path out of the folder": lambda data: set_name(data, b"../000000001.color.jpg"),
-    "an absolute path": lambda data: set_name(data, b"/etc/passwd"),
-    "a link": lambda data: set_type(data, b"2", b"/etc/passwd"),
-    "a hard link": lambda data: set_type(data, b"1", b"/etc/passwd"),
-    "a device": lambda data: set_type(data, b"3"),
-    "a pickle": pickle_member,
-    "a name that another member has": lambda data: set_name(data, data[:100][:9] + b".json"),
-    "a giant header": grow_header,
-    "an archive after the end": append_archive,
-    "another owner": set_owner,
+ANOTHER_HEADER = "its tar holds another header than"
+
+TARS: dict[str, tuple[Callable[[bytearray], object], str]] = {
+    "a path out of the folder": (
+        lambda data: set_name(data, b"../000000001.color.jpg"),
+        ANOTHER_HEADER,
+    ),
+    "an absolute path": (lambda data: set_name(data, b"/etc/passwd"), ANOTHER_HEADER),
+    "a link": (lambda data: set_type(data, b"2", b"/etc/passwd"), ANOTHER_HEADER),
+    "a hard link": (lambda data: set_type(data, b"1", b"/etc/passwd"), ANOTHER_HEADER),
+    "a device": (lambda data: set_type(data, b"3"), ANOTHER_HEADER),
+    "a pickle": (pickle_member, ANOTHER_HEADER),
+    "a name that another member has": (
+        lambda data: set_name(data, data[:100][:9] + b".json"),
+        ANOTHER_HEADER,
+    ),
+    "a giant header": (grow_header, ANOTHER_HEADER),
+    "an archive after the end": (append_archive, "its tar holds more, or less, than its rows name"),
+    "another owner": (set_owner, ANOTHER_HEADER),
 }
 
 
 @pytest.mark.parametrize("what", TARS)
 def test_a_forged_tar_is_refused(there: Path, tmp_path: Path, what: str) -> None:
-    forge_tar(there / "samples", SHARD, TARS[what])
+    forge, why = TARS[what]
+    forge_tar(there / "samples", SHARD, forge)
     forge_files(there)
-    assert f"{SHARD} is refused" in refused(there, tmp_path / "again")
+    assert f"{SHARD} is refused: {why}" in refused(there, tmp_path / "again")
     assert not rows_path(tmp_path / "again" / "samples", SHARD).exists()
     found = [str(problem) for problem in verify(there / "samples")]
     assert any(f"{SHARD}.tar: " in problem for problem in found), found
 
 
 def add_a_column(there: Path) -> None:
-    import pyarrow as pa
-
-    from pipeline.rows import read_rows, write_rows
-    from pipeline.schema import SAMPLES
-
     path = rows_path(there / "samples", SHARD)
     table = read_rows(path, SAMPLES)
     write_rows(path, [table.append_column("code", pa.array(["x"] * len(table)))], read_info(path))
 
 
-ROWS: dict[str, Callable[[Path], object]] = {
-    "huge sizes": lambda t: forge_rows(
-        t / "samples", SHARD, color_size=lambda v: [s and 2**62 for s in v]
+def spoil_words(there: Path) -> None:
+    """Let every post's tags be two bytes that no text has."""
+    path = rows_path(there / "samples", SHARD)
+    table = read_rows(path, SAMPLES)
+    ends = pa.array(range(0, 2 * len(table) + 1, 2), pa.int32()).buffers()[1]
+    words = pa.py_buffer(b"\xff" * 2 * len(table))
+    column = pa.Array.from_buffers(pa.string(), len(table), [None, ends, words])
+    at = SAMPLES.get_field_index("tags")
+    write_rows(path, [table.set_column(at, SAMPLES.field(at), column)], read_info(path))
+
+
+def rows(**columns: Callable[[list[Any]], list[Any]]) -> Callable[[Path], None]:
+    """Return what changes columns of a shard's rows."""
+    return lambda there: forge_rows(there / "samples", SHARD, **columns)
+
+
+def not_locked(column: str) -> str:
+    return f"{SHARD} is refused: the {column} of its posts is not that of the lock"
+
+
+ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "huge sizes": (
+        rows(color_size=lambda v: [s and 2**62 for s in v]),
+        "its rows name an impossible size",
     ),
-    "negative offsets": lambda t: forge_rows(
-        t / "samples", SHARD, color_offset=lambda v: [o and -o for o in v]
+    "negative offsets": (
+        rows(color_offset=lambda v: [o and -o for o in v]),
+        "color.jpg is not where its rows say",
     ),
-    "members that overlap": lambda t: forge_rows(
-        t / "samples", SHARD, sketch_offset=lambda v: [o and o - 512 for o in v]
+    "members that overlap": (
+        rows(sketch_offset=lambda v: [o and o - 512 for o in v]),
+        "sketch.png is not where its rows say",
     ),
-    "no places": lambda t: forge_rows(t / "samples", SHARD, json_size=lambda v: [None] * len(v)),
-    "other keys": lambda t: forge_rows(
-        t / "samples", SHARD, key=lambda v: [k and "../" + k for k in v]
+    "no places": (
+        rows(json_size=lambda v: [None] * len(v)),
+        "its rows do not say where a member lies",
     ),
-    "other posts": lambda t: forge_rows(
-        t / "samples", SHARD, post_id=lambda v: [i + 1000 for i in v]
+    "other keys": (
+        rows(key=lambda v: [k and "../" + k for k in v]),
+        "its rows give a post another key than its own",
     ),
-    "other fates": lambda t: forge_rows(t / "samples", SHARD, status=lambda v: ["blank"] * len(v)),
-    "unknown fates": lambda t: forge_rows(t / "samples", SHARD, reason=lambda v: ["x"] * len(v)),
-    "other sums": lambda t: forge_rows(
-        t / "samples", SHARD, sha256=lambda v: [s and "0" * 64 for s in v]
+    "other posts": (rows(post_id=lambda v: [i + 1000 for i in v]), not_locked("post_id")),
+    "other fates": (rows(status=lambda v: ["blank"] * len(v)), not_locked("status")),
+    "unknown fates": (rows(reason=lambda v: ["x"] * len(v)), not_locked("reason")),
+    "other sums": (rows(sha256=lambda v: [s and "0" * 64 for s in v]), not_locked("sha256")),
+    "other splits": (rows(split=lambda v: ["val"] * len(v)), not_locked("split")),
+    "other families": (rows(family=lambda v: [f + 1 for f in v]), not_locked("family")),
+    "characters in other splits": (
+        rows(character=lambda v: ["x"] * len(v)),
+        not_locked("character"),
     ),
-    "other splits": lambda t: forge_rows(t / "samples", SHARD, split=lambda v: ["val"] * len(v)),
-    "characters in other splits": lambda t: forge_rows(
-        t / "samples", SHARD, character=lambda v: ["x"] * len(v)
+    "an unknown column": (add_a_column, "its columns are not those of this version's tables"),
+    "words that are no text": (spoil_words, "Invalid UTF8"),
+    "another shard's files": (swap_names, "its tar is not as long as its rows say"),
+    "no Parquet": (
+        lambda t: rows_path(t / "samples", SHARD).write_bytes(b"PAR1" * 100),
+        f"{SHARD}.parquet: cannot be read",
     ),
-    "an unknown column": add_a_column,
-    "another shard's files": swap_names,
-    "no Parquet": lambda t: rows_path(t / "samples", SHARD).write_bytes(b"PAR1" * 100),
-    "a giant footer": lambda t: rows_path(t / "samples", SHARD).write_bytes(
-        b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1"
+    "a giant footer": (
+        lambda t: rows_path(t / "samples", SHARD).write_bytes(
+            b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1"
+        ),
+        f"{SHARD}.parquet: cannot be read",
     ),
-    "a lock of nothing": lambda t: (t / LOCK).write_bytes(b"PAR1" * 100),
-    "a recipe of something else": lambda t: (t / RECIPE).write_text('name = "other"\n'),
-    "a recipe that names a host": lambda t: (t / RECIPE).write_text(
-        (t / RECIPE).read_text().replace('images = ""', 'images = "http://127.0.0.1/{id}"')
+    "a lock of nothing": (
+        lambda t: (t / LOCK).write_bytes(b"PAR1" * 100),
+        f"{LOCK}: cannot be read",
+    ),
+    "a recipe of something else": (
+        lambda t: (t / RECIPE).write_text('name = "other"\n'),
+        f"{RECIPE}: is not the recipe of its lock",
+    ),
+    "a recipe that names a host": (
+        lambda t: (t / RECIPE).write_text(
+            (t / RECIPE).read_text().replace('images = ""', 'images = "http://127.0.0.1/{id}"')
+        ),
+        f"{RECIPE}: is not the recipe of its lock",
     ),
 }
 
 
 @pytest.mark.parametrize("what", ROWS)
 def test_forged_rows_and_papers_are_refused(there: Path, tmp_path: Path, what: str) -> None:
-    ROWS[what](there)
+    forge, why = ROWS[what]
+    forge(there)
     forge_files(there)
-    refused(there, tmp_path / "again")
-    if "paper" not in what and "lock" not in what and "recipe" not in what:
-        assert not rows_path(tmp_path / "again" / "samples", SHARD).exists()
+    again = Work(tmp_path / "again")
+    told = refused(there, again.root)
+    assert why in told
+    assert not rows_path(again.samples_dir, SHARD).exists()
+    if f"{SHARD} is refused" in told:
+        assert not list(again.incoming_dir.glob(f"{SHARD}.*"))
 
 
 IN_SHARDS = [what for what in ROWS if not what.startswith(("a lock", "a recipe", "characters"))]
@@ -185,9 +238,9 @@ def test_verify_and_report_hold_against_a_forged_folder(
     """It may have come by other ways than ``pull``."""
     work = pull_to(made / "there", tmp_path / "again")
     if what in TARS:
-        forge_tar(work.samples_dir, SHARD, TARS[what])
+        forge_tar(work.samples_dir, SHARD, TARS[what][0])
     else:
-        ROWS[what](work.root)
+        ROWS[what][0](work.root)
     assert any(SHARD in str(problem) for problem in verify(work.root)), what
     reported = call("report", work.root)
     assert reported.exception is None or isinstance(reported.exception, UserError), what
@@ -195,6 +248,17 @@ def test_verify_and_report_hold_against_a_forged_folder(
         page = work.report_path.read_text()
         assert "root:" not in page
         assert "../" not in page
+
+
+def test_streamed_rows_of_another_tar_are_refused(there: Path, tmp_path: Path) -> None:
+    path = rows_path(there / "samples", SHARD)
+    info = read_info(path) | {"tar_sha256": "0" * 64}
+    write_rows(path, [read_rows(path, SAMPLES)], info)
+    forge_files(there)
+    with closing(RemoteShards(str(there), tmp_path, 10**9)) as shards:
+        assert SHARD in shards.names("train")
+        with pytest.raises(UserError, match=f"{SHARD} is refused: its rows are of another tar"):
+            shards.rows(SHARD)
 
 
 def test_verify_checks_what_was_pushed(there: Path) -> None:
@@ -212,16 +276,31 @@ def test_verify_checks_what_was_pushed(there: Path) -> None:
     assert [problem.path for problem in verify(there)] == [there / INDEX]
 
 
-LIES: dict[str, Callable[[Path], object]] = {
-    "a sum": lambda t: forge_index(t, lambda i: i["files"][-1].update(sha256="0" * 64)),
-    "a file that is longer": lambda t: forge_index(t, lambda i: shrink(i)),
-    "a file that is shorter": lambda t: forge_index(t, lambda i: grow(i)),
-    "a file that is not there": lambda t: tar_path(t / "samples", SHARD).unlink(),
-    "a folder in a file's place": lambda t: to_folder(tar_path(t / "samples", SHARD)),
-    "a link in a file's place": lambda t: to_link(tar_path(t / "samples", SHARD)),
-    "a link in the folder's place": lambda t: to_link(t / "samples"),
-    "a pipe in a file's place": lambda t: to_pipe(tar_path(t / "samples", SHARD)),
-    "a link in the index's place": lambda t: to_link(t / INDEX),
+NOT_AS_SAID = "is not what its index says"
+IS_LINK = "is a link; a data set holds none"
+
+LIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a sum": (
+        lambda t: forge_index(t, lambda i: i["files"][-1].update(sha256="0" * 64)),
+        NOT_AS_SAID,
+    ),
+    "a file that is longer": (lambda t: forge_index(t, shrink), NOT_AS_SAID),
+    "a file that is shorter": (lambda t: forge_index(t, grow), NOT_AS_SAID),
+    "a file that is not there": (
+        lambda t: tar_path(t / "samples", SHARD).unlink(),
+        "cannot be read: No such file",
+    ),
+    "a folder in a file's place": (
+        lambda t: to_folder(tar_path(t / "samples", SHARD)),
+        "cannot be read: Is a directory",
+    ),
+    "a link in a file's place": (lambda t: to_link(tar_path(t / "samples", SHARD)), IS_LINK),
+    "a link in the folder's place": (lambda t: to_link(t / "samples"), f"samples: {IS_LINK}"),
+    "a pipe in a file's place": (
+        lambda t: to_pipe(tar_path(t / "samples", SHARD)),
+        "is no plain file",
+    ),
+    "a link in the index's place": (lambda t: to_link(t / INDEX), f"{INDEX}: {IS_LINK}"),
 }
 
 
@@ -250,8 +329,11 @@ def to_pipe(path: Path) -> None:
 
 @pytest.mark.parametrize("what", LIES)
 def test_an_index_that_lies_of_its_files_is_refused(there: Path, tmp_path: Path, what: str) -> None:
-    LIES[what](there)
-    assert str(there) in refused(there, tmp_path / "again")
+    lie, why = LIES[what]
+    lie(there)
+    told = refused(there, tmp_path / "again")
+    assert told.startswith(str(there))
+    assert why in told
 
 
 def test_an_index_of_another_place_leads_nowhere(there: Path, tmp_path: Path) -> None:
