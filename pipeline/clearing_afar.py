@@ -55,10 +55,7 @@ class ClearingAfar:
         Raises:
             UserError: where the folder has a plan that knows one: another folder took it down.
         """
-        data = self.store.read(_REMOVALS, _MAX_REMOVALS)
-        if data is None:
-            return
-        there = decode_removals(data, f"{self.store.url}/{_REMOVALS}")
+        there = removals_in(self.store)
         here = read_removals(self.work.removals_path)
         if not set(there.post_ids) - set(here.post_ids):
             return
@@ -149,6 +146,12 @@ class ClearingAfar:
             if path.suffix == ".parquet":
                 with replacing(self.work.root / path.relative_to(root)) as temporary:
                     shutil.copyfile(path, temporary)
+
+
+def removals_in(store: WritableStore) -> Removals:
+    """Return what was taken down in a store, ever."""
+    data = store.read(_REMOVALS, _MAX_REMOVALS)
+    return Removals() if data is None else decode_removals(data, f"{store.url}/{_REMOVALS}")
 
 
 def _files(root: Path, kind: str, name: str) -> list[Path]:

@@ -40,7 +40,9 @@ from pipeline.work import Work
 KINDS = (LEDGER, RAW, SAMPLES)
 """Folders of rows, in the order in which they are brought."""
 
-_IDENTITY = "plan.json"  # says whose shards the store holds
+IDENTITY = "plan.json"
+"""Says whose shards a store holds."""
+
 _AT_A_TIME = 500  # shards whose plans are put together
 _MAX_BYTES = 2**16
 _SCHEMES = tuple(scheme for scheme in SHARE_SCHEMES if scheme != "hf")
@@ -101,9 +103,9 @@ class Depot:
 
     def _put_identity(self) -> None:
         with scratch() as folder:
-            path = folder / _IDENTITY
+            path = folder / IDENTITY
             path.write_bytes(orjson.dumps(self._identity()))
-            put(self._store, {_IDENTITY: path})
+            put(self._store, {IDENTITY: path})
 
     def _identity(self) -> dict[str, str]:
         return {"content": plan_content(self._work)}
@@ -119,7 +121,7 @@ class Depot:
             UserError: where either holds shards of something else, or posts were taken down there.
         """
         self.clearing.heed()
-        found = self._store.read(_IDENTITY, _MAX_BYTES)
+        found = self._store.read(IDENTITY, _MAX_BYTES)
         folders = (f"{RAW}/", f"{SAMPLES}/")
         if found is None and any(name.startswith(folders) for name in self._sizes):
             raise UserError(f"{self._url}: holds shards that no `--store` put there; name another.")

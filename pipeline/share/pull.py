@@ -7,8 +7,9 @@ on in the middle of the file.
 
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,14 @@ from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards
 from pipeline.planning import adopt_plan
 from pipeline.recipe import load_recipe, shared_recipe
-from pipeline.rows import DamagedError, check_seal, commit, read_info, read_rows
+from pipeline.rows import (
+    DamagedError,
+    check_seal,
+    commit,
+    is_out_of_space,
+    read_info,
+    read_rows,
+)
 from pipeline.schema import SAMPLES
 from pipeline.shard import (
     adopt_shard,
@@ -47,6 +55,7 @@ from pipeline.share.index import (
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import path_of, save_index
 from pipeline.share.part import choose_shards
+from pipeline.share.place import check_folder, is_incoming
 from pipeline.share.stores import open_store
 from pipeline.share.transfer import Store, Tick, hash_file, in_threads
 from pipeline.words import sized
@@ -82,7 +91,8 @@ def pull(
     store = open_store(url)
     index = find_index(store)
     wanted = choose_shards(index, split, numbers)
-    with work.lock():
+    check_folder(work)
+    with work.lock(), _telling(work.root):
         work.incoming_dir.mkdir(exist_ok=True)
         papers = [
             f for f in index.files if f.name in PAPERS and not _is_same(path_of(work, f.name), f)
@@ -104,8 +114,27 @@ def pull(
                 sorted(todo),
                 store.num_connections,
             )
-        shutil.rmtree(work.incoming_dir)
+        _clear(work.incoming_dir)
     return shared
+
+
+@contextmanager
+def _telling(root: Path) -> Iterator[None]:
+    """Say in a sentence which file or folder of the work folder cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        if is_out_of_space(error):  # the work folder's lock tells of it
+            raise
+        raise UserError(f"{error.filename or root}: cannot be used: {error.strerror}.") from error
+
+
+def _clear(incoming_dir: Path) -> None:
+    for path in incoming_dir.iterdir():
+        if is_incoming(path.name):
+            path.unlink()
+    with suppress(OSError):  # somebody else's files are in it
+        incoming_dir.rmdir()
 
 
 def find_index(store: Store) -> Index:

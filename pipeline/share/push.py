@@ -5,7 +5,7 @@ The index is taken away first and written last, so a data set with an index is w
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from pipeline.share.index import (
 )
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
+from pipeline.share.place import check_place
 from pipeline.share.stores import one_form, open_writable
 from pipeline.share.transfer import Outgoing, Tick, WritableStore, hash_file
 from pipeline.words import counted
@@ -60,8 +61,8 @@ def push(
         contact: whom to ask for a picture to be taken down, for the card.
 
     Raises:
-        UserError: where the folder is not done or damaged, the store cannot be written, or it has
-            pictures that ``recipe_only`` would remove.
+        UserError: where the folder is not done or damaged, the store cannot be written, it has
+            pictures that ``recipe_only`` would remove, or what is there is not this folder's.
     """
     store = open_writable(url)
     if isinstance(store, FolderStore) and store.root.resolve().is_relative_to(work.root.resolve()):
@@ -78,7 +79,10 @@ def push(
         if recipe_only and there is not None:
             _check_no_shards(store, there)
         draft = _draft(work, url, contact, with_samples=not recipe_only)
-        return _send(store, draft, there, work, console)
+        sizes = store.sizes()
+        if place != work.store:
+            check_place(store, sizes, there, draft, work)
+        return _send(store, sizes, draft, there, work, console)
 
 
 def _draft(work: Work, url: str, contact: str, *, with_samples: bool) -> Index:
@@ -138,7 +142,12 @@ def _check_no_shards(store: WritableStore, there: Index) -> None:
 
 
 def _send(
-    store: WritableStore, draft: Index, there: Index | None, work: Work, console: Console
+    store: WritableStore,
+    sizes: Mapping[str, int],
+    draft: Index,
+    there: Index | None,
+    work: Work,
+    console: Console,
 ) -> Shared:
     """Bring a store to what a draft says, with its papers.
 
@@ -146,7 +155,6 @@ def _send(
     pending one stands in for it, which names only what is there already or not there at all: so a
     push that goes on can tell what has arrived.
     """
-    sizes = store.sizes()
     named = {} if there is None else there.by_name
 
     def is_there(file: SharedFile) -> bool:

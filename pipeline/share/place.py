@@ -1,0 +1,89 @@
+"""Whether a place may be pushed to or pulled into: what others have there stays as it is."""
+
+import os
+from collections.abc import Mapping
+
+from pipeline.clearing_afar import removals_in
+from pipeline.depot import IDENTITY
+from pipeline.errors import UserError
+from pipeline.removals import read_removals
+from pipeline.shard import list_shards
+from pipeline.share.index import CARD, INDEX, PAPERS, PENDING, SAMPLES, Index, match_shard
+from pipeline.share.transfer import WritableStore
+from pipeline.stores import scheme_of
+from pipeline.work import Work
+
+
+def check_place(
+    store: WritableStore, sizes: Mapping[str, int], there: Index | None, draft: Index, work: Work
+) -> None:
+    """Check that a push takes nothing away that no push brought, and undoes no takedown.
+
+    Args:
+        store: of another than the folder itself has its shards in.
+        sizes: of what is there.
+        there: what an earlier push left, if any.
+        draft: what is to be pushed.
+        work: the folder that it comes from.
+
+    Raises:
+        UserError: where posts were taken down there that the folder knows, or it is a work folder,
+            another one's store, or has files of somebody else's.
+    """
+    if set(removals_in(store).post_ids) - set(read_removals(work.removals_path).post_ids):
+        raise UserError(
+            f"{store.url}: posts were taken down there, and {work.root} still knows them; push to "
+            "another place, or remove them here as well: `takedown` names them in its list there."
+        )
+    if work.plan_path.name in sizes:
+        raise UserError(f"{store.url}: is a work folder; push to a folder of its own.")
+    if IDENTITY in sizes and not _is_pulled_from(there, draft, work):
+        raise UserError(
+            f"{store.url}: holds the shards of another work folder, which `--store` put there; "
+            "push to another place."
+        )
+    if there is not None:
+        return
+    expected = {CARD} if scheme_of(store.url) == "hf" else set()
+    names = {*PAPERS, INDEX, PENDING, *draft.by_name} - expected
+    if found := sorted(names & sizes.keys()):
+        raise UserError(
+            f"{store.url}/{found[0]}: is there already, and no `push` can be seen to have brought "
+            "it; push to a folder of its own, or move that file away."
+        )
+
+
+def check_folder(work: Work) -> None:
+    """Check that a pull into a folder without a plan replaces nothing of somebody else's.
+
+    What a pull leaves that was cut short before it had a plan is an empty ``share/``, and files of
+    ours in ``incoming/``.
+
+    Raises:
+        UserError: where it would.
+    """
+    if work.plan_path.is_file():
+        return  # `adopt_plan` compares it
+    for path in (work.lock_path, work.share_dir, work.samples_dir, work.incoming_dir):
+        is_ours = path.is_dir() and all(
+            path == work.incoming_dir and is_incoming(inside.name) for inside in path.iterdir()
+        )
+        if os.path.lexists(path) and not is_ours:
+            raise UserError(
+                f"{path}: is there already, and no `pull` can be seen to have made it; pull into "
+                "another folder."
+            )
+
+
+def is_incoming(name: str) -> bool:
+    """Whether a pull keeps files of this name in ``incoming/`` until they are whole."""
+    return name in PAPERS or match_shard(f"{SAMPLES}/{name}") is not None
+
+
+def _is_pulled_from(there: Index | None, draft: Index, work: Work) -> bool:
+    """Whether a folder has samples of what was pushed there: a takedown may go back that way."""
+    return (
+        there is not None
+        and not list_shards(work.raw_dir)
+        and (there.recipe, there.shards) == (draft.recipe, draft.shards)
+    )

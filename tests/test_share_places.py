@@ -1,0 +1,209 @@
+"""push and pull leave alone what is somebody else's, and undo no takedown."""
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.schema import SAMPLES
+from pipeline.serve import serve_folder
+from pipeline.shard import rows_path
+from pipeline.share.index import CARD, INDEX, LOCK
+from pipeline.share.pull import pull
+from pipeline.share.push import push
+from pipeline.share.web import WebStore
+from pipeline.takedown import take_down
+from pipeline.work import Work
+from tests.afar_stores import both
+from tests.shares import QUIET, forge_files, load_index, make_pushed, pull_to
+from tests.test_crash_commands import Source
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pushed(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path) -> Work:
+    shutil.copytree(made / "work", tmp_path / "work")
+    return Work(tmp_path / "work")
+
+
+def files_of(place: Path) -> dict[str, bytes]:
+    """Return every file of a folder, but for locks."""
+    return {
+        str(path.relative_to(place)): path.read_bytes()
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and not path.name.startswith(".lock")
+    }
+
+
+@pytest.mark.usefixtures("scratch_dir")
+def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path) -> None:
+    """Neither does a folder of the same plan bring back what was taken down there."""
+    store, owner = tmp_path / "store", Work(tmp_path / "owner")
+    other = Work(local.root / "undisturbed")
+    both(local, owner, str(store))
+    before = files_of(store)
+    with pytest.raises(UserError, match="shards of another work folder, which `--store` put"):
+        push(other, str(store), QUIET)
+    assert files_of(store) == before
+    push(owner, str(store), QUIET)
+    take_down(owner, [2], store=str(store))
+    before = files_of(store)
+    for recipe_only in (False, True):
+        with pytest.raises(UserError, match="posts were taken down there, and .* still knows"):
+            push(other, str(store), QUIET, recipe_only=recipe_only)
+    assert files_of(store) == before
+    push(owner, str(store), QUIET)
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    CARD: lambda place: (place / CARD).write_text("thesis"),
+    LOCK: lambda place: (place / LOCK).write_text("letters"),
+    INDEX: lambda place: (place / INDEX).write_text('{"name": "a site"}'),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_that_no_push_brought_are_left_alone(work: Work, tmp_path: Path, name: str) -> None:
+    place = tmp_path / "proj"
+    place.mkdir()
+    (place / "notes.txt").write_text("are in nobody's way")
+    FOREIGN[name](place)
+    before = files_of(place)
+    with pytest.raises(UserError, match=f"proj/{name}: is there already"):
+        push(work, str(place), QUIET)
+    assert files_of(place) == before
+    (place / name).unlink()
+    push(work, str(place), QUIET)
+    assert files_of(place).items() >= {"notes.txt": b"are in nobody's way"}.items()
+
+
+def test_another_work_folder_is_left_alone(made: Path, work: Work) -> None:
+    before = files_of(work.root)
+    with pytest.raises(UserError, match="is a work folder; push to a folder of its own"):
+        push(Work(made / "work"), str(work.root), QUIET)
+    assert files_of(work.root) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("incoming/letter.txt", "posts.parquet", "share/README.md", "samples/train-000000.tar"),
+        *("share", "incoming", "samples"),
+    ],
+)
+def test_a_pull_leaves_files_alone_that_no_pull_brought(
+    made: Path, tmp_path: Path, name: str
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / name).parent.mkdir(parents=True)
+    (mine / name).write_text("mine")
+    with pytest.raises(UserError, match=f"mine/{name.split('/')[0]}: is there already"):
+        pull_to(made / "there", mine)
+    assert files_of(mine) == {name: b"mine"}
+
+
+def test_what_lies_beside_files_that_come_stays(made: Path, tmp_path: Path) -> None:
+    again = pull_to(made / "there", tmp_path / "again", split="test")
+    again.incoming_dir.mkdir()
+    letter = again.incoming_dir / "letter.txt"
+    letter.write_text("mine")
+    pull_to(made / "there", again.root)
+    assert list(again.incoming_dir.iterdir()) == [letter]
+
+
+@pytest.mark.parametrize("name", ["share", "incoming", "samples"])
+def test_a_file_for_a_folder_of_a_pull_is_a_sentence(made: Path, tmp_path: Path, name: str) -> None:
+    again = pull_to(made / "there", tmp_path / "again", split="test")
+    shutil.rmtree(again.root / name, ignore_errors=True)
+    (again.root / name).write_text("mine")
+    with pytest.raises(UserError, match=f"again/{name}.*: cannot be used: "):
+        pull_to(made / "there", again.root)
+    assert (again.root / name).read_text() == "mine"
+
+
+def test_a_place_is_named_as_it_reads_from_every_folder(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    push(work, "there", QUIET)
+    assert load_index(tmp_path / "there").url == str(tmp_path / "there")
+    assert f"pull {tmp_path}/there " in (tmp_path / "there" / CARD).read_text()
+
+
+def test_whom_to_ask_is_kept(work: Work, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    push(work, str(there), QUIET, contact="me@example.org")
+    assert push(work, str(there), QUIET).num_moved == 0
+    assert load_index(there).contact == "me@example.org"
+    push(work, str(there), QUIET, contact="you@example.org")
+    assert load_index(there).contact == "you@example.org"
+    with pytest.raises(UserError, match="what no card can show"):
+        push(work, str(there), QUIET, contact="me\nyou")
+
+
+def refuse_at(place: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a call on a path within ``place`` fail as for want of permission, whoever runs this."""
+    real = getattr(Path, name)
+
+    def refuse(path: Path, *rest: Any, **options: Any) -> Any:
+        if path == place or path.parent == place:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(Path, name, refuse)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_in_nobodys_way(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    refuse_at(disk / "lost+found", monkeypatch, "iterdir")
+    push(work, str(disk), QUIET)
+    refuse_at(disk / "samples", monkeypatch, "iterdir")
+    with pytest.raises(UserError, match="disk/samples: cannot be read: .*Permission denied"):
+        push(work, str(disk), QUIET)
+
+
+def test_a_folder_that_may_not_be_written_is_a_sentence(
+    made: Path, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = shutil.copytree(made / "there", tmp_path / "there")
+    with monkeypatch.context() as patch:
+        rows = rows_path(there / "samples", "train-000000")
+        write_rows(rows, [read_rows(rows, SAMPLES)], read_info(rows) | {"fingerprint": "0" * 16})
+        forge_files(there)  # so the old rows have to go
+        refuse_at(there / "samples", patch, "unlink")
+        with pytest.raises(UserError, match=r"there/samples.*: cannot be written: Permission"):
+            push(work, str(there), QUIET)
+    again = pull_to(made / "there", tmp_path / "again", split="test")
+    refuse_at(again.incoming_dir, monkeypatch, "touch")
+    with pytest.raises(UserError, match=r"again/incoming/.*: cannot be used: Permission denied"):
+        pull_to(made / "there", again.root)
+
+
+@pytest.mark.parametrize("value", ["Bearer é€", "Bearer a\nb", "Bearer \x07"])
+def test_authorization_that_no_header_may_hold_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("NURIE_AUTHORIZATION", value)
+    with pytest.raises(UserError, match="NURIE_AUTHORIZATION: .* copy it anew") as caught:
+        WebStore("http://127.0.0.1:9/x", "URL")
+    assert "Bearer" not in str(caught.value)
+
+
+def test_a_line_end_after_authorization_does_not_matter(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NURIE_AUTHORIZATION", "Bearer x\n")
+    with serve_folder(made / "there") as url:
+        pull(url, Work(tmp_path / "again"), QUIET, split="test")
