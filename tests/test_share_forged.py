@@ -17,7 +17,15 @@ from pipeline.recipe import load_recipe
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import SAMPLES
 from pipeline.shard import rows_path, tar_path
-from pipeline.share.index import CARD, INDEX, LOCK, RECIPE
+from pipeline.share.index import (
+    CARD,
+    INDEX,
+    LOCK,
+    RECIPE,
+    SharedFile,
+    shard_files,
+    write_index,
+)
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
 from pipeline.verify import verify
@@ -29,6 +37,7 @@ from tests.shares import (
     forge_index,
     forge_rows,
     forge_tar,
+    load_index,
     make_pushed,
     pull_to,
     refused,
@@ -154,6 +163,22 @@ def not_locked(column: str) -> str:
     return f"{SHARD} is refused: the {column} of its posts is not that of the lock"
 
 
+def forge_info(there: Path, **changes: object) -> None:
+    path = rows_path(there / "samples", SHARD)
+    info = read_info(path) | changes
+    write_rows(path, [read_rows(path, SAMPLES)], {k: v for k, v in info.items() if v is not None})
+
+
+def add_a_shard(there: Path) -> None:
+    """Let the index name one more; ``forge_files`` gives its files' sizes and sums."""
+    for old, new in zip(shard_files(SHARD), shard_files("train-000077"), strict=True):
+        shutil.copy(there / old, there / new)
+    index = load_index(there)
+    more = (SharedFile(name, 1, "0" * 64) for name in shard_files("train-000077"))
+    files = tuple(sorted([*index.files, *more], key=lambda file: file.name))
+    (there / INDEX).write_bytes(write_index(replace(index, files=files).seal()))
+
+
 ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
     "huge sizes": (
         rows(color_size=lambda v: [s and 2**62 for s in v]),
@@ -187,7 +212,7 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an unknown column": (add_a_column, "its columns are not those of this version's tables"),
     "words that are no text": (spoil_words, "Invalid UTF8"),
-    "another shard's files": (swap_names, "its tar is not as long as its rows say"),
+    "another shard's files": (swap_names, "its rows are of "),
     "no Parquet": (
         lambda t: rows_path(t / "samples", SHARD).write_bytes(b"PAR1" * 100),
         f"{SHARD}.parquet: cannot be read",
@@ -197,6 +222,17 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
             b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1"
         ),
         f"{SHARD}.parquet: cannot be read",
+    ),
+    "no sum of the tar": (lambda t: forge_info(t, tar_sha256=None), "rows are of another tar"),
+    "another tar's sum": (lambda t: forge_info(t, tar_sha256="0" * 64), "rows are of another tar"),
+    "no recipe": (lambda t: forge_info(t, recipe=5), "rows do not say how they were prepared"),
+    "another version's columns": (
+        lambda t: forge_info(t, schema_version=99),
+        "rows are of version 99, and this program reads version",
+    ),
+    "a shard that the lock does not plan": (
+        add_a_shard,
+        "its index names train-000077, and its lock does not",
     ),
     "a lock of nothing": (
         lambda t: (t / LOCK).write_bytes(b"PAR1" * 100),

@@ -17,7 +17,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.lock import read_lock
+from pipeline.lock import Lock, read_lock
 from pipeline.lock_check import check_size
 from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards
@@ -31,12 +31,13 @@ from pipeline.rows import (
     read_info,
     read_rows,
 )
-from pipeline.schema import SAMPLES
+from pipeline.schema import SAMPLES, SCHEMA_VERSION
 from pipeline.shard import (
     adopt_shard,
     list_shards,
     remove_shard,
     rows_path,
+    shard_name,
     tar_path,
 )
 from pipeline.share.index import (
@@ -110,7 +111,7 @@ def pull(
         _check_room(work, shared.num_moved_bytes)
         with count_megabytes(console, "pull", shared.num_moved_bytes) as tick:
             in_threads(
-                lambda shard: _pull_shard(store, lacking, work, posts[shard], shard, tick),
+                lambda shard: _pull_shard(store, index, lacking, work, posts[shard], shard, tick),
                 sorted(todo),
                 store.num_connections,
             )
@@ -174,6 +175,8 @@ def _pull_papers(
     recipe = shared_recipe(lock.info.recipe)
     if recipe != index.recipe:
         raise UserError(f"{store.url}: its index and its lock are of different recipes.")
+    if unplanned := set(index.shards) - _planned_by(lock):
+        raise UserError(f"{store.url}: its index names {min(unplanned)}, and its lock does not.")
     text = work.incoming_dir / RECIPE
     if text.exists() and load_recipe(str(text)) != recipe:
         raise UserError(f"{store.url}/{RECIPE}: is not the recipe of its lock.")
@@ -183,6 +186,12 @@ def _pull_papers(
         commit(work.incoming_dir / file.name, work.share_dir / file.name)
     save_index(work.share_dir / INDEX, index)
     return _by_shard(lock.posts, planned_shards(work.plan_path))
+
+
+def _planned_by(lock: Lock) -> set[str]:
+    """Return the shards that a lock has posts of."""
+    places = lock.posts.select(["split", "shard"]).group_by(["split", "shard"]).aggregate([])
+    return {shard_name(row["split"], row["shard"]) for row in places.to_pylist()}
 
 
 def _by_shard(posts: pa.Table, sizes: dict[str, int]) -> dict[str, pa.Table]:
@@ -230,6 +239,7 @@ def _check_room(work: Work, num_bytes: int) -> None:
 
 def _pull_shard(
     store: Store,
+    index: Index,
     lacking: Mapping[str, SharedFile],
     work: Work,
     posts: pa.Table,
@@ -242,7 +252,7 @@ def _pull_shard(
         bring(store, lacking[name], path, tick)
     tar, rows = (brought.get(name, path_of(work, name)) for name in names)
     try:
-        _check_shard(shard, tar, rows, posts)
+        _check_shard(shard, index.by_name[names[0]], tar, rows, posts)
     except UserError as error:
         for path in brought.values():
             path.unlink()
@@ -250,9 +260,9 @@ def _pull_shard(
     adopt_shard(work.samples_dir, shard, tar, rows)
 
 
-def _check_shard(shard: str, tar: Path, rows: Path, posts: pa.Table) -> None:
+def _check_shard(shard: str, named: SharedFile, tar: Path, rows: Path, posts: pa.Table) -> None:
     """Check that a shard is one that our own writer would have written, for the lock's posts."""
-    table = check_rows(shard, rows, tar.stat().st_size)
+    table = check_rows(shard, rows, named)
     sums = pa.array([sum_.hex() if sum_ else None for sum_ in posts["sample_sha256"].to_pylist()])
     for column, locked in (*((name, posts[name]) for name in _LOCKED), ("sha256", sums)):
         if table[column].cast(pa.string()).to_pylist() != locked.cast(pa.string()).to_pylist():
@@ -261,19 +271,31 @@ def _check_shard(shard: str, tar: Path, rows: Path, posts: pa.Table) -> None:
         raise DamagedError(f"its tar {wrong}.")
 
 
-def check_rows(shard: str, rows: Path, tar_size: int) -> pa.Table:
+def check_rows(shard: str, rows: Path, tar: SharedFile) -> pa.Table:
     """Return a shard's rows, having checked that they are a prepared shard's, and whole.
 
+    Args:
+        shard: its name.
+        rows: the file.
+        tar: theirs, as the index names it.
+
     Raises:
-        UserError: where they are not, or their tar has another size.
+        UserError: where they are not, or they are of another tar.
     """
     check_size(rows)
     check_seal(rows)
     info = read_info(rows)
     if info.get("shard") != shard or info.get("stage") != "prepare":
         raise DamagedError(f"its rows are of {info.get('stage')} {info.get('shard')}.")
-    if info.get("tar_size") != tar_size:
-        raise DamagedError("its tar is not as long as its rows say.")
+    if (info.get("tar_size"), info.get("tar_sha256")) != (tar.size, tar.sha256):
+        raise DamagedError("its rows are of another tar.")
+    if (version := info.get("schema_version")) != SCHEMA_VERSION:
+        raise DamagedError(
+            f"its rows are of version {version}, and this program reads version {SCHEMA_VERSION}."
+        )
+    recipe = info.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("prepare"), dict):
+        raise DamagedError("its rows do not say how they were prepared.")
     return read_rows(rows, SAMPLES)
 
 
