@@ -124,6 +124,14 @@ SEALED_LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda t: t["recipe"]["prepare"]["sketch"]["onnx"].update(model="/etc/passwd"),
         "its recipe names places",
     ),
+    "a url of nothing": (
+        lambda t: t.update(url="\0"),
+        "its url or contact holds what nobody can print",
+    ),
+    "a contact over lines": (
+        lambda t: t.update(contact="me\nyou"),
+        "its url or contact holds what nobody can print",
+    ),
 }
 
 

@@ -3,8 +3,9 @@
 It is made of the index and the lock alone, so the same data set has the same card.
 """
 
+import json
+import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -90,8 +91,9 @@ def write_card(index: Index, lock: Lock) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"counted": counted, "plain": plain, "quoted": quoted}
+    environment.filters |= {"shell": shlex.quote, "literal": _literal}
     scheme = scheme_of(index.url)
-    path = str(Path(index.url.removeprefix("file://")).resolve())
+    path = index.url.removeprefix("file://")
     url = path if scheme == "file" else index.url.rstrip("/")
     by_name = {"file": path, "hf": url.removeprefix("hf://datasets/").partition("@")[0]}
     return environment.get_template("card.md.j2").render(
@@ -111,6 +113,11 @@ def write_card(index: Index, lock: Lock) -> str:
         origin=_origin(lock.info.recipe),
         recipe=recipe_toml(index.recipe),
     )
+
+
+def _literal(text: str) -> str:
+    """Return a text as Python writes it, with double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _by_count(counts: dict[str, int]) -> list[tuple[str, int]]:

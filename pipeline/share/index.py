@@ -52,7 +52,8 @@ class Index:
 
     Attributes:
         name: the recipe's.
-        url: where it was pushed to; nothing is ever read from there because of it.
+        url: where it was pushed to, as it reads from every folder; nothing is ever read from
+            there because of it.
         contact: whom to ask for a picture to be taken down, "" where nobody is named.
         published: the day on which it came to be as it is, ISO 8601.
         recipe: that decides it, without any place of its maker's.
@@ -150,6 +151,8 @@ def _wrongs(index: Index, is_whole: bool) -> Iterable[str]:
     missing = {*PAPERS, *_expected(index.shards)} - set(names)
     if is_whole and missing:
         yield f"lacks {min(missing)}"
+    if not (index.url.isprintable() and index.contact.isprintable()):
+        yield "its url or contact holds what nobody can print"
     if index.recipe != shared_recipe(index.recipe):
         yield "its recipe names places"
     if index.name != index.recipe.name:

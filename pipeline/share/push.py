@@ -58,7 +58,8 @@ def push(
         console: is shown how far it has come.
         recipe_only: leave the pictures out: recipe, ids and hashes are enough to fetch them again.
             Not for a place that an earlier push has brought pictures to.
-        contact: whom to ask for a picture to be taken down, for the card.
+        contact: whom to ask for a picture to be taken down, for the card; "" for whom an earlier
+            push to there has named.
 
     Raises:
         UserError: where the folder is not done or damaged, the store cannot be written, it has
@@ -70,6 +71,10 @@ def push(
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder; `fetch` makes it.")
     place = one_form(url)
+    if not (place + contact).isprintable():
+        raise UserError(
+            f"{(place + contact)!r}: holds what no card can show; name another place or --contact."
+        )
     if recipe_only and place == work.store:
         raise UserError(f"{url}: has the pictures; push --recipe-only to another place.")
     with work.lock(store=work.store if recipe_only else place):
@@ -78,21 +83,22 @@ def push(
         there = _read_there(store)
         if recipe_only and there is not None:
             _check_no_shards(store, there)
-        draft = _draft(work, url, contact, with_samples=not recipe_only)
+        contact = contact or ("" if there is None else there.contact)
+        draft = _draft(work, place, contact, with_samples=not recipe_only)
         sizes = store.sizes()
         if place != work.store:
             check_place(store, sizes, there, draft, work)
         return _send(store, sizes, draft, there, work, console)
 
 
-def _draft(work: Work, url: str, contact: str, *, with_samples: bool) -> Index:
+def _draft(work: Work, place: str, contact: str, *, with_samples: bool) -> Index:
     """Return the index of the samples alone."""
     check_done(work)  # before anything is taken away
     recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
     today = datetime.now(UTC).date().isoformat()
     files = _describe_shards(work) if with_samples else ()
     shards = tuple(sorted(files, key=lambda file: file.name))
-    return Index(recipe.name, url.rstrip("/"), contact, today, shared_recipe(recipe), shards)
+    return Index(recipe.name, place, contact, today, shared_recipe(recipe), shards)
 
 
 def _describe_shards(work: Work) -> Iterator[SharedFile]:
