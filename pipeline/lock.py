@@ -7,7 +7,7 @@ it never says whom to ask for pictures.
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.lock_check import check_posts, check_size
 from pipeline.plan import planned_shards, read_planned
 from pipeline.ratings import allowed_ratings
-from pipeline.recipe import Recipe, without_secrets
+from pipeline.recipe import Recipe, portable, recipe_table, without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
 from pipeline.rows import (
@@ -63,7 +63,7 @@ class LockInfo:
 
     Attributes:
         schema_version: of the program that made it.
-        recipe: the effective one, without paths of metadata and without passwords.
+        recipe: the effective one, without paths of this machine and without passwords.
         ratings: what the rating policy came to for the snapshot, out of g, s, q, e.
         versions: of the libraries that decide bytes.
         counts: of the selection, by fate; those ``planned`` and ``removed`` are the posts.
@@ -124,11 +124,11 @@ def write_lock(work: Work, path: Path) -> Lock:
     posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     about = read_info(work.plan_path)
     table = about.get("recipe", {}) | {"prepare": prepared_by[0]}
-    table = without_secrets(table)
-    recipe = convert(table, Recipe, str(work.plan_path))
+    recipe = convert(without_secrets(table), Recipe, str(work.plan_path))
+    recipe = replace(recipe, prepare=portable(recipe.prepare))
     info = {
         "schema_version": SCHEMA_VERSION,
-        "recipe": table,
+        "recipe": recipe_table(recipe),
         "ratings": sorted(allowed_ratings(recipe.select)),
         "versions": library_versions(),
         "counts": about["counts"],

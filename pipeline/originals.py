@@ -23,7 +23,7 @@ from pipeline.image import (
     perceptual_hash,
     read_header,
 )
-from pipeline.recipe import SourceSettings
+from pipeline.recipe import SourceSettings, is_on_disk
 from pipeline.records import Fate, Status, key_of
 from pipeline.stores import check_store, read_store, scheme_of, without_password
 from pipeline.tars import TarReader
@@ -74,11 +74,6 @@ def check_template(template: str) -> None:
     if "file_url" in fields:
         raise UserError(f"--images {shown}: {{file_url}} is a whole URL and stands alone.")
     check_store(tar)
-
-
-def is_on_disk(template: str) -> bool:
-    """Whether a template names files on this machine, for which nobody is asked."""
-    return template != "{file_url}" and scheme_of(template) == "file"
 
 
 def split_tar(template: str) -> tuple[str, str]:

@@ -333,14 +333,24 @@ def recipe_table(recipe: Recipe) -> Table:
 def without_secrets(table: Table) -> Table:
     """Return an effective recipe, as a table, as it may be written into what others get to see.
 
-    It has no path of the metadata, and no user, password or key in a URL.
+    It has no path of metadata, of originals or of a list of ids, and no user, password or key in a
+    URL. A sketch's network keeps its path, by which ``repair`` draws again; see ``portable``.
     """
     source = table.get("source", {})
     images = source.get("images", "")
-    if "://" in images:
+    if is_on_disk(images):
+        images = ""
+    elif "://" in images:
         parts = urlsplit(images)
         images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-    return table | {"source": source | {"metadata": "", "images": images}}
+    select = table.get("select", {}) | {"nsfw_ids": ""}
+    return table | {"select": select, "source": source | {"metadata": "", "images": images}}
+
+
+def is_on_disk(template: str) -> bool:
+    """Whether a template names files on this machine, for which nobody is asked."""
+    scheme, separator, _ = template.partition("://")
+    return template != "{file_url}" and (not separator or scheme == "file")
 
 
 def shared_recipe(recipe: Recipe) -> Recipe:
@@ -351,10 +361,14 @@ def shared_recipe(recipe: Recipe) -> Recipe:
     """
     deciding = ("layout", "max_bytes", "max_pixels", "check_md5")
     source = SourceSettings(**{name: getattr(recipe.source, name) for name in deciding})
-    sketches = {name: _portable(sketch) for name, sketch in recipe.prepare.sketches.items()}
-    prepare = replace(recipe.prepare, sketch=_portable(recipe.prepare.sketch), sketches=sketches)
     select = replace(recipe.select, nsfw_ids="")
-    return replace(recipe, select=select, source=source, prepare=prepare)
+    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
+
+
+def portable(prepare: PrepareSettings) -> PrepareSettings:
+    """Return settings with each sketch's network by its file's name alone."""
+    sketches = {name: _portable(sketch) for name, sketch in prepare.sketches.items()}
+    return replace(prepare, sketch=_portable(prepare.sketch), sketches=sketches)
 
 
 def _portable(sketch: SketchSettings) -> SketchSettings:

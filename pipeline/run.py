@@ -18,7 +18,7 @@ from pipeline.executor import Runner, Summary, run_stage
 from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE, Part
 from pipeline.lock import Lock
-from pipeline.originals import check_source, is_on_disk
+from pipeline.originals import check_source
 from pipeline.plan import planned_shards
 from pipeline.planning import (
     check_removals,
@@ -31,6 +31,7 @@ from pipeline.prepare import PrepareStage
 from pipeline.recipe import (
     Recipe,
     SourceSettings,
+    is_on_disk,
     recipe_table,
     without_secrets,
 )

@@ -200,7 +200,7 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
     if quick:
         return
     with tar.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != info["tar_sha256"]:
+        if hashlib.file_digest(file, "sha256").hexdigest() != info.get("tar_sha256"):
             yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
         if wrong := find_wrong_member(tar, table):
             yield Problem(tar, wrong, name)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from pipeline.differences import compare
 from pipeline.errors import UserError
 from pipeline.lock import (
     LOCK_ENCODING,
@@ -20,12 +21,14 @@ from pipeline.lock import (
     write_lock,
 )
 from pipeline.plan import plan_posts, planned_shards, read_planned
-from pipeline.recipe import Recipe, SplitSettings
+from pipeline.recipe import OnnxSettings, Recipe, SketchSettings, SplitSettings
+from pipeline.repair import repair
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import fetch, prepare
 from pipeline.schema import LOCK, RAW, SAMPLES
 from pipeline.shard import list_shards, read_shard, rows_path
 from pipeline.work import Work
+from tests.onnx_models import write_model
 from tests.test_prepare import EXPECTED, odd_original
 from tests.works import POST, make_source
 
@@ -131,6 +134,33 @@ def test_no_secret_and_no_metadata_path_is_in_it(tmp_path: Path) -> None:
     text = json.dumps(read_info(lock.path))
     assert "hunter2" not in text
     assert str(tmp_path) not in text
+
+
+def test_no_path_of_this_machine_is_in_it(tmp_path: Path) -> None:
+    """Nor in the samples, but for a sketch's network, without which none could be drawn again."""
+    recipe = make_source(tmp_path, 30, odd_original)
+    ids = tmp_path / "nsfw.txt"
+    ids.write_text("7\n")
+    network = OnnxSettings(str(write_model(tmp_path / "lines.onnx")))
+    recipe = replace(
+        recipe,
+        select=replace(recipe.select, nsfw_ids=str(ids)),
+        prepare=replace(recipe.prepare, sketch=SketchSettings(method="onnx", onnx=network)),
+    )
+    work = Work(tmp_path / "work")
+    fetch(recipe, work, QUIET)
+    prepare(recipe, work, QUIET)
+    lock = write_lock(work, tmp_path / "posts.parquet")
+    assert str(tmp_path) not in json.dumps(read_info(lock.path))
+    assert lock.info.recipe.prepare.sketch.onnx.model == "lines.onnx"
+    assert compare(lock, work, recipe).num_different == 0
+    samples = work.samples_dir / f"{list_shards(work.samples_dir)[0]}.parquet"
+    before = samples.read_bytes()
+    made_by = read_info(samples)["recipe"]
+    assert made_by["source"]["images"] == made_by["select"]["nsfw_ids"] == ""
+    samples.with_suffix(".tar").unlink()
+    assert repair(work, QUIET).problems == []
+    assert samples.read_bytes() == before
 
 
 def test_a_folder_that_is_not_finished_has_no_lock(tmp_path: Path) -> None:
