@@ -11,7 +11,19 @@ from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.share.transfer import SPAN, Tick, write_blocks
 
+_AUTHORIZATION = "NURIE_AUTHORIZATION"
 _MAX_WHOLE = 2**30  # largest file that is taken from a server that does not serve parts of files
+
+
+def _read_authorization() -> str:
+    value = os.environ.get(_AUTHORIZATION, "").strip()
+    is_latin = all(ord(character) < 256 for character in value)
+    if not (is_latin and value.isprintable()):
+        raise UserError(
+            f"{_AUTHORIZATION}: its value, which is not shown here, has characters that no header "
+            "may have; copy it anew, as one line."
+        )
+    return value
 
 
 class WebStore:
@@ -25,7 +37,7 @@ class WebStore:
         named_in: where people gave it, for errors: an option or an argument.
 
     Raises:
-        UserError: where no host can be read from it.
+        UserError: where no host can be read from it, or NURIE_AUTHORIZATION is no header's value.
     """
 
     def __init__(self, url: str, named_in: str) -> None:
@@ -33,7 +45,7 @@ class WebStore:
         self.num_connections = 4
         self._root = url.rstrip("/")
         source = SourceSettings(images=self._root, rate=0, connections=self.num_connections)
-        self._authorization = os.environ.get("NURIE_AUTHORIZATION", "")
+        self._authorization = _read_authorization()
         self._if_refused = (
             "It does not accept NURIE_AUTHORIZATION for this: look at its value, or ask whoever "
             "shares the data set; then run again."
