@@ -255,6 +255,20 @@ def test_processes_share_what_is_there(tmp_path: Path) -> None:
         three.close()
 
 
+def test_what_makes_way_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process evicts between the listing of the folder and the look at each file."""
+    gone = tmp_path / f"{tars_of('b')['b'].sha256}.tar"
+    real_iterdir, real_glob = Path.iterdir, Path.glob
+    monkeypatch.setattr(Path, "iterdir", lambda self: [*real_iterdir(self), gone])
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*real_glob(self, pattern), gone])
+    with caching(tmp_path, 4) as (cache, _):
+        cache.expect(["a"])
+        assert read(cache, "a") == content_of("a")
+    check_room(tmp_path, SIZE, SIZE)
+
+
 def test_a_cache_that_the_disk_cannot_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,7 +177,10 @@ class ShardCache:
             match = _OURS.fullmatch(path.name)
             if match is None or match[1] in coming:
                 continue
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # it has made way for what another process wants
+                continue
             is_whole = not match[2]
             if is_whole and status.st_size != size_of.get(match[1], status.st_size):
                 path.unlink(missing_ok=True)  # a power loss left it so
@@ -227,6 +230,13 @@ def lock_for(path: Path) -> FileLock:
     return FileLock(path.parent / f".{path.name[:2]}.lock")
 
 
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # it has made way for what another process wants
+        return 0
+
+
 def check_room(directory: Path, max_bytes: int, num_bytes: int) -> None:
     """Check that the disk holds what the cache is to hold.
 
@@ -240,7 +250,7 @@ def check_room(directory: Path, max_bytes: int, num_bytes: int) -> None:
     """
     with telling_unwritable(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    there = sum(path.stat().st_size for path in directory.glob("*.tar*"))
+    there = sum(map(_size_of, directory.glob("*.tar*")))
     free = shutil.disk_usage(directory).free + there
     needed = min(max_bytes, num_bytes)
     if needed > free:
