@@ -28,6 +28,7 @@ StyleWeights = Annotated[
 ]
 
 _CACHE_SIZE = 20.0  # GB
+_MAX_CACHE_SIZE = 1e6  # GB
 
 
 def train(
@@ -110,7 +111,12 @@ def train(
         if shards is None:
             place.check_store()
         else:
-            num_bytes = int((_CACHE_SIZE if cache_size is None else cache_size) * 1e9)
+            num_gigabytes = _CACHE_SIZE if cache_size is None else cache_size
+            if not num_gigabytes <= _MAX_CACHE_SIZE:  # nor NaN
+                raise UserError(
+                    f"--cache-size {num_gigabytes}: give at most {_MAX_CACHE_SIZE:.0f} GB."
+                )
+            num_bytes = int(num_gigabytes * 1e9)
             source = RemoteShards(shards, cache or place.root / "cache", num_bytes)
             stack.callback(source.close)
             if os.environ.get("RANK", "0") == "0":
