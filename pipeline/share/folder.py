@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UserError
-from pipeline.rows import is_out_of_space, sync, temporary_path
+from pipeline.rows import is_out_of_space, sync, telling_unwritable, temporary_path
 from pipeline.share.transfer import (
     Outgoing,
     Tick,
@@ -17,6 +17,8 @@ from pipeline.share.transfer import (
     in_threads,
     unreadable,
 )
+
+_FOLDERS = ("ledger", "plan", "raw", "samples")  # that `push` or `--store` puts files into
 
 
 class FolderStore:
@@ -82,13 +84,15 @@ class FolderStore:
 
     def sizes(self) -> dict[str, int]:
         """Return what is there; see ``WritableStore``."""
-        folders = [self.root, *(path for path in self.root.glob("*") if path.is_dir())]
-        paths = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
-        return {
-            path.relative_to(self.root).as_posix(): path.stat().st_size
-            for path in paths
-            if path.is_file() and not path.is_symlink()
-        }
+        found = {}
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            try:
+                for path in folder.iterdir() if folder.is_dir() else ():
+                    if path.is_file() and not path.is_symlink():
+                        found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+            except OSError as error:
+                raise unreadable(folder, error) from error
+        return found
 
     def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
         """Put files there; see ``WritableStore``."""
@@ -122,7 +126,8 @@ class FolderStore:
         folders = set()
         for name in names:
             path = self.root / name
-            path.unlink(missing_ok=True)
+            with telling_unwritable(path):
+                path.unlink(missing_ok=True)
             folders.add(path.parent)
         for folder in folders:
             if folder.is_dir():
@@ -131,7 +136,11 @@ class FolderStore:
 
 def _copy(path: Path, sha256: str, out: Path, tick: Tick) -> None:
     """Copy a file, and check what has arrived."""
-    with path.open("rb", 0) as source, out.open("wb", 0) as target:
+    try:
+        source = path.open("rb", 0)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with source, out.open("wb", 0) as target:
         copy_bytes(source, target, path.stat().st_size, tick)
     if hash_file(out) != sha256:
         raise changed(path)

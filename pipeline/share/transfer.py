@@ -75,7 +75,13 @@ class WritableStore(Store, Protocol):
     """A place that a data set can be pushed to, as well."""
 
     def sizes(self) -> dict[str, int]:
-        """Return the size of every file that is there, by name, others' files among them."""
+        """Return the size of every file that is there, by name.
+
+        Those in folders that neither ``push`` nor ``--store`` makes may be missing.
+
+        Raises:
+            UserError: where the store cannot be read.
+        """
 
     def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
         """Put files there, each whole or not at all; ``tick(n)`` after every n bytes.
