@@ -323,6 +323,8 @@ def test_authorization_comes_from_the_environment_and_stays_there(
         ("pipe:touch x", "no such store"),
         ("pipe://cat", "cannot be (read from|written to); possible: a plain path, .*s3://"),
         ("file:/etc", "no such store"),
+        ("me@host:/data", "over SSH one is given as sftp://USER@HOST/FOLDER"),
+        ("file://localhost/data", "given as file:///FOLDER"),
         ("data:text/plain,x", "no such store"),
         ("simplecache::s3://bucket/x", "a chain of file systems"),
         ("zip://x::file:///x.zip", "a chain of file systems"),

@@ -13,6 +13,7 @@ from pipeline.share.web import WebStore
 from pipeline.stores import SHARE_SCHEMES, check_store, scheme_of, without_password
 
 _LOOKS_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_LOOKS_LIKE_SCP = re.compile(r"[^/]+@[^/]+:")
 
 
 def open_store(url: str, named_in: str = "URL") -> Store:
@@ -35,6 +36,15 @@ def _open(
     check_no_secrets(url)
     if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
         raise UserError(f"{url}: no such store; a folder of that name is given as ./{url}.")
+    if _LOOKS_LIKE_SCP.match(url):
+        raise UserError(
+            f"{url}: no such store; over SSH one is given as sftp://USER@HOST/FOLDER, and a folder "
+            f"of that name as ./{url}."
+        )
+    if url.startswith("file://") and not url.startswith("file:///"):
+        raise UserError(
+            f"{url}: names a host; a folder of this machine is given as file:///FOLDER."
+        )
     if is_http(url):
         return WebStore(url, named_in)
     check_store(url, schemes, writes=writes)
