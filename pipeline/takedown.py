@@ -107,6 +107,8 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
         write_removals(work.removals_path, Removals(tuple(everything), unfinished))
         _apply(work, everything, shards, unfinished, depot)
         write_removals(work.removals_path, Removals(tuple(everything)))
+        if before.unfinished is None:  # else those of the one that was cut short are among them
+            shards = _shards_of(work, named | also)
     return TakenDown(sorted(named | also), sorted(also), sorted(left), shards)
 
 

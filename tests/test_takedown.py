@@ -168,6 +168,7 @@ def test_no_later_command_brings_it_back(work: Work) -> None:
     after = files(work)
     again = call("takedown", work.root, *GONE)
     assert again.exit_code == 0
+    assert "0 posts taken down, 0 shards written anew" in again.output
     assert {**files(work), "x": b""} == {**after, "x": b""}
 
     for path in (work.raw_dir, work.samples_dir, work.ledger_dir):
