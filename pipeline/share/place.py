@@ -30,13 +30,13 @@ def check_place(
         UserError: where posts were taken down there that the folder knows, or it is a work folder,
             another one's store, or has files of somebody else's.
     """
-    if set(removals_in(store).post_ids) - set(read_removals(work.removals_path).post_ids):
-        raise UserError(
-            f"{store.url}: posts were taken down there, and {work.root} still knows them; push to "
-            "another place, or remove them here as well: `takedown` names them in its list there."
-        )
     if work.plan_path.name in sizes:
         raise UserError(f"{store.url}: is a work folder; push to a folder of its own.")
+    if set(removals_in(store).post_ids) - set(read_removals(work.removals_path).post_ids):
+        raise UserError(
+            f"{store.url}: posts were taken down there, and {work.root} still knows them; take "
+            "them down here as well, or push to another place."
+        )
     if IDENTITY in sizes and not _is_pulled_from(there, draft, work):
         raise UserError(
             f"{store.url}: holds the shards of another work folder, which `--store` put there; "
