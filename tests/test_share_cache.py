@@ -261,12 +261,15 @@ def test_what_makes_way_while_it_is_looked_at_is_no_error(
     """Another process evicts between the listing of the folder and the look at each file."""
     gone = tmp_path / f"{tars_of('b')['b'].sha256}.tar"
     real_iterdir, real_glob = Path.iterdir, Path.glob
-    monkeypatch.setattr(Path, "iterdir", lambda self: [*real_iterdir(self), gone])
-    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*real_glob(self, pattern), gone])
-    with caching(tmp_path, 4) as (cache, _):
-        cache.expect(["a"])
+    with caching(tmp_path, 4) as (cache, bringer):
+        bringer.gate.clear()  # it looks into the folder, too
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "iterdir", lambda self: [*real_iterdir(self), gone])
+            patch.setattr(Path, "glob", lambda self, pattern: [*real_glob(self, pattern), gone])
+            cache.expect(["a"])
+            check_room(tmp_path, SIZE, SIZE)
+        bringer.gate.set()
         assert read(cache, "a") == content_of("a")
-    check_room(tmp_path, SIZE, SIZE)
 
 
 def test_a_cache_that_the_disk_cannot_hold_is_refused(
