@@ -112,7 +112,7 @@ def train(
             place.check_store()
         else:
             num_gigabytes = _CACHE_SIZE if cache_size is None else cache_size
-            if not num_gigabytes <= _MAX_CACHE_SIZE:  # nor NaN
+            if num_gigabytes > _MAX_CACHE_SIZE:
                 raise UserError(
                     f"--cache-size {num_gigabytes}: give at most {_MAX_CACHE_SIZE:.0f} GB."
                 )

@@ -254,7 +254,7 @@ def test_options_that_would_do_nothing(work: Path) -> None:
     for option, value in (("--cache", str(work / "c")), ("--cache-size", "1")):
         said = misuse(work, "train", "--run", "two", option, value)
         assert "--cache and --cache-size go with --shards URL" in said
-    for size in ("inf", "nan", "1e300"):
+    for size in ("inf", "1e300"):
         said = misuse(work, "train", "--run", "two", "--shards", str(work), "--cache-size", size)
         assert f"--cache-size {float(size)}: give at most 1000000 GB." in said
     said = misuse(work, "eval", "--set", "train.sketch=ink")
