@@ -124,8 +124,8 @@ SEALED_LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda t: t["recipe"]["prepare"]["sketch"]["onnx"].update(model="/etc/passwd"),
         "its recipe names places",
     ),
-    "a url of nothing": (
-        lambda t: t.update(url="\0"),
+    "a url that moves the cursor": (
+        lambda t: t.update(url="\x1b[2J"),
         "its url or contact holds what nobody can print",
     ),
     "a contact over lines": (
