@@ -13,7 +13,6 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -140,11 +139,25 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
     # Its own launch() sets these. Without them Gradio takes any path of this machine for a file
     # that was dropped on the page, and serves any SVG as its own.
     page.has_launched = page.is_running = True
-    names = ("127.0.0.1", "localhost", "[::1]") if is_loopback(host) else ()
-    hosts = frozenset(f"{name}:{port}" for name in names) if names else None
-    config = uvicorn.Config(Guard(inner, hosts), log_level="warning", timeout_graceful_shutdown=1)
-    shown = f"[{host}]" if ":" in host else host
-    return Running(uvicorn.Server(config), bound, f"http://{shown}:{port}")
+    guarded = Guard(inner, names_of(host, port))
+    config = uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=1)
+    return Running(uvicorn.Server(config), bound, f"http://{_bracketed(host)}:{port}")
+
+
+def names_of(host: str, port: int) -> frozenset[str] | None:
+    """Return the names by which browsers may call the server, with the port; None for any.
+
+    Of port 80 the names alone as well: browsers leave it out.
+    """
+    if not is_loopback(host):
+        return None
+    names = ("127.0.0.1", "localhost", "[::1]", _bracketed(host))
+    return frozenset(f"{name}:{port}" for name in names) | frozenset(names if port == 80 else ())
+
+
+def _bracketed(host: str) -> str:
+    """Return an address or name as URLs have it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _fetch_no_addresses() -> None:
@@ -179,7 +192,7 @@ class Guard:
 
     Args:
         app: what is guarded.
-        hosts: names by which it may be called, with the port; None for any.
+        hosts: see ``names_of``.
     """
 
     def __init__(self, app: "ASGIApp", hosts: frozenset[str] | None) -> None:
@@ -197,7 +210,7 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         named = self._hosts is None or host in self._hosts
-        if not named or (origin is not None and urlsplit(origin).netloc != host):
+        if not named or (origin is not None and origin.partition("://")[2] != host):
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b"Not asked by the page itself."})
             return

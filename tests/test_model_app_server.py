@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from model.app_server import POLICY, Guard, bind, is_loopback
+from model.app_server import POLICY, Guard, bind, is_loopback, names_of
 from pipeline.errors import UserError
 
 HOSTS = frozenset({"127.0.0.1:7860", "localhost:7860"})
@@ -116,3 +116,19 @@ def test_an_address_that_is_taken_is_named() -> None:
             bind(gradio.Blocks(), "127.0.0.1", port)
     with pytest.raises(UserError, match="cannot listen there"):
         bind(gradio.Blocks(), "host.invalid", 0)
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://]:7860", "://"])
+def test_an_origin_that_is_no_address_is_refused(origin: str) -> None:
+    assert ask(HOSTS, host="localhost:7860", origin=origin)[0]["status"] == 403
+
+
+def test_the_page_answers_to_the_address_that_it_was_given() -> None:
+    assert "127.0.0.2:7860" in (names_of("127.0.0.2", 7860) or ())
+    assert "[::1]:7860" in (names_of("::1", 7860) or ())
+    assert names_of("0.0.0.0", 7860) is None  # whoever reaches it may use it
+
+
+def test_browsers_leave_out_the_port_that_goes_without_saying() -> None:
+    assert {"localhost", "localhost:80", "127.0.0.2"} < (names_of("127.0.0.2", 80) or frozenset())
+    assert "localhost" not in (names_of("127.0.0.1", 7860) or ())
