@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 
 from model.grid import Sheet, lay_out, save_png
 from model.interact import show_progress
 from model.painter import DrawLines, Painter, Reference, check_sketch, redraw, remarks_on
-from model.pictures import NotLineArtError, open_picture
+from model.pictures import NotLineArtError, fit, open_picture
 from pipeline.errors import UserError
-from pipeline.rows import replacing
+from pipeline.rows import replacing, telling_unwritable
 from pipeline.words import counted, harmless
 
 SUFFIXES = frozenset(
@@ -156,12 +156,13 @@ class _Sheets:
         if len(self._rows) > 1:
             self._num_pages += 1
             columns = dict(zip(self._labels, zip(*self._rows, strict=True), strict=True))
-            save_png(self._out_dir / f"contact-sheet-{self._num_pages}.png", lay_out(columns))
+            path = self._out_dir / f"contact-sheet-{self._num_pages}.png"
+            with telling_unwritable(path):
+                save_png(path, lay_out(columns))
             self._rows = [self._heads]
 
     def _cell(self, picture: Image.Image) -> Sheet:
-        size = (self._side, self._side)
-        return np.asarray(ImageOps.pad(picture, size, Image.Resampling.LANCZOS, "white"))
+        return np.asarray(fit(picture, (self._side, self._side), pad=True))
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
@@ -225,13 +226,15 @@ def check_output(path: Path) -> str:
     """Return the format that a file's suffix stands for.
 
     Raises:
-        UserError: where there is none, or a folder is there.
+        UserError: where there is none, or none that keeps a picture's size; or a folder is there.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the picture in it, such as {path / 'c.png'}.")
     format_name = Image.registered_extensions().get(path.suffix.lower(), "")
     if format_name not in Image.SAVE:
         raise UserError(f"{path}: no known picture format; name it .png, .jpg or .webp.")
+    if format_name in ("ICO", "ICNS"):
+        raise UserError(f"{path}: icons have sizes of their own; name it .png, .jpg or .webp.")
     return format_name
 
 

@@ -68,14 +68,26 @@ def _check_size(name: str, image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits; Pillow would cut them off, not scale them
-        grey = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_bytes(image)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_bytes(image: Image.Image) -> Pixels:
+    """Scale more than 8 bits, which Pillow would cut off; their range tells what white is."""
+    levels = np.asarray(image).astype(np.float32)
+    highest = float(levels.max())
+    if not highest <= 65535:  # or not a number
+        raise ValueError(f"levels up to {highest:g}; save it with 8 or 16 bits")
+    if image.mode == "F" and highest <= 1:
+        levels *= 255
+    elif image.mode.startswith("I;") or highest > 255:  # I;16 is of 16 bits, however dark
+        levels /= 257
+    return cast(Pixels, levels.round().clip(0, 255).astype(np.uint8))
 
 
 def has_color(picture: Image.Image) -> bool:
@@ -115,10 +127,18 @@ def _thumbnail(picture: Image.Image) -> NDArray[np.float32]:
 
 
 def fit(picture: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
-    """Bring a picture to (width, height): stretched, or padded with white to keep proportions."""
-    if pad:
-        return ImageOps.pad(picture, size, method=Image.Resampling.LANCZOS, color="white")
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    """Bring a picture to (width, height): stretched, or padded with white to keep proportions.
+
+    Of one that would be thinner than a pixel then, a pixel is left.
+    """
+    if not pad:
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    width, height = size
+    if round(picture.width / picture.height * height) == 0:
+        picture = picture.resize((1, height), Image.Resampling.LANCZOS)
+    elif round(picture.height / picture.width * width) == 0:
+        picture = picture.resize((width, 1), Image.Resampling.LANCZOS)
+    return ImageOps.pad(picture, size, Image.Resampling.LANCZOS, "white")
 
 
 def fit_sketch(sketch: Image.Image, size: tuple[int, int], pad: bool) -> Pixels:
