@@ -26,6 +26,10 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _check_seed(name: str, seed: int) -> None:
+    _check(0 <= seed < 2**63, f"{name}: {seed} is not in 0 to 2**63 - 1")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Everything needed to build a generator with its style network again.
@@ -53,7 +57,7 @@ class ModelConfig:
         )
         _check(self.size in SIZES, f"train.size: {self.size!r} is none of {', '.join(SIZES)}")
         _check(self.style_weights != "", "train.style_weights: give imagenet, random, or a path")
-        _check(self.style_seed >= 0, f"train.style_seed: {self.style_seed} is negative")
+        _check_seed("train.style_seed", self.style_seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +186,8 @@ class TrainConfig:
         weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
         for name in (*weights, "contrast", "bend", "reframe", "weight_decay", "clip_norm"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
-        for name in ("warmup_steps", "seed"):
-            _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
+        _check(self.warmup_steps >= 0, f"train.warmup_steps: {self.warmup_steps} is negative")
+        _check_seed("train.seed", self.seed)
         _check(
             self.schedule in SCHEDULES,
             f"train.schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}",
@@ -317,4 +321,4 @@ class EvalConfig:
             _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")
         _check(0 <= self.guidance <= 10, f"eval.guidance: {self.guidance} is not in 0 to 10")
         _check(self.num_references >= 2, f"eval.num_references: {self.num_references} is under 2")
-        _check(self.seed >= 0, f"eval.seed: {self.seed} is negative")
+        _check_seed("eval.seed", self.seed)

@@ -105,3 +105,13 @@ def test_the_model_config_is_what_decides_the_network() -> None:
         model="batchnorm", width_multiplier=0.5, style_weights="random", style_seed=3
     )
     assert config.model_config() == ModelConfig("batchnorm", 0.5, "random", 3)
+
+
+def test_seeds_fit_into_63_bits() -> None:
+    for seed in (-1, 2**63, 2**64):
+        for name in ("seed", "style_seed"):
+            with pytest.raises(UserError, match=rf"train\.{name}: {seed} is not in 0 to"):
+                convert({name: seed}, TrainConfig, "--set")
+        with pytest.raises(UserError, match=rf"eval\.seed: {seed} is not in 0 to"):
+            convert({"seed": seed}, EvalConfig, "--set")
+    assert TrainConfig(seed=2**63 - 1, style_seed=2**63 - 1).seed == EvalConfig(seed=2**63 - 1).seed
