@@ -20,6 +20,7 @@ from model.data import Batch, Samples
 from model.order import Indices
 from model.style import StyleNetwork
 from pipeline.errors import UserError
+from pipeline.rows import telling_unwritable
 from pipeline.words import sized
 
 
@@ -63,7 +64,8 @@ class StyleFeatures:
         identity = f"{network.provenance.sha256} {network.normalised} {samples.fingerprint}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         path = cache_dir / f"{samples.split}-{key}.f16"
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        with telling_unwritable(cache_dir):
+            cache_dir.mkdir(parents=True, exist_ok=True)
         self._notes = os.open(path.with_suffix(".known"), os.O_RDWR | os.O_CREAT, 0o644)
         self._known = np.zeros(len(samples), dtype=bool)
         self._fresh: list[Indices] = []

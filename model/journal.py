@@ -36,11 +36,18 @@ class Journal:
         step: steps done so far.
         log_every: steps between two lines.
         ranks: the processes that train together; terms are meant over all, and the first writes.
+        precision: what is trained in, for advice.
     """
 
     def __init__(
-        self, run_dir: Path, step: int, log_every: int, ranks: Ranks | None = None
+        self,
+        run_dir: Path,
+        step: int,
+        log_every: int,
+        ranks: Ranks | None = None,
+        precision: str = "fp32",
     ) -> None:
+        self._precision = precision
         self._ranks = ranks or Ranks()
         self._path = run_dir / "log.jsonl"
         self._grid_dir = run_dir / "grids"
@@ -108,7 +115,7 @@ class Journal:
             raise UserError(
                 f"step {self._step - len(rows) + 1 + at}: the loss term {names[term]!r} is "
                 f"{rows[at, term]:g}. Nothing was saved since the last validation; try a lower "
-                "train.lr, or train.precision=fp32."
+                f"train.lr{'' if self._precision == 'fp32' else ', or train.precision=fp32'}."
             )
         seconds = max(time.monotonic() - self._started, 1e-9)
         values: dict[str, float] = dict(zip(names, rows.mean(0).tolist(), strict=True))

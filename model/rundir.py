@@ -29,8 +29,8 @@ def claim(run_dir: Path) -> Iterator[None]:
     Raises:
         UserError: where another process holds it, it cannot be written, or has no room left.
     """
-    is_new = not run_dir.exists()
     try:
+        is_new = not run_dir.exists()
         run_dir.mkdir(parents=True, exist_ok=True)
         held = FileLock(run_dir / ".lock", timeout=_PATIENCE).acquire()
     except Timeout as error:
@@ -89,6 +89,11 @@ def load_last(
             raise
         tensors, info = load_checkpoint(paths[1])
         console.print(f"{error} Going on from the one before, of step {info.step}.")
+    if "random.cpu" not in tensors:
+        raise UserError(
+            f"{paths[0]}: holds the generator alone, and training cannot go on from it. Put the "
+            "run's own back, or name another run."
+        )
     different = info.train.differences(config)
     if different:
         values = ", ".join(

@@ -24,7 +24,13 @@ from model.shards import Shards
 from model.state import TrainState
 from model.steps import Forward, compiled, training_step
 from model.style import build_style_network
-from model.validation import criterion, draw_samples, validate, validation_marks
+from model.validation import (
+    check_best_by,
+    criterion,
+    draw_samples,
+    validate,
+    validation_marks,
+)
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.words import counted
@@ -120,6 +126,16 @@ def _train(
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
         resumed = load_last(run_dir, config, train_set.fingerprint, console, resume=resume)
+        total_steps = steps_per_epoch * config.epochs
+        if resumed is None:
+            check_best_by(val_set, config)
+        elif resumed[1].step > total_steps:
+            epochs = -(-resumed[1].step // steps_per_epoch)
+            raise UserError(
+                f"{run_dir}: its run is {counted(resumed[1].step, 'step')} far, and "
+                f"{counted(config.epochs, 'epoch')} would end after {total_steps}: give --epochs "
+                f"{epochs} or more."
+            )
         stack.enter_context(memory_guard("train.batch_size", config.batch_size))
 
         state = TrainState.build(config, device, ranks)
@@ -158,7 +174,6 @@ def _train(
                     style_network.vector(features(b, to_unit(b.color, device))) for b in batches
                 ]
             state.discriminator.fit_style(torch.cat(vectors))
-        total_steps = steps_per_epoch * config.epochs
         if ranks.is_first:
             write_config(run_dir, config, recipe, state.count_parameters(), total_steps)
 
@@ -186,7 +201,7 @@ def _train(
                 keep_previous(run_dir)
             save_checkpoint(run_dir / f"{name}.safetensors", tensors, info)
 
-        journal = Journal(run_dir, state.step, config.log_every, ranks)
+        journal = Journal(run_dir, state.step, config.log_every, ranks, config.precision)
         stack.callback(journal.close)
         colorizer = Colorizer(state.shown, style_network, device)
         generator = state.parallel["generator"]

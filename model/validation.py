@@ -1,6 +1,7 @@
 """Validation: when it is due, what it measures, which checkpoint is best, what is shown."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from model.config import TrainConfig
 from model.data import Samples, iterate_batches, spread_places, to_bytes, to_unit
 from model.features import StyleFeatures
 from model.grid import Sheet, tile
-from model.metrics import Floats, measure_following, mse, ratio, to_psnr
+from model.metrics import Answer, Floats, measure_following, mse, ratio, to_psnr
 from model.ranks import Ranks
 from model.steps import Autocast
 from model.tally import RATIOS
@@ -59,19 +60,39 @@ def validate(
         totals += torch.stack([errors.sum(), to_psnr(errors).sum()])
     generator.train()
     means = (ranks.sum(totals) / len(samples)).tolist()
-    measured: dict[str, float | None] = dict(zip(("mse", "psnr"), means, strict=True))
+    measured = dict(zip(("mse", "psnr"), means, strict=True))
+    return measured | _measure_colors(colorizer, samples, config)
+
+
+def _measure_colors(answer: Answer, samples: Samples, config: TrainConfig) -> dict[str, float]:
+    """Return the measures that see colour; those of which the samples tell nothing are left out."""
     parts: dict[str, list[Floats]] = {name: [] for name in RATIOS}
     places = np.arange(min(config.num_chroma, len(samples)))
     for batch in iterate_batches(samples, places, config.batch_size):
         truth, reference = same_reference(batch.color, batch.indices, seed=0)
-        output = colorizer(batch.sketch, reference)
+        output = answer(batch.sketch, reference)
         for name, measure in RATIOS.items():
             parts[name].append(measure(output, truth))
-    measured |= {name: ratio(np.concatenate(found)) for name, found in parts.items()}
+    measured = {name: ratio(np.concatenate(found)) for name, found in parts.items()}
     some = samples.load(spread_places(config.num_following, len(samples)))  # of many palettes
     if len(some.indices) > 1:
-        measured["following"] = measure_following(colorizer, some.sketch, some.color)
+        measured["following"] = measure_following(answer, some.sketch, some.color)
     return {name: value for name, value in measured.items() if value is not None}
+
+
+def check_best_by(samples: Samples, config: TrainConfig) -> None:
+    """Check that validations will tell ``best_by``; whether they do hangs on the samples alone.
+
+    Raises:
+        UserError: where they do not.
+    """
+    if config.best_by == "mse":
+        return
+    for some in (replace(config, num_chroma=1), config):  # the first one with colour is enough
+        measured = _measure_colors(lambda _, reference: reference, samples, some)
+        if config.best_by in measured:
+            return
+    criterion(measured, config.best_by)
 
 
 def criterion(metrics: dict[str, float], best_by: str) -> float:
