@@ -142,13 +142,13 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
         batch_size: samples a step, over all ranks.
 
     Raises:
-        UserError: where there are more ranks than samples in a batch, or than GPUs.
+        UserError: where there are more ranks than samples in a batch, or than GPUs, or torchrun
+            did not start them.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Ranks()
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    world_size, rank, local_rank = _read_numbers()
     if batch_size < world_size:
         raise UserError(
             f"train.batch_size = {batch_size} leaves some of {world_size} processes without a "
@@ -167,3 +167,15 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
         yield Ranks(rank, world_size)
     finally:
         dist.destroy_process_group()
+
+
+def _read_numbers() -> tuple[int, int, int]:
+    """Return how many processes torchrun started, and this one's number of all and here."""
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+    numbers = [os.environ.get(name, "") for name in names]
+    if not all(map(str.isdecimal, numbers)) or not {"MASTER_ADDR", "MASTER_PORT"} <= {*os.environ}:
+        raise UserError(
+            "WORLD_SIZE is set, and RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not all as "
+            "torchrun sets them: start with torchrun, or unset WORLD_SIZE."
+        )
+    return int(numbers[0]), int(numbers[1]), int(numbers[2])

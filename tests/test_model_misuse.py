@@ -134,7 +134,8 @@ def test_fewer_samples_than_a_batch(work: Path) -> None:
 
 
 def test_a_rank_without_samples(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": "3", "RANK": "2", "LOCAL_RANK": "2"}.items():
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "RANK": "2", "LOCAL_RANK": "2"}
+    for name, value in {"WORLD_SIZE": "3", **place}.items():
         monkeypatch.setenv(name, value)
     said = misuse(work, "train", "--run", "two")
     assert "train.batch_size = 2 leaves some of 3 processes without a sample" in said

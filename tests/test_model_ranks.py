@@ -20,6 +20,13 @@ from tests.one_thread import ENVIRONMENT
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = {"kind", "step", "epoch", "position"}
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+TORCHRUN_SETS = {
+    "WORLD_SIZE": "3",
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
 
 
 @given(n=st.integers(1, 100), batch=st.integers(1, 9), world=st.integers(1, 5))
@@ -40,10 +47,24 @@ def test_the_ranks_parts_of_each_batch_are_the_batch(n: int, batch: int, world: 
 
 
 def test_more_ranks_than_samples_in_a_batch_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0"}.items():
+    for name, value in TORCHRUN_SETS.items():
         monkeypatch.setenv(name, value)
     expected = pytest.raises(UserError, match=r"batch_size = 2 leaves some of 3 processes without")
     with expected, join_ranks("cpu", 2):
+        pass
+
+
+@pytest.mark.parametrize("wrong", [{"RANK": ""}, {"MASTER_ADDR": None}, {"WORLD_SIZE": "two"}])
+def test_processes_that_torchrun_did_not_start_are_told(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str | None]
+) -> None:
+    for name, value in (TORCHRUN_SETS | wrong).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    expected = pytest.raises(UserError, match="start with torchrun, or unset WORLD_SIZE")
+    with expected, join_ranks("cpu", 8):
         pass
 
 
