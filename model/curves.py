@@ -8,7 +8,7 @@ import numpy as np
 
 from model.runs import MEASURES, Log, Run, read_log
 from pipeline.errors import UserError
-from pipeline.rows import replacing
+from pipeline.rows import replacing, telling_unwritable
 from pipeline.words import counted
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def draw_curves(runs: Sequence[Run], runs_dir: Path) -> list[Path]:
         The PNGs written: ``RUN/curves.png``, and ``curves.png`` beside them.
 
     Raises:
-        UserError: where matplotlib is missing, or no run has a log yet.
+        UserError: where matplotlib is missing, no run has a log yet, or a PNG cannot be written.
     """
     try:
         import matplotlib.figure  # noqa: F401  an extra, and slow to import
@@ -158,6 +158,6 @@ def thin_out(points: Points, num_points: int = MAX_POINTS) -> tuple[np.ndarray, 
 
 def _save(figure: "Figure", directory: Path) -> Path:
     path = directory / "curves.png"
-    with replacing(path) as temporary:
+    with telling_unwritable(path), replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return path

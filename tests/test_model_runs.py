@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import re
 import subprocess
@@ -188,3 +189,23 @@ def test_looking_at_runs_needs_no_torch(work: Path) -> None:
     )
     root = Path(__file__).resolve().parent.parent
     subprocess.run([sys.executable, "-c", code, work / "runs"], cwd=root, check=True)
+
+
+def test_curves_that_cannot_be_written_are_named(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = work / "runs" / "whole" / "curves.png"
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    error = call(work, "--curves").exception
+    path.rmdir()
+    assert isinstance(error, UserError)
+    assert f"{path}: is a folder" in str(error)
+
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    error = call(work, "--curves").exception
+    assert isinstance(error, UserError)
+    assert "/curves.png: cannot be written: Permission denied." in str(error)
