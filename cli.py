@@ -226,6 +226,9 @@ def demo(
     from pipeline.serve import serve_folder
 
     mirror = work / "mirror"
+    recipe = recipe_of("dolls-64", [])
+    epochs = epochs or recipe.train["epochs"]
+    _keep_demo_options(mirror, {"characters": characters, "epochs": epochs})
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
     with telling_unwritable(mirror):
         write_dolls(mirror, characters)
@@ -242,18 +245,44 @@ def demo(
     out = checkpoint.parent / "eval-test"  # where `export` looks for figures
     evaluate(checkpoint, work=work, out=out, reference=["character"])
     print("-- sketches after references of other characters, beside the true answers")
-    size = recipe_of("dolls-64", []).prepare.size
     found = judge_crossing(
         checkpoint,
         work / "samples",
         "test",
-        lambda sketch, reference: resize(true_answer(doll_of(sketch), doll_of(reference)), size),
+        lambda sketch, reference: resize(
+            true_answer(doll_of(sketch), doll_of(reference)), recipe.prepare.size
+        ),
         out / "crossing.png",
     )
     print_table(found, ("following", "chroma_error", "regional_error", "paper_error", "psnr"))
     print("-- what became of every record")
     commands.status(work)
     print(f"\nLook at {out / 'crossing.png'}: each sketch after other references (first row).")
+
+
+def _keep_demo_options(mirror: Path, options: dict[str, int]) -> None:
+    """Write down what a demo's folder is made with; other options make another demo.
+
+    Raises:
+        UserError: where it was made with others.
+    """
+    import orjson
+
+    from pipeline.errors import UserError
+    from pipeline.rows import replacing, telling_unwritable
+
+    path = mirror / "options.json"
+    if path.is_file():
+        kept = orjson.loads(path.read_bytes())
+        if kept != options:
+            there = " ".join(f"--{name} {value}" for name, value in kept.items())
+            raise UserError(
+                f"{mirror.parent}: holds a demo with {there}. Give these options, or another "
+                "--work."
+            )
+    elif not mirror.exists():  # what an older version began stays without
+        with telling_unwritable(mirror), replacing(path) as temporary:
+            temporary.write_bytes(orjson.dumps(options))
 
 
 app.command()(train)

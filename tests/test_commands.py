@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,24 @@ def test_demo_in_the_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     error = call("demo", "--work", tmp_path / "file").exception
     assert str(error) == f"{tmp_path}/file/mirror: cannot be written: Not a directory."
+
+
+def test_another_demo_takes_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> None:
+        raise UserError("stopped here")
+
+    monkeypatch.setattr("pipeline.dolls.write_dolls", stop)
+    first = ("demo", "--work", tmp_path, "--characters", 24)
+    assert str(call(*first).exception) == "stopped here"
+    for options in ((), ("--characters", 24, "--epochs", 1)):
+        error = call("demo", "--work", tmp_path, *options).exception
+        assert isinstance(error, UserError)
+        assert re.fullmatch(
+            rf"{tmp_path}: holds a demo with --characters 24 --epochs \d+\. Give these options, or "
+            r"another --work\.",
+            str(error),
+        )
+    assert str(call(*first).exception) == "stopped here"
 
 
 def test_no_name_moves_the_terminals_cursor(work: Work) -> None:
