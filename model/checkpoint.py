@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.config import ModelConfig, TrainConfig
+from model.foreign import Recipe, check_shape
 from model.style import Provenance
 from model.weights import StateDict, digest_weights
 from pipeline.errors import UserError
@@ -26,6 +27,9 @@ from pipeline.settings import Table, convert, to_table
 FORMAT = "nurie-checkpoint"
 VERSION = 1
 """Raise it when an older program must not read what this one writes."""
+
+MAX_SIDE = 4096
+"""Pixels: what ``prepare.size`` goes up to."""
 
 
 def _versions() -> dict[str, str]:
@@ -99,7 +103,8 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         The tensors, on the CPU, and what they are.
 
     Raises:
-        UserError: where it is missing, damaged, of another program, or of a newer version.
+        UserError: where it is missing, damaged, of another program, or of a newer version, and
+            where it says of itself what no training writes.
     """
     if path.is_dir():
         found = [path / f"{name}.safetensors" for name in ("best", "model")]
@@ -123,7 +128,15 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         )
     if _digest(version, text, tensors) != header.get("sha256"):
         raise DamagedError(f"{path}: damaged; its contents do not match their hash.")
-    return tensors, convert(orjson.loads(text), CheckpointInfo, str(path))
+    info = convert(orjson.loads(text), CheckpointInfo, str(path))
+    if any(side % 32 or not 32 <= side <= MAX_SIDE for side in info.size):
+        height, width = info.size
+        raise UserError(
+            f"{path}: is of pictures of {width} x {height} pixels, and models take multiples of 32 "
+            f"up to {MAX_SIDE}."
+        )
+    check_shape(info.recipe, Recipe, f"{path}: its recipe is none")
+    return tensors, info
 
 
 def _what_to_give(directory: Path) -> str:

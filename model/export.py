@@ -15,6 +15,7 @@ from model.card import render_card
 from model.checkpoint import CheckpointInfo, load_checkpoint, pack, save_checkpoint, unpack
 from model.colorize import load_colorizer
 from model.export_onnx import Exported, export_onnx
+from model.foreign import Metrics, check_shape
 from model.painter_onnx import VERSION, OnnxInfo
 from pipeline.errors import UserError
 from pipeline.rows import read_seal, replacing, telling_unwritable
@@ -169,9 +170,8 @@ def _find_evaluations(
 
 def _read_metrics(path: Path) -> Table:
     try:
-        metrics = orjson.loads(path.read_bytes())
+        metrics: Table = orjson.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as metrics: {error}.") from error
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("settings"), dict):
-        raise UserError(f"{path}: is not what `eval` writes.")
+    check_shape(metrics, Metrics, f"{path}: is not what `eval` writes")
     return metrics

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from model.foreign import Recipe, check_shape
 from model.painter import Painter
 from model.pictures import Pixels
 from pipeline.errors import UserError
@@ -90,7 +91,9 @@ def _read_info(path: Path, text: str) -> OnnxInfo:
             f"{path}: written by a newer version of this program (format {version}; this one "
             f"reads up to {VERSION}). Update it."
         )
-    return convert(table, OnnxInfo, str(path))
+    info = convert(table, OnnxInfo, str(path))
+    check_shape(info.recipe, Recipe, f"{path}: its recipe is none")
+    return info
 
 
 def to_batch(pixels: Pixels) -> NDArray[np.float32]:

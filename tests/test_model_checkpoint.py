@@ -1,4 +1,6 @@
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -170,3 +172,23 @@ def test_packing_is_undone() -> None:
     both = {**pack("a", tensors), **pack("ab", {"x": torch.zeros(1)})}
     assert unpack("a", both).keys() == tensors.keys()
     assert unpack("ab", both).keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"size": (100, 100)}, "pictures of 100 x 100 pixels"),
+        ({"size": (0, 0)}, "pictures of 0 x 0 pixels"),
+        ({"size": (64, 2**20)}, "pictures of 1048576 x 64 pixels"),
+        ({"recipe": {"prepare": 3}}, "its recipe is none"),
+        ({"recipe": {"prepare": {"sketch": "dodge"}}}, "its recipe is none"),
+        ({"recipe": {"prepare": {"sketches": {"a": 2}}}}, "its recipe is none"),
+        ({"recipe": {"prepare": {"sketches": {"a": {"onnx": 2}}}}}, "its recipe is none"),
+        ({"recipe": {"select": {"tags": 3}}}, "its recipe is none"),
+        ({"recipe": {"source": []}}, "its recipe is none"),
+    ],
+)
+def test_what_no_training_wrote_is_refused(saved: Path, odd: dict[str, Any], said: str) -> None:
+    save_checkpoint(saved, tensors_at(7), dataclasses.replace(info_at(7), **odd))
+    with pytest.raises(UserError, match=f"best.safetensors: .*{said}"):
+        load_checkpoint(saved)

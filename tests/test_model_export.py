@@ -329,6 +329,12 @@ def test_onnx_files_of_others_are_named(exported: tuple[Path, Result], tmp_path:
     onnx.save(newer, str(tmp_path / "newer.onnx"))
     with pytest.raises(UserError, match="written by a newer version of this program"):
         load_painter(tmp_path / "newer.onnx")
+    newer.metadata_props[
+        0
+    ].value = '{"version": 1, "model": "reference", "size": [64, 64], "recipe": {"prepare": 3}}'
+    onnx.save(newer, str(tmp_path / "odd.onnx"))
+    with pytest.raises(UserError, match=r"odd\.onnx: its recipe is none"):
+        load_painter(tmp_path / "odd.onnx")
     newer.metadata_props[0].value = '{"version": 1, "model": "reference", "size": [32, 32]}'
     onnx.save(newer, str(tmp_path / "liar.onnx"))
     with pytest.raises(UserError, match="which is not what it says of itself"):
@@ -347,3 +353,11 @@ def test_the_articles_models_are_translated_too(name: str, tmp_path: Path) -> No
         SKETCH, as_painter(colorizer, info).look_at(REFERENCE, "it")
     )
     assert found.size == (150, 90)
+
+
+def test_metrics_that_eval_did_not_write_are_refused(work: Path, tmp_path: Path) -> None:
+    for settings in ([], {"x": {}}, {"x": {"reference": "x", "num_samples": 2, "baselines": 3}}):
+        path = write_metrics(tmp_path / "bad.json", settings=settings)
+        with pytest.raises(UserError, match="is not what `eval` writes: "):
+            export(work / "runs" / "first", tmp_path / "out", metrics_paths=[path], onnx=False)
+    assert not (tmp_path / "out").exists()

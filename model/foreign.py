@@ -1,0 +1,82 @@
+"""What the JSON of files that may come from others looks like, as far as it is read here.
+
+A hash tells that a file is whole, not that this program wrote it. Keys beyond these are of other
+versions, and nobody's business.
+"""
+
+from typing import Any, TypedDict
+
+import msgspec
+
+from pipeline.errors import UserError
+from pipeline.settings import Table
+
+
+class _Network(TypedDict, total=False):
+    model: str
+
+
+class _Sketch(TypedDict, total=False):
+    method: str
+    onnx: _Network
+
+
+class _Prepare(TypedDict, total=False):
+    sketch: _Sketch
+    sketches: dict[str, _Sketch]
+
+
+class _Select(TypedDict, total=False):
+    rating: list[str]
+    tags: list[str]
+    any_tags: list[str]
+    exclude_tags: list[str]
+
+
+class Recipe(TypedDict, total=False):
+    """The effective recipe that a checkpoint keeps; {} where it is unknown."""
+
+    select: _Select
+    prepare: _Prepare
+    source: Table
+    split: Table
+    train: Table
+
+
+class _Measured(TypedDict, total=False):
+    psnr: float | None
+    ssim: float | None
+    following: float | None
+    chroma_error: float | None
+    regional_error: float | None
+    paper_error: float | None
+    fid: float | None
+    kid: float | None
+    intervals: dict[str, tuple[float, float] | None]
+
+
+class _Setting(_Measured):
+    reference: str
+    num_samples: int
+    baselines: dict[str, _Measured]
+
+
+class Metrics(TypedDict):
+    """A ``metrics.json``."""
+
+    model: str
+    step: int
+    split: str
+    settings: dict[str, _Setting]
+
+
+def check_shape(value: Any, shape: type, where: str) -> None:
+    """Check that ``value``, out of JSON, has what ``shape``, a ``TypedDict``, says.
+
+    Raises:
+        UserError: where it has not; it begins with ``where``.
+    """
+    try:
+        msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {error}.") from error
