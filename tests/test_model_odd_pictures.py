@@ -50,7 +50,7 @@ def test_of_a_thin_picture_a_line_is_left() -> None:
     for size, shape in (((1, 900), (64, 1)), ((900, 1), (1, 64))):
         small = np.asarray(fit(Image.new("L", size, 0), (64, 64), pad=True))
         rows, columns = np.nonzero(small < 255)
-        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == shape
+        assert (len(set(rows)), len(set(columns))) == shape
     thin = Image.new("L", (16, 16_000), 0)
     seen = fit_sketch(thin, (64, 64), pad=True)
     assert bring_back(np.zeros((64, 64, 3), np.uint8), seen, thin, pad=True).size == thin.size
