@@ -66,10 +66,12 @@ class StyleFeatures:
         path = cache_dir / f"{samples.split}-{key}.f16"
         with telling_unwritable(cache_dir):
             cache_dir.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._notes = os.open(path.with_suffix(".known"), os.O_RDWR | os.O_CREAT, 0o644)
         self._known = np.zeros(len(samples), dtype=bool)
         self._fresh: list[Indices] = []
         self._late: _Computed | None = None
+        self._forget_lost()
         self._read_notes()
         needed = int((~self._known).sum()) * self._row_bytes
         if needed > shutil.disk_usage(cache_dir).free:
@@ -77,7 +79,6 @@ class StyleFeatures:
                 f"{cache_dir}: no room for {sized(needed)} of style features. Free some, "
                 "or compute them every time: --set train.cache_style=false."
             )
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def __call__(self, batch: Batch, reference: Tensor) -> Tensor:
         """Return a batch's style features, float N x the network's shape, on its device.
@@ -94,7 +95,11 @@ class StyleFeatures:
         rows = np.zeros((len(known), *self._shape), dtype=np.float16)
         for i in np.flatnonzero(known):
             offset = int(batch.indices[i]) * self._row_bytes
-            rows[i].flat = np.frombuffer(os.pread(self._file, self._row_bytes, offset), np.float16)
+            row = os.pread(self._file, self._row_bytes, offset)
+            if len(row) == self._row_bytes:
+                rows[i].flat = np.frombuffer(row, np.float16)
+            else:  # the file was cut short meanwhile
+                known[i] = False
         kept = torch.from_numpy(rows)
         if reference.device.type == "cuda":  # a copy from pageable memory would stall the host
             kept = kept.pin_memory()
@@ -147,6 +152,15 @@ class StyleFeatures:
             os.pwrite(self._file, row.tobytes(), int(index) * self._row_bytes)
         self._known[indices] = True
         self._fresh.append(indices)
+
+    def _forget_lost(self) -> None:
+        """Drop the notes of features that the file does not hold: it was lost, or cut short."""
+        assert self._file is not None
+        # In this order: a process beside this one writes features before their notes.
+        num_noted = os.fstat(self._notes).st_size
+        num_held = os.fstat(self._file).st_size // self._row_bytes
+        if num_noted > num_held:
+            os.ftruncate(self._notes, num_held)
 
     def _read_notes(self) -> None:
         notes = np.frombuffer(os.pread(self._notes, len(self._known), 0), np.uint8)

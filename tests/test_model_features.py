@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,3 +104,43 @@ def test_a_full_disk_is_found_beforehand(
         StyleFeatures(Means(), samples, tmp_path)
     full.free += 1
     StyleFeatures(Means(), samples, tmp_path).close()
+
+
+@pytest.mark.parametrize("num_left", [None, 0, 2.5])
+def test_features_that_the_file_lost_are_computed_again(
+    samples: Samples, tmp_path: Path, num_left: float | None
+) -> None:
+    """``num_left``: rows that the file is cut to; None: it is gone."""
+    features = StyleFeatures(Means(), samples, tmp_path)
+    expected = ask(features, samples, 0, 1, 2, 3)
+    features.close()
+    (path,) = tmp_path.glob("*.f16")
+    if num_left is None:
+        path.unlink()
+    else:
+        os.truncate(path, int(num_left * np.prod(Means.shape) * 2))
+    num_lost = 4 - int(num_left or 0)
+    again = Means()
+    reopened = StyleFeatures(again, samples, tmp_path)
+    assert torch.equal(ask(reopened, samples, 3), expected[3:])  # leaves a gap before it
+    reopened.close()
+    once_more = Means()
+    reopened = StyleFeatures(once_more, samples, tmp_path)
+    assert torch.equal(ask(reopened, samples, 0, 1, 2, 3), expected)
+    assert (again.num_seen, once_more.num_seen) == (1, num_lost - 1)
+    reopened.close()
+
+
+def test_features_lost_while_they_are_in_use_are_computed_again(
+    samples: Samples, tmp_path: Path
+) -> None:
+    network = Means()
+    features = StyleFeatures(network, samples, tmp_path)
+    expected = ask(features, samples, 0, 1)
+    features.flush()
+    (path,) = tmp_path.glob("*.f16")
+    os.truncate(path, 0)
+    for _ in range(2):
+        assert torch.equal(ask(features, samples, 0, 1), expected)
+    assert network.num_seen == 4
+    features.close()
