@@ -29,7 +29,7 @@ from model.interact import show_progress
 from model.metrics import Answer, measure_following
 from model.order import epoch_order
 from model.perceptual import load_lpips
-from model.scenes import Scene, make_scene
+from model.scenes import Scene, make_scenes
 from model.tally import NEEDS_TRUTH, Tally
 from pipeline.errors import UserError
 from pipeline.rows import replacing, telling_unwritable
@@ -91,7 +91,7 @@ def evaluate(
                     f"was trained on {info.size} (height, width). Prepare them at its size."
                 )
         stack.enter_context(memory_guard("eval.batch_size", config.batch_size))
-        scenes = [make_scene(samples, name, config.seed) for name in config.reference]
+        scenes = make_scenes(samples, config.reference, config.seed)
         with telling_unwritable(out_dir):
             out_dir.mkdir(parents=True, exist_ok=True)  # before what takes long
         answers: dict[str, Answer] = {
@@ -190,6 +190,7 @@ def judge(
     }
     block: dict[str, Any] = {
         "reference": scene.name,
+        **({"file": scene.file} if scene.file else {}),
         "num_samples": len(scene.pairs),
         **results.pop("model"),
         "baselines": results,

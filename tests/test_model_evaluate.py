@@ -291,3 +291,25 @@ def test_wrong_use_is_explained(samples_dir: Path, checkpoint: Path, tmp_path: P
     with pytest.raises(UserError, match=r"none\.pth"):
         evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
     assert load_checkpoint(checkpoint)[1].step == 3
+
+
+def test_each_of_several_pictures_has_its_block_its_rows_and_its_grid(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    colors = {"teal.png": (0, 128, 128), "tan.png": (210, 180, 140)}
+    for name, color in colors.items():
+        Image.new("RGB", (64, 64), color).save(tmp_path / name)
+    paths = tuple(str(tmp_path / name) for name in colors)
+    config = dataclasses.replace(CONFIG, reference=(paths[0], "any", paths[1]))
+    out = tmp_path / "out"
+    metrics = evaluate(checkpoint, samples_dir, "test", out, config, console=QUIET)
+    settings = metrics["settings"]
+    assert list(settings) == ["picture", "any", "picture-2"]
+    assert [block["reference"] for block in settings.values()] == list(settings)
+    assert [block.get("file") for block in settings.values()] == ["teal.png", None, "tan.png"]
+    assert metrics["reference"] == "picture"
+    rows = pq.read_table(out / "rows.parquet").to_pandas()
+    assert rows.setting.value_counts().to_dict() == {"picture": 7, "any": 7, "picture-2": 7}
+    for grid, color in zip(("grid.png", "grid-picture-2.png"), colors.values(), strict=True):
+        sheet = np.asarray(Image.open(out / grid))
+        assert (sheet[20:84, 72:136] == color).all()
