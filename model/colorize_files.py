@@ -1,6 +1,7 @@
 """Colouring files: one sketch after one reference, or many sketches after several."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,7 @@ def colorize_one(
         UserError: on files that are not usable, or an output format that is not known.
     """
     check_output(out)
-    if out.resolve() in (sketch.resolve(), reference.resolve()):
-        raise UserError(f"{out}: would be replaced by what is coloured; give another --out.")
+    _spare([out], [sketch], [reference])
     picture = read_sketch(sketch)
     looked_at = _read_reference(painter, reference, console)
     _say(console, remarks_on(picture, str(sketch)))
@@ -89,8 +89,8 @@ def colorize_many(
         How many pictures were written.
 
     Raises:
-        UserError: on a reference that is not usable; on such sketches only when all others are
-            done.
+        UserError: on a reference that is not usable, or where a picture that was given would be
+            replaced; on sketches that are not usable only when all others are done.
     """
     if not out_dir.is_dir() and (out_dir.exists() or out_dir.suffix.lower() in SUFFIXES):
         is_file = "is a file" if out_dir.exists() else "is a picture's name"
@@ -98,6 +98,7 @@ def colorize_many(
     if out_dir.resolve() in {path.resolve().parent for path in sketches}:
         raise UserError(f"{out_dir}: holds the sketches, which would be replaced; give another.")
     names = name_files(references)
+    _spare(_targets(sketches, names.values(), out_dir), sketches, references)
     looked_at = {names[path]: _read_reference(painter, path, console) for path in references}
     sheets = _Sheets(out_dir, looked_at) if len(references) > 1 else None
     num_written, num_refused = 0, 0
@@ -132,6 +133,31 @@ def colorize_many(
     return num_written
 
 
+def _targets(sketches: Sequence[Path], references: Collection[str], out_dir: Path) -> list[Path]:
+    """Return all that ``colorize_many`` may write; ``references`` are their names."""
+    several = len(references) > 1
+    folders = [out_dir / name for name in references] if several else [out_dir]
+    names = name_files(sketches).values()
+    num_pages = math.ceil(len(sketches) / _SHEET_ROWS) if several else 0
+    return [
+        *(folder / f"{name}.png" for folder in folders for name in names),
+        *(_sheet_path(out_dir, number) for number in range(1, num_pages + 1)),
+    ]
+
+
+def _spare(targets: Iterable[Path], sketches: Iterable[Path], references: Iterable[Path]) -> None:
+    """Refuse to write over what was given."""
+    given = {path.resolve(): "a sketch" for path in sketches}
+    given |= {path.resolve(): "a reference" for path in references}
+    for target in targets:
+        if (what := given.get(target.resolve())) is not None:
+            raise UserError(f"{target}: is {what}, which would be replaced; give another --out.")
+
+
+def _sheet_path(out_dir: Path, number: int) -> Path:
+    return out_dir / f"contact-sheet-{number}.png"
+
+
 class _Sheets:
     """Contact sheets under way: no more of them is held than one page."""
 
@@ -156,7 +182,7 @@ class _Sheets:
         if len(self._rows) > 1:
             self._num_pages += 1
             columns = dict(zip(self._labels, zip(*self._rows, strict=True), strict=True))
-            path = self._out_dir / f"contact-sheet-{self._num_pages}.png"
+            path = _sheet_path(self._out_dir, self._num_pages)
             with telling_unwritable(path):
                 save_png(path, lay_out(columns))
             self._rows = [self._heads]

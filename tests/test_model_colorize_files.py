@@ -279,3 +279,33 @@ def test_a_file_that_is_given_twice_is_coloured_once(sketches: Path) -> None:
 
 def test_the_suffix_is_the_format() -> None:
     assert [check_output(Path(name)) for name in ("a.png", "a.JPEG")] == ["PNG", "JPEG"]
+
+
+def test_no_picture_and_no_sheet_replaces_what_was_given(
+    sketches: Path, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.colorize_files._SHEET_ROWS", 2)
+    lines, red = (sketches / "0.png").read_bytes(), (references / "red.png").read_bytes()
+    given = {
+        "refs/0.png": red,  # has a sketch's name, and goes where the pictures go
+        "a/0.png": lines,
+        "r/a.png": red,  # its pictures go into a folder that holds the sketches
+        "r/b.png": red,
+        "refs/contact-sheet-2.png": red,
+    }
+    for name, content in given.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    many = find_pictures([sketches])
+    cases: list[tuple[list[Path], list[str], str, str]] = [
+        (many, ["refs/0.png"], "refs", r"refs/0\.png: is a reference, which would be replaced"),
+        ([tmp_path / "a/0.png"], ["r/a.png", "r/b.png"], "", r"a/0\.png: is a sketch, which"),
+        (many, ["r/a.png", "refs/contact-sheet-2.png"], "refs", r"contact-sheet-2\.png: is a ref"),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    for some, names, out, message in cases:
+        looked_at = [tmp_path / name for name in names]
+        with pytest.raises(UserError, match=message):
+            colorize_many(PAINTER, some, looked_at, tmp_path / out, QUIET, read_sketch)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert {name: (tmp_path / name).read_bytes() for name in given} == given
