@@ -72,11 +72,16 @@ def load_last(
 
     Raises:
         UserError: where a run is there and going on was not asked for, it had other settings or
-            other samples, or no checkpoint is whole.
+            other samples, no checkpoint is whole, or the best one is all that is left.
     """
     paths = [run_dir / f"{name}.safetensors" for name in ("last", "previous")]
     paths = [path for path in paths if path.exists()]
     if not paths:
+        if (best := run_dir / "best.safetensors").exists():
+            raise UserError(
+                f"{run_dir}: holds {best.name} of a run, and no checkpoint to go on from; a run "
+                "here would replace it. Name another run, or remove the folder."
+            )
         return None
     if not resume:
         raise UserError(
