@@ -21,7 +21,7 @@ from model.foreign import Recipe, check_shape
 from model.style import Provenance
 from model.weights import StateDict, digest_weights
 from pipeline.errors import UserError
-from pipeline.rows import DamagedError, replacing
+from pipeline.rows import DamagedError, replacing, sync
 from pipeline.settings import Table, convert, to_table
 
 FORMAT = "nurie-checkpoint"
@@ -70,7 +70,11 @@ class CheckpointInfo:
 
 
 def save_checkpoint(
-    path: Path, tensors: StateDict, info: CheckpointInfo, readable: str = ""
+    path: Path,
+    tensors: StateDict,
+    info: CheckpointInfo,
+    readable: str = "",
+    keep_as: Path | None = None,
 ) -> None:
     """Write ``path`` (.safetensors), then its JSON; an older checkpoint there is replaced whole.
 
@@ -79,6 +83,8 @@ def save_checkpoint(
         tensors: by name, from any device.
         info: what they are.
         readable: the JSON's name; the file's own with .json if "".
+        keep_as: where the older one goes, JSON and all, once the new one is whole on the disk;
+            None for nowhere.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = orjson.dumps(to_table(info)).decode()
@@ -87,6 +93,11 @@ def save_checkpoint(
     header = {"format": FORMAT, "version": version, "info": text, "sha256": sha256}
     with replacing(path) as temporary:
         temporary.write_bytes(save(plain, metadata=header))  # save_file's files are 0600
+        if keep_as is not None:
+            sync(temporary)
+            for suffix in (".json", ".safetensors"):
+                if (older := path.with_suffix(suffix)).exists():
+                    older.replace(keep_as.with_suffix(suffix))
     about = {"format": FORMAT, "version": VERSION, "weights": path.name, "sha256": sha256}
     with replacing(path.with_name(readable or f"{path.stem}.json")) as temporary:
         temporary.write_bytes(orjson.dumps({**about, **to_table(info)}, option=orjson.OPT_INDENT_2))

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 from filelock import FileLock, Timeout
@@ -48,17 +49,23 @@ def claim(run_dir: Path) -> Iterator[None]:
                 shutil.rmtree(run_dir)
 
 
-def keep_previous(run_dir: Path) -> None:
-    """Keep ``last`` as ``previous``, before another is written: it may come to be damaged."""
-    for suffix in (".json", ".safetensors"):
-        path = run_dir / f"last{suffix}"
-        if path.exists():
-            path.replace(path.with_stem("previous"))
+class Resumed(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        tensors: of the checkpoint, on the CPU.
+        info: what they are.
+        last_is_damaged: whether it is the one before, since the last one is damaged.
+    """
+
+    tensors: StateDict
+    info: CheckpointInfo
+    last_is_damaged: bool
 
 
 def load_last(
     run_dir: Path, config: TrainConfig, samples: str, console: Console, *, resume: bool
-) -> tuple[StateDict, CheckpointInfo] | None:
+) -> Resumed | None:
     """Return the checkpoint to go on from, or None where the run begins.
 
     Where the last one is damaged, or a crash left none, it is the one before.
@@ -87,12 +94,14 @@ def load_last(
         raise UserError(
             f"{run_dir}: holds a run already. Go on with --resume, or name another run."
         )
+    last_is_damaged = False
     try:
         tensors, info = load_checkpoint(paths[0])
     except DamagedError as error:
         if len(paths) == 1:
             raise
         tensors, info = load_checkpoint(paths[1])
+        last_is_damaged = True
         console.print(f"{error} Going on from the one before, of step {info.step}.")
     if "random.cpu" not in tensors:
         raise UserError(
@@ -114,7 +123,7 @@ def load_last(
             f"{run_dir}: its run was trained on other samples than those here, and cannot go on "
             "exactly. Name another run."
         )
-    return tensors, info
+    return Resumed(tensors, info, last_is_damaged)
 
 
 def write_config(

@@ -111,7 +111,10 @@ def read_runs(runs_dir: Path) -> list[Run]:
 def _read_run(run_dir: Path) -> Run:
     try:
         config = msgspec.json.decode((run_dir / "config.json").read_bytes(), type=_Config)
-        last, best = (_read_checkpoint(run_dir / f"{name}.json") for name in ("last", "best"))
+        last, previous, best = (
+            _read_checkpoint(run_dir / f"{name}.json") for name in ("last", "previous", "best")
+        )
+        last = last or previous  # a crash while the last was written leaves the one before
         log = read_log(run_dir)
     except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
         return Run(run_dir.name, f"cannot be read: {error}")

@@ -19,7 +19,7 @@ from model.features import StyleFeatures
 from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
 from model.ranks import Ranks, join_ranks
-from model.rundir import claim, keep_previous, load_last, write_config
+from model.rundir import claim, load_last, write_config
 from model.shards import Shards
 from model.state import TrainState
 from model.steps import Forward, compiled, training_step
@@ -159,8 +159,9 @@ def _train(
         stack.callback(features.close)
         stack.callback(val_features.close)
 
+        last_is_damaged = False
         if resumed is not None:
-            tensors, info = resumed
+            tensors, info, last_is_damaged = resumed
             if info.style.sha256 != style_network.provenance.sha256:
                 raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
             state.restore(tensors, info)
@@ -178,6 +179,7 @@ def _train(
             write_config(run_dir, config, recipe, state.count_parameters(), total_steps)
 
         def save(name: str) -> None:
+            nonlocal last_is_damaged
             features.flush()
             val_features.flush()
             if not ranks.is_first:
@@ -197,9 +199,12 @@ def _train(
                 recipe=recipe or train_set.recipe,
             )
             tensors = state.tensors() if everything else state.generator_tensors()
-            if everything:
-                keep_previous(run_dir)
-            save_checkpoint(run_dir / f"{name}.safetensors", tensors, info)
+            path = run_dir / f"{name}.safetensors"
+            # The last one is kept, as the new one may come to be damaged; a damaged one is not.
+            keeps = everything and not last_is_damaged
+            previous = path.with_stem("previous") if keeps else None
+            save_checkpoint(path, tensors, info, keep_as=previous)
+            last_is_damaged = last_is_damaged and not everything
 
         journal = Journal(run_dir, state.step, config.log_every, ranks, config.precision)
         stack.callback(journal.close)

@@ -1,13 +1,21 @@
 """A run's folder: what it goes on from, and what no later run in it may lose."""
 
+import dataclasses
+import errno
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from model.checkpoint import load_checkpoint
 from model.rundir import load_last
+from model.runs import read_runs
 from pipeline.errors import UserError
-from tests.model_checkpoints import CONFIG, write_checkpoint
-from tests.model_runs import QUIET
+from tests.model_checkpoints import CONFIG, cached_style_network, write_checkpoint
+from tests.model_runs import QUIET, run
+from tests.model_samples import write_samples
+
+SHORT = dataclasses.replace(CONFIG, gan="none")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -20,3 +28,60 @@ def test_a_run_of_which_only_the_best_checkpoint_is_left_is_not_replaced(
         UserError, match=r"holds best\.safetensors of a run, and .* or remove the f"
     ):
         load_last(tmp_path, CONFIG, "", QUIET, resume=resume)
+
+
+@pytest.fixture(scope="module")
+def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(autouse=True)
+def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
+
+
+def steps(run_dir: Path) -> dict[str, int]:
+    """Return the steps of a run's whole checkpoints to go on from."""
+    found = {}
+    for name in ("last", "previous"):
+        try:
+            found[name] = load_checkpoint(run_dir / f"{name}.safetensors")[1].step
+        except UserError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("last_is_damaged", [False, True])
+def test_a_full_disk_and_a_damaged_last_checkpoint_lose_none_that_is_whole(
+    samples_dir: Path, tmp_path: Path, last_is_damaged: bool
+) -> None:
+    run(samples_dir, tmp_path, SHORT, max_steps=3)
+    before = {"last": 3, "previous": 2}
+    assert steps(tmp_path) == before
+    last = tmp_path / "last.safetensors"
+    if last_is_damaged:
+        last.write_bytes(last.read_bytes()[:-9])
+        del before["last"]
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.checkpoint.save", fail)
+        with pytest.raises(UserError, match="Make room, and go on with --resume"):
+            run(samples_dir, tmp_path, SHORT, resume=True, max_steps=1)
+    assert steps(tmp_path) == before
+    run(samples_dir, tmp_path, SHORT, resume=True, max_steps=1)
+    began = max(before.values())
+    assert steps(tmp_path) == {"last": began + 1, "previous": began}
+    run(samples_dir, tmp_path, SHORT, resume=True, max_steps=1)
+    assert steps(tmp_path) == {"last": began + 2, "previous": began + 1}
+
+
+def test_runs_reads_the_checkpoint_before_where_the_last_is_gone(
+    samples_dir: Path, tmp_path: Path
+) -> None:
+    run(samples_dir, tmp_path / "one", SHORT, max_steps=3)
+    (tmp_path / "one/last.json").unlink()
+    (found,) = read_runs(tmp_path)
+    assert (found.state, found.step, found.style) == ("interrupted", 2, "vgg19 random 0")
