@@ -117,18 +117,13 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         UserError: where it is missing, damaged, of another program, or of a newer version, and
             where it says of itself what no training writes.
     """
-    if path.is_dir():
-        found = [path / f"{name}.safetensors" for name in ("best", "model")]
-        path = next((p for p in found if p.is_file()), found[0])
-    given, path = path, path.with_suffix(".safetensors")
-    if not path.is_file():
-        raise UserError(f"{given}: no such checkpoint. {_what_to_give(path.parent)}")
+    path = _find(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise DamagedError(f"{path}: damaged, or not a .safetensors file: {error}.") from error
+        raise _damaged(path, error) from error
     if header.get("format") != FORMAT:
         raise UserError(f"{path}: holds weights, but is not a checkpoint of this program.")
     version, text = header.get("version", ""), header.get("info", "")
@@ -148,6 +143,38 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         )
     check_shape(info.recipe, Recipe, f"{path}: its recipe is none")
     return tensors, info
+
+
+def read_sum(path: Path) -> str:
+    """Return the SHA-256 that a checkpoint's header has; it stands for every byte of it.
+
+    Args:
+        path: see ``load_checkpoint``, which checks it.
+
+    Raises:
+        UserError: where the checkpoint is missing, or damaged.
+    """
+    path = _find(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("sha256", ""))
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def _find(path: Path) -> Path:
+    """Return the .safetensors that is meant; see ``load_checkpoint``."""
+    if path.is_dir():
+        found = [path / f"{name}.safetensors" for name in ("best", "model")]
+        path = next((p for p in found if p.is_file()), found[0])
+    given, path = path, path.with_suffix(".safetensors")
+    if not path.is_file():
+        raise UserError(f"{given}: no such checkpoint. {_what_to_give(path.parent)}")
+    return path
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    return DamagedError(f"{path}: damaged, or not a .safetensors file: {error}.")
 
 
 def _what_to_give(directory: Path) -> str:

@@ -197,7 +197,7 @@ def evaluate(
         )
     config = convert(tables["eval"], EvalConfig, "eval")
     run_dir = run_dir_of(checkpoint)
-    out_dir = out if out is not None else run_dir / f"eval-{split}"  # where `export` looks
+    out_dir = out if out is not None else run_dir / _eval_name(checkpoint, split)
     if (place := Work(work) if work is not None else work_around(run_dir)) is None:
         raise UserError(f"{checkpoint}: is not in a WORK/runs/NAME; say with --work whose samples.")
     place.check_store()
@@ -254,6 +254,15 @@ def work_around(run_dir: Path) -> "Work | None":
         if path.parent.name == "runs":
             return Work(path.parent.parent)
     return None
+
+
+def _eval_name(checkpoint: Path, split: str) -> str:
+    """Return the name of an evaluation's folder: each checkpoint of a run has its own.
+
+    `export` looks into all folders beside the checkpoint.
+    """
+    is_chief = checkpoint.is_dir() or checkpoint.stem in ("best", "model")
+    return f"eval-{split}" if is_chief else f"eval-{split}-{checkpoint.stem}"
 
 
 def _run_name(name: str) -> str:

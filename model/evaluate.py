@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from model.checkpoint import read_sum
 from model.colorize import load_colorizer
 from model.config import EvalConfig
 from model.data import Batch, Samples, iterate_batches, spread_places
@@ -75,6 +76,7 @@ def evaluate(
         style_weights=config.style_weights,
         guidance=config.guidance,
     )
+    sha256 = read_sum(checkpoint)
     if extractor is None and config.fid_weights:
         extractor = load_extractor(Path(config.fid_weights), colorizer.device)
     lpips = None
@@ -116,6 +118,7 @@ def evaluate(
 
     metrics: dict[str, Any] = {
         "checkpoint": str(checkpoint),
+        "sha256": sha256,
         "model": info.model.name,
         "style": str(info.style),
         "step": info.step,

@@ -12,7 +12,14 @@ from pathlib import Path
 import orjson
 
 from model.card import render_card
-from model.checkpoint import CheckpointInfo, load_checkpoint, pack, save_checkpoint, unpack
+from model.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    pack,
+    read_sum,
+    save_checkpoint,
+    unpack,
+)
 from model.colorize import load_colorizer
 from model.export_onnx import Exported, export_onnx
 from model.foreign import Metrics, check_shape
@@ -151,13 +158,23 @@ def _without_models(prepare: Table) -> Table:
 def _find_evaluations(
     checkpoint: Path, info: CheckpointInfo, given: list[Path]
 ) -> tuple[dict[Path, Table], list[Path]]:
-    """Return the evaluations of this checkpoint, and the paths of others that lie beside it."""
+    """Return the evaluations of this checkpoint, and the paths of others that lie beside it.
+
+    Of earlier versions they have no sum of the checkpoint, and its model and step have to do.
+    """
+    sha256 = read_sum(checkpoint)
     run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent
     found, others = {}, []
     for path in given or sorted(run_dir.glob("*/metrics.json")):
         metrics = _read_metrics(path)
-        if (metrics.get("model"), metrics.get("step")) == (info.model.name, info.step):
+        same_step = (metrics.get("model"), metrics.get("step")) == (info.model.name, info.step)
+        if same_step and metrics.get("sha256", sha256) == sha256:
             found[path] = metrics
+        elif given and same_step:
+            raise UserError(
+                f"{path}: judges another checkpoint of step {info.step}, of SHA-256 "
+                f"{metrics['sha256']}; this one's is {sha256}."
+            )
         elif given:
             raise UserError(
                 f"{path}: judges the model {metrics.get('model')!r} at step {metrics.get('step')}, "

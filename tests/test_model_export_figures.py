@@ -1,0 +1,55 @@
+"""The figures in an exported model's card are those of its checkpoint."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from model.checkpoint import load_checkpoint, read_sum, save_checkpoint
+from model.export import CARD, Export, export
+from pipeline.errors import UserError
+from tests.model_checkpoints import write_checkpoint
+from tests.model_samples import write_samples
+from tests.test_model_export import write_metrics
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """Return a run with two checkpoints of one step and other weights."""
+    run_dir = tmp_path / "work" / "runs" / "one"
+    tensors, info = load_checkpoint(write_checkpoint(run_dir / "best.safetensors", "reference"))
+    raw = {name: tensor + 0.01 for name, tensor in tensors.items()}
+    save_checkpoint(run_dir / "last.safetensors", raw, info)
+    return run_dir
+
+
+def card_of(checkpoint: Path, out: Path) -> tuple[Export, str]:
+    found = export(checkpoint, out, onnx=False)
+    return found, (out / CARD).read_text()
+
+
+def test_each_checkpoint_of_a_step_has_its_own_evaluation(run_dir: Path, tmp_path: Path) -> None:
+    write_samples(tmp_path / "work" / "samples", {"train": 2, "test": 2})
+    sets = ("num_sketches=2", "num_references=2", "device=cpu")
+    options = [word for pair in sets for word in ("--set", f"eval.{pair}")]
+    for name, folder in (("", "eval-test"), ("last.safetensors", "eval-test-last")):
+        done = CliRunner().invoke(app, ["eval", str(run_dir / name), *options])
+        assert done.exit_code == 0, done.output
+        metrics = orjson.loads((run_dir / folder / "metrics.json").read_bytes())
+        assert metrics["sha256"] == read_sum(run_dir / name)
+    ours, others = (run_dir / name / "metrics.json" for name in ("eval-test", "eval-test-last"))
+    found, _ = card_of(run_dir, tmp_path / "best")
+    assert (found.evaluations, found.passed_over) == ([ours], [others])
+    found, _ = card_of(run_dir / "last.safetensors", tmp_path / "last")
+    assert (found.evaluations, found.passed_over) == ([others], [ours])
+    with pytest.raises(UserError, match="judges another checkpoint of step 3, of SHA-256"):
+        export(run_dir, tmp_path / "other", metrics_paths=[others], onnx=False)
+
+
+def test_an_evaluation_without_a_sum_is_of_the_checkpoint_of_its_model_and_step(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    path = write_metrics(run_dir / "eval-test" / "metrics.json")
+    assert card_of(run_dir, tmp_path / "out")[0].evaluations == [path]
