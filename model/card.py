@@ -58,7 +58,7 @@ def render_card(
         info=info,
         data=_describe_data(info, lock),
         training=_describe_training(info),
-        tables=[table for metrics in evaluations for table in _tabulate(metrics)],
+        tables=[table for metrics in evaluations for table in _tabulate(metrics, info)],
         methods=" and ".join(_methods(info)) or "its recipe",
         onnx_name=onnx_name,
         difference=difference,
@@ -110,15 +110,20 @@ def _describe_training(info: CheckpointInfo) -> list[str]:
     ]
 
 
-def _tabulate(metrics: Table) -> list[_Figures]:
+def _tabulate(metrics: Table, info: CheckpointInfo) -> list[_Figures]:
     """Return the tables of a ``metrics.json``, one a setting."""
+    # What is not as in training is said; metrics of earlier versions may not say it.
+    sketch, guidance = metrics.get("sketch", info.train.sketch), metrics.get("guidance", 1)
+    unlike = f", sketches {quoted(str(sketch))}" if sketch != info.train.sketch else ""
+    unlike += f", guidance {guidance:g}" if guidance != 1 else ""
     tables = []
     for block in metrics["settings"].values():
         rows = {metrics["model"]: block, **block["baselines"]}
         names = [name for name in _FIGURES if block.get(name) is not None]
+        file = f" ({plain(block['file'])})" if "file" in block else ""
         heading = (
             f"{counted(block['num_samples'], 'picture')} of the {plain(metrics['split'])} split, "
-            f"reference: {plain(block['reference'])}."
+            f"reference: {plain(block['reference'])}{file}{unlike}."
         )
         tables.append(
             _Figures(

@@ -1,6 +1,8 @@
-"""The figures in an exported model's card are those of its checkpoint."""
+"""The figures in an exported model's card: those of this checkpoint, and how they came about."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -53,3 +55,40 @@ def test_an_evaluation_without_a_sum_is_of_the_checkpoint_of_its_model_and_step(
 ) -> None:
     path = write_metrics(run_dir / "eval-test" / "metrics.json")
     assert card_of(run_dir, tmp_path / "out")[0].evaluations == [path]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"guidance": 1.0, "sketch": "sketch"}, ""),
+        ({"guidance": 1.05}, ", guidance 1.05"),
+        ({"guidance": 0.0, "sketch": "sketch_ink"}, ", sketches `sketch_ink`, guidance 0"),
+    ],
+)
+def test_the_card_says_how_its_figures_came_about(
+    run_dir: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    write_metrics(run_dir / "eval-test" / "metrics.json", **changed)
+    _, card = card_of(run_dir, tmp_path / "out")
+    assert f"40 pictures of the test split, reference: character{said}.\n" in card
+
+
+def test_the_card_names_the_picture_that_all_were_coloured_after(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    block = {"reference": "picture-2", "file": "te|al.png", "num_samples": 2, "baselines": {}}
+    path = write_metrics(tmp_path / "metrics.json", settings={"picture-2": block})
+    export(run_dir, tmp_path / "out", metrics_paths=[path], onnx=False)
+    card = (tmp_path / "out" / CARD).read_text()
+    assert "2 pictures of the test split, reference: picture-2 (te al.png).\n" in card
+
+
+def test_the_sketches_are_compared_with_those_of_training(run_dir: Path, tmp_path: Path) -> None:
+    tensors, info = load_checkpoint(run_dir)
+    ink = dataclasses.replace(info, train=dataclasses.replace(info.train, sketch="sketch_ink"))
+    save_checkpoint(run_dir / "best.safetensors", tensors, ink)
+    write_metrics(run_dir / "eval-test" / "metrics.json", sketch="sketch_ink")
+    assert "reference: character.\n" in card_of(run_dir, tmp_path / "a")[1]
+    write_metrics(run_dir / "eval-test" / "metrics.json", sketch="sketch")
+    assert "reference: character, sketches `sketch`.\n" in card_of(run_dir, tmp_path / "b")[1]
