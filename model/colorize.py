@@ -52,15 +52,19 @@ class Colorizer:
         """
         was_training = self.generator.training
         self.generator.eval()
-        style = self.style_network(to_unit(reference, self.device))
-        style = style.expand(len(sketch), *style.shape[1:])
+        looked_at = to_unit(reference, self.device)
         lines = to_unit(sketch, self.device)
-        picture = self.generator(lines, style).picture
+        picture = self._paint(lines, looked_at)
         if self.guidance != 1:
-            without = self.generator(lines, torch.ones_like(style)).picture
+            without = self._paint(lines, torch.ones_like(looked_at[:1]))
             picture = without + self.guidance * (picture - without)
         self.generator.train(was_training)
         return to_bytes(picture).cpu()
+
+    def _paint(self, lines: Tensor, reference: Tensor) -> Tensor:
+        style = self.style_network(reference)
+        picture: Tensor = self.generator(lines, style.expand(len(lines), *style.shape[1:])).picture
+        return picture
 
 
 def load_colorizer(

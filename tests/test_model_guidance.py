@@ -4,9 +4,15 @@ import pytest
 import torch
 
 from model.colorize import load_colorizer
+from model.generator import GENERATORS
 from pipeline.errors import UserError
-from tests.model_checkpoints import write_checkpoint
+from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.test_model_metrics import drawn
+
+
+@pytest.fixture(autouse=True)
+def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
 
 
 def test_guidance_goes_on_from_no_reference_through_the_reference(tmp_path: Path) -> None:
@@ -28,3 +34,14 @@ def test_guidance_is_not_for_a_model_that_always_had_a_reference(tmp_path: Path)
     checkpoint = write_checkpoint(tmp_path / "a.safetensors", "reference")
     with pytest.raises(UserError, match=r"drop_reference=0\.1"):
         load_colorizer(checkpoint, device="cpu", guidance=1.5)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_without_guidance_a_picture_comes_as_after_a_white_sheet(name: str, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a.safetensors", name, drop_reference=0.1)
+    colorizer, _ = load_colorizer(checkpoint, device="cpu")
+    sketch, references = drawn(1, 2)[:, :1], drawn(3, 4)
+    white = colorizer(sketch, torch.full_like(references[:1], 255))
+    colorizer.guidance = 0.0
+    for after in (references, references[:1]):
+        assert torch.equal(colorizer(sketch, after), white)
