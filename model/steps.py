@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.nn.utils import parametrize
 
 from model.config import TrainConfig
 from model.discriminator import Discriminator, PatchDiscriminator
@@ -99,7 +100,7 @@ def training_step(
         if isinstance(state.discriminator, PatchDiscriminator)
         else style_rules(state.discriminator, vector)
     )
-    noted, real = update_discriminator(
+    noted = update_discriminator(
         state.parallel["discriminator"],
         state.optimizers["discriminator"],
         color,
@@ -108,7 +109,12 @@ def training_step(
         autocast,
         descending,
     )
-    with autocast, frozen(state.discriminator):
+    # Cached, the spectral norm is the same for both verdicts: it moves on with every other call.
+    with autocast, frozen(state.discriminator), parametrize.cached():
+        real = None
+        if rules.compares:
+            with torch.no_grad():
+                real = rules.judge(state.discriminator, color)
         verdict = rules.judge(state.discriminator, outputs.picture)
     terms |= rules.win(verdict, real)
     return terms | noted | descending(learners, terms)
@@ -121,11 +127,13 @@ class Rules(NamedTuple):
         judge: the discriminator and pictures -> its verdict.
         learn: the verdicts on true and on generated pictures -> what the discriminator minimises.
         win: the verdicts on generated and on true pictures -> what the generator minimises.
+        compares: whether ``win`` looks at the verdict on true pictures, which is None otherwise.
     """
 
     judge: Callable[[nn.Module, Tensor], Any]
     learn: Callable[[Any, Any], Terms]
     win: Callable[[Any, Any], Terms]
+    compares: bool
 
 
 def style_rules(discriminator: Discriminator, vector: Tensor | None) -> Rules:
@@ -141,6 +149,7 @@ def style_rules(discriminator: Discriminator, vector: Tensor | None) -> Rules:
         judge=lambda network, picture: network(picture),
         learn=lambda real, generated: discriminator_terms(real, generated, style),
         win=lambda generated, real: adversarial_terms(generated, style),
+        compares=False,
     )
 
 
@@ -150,6 +159,7 @@ def patch_rules(sketch: Tensor, config: TrainConfig) -> Rules:
         judge=lambda network, picture: network(sketch, picture),
         learn=patch_discriminator_terms,
         win=partial(patch_terms, weight=config.patch_weight, feature_weight=config.feature_weight),
+        compares=True,
     )
 
 
@@ -161,7 +171,7 @@ def update_discriminator(
     rules: Rules,
     autocast: Autocast,
     descending: Callable[[Optimizers, Terms], Terms] | None = None,
-) -> tuple[Terms, Any]:
+) -> Terms:
     """Update the discriminator alone: nothing flows back into the generator.
 
     Args:
@@ -174,13 +184,13 @@ def update_discriminator(
         descending: ``descend`` with its settings.
 
     Returns:
-        Its terms, and its verdict on the true pictures.
+        Its terms, and the norm of its gradient where that is clipped.
     """
     with autocast:
         real = rules.judge(discriminator, color)
         generated = rules.judge(discriminator, picture.detach())
     terms = rules.learn(real, generated)
-    return terms | (descending or descend)({"discriminator": optimizer}, terms), real
+    return terms | (descending or descend)({"discriminator": optimizer}, terms)
 
 
 def descend(
