@@ -178,7 +178,7 @@ def test_out_of_memory_in_the_middle_of_a_run(work: Path, monkeypatch: pytest.Mo
 
 
 def test_a_disk_without_room(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
+    def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("model.train.save_checkpoint", full)
