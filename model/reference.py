@@ -7,7 +7,8 @@ picture's. Correspondence by attention follows SCFT (Lee et al. 2020). What is a
 for both pictures, so that like places are alike before anything is learnt; a preference for the
 same place, which fades as the network learns to do without; how sure the match is; the shades of a
 place, not their mean, of which every pixel chooses, from the places around its own as in RAFT (Teed
-and Deng 2020); and an output that begins as what was found, laid on white paper.
+and Deng 2020); an output that begins as what was found, laid on white paper; and, once trained, two
+more looks at the reference, moved a little and from nearer.
 """
 
 from itertools import pairwise
