@@ -22,12 +22,13 @@ MODEL_MAY_USE = {
 
 
 def imported(path: Path) -> set[str]:
+    """Return the dotted names of modules, and of what is taken from them, which may be modules."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 

@@ -69,6 +69,15 @@ def test_redirects_lead_to_other_hosts_that_may_be_asked(connect: Connect) -> No
         assert "secret" not in cdn.requests[0]
 
 
+def test_an_authorization_stays_with_its_own_origin(connect: Connect) -> None:
+    with FaultyServer(answer(200, PICTURE)) as cdn:
+        with FaultyServer(answer(302, Location=f"{cdn.url}/2")) as server:
+            client = connect(server.url, None, cdn.host)
+            assert client.get(f"{server.url}/1", authorization="Basic eA==").content == PICTURE
+        assert "Authorization: Basic eA==" in server.requests[0]
+        assert "Authorization" not in cdn.requests[0]
+
+
 def test_going_round_in_circles_comes_to_an_end(connect: Connect) -> None:
     with FaultyServer(answer(302, Location="/1")) as server:
         download = connect(server.url, attempts=3).get(f"{server.url}/1")
