@@ -11,13 +11,13 @@ from pytest_httpserver import HTTPServer
 from pipeline.client import close_shared_clients
 from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
-from pipeline.plan import planned_shards
+from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.recipe import Recipe
 from pipeline.rows import read_rows, write_rows
 from pipeline.schema import LEDGER, RAW
 from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
-from tests.works import draw_original, make_work, plan_work
+from tests.works import POST, draw_original, make_work, plan_work
 
 
 def no_tick(num_posts: int) -> None:
@@ -210,6 +210,37 @@ def test_rows_that_were_tampered_with_are_not_carried_on(tmp_path: Path, column:
         path.write_bytes(data.replace(b"evilevil", b"evilEvil"))
     fetch_all(work, recipe, rebuild=True)
     assert contents(work) == before
+
+
+def test_bytes_that_were_damaged_are_not_carried_on(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 10)
+    fetch_all(work, recipe)
+    before = contents(work)
+    path = tar_path(work.raw_dir, next(iter(planned_shards(work.plan_path))))
+    data = bytearray(path.read_bytes())
+    data[3000] ^= 1
+    path.write_bytes(data)
+    fetch_all(work, recipe, rebuild=True)
+    assert contents(work) == before
+
+
+def test_what_was_got_under_other_settings_is_not_carried_on(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 10)
+    fetch_all(work, recipe)
+    tight = replace(recipe, source=replace(recipe.source, max_pixels=10))
+    assert fetch_all(work, tight) == {"rejected/too_many_pixels": 10}
+
+
+def test_the_picture_of_a_post_that_has_another_now_is_not_carried_on(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 6)
+    fetch_all(work, recipe)
+    posts = [replace(POST, id=post_id, md5=f"{post_id:032x}") for post_id in range(1, 7)]
+    table = plan_posts(posts, recipe.split)
+    info = {"counts": {"planned": 6}, "num_records": 6, "content": hash_table(table)}
+    write_plan(work.plan_path, table, info)
+    for path in (tmp_path / "512px").glob("*/*.jpg"):
+        path.unlink()
+    assert fetch_all(work, recipe) == {"missing/no_file": 6}
 
 
 def test_the_same_bytes_with_any_number_of_connections(tmp_path: Path) -> None:
