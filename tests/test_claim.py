@@ -4,6 +4,7 @@ import tarfile
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -22,6 +23,23 @@ def test_a_claimed_file_is_left_as_it_is(tmp_path: Path) -> None:
     path.write_bytes(b"whole")
     claim(path).close()
     assert path.read_bytes() == b"whole"
+
+
+def test_a_file_that_was_renamed_meanwhile_is_not_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening and the lock its holder put it in place."""
+    path, other, plain = tmp_path / "a", tmp_path / "b", module._lock
+
+    def lock(file: BinaryIO) -> bool:
+        if not other.exists():
+            path.rename(other)
+        return plain(file)
+
+    monkeypatch.setattr(module, "_lock", lock)
+    with claim(path) as file:
+        file.write(b"mine")
+    assert (path.read_bytes(), other.read_bytes()) == (b"mine", b"")
 
 
 def test_who_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,13 @@ def test_what_is_no_picture_is_told_without_decoding(data: bytes) -> None:
         decode(data)
 
 
+def test_no_decoder_but_that_of_the_magic_sees_the_bytes() -> None:
+    """Pillow alone would take these for PostScript, and hand them to another program."""
+    data = b"%!PSftypavif\n%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    assert sniff_format(data) == "avif"
+    assert read_header(data) is None
+
+
 def test_alpha_is_laid_over_white() -> None:
     rgba = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     rgba.paste((0, 0, 255, 128), (0, 0, 4, 8))

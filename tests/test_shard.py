@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.rows import DamagedError
+from pipeline.rows import DamagedError, read_info, read_rows, sync, temporary_path, write_rows
 from pipeline.shard import (
     ShardWriter,
     Span,
@@ -14,6 +14,7 @@ from pipeline.shard import (
     parse_shard_name,
     read_shard,
     read_span,
+    recover,
     rows_path,
     shard_name,
     tar_path,
@@ -85,6 +86,70 @@ def test_done_means_fingerprint_and_length(tmp_path: Path) -> None:
     assert not is_current(tmp_path, "train-000000", "f")
     with pytest.raises(DamagedError):
         read_shard(tmp_path, "train-000000", SCHEMA)
+
+
+def test_a_shard_of_another_version_is_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path)
+    path = rows_path(tmp_path, "train-000000")
+    write_rows(path, [read_rows(path, SCHEMA)], read_info(path) | {"schema_version": 0})
+    with pytest.raises(DamagedError, match="of version 0"):
+        read_shard(tmp_path, "train-000000", SCHEMA)
+
+
+@pytest.mark.parametrize("damaged", ["tar", "rows"])
+def test_a_commit_whose_files_are_not_whole_is_not_finished(tmp_path: Path, damaged: str) -> None:
+    """After a power cut names may be on the disk without the bytes."""
+    write_shard(tmp_path)
+    for kind, path, at in (
+        ("tar", tar_path(tmp_path, "train-000000"), 600),
+        ("rows", rows_path(tmp_path, "train-000000"), 10),
+    ):
+        data = bytearray(path.read_bytes())
+        data[at] ^= kind == damaged
+        temporary_path(path).write_bytes(data)
+        path.unlink()
+    recover(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_step_of_a_commit_is_on_the_disk_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old rows go before the tar that they prove; the new ones come after theirs."""
+    log: list[str] = []
+    replace, unlink = Path.replace, Path.unlink
+
+    def log_sync(path: Path) -> None:
+        log.append(f"sync {path.name}")
+        sync(path)
+
+    def log_replace(path: Path, target: Path) -> Path:
+        log.append(f"to {target.name}")
+        return replace(path, target)
+
+    def log_unlink(path: Path, missing_ok: bool = False) -> None:
+        log.append(f"rm {path.name}")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr("pipeline.rows.sync", log_sync)
+    monkeypatch.setattr("pipeline.shard.sync", log_sync)
+    monkeypatch.setattr(Path, "replace", log_replace)
+    monkeypatch.setattr(Path, "unlink", log_unlink)
+    write_shard(tmp_path)
+    log.clear()
+    write_shard(tmp_path)
+    first = log.index("rm train-000000.parquet")
+    assert set(log[:first]) == {"sync .train-000000.tar.tmp", "sync .train-000000.parquet.tmp"}
+    assert log[first:] == [
+        "rm train-000000.parquet",
+        f"sync {tmp_path.name}",
+        "sync .train-000000.tar.tmp",
+        "to train-000000.tar",
+        f"sync {tmp_path.name}",
+        "sync .train-000000.parquet.tmp",
+        "to train-000000.parquet",
+        f"sync {tmp_path.name}",
+    ]
 
 
 def test_a_tar_without_rows_does_not_exist(tmp_path: Path) -> None:
