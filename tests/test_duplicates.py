@@ -121,6 +121,24 @@ def test_a_recoloured_picture_stays(tmp_path: Path) -> None:
     assert duplicates(tmp_path, rows) == {}
 
 
+@pytest.mark.parametrize(("levels", "is_near"), [(3, True), (5, False)])
+def test_colours_may_differ_by_four_levels(tmp_path: Path, levels: int, is_near: bool) -> None:
+    a = draw_picture(1, 300, 300)
+    one = row(5, a)
+    small = np.frombuffer(one["thumbnail"], np.uint8)  # type: ignore[call-overload]
+    other = np.where(small < 128, small + levels, small - levels).astype(np.uint8)
+    again = row(6, a) | {"thumbnail": other.tobytes(), "pixel_hash": 1}
+    assert duplicates(tmp_path, [one, again]) == ({6: (5, "near")} if is_near else {})
+
+
+def test_the_same_pixels_are_found_behind_one_that_only_looks_alike(tmp_path: Path) -> None:
+    a = draw_picture(1, 300, 300)
+    b = np.ascontiguousarray(a[..., ::-1])
+    same = {"perceptual_hash": perceptual_hash(a)}
+    rows = [row(5, a), row(6, b) | same, row(9, b) | same]
+    assert duplicates(tmp_path, rows) == {9: (6, "same_pixels")}
+
+
 def test_one_that_is_too_small_hides_no_larger_one(tmp_path: Path) -> None:
     a = draw_picture(4, 120, 120)
     small = cv2.resize(a, (60, 60), interpolation=cv2.INTER_AREA)

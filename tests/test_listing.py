@@ -345,6 +345,12 @@ def test_what_is_no_page_stops_the_listing_and_keeps_what_came(
         assert ids_of(list(read_listing(listing))) == [30, 20, 19]
 
 
+def test_the_largest_picture_says_nothing_of_pages(tmp_path: Path) -> None:
+    with FaultyServer(page_of(30, 20), page_of()) as server:
+        listing = listing_of(server.url, tmp_path, max_bytes=10)
+        assert ids_of(list(read_listing(listing))) == [30, 20]
+
+
 RECORDS = st.dictionaries(
     st.sampled_from(["id", "rating", "tag_string", "md5", "file_ext", "parent_id", "x"]),
     st.none() | st.booleans() | st.integers(-9, 60) | st.text(max_size=3) | st.floats(),

@@ -216,13 +216,23 @@ def column(name: str, change: Callable[[list[Any]], list[Any]]) -> Callable[[pa.
     return forge
 
 
+def with_a_tag_missing(posts: pa.Table) -> pa.Table:
+    """Give each post one tag, the first of them null."""
+    words = pa.array([None, *["solo"] * (len(posts) - 1)]).dictionary_encode()
+    offsets = pa.array(range(len(posts) + 1), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, words, type=LOCK.field("tags").type)
+    return posts.set_column(LOCK.get_field_index("tags"), LOCK.field("tags"), lists)
+
+
 FORGED: dict[str, tuple[str, Callable[[pa.Table], pa.Table]]] = {
     "negative id": ("post_id is under 1", column("post_id", lambda v: [-v[0], *v[1:]])),
     "same id": ("twice|order", column("post_id", lambda v: [v[1], *v[1:]])),
     "negative family": ("family is under 1", column("family", lambda v: [0, *v[1:]])),
+    "negative parent": ("parent_id is under 0", column("parent_id", lambda v: [-1, *v[1:]])),
     "negative shard": ("shard is under 0", column("shard", lambda v: [-1, *v[1:]])),
     "huge shard": ("shards too high", column("shard", lambda v: [*v[:-1], 2**31 - 1])),
     "negative width": ("width is under 0", column("width", lambda v: [-5, *v[1:]])),
+    "negative height": ("height is under 0", column("height", lambda v: [-5, *v[1:]])),
     "path in ext": ("ext is no extension", column("ext", lambda v: ["/../../etc/x", *v[1:]])),
     "dots in ext": ("ext is no extension", column("ext", lambda v: ["..", *v[1:]])),
     "newline in ext": ("ext is no extension", column("ext", lambda v: ["jpg\n", *v[1:]])),
@@ -235,6 +245,7 @@ FORGED: dict[str, tuple[str, Callable[[pa.Table], pa.Table]]] = {
     "sample": ("sample_sha256 does not go", column("sample_sha256", lambda v: [b"x" * 32] * 30)),
     "out of order": ("plan's order", lambda posts: posts.take(list(range(29, -1, -1)))),
     "one less": ("counts are not those", lambda posts: posts.slice(1)),
+    "gap among tags": ("has gaps", with_a_tag_missing),
     "none": ("holds no posts", lambda posts: posts.slice(0, 0)),
 }
 
