@@ -34,7 +34,8 @@ from pipeline.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, MAX_INDEX_BYTES, PENDING, read_index, write_index
 from pipeline.share.stores import check_no_secrets, one_form, open_writable
 from pipeline.share.transfer import WritableStore, in_threads
-from pipeline.stores import SHARE_SCHEMES, scheme_of
+from pipeline.stores import SHARE_SCHEMES
+from pipeline.urls import scheme_of
 from pipeline.work import Work
 
 KINDS = (LEDGER, RAW, SAMPLES)

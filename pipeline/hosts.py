@@ -7,14 +7,10 @@ from urllib.parse import urlsplit
 from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
 from pipeline.transport import host_of, prepare_get
+from pipeline.urls import is_http
 
 _PICTURES_OF = {"donmai.us": "cdn.donmai.us"}
 """A site's domain -> the host that its pictures lie on."""
-
-
-def is_http(place: str) -> bool:
-    """Whether a path, URL or template names something that is asked for over HTTP."""
-    return place.startswith(("http://", "https://"))
 
 
 def url_host(url: str, what: str = "source.images") -> str:

@@ -12,7 +12,7 @@ import xxhash
 
 from pipeline.client import Client, Download
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts, is_http
+from pipeline.hosts import allowed_hosts
 from pipeline.image import (
     Header,
     UndecodableError,
@@ -23,10 +23,11 @@ from pipeline.image import (
     perceptual_hash,
     read_header,
 )
-from pipeline.recipe import SourceSettings, is_on_disk
+from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status, key_of
-from pipeline.stores import check_store, read_store, scheme_of, without_password
+from pipeline.stores import check_store, read_store, without_password
 from pipeline.tars import TarReader
+from pipeline.urls import is_http, is_on_disk, scheme_of
 
 Row = dict[str, Any]
 

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from pipeline.differences import check_recipe, name_differences
 from pipeline.errors import UserError
-from pipeline.hosts import is_http
 from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
@@ -38,6 +37,7 @@ from pipeline.selection import Selection, load_nsfw_ids, select_posts
 from pipeline.settings import convert
 from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shards
+from pipeline.urls import is_http
 from pipeline.words import counted
 from pipeline.work import Work
 

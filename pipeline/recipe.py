@@ -18,6 +18,7 @@ import tomli_w
 from pipeline.errors import UserError
 from pipeline.schema import SKETCH, is_sketch_name
 from pipeline.settings import Table, apply_overrides, convert, to_table
+from pipeline.urls import is_on_disk
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
 
@@ -345,12 +346,6 @@ def without_secrets(table: Table) -> Table:
         images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
     select = table.get("select", {}) | {"nsfw_ids": ""}
     return table | {"select": select, "source": source | {"metadata": "", "images": images}}
-
-
-def is_on_disk(template: str) -> bool:
-    """Whether a template names files on this machine, for which nobody is asked."""
-    scheme, separator, _ = template.partition("://")
-    return template != "{file_url}" and (not separator or scheme == "file")
 
 
 def shared_recipe(recipe: Recipe) -> Recipe:

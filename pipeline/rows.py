@@ -79,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: where ``path`` is a folder.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; name a file in it, say.")
+        raise UserError(f"{path}: is a folder; give the path of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:

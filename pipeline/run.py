@@ -31,7 +31,6 @@ from pipeline.prepare import PrepareStage
 from pipeline.recipe import (
     Recipe,
     SourceSettings,
-    is_on_disk,
     recipe_table,
     without_secrets,
 )
@@ -40,6 +39,7 @@ from pipeline.rows import DamagedError, read_info
 from pipeline.settings import Table
 from pipeline.shard import list_shards, rows_path
 from pipeline.sketch import pin_sketches
+from pipeline.urls import is_on_disk
 from pipeline.words import counted
 from pipeline.work import Work
 

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.client import Download
 from pipeline.errors import UserError
 from pipeline.records import Fate, Status
+from pipeline.urls import scheme_of
 
 SCHEMES = ("file", "s3", "gs", "hf", "az", "memory")
 """Stores that may be named. fsspec knows more, some of which would run or ask anything."""
@@ -27,12 +28,6 @@ _OUTERMOST = {
     **dict.fromkeys(("sftp", "ssh", "smb", "webhdfs"), "host"),
 }
 """What stands right after the scheme, where a store has nothing outside of it."""
-
-
-def scheme_of(place: str) -> str:
-    """Return what stands before ``://``, "file" for a plain path."""
-    scheme, separator, _ = place.partition("://")
-    return scheme if separator else "file"
 
 
 def check_store(place: str, schemes: Sequence[str] = SCHEMES, *, writes: bool = False) -> None:

@@ -215,7 +215,7 @@ def test_a_folder_is_no_file_to_write(command: str, work: Work, tmp_path: Path) 
     named = tmp_path / "recipe.toml" if command == "lock" else work.root
     options = ["--work", work.root] if command == "lock" else []
     error = call(command, named, *options, "--out", tmp_path).exception
-    assert str(error) == f"{tmp_path}: is a folder; name a file in it, say."
+    assert str(error) == f"{tmp_path}: is a folder; give the path of a file."
 
 
 def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path: Path) -> None:

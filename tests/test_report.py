@@ -235,7 +235,7 @@ def test_wrong_use_is_named(work: Work, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"selection\.parquet"):
         write_report(Work(tmp_path / "nowhere"), tmp_path / "report.html")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=r"folder: is a folder; name a file in it"):
+    with pytest.raises(UserError, match=r"folder: is a folder; give the path of a file"):
         write_report(work, tmp_path / "folder")
 
 

@@ -12,9 +12,9 @@ from pipeline.stores import (
     file_system,
     first_line,
     read_store,
-    scheme_of,
     without_password,
 )
+from pipeline.urls import scheme_of
 
 
 @pytest.fixture(params=["path", "file", "memory"])

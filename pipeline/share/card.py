@@ -20,7 +20,7 @@ from pipeline.records import Status
 from pipeline.schema import SPLITS, extension_of
 from pipeline.shard import parse_shard_name
 from pipeline.share.index import Index, shard_files
-from pipeline.stores import scheme_of
+from pipeline.urls import scheme_of
 from pipeline.words import counted, plain, quoted
 
 _DESCRIPTION = {

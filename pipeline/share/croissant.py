@@ -11,7 +11,7 @@ from pipeline.lock import Lock
 from pipeline.schema import SPLITS, extension_of
 from pipeline.share.card import find_splits
 from pipeline.share.index import CARD, CROISSANT, LOCK, Index, SharedFile, shard_files
-from pipeline.stores import scheme_of
+from pipeline.urls import scheme_of
 
 _Node = dict[str, Any]
 VERSION = "http://mlcommons.org/croissant/1.1"

@@ -10,7 +10,7 @@ from pipeline.removals import read_removals
 from pipeline.shard import list_shards
 from pipeline.share.index import CARD, INDEX, PAPERS, PENDING, SAMPLES, Index, match_shard
 from pipeline.share.transfer import WritableStore
-from pipeline.stores import scheme_of
+from pipeline.urls import scheme_of
 from pipeline.work import Work
 
 

@@ -1,0 +1,17 @@
+"""What a path, URL or template of one names, by its text alone."""
+
+
+def scheme_of(place: str) -> str:
+    """Return what stands before ``://``, "file" for a plain path."""
+    scheme, separator, _ = place.partition("://")
+    return scheme if separator else "file"
+
+
+def is_http(place: str) -> bool:
+    """Whether it names something that is asked for over HTTP."""
+    return scheme_of(place) in ("http", "https")
+
+
+def is_on_disk(template: str) -> bool:
+    """Whether a template names files on this machine, for which nobody is asked."""
+    return template != "{file_url}" and scheme_of(template) == "file"
