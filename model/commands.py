@@ -1,6 +1,6 @@
 """The commands that train, judge and compare models.
 
-As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
+As all commands do: parse, call one function, print; heavy imports stay inside the commands.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The commands that share a data set, or take something out of it: push, pull, takedown.
 
-As in ``cli.py``: parse, call one function, print; heavy imports stay inside the commands.
+As all commands do: parse, call one function, print; heavy imports stay inside the commands.
 """
 
 from pathlib import Path

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cli import demo
+from model.commands_demo import demo
 from model.config import TrainConfig
 from model.crossing import MIN_CHARACTERS, judge_crossing
 from model.data import Samples
