@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model import reference
+from model import match, reference
 from model.config import TrainConfig, train_config
 from model.crossing import judge_crossing
 from model.train import train
@@ -51,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """What is taken away, or added, by settings of ``[train]``."""
 
 
-class Blind(reference.Found):
+class Blind(match.Found):
     """What was found, without a word on what it is worth."""
 
     def colors(self) -> Tensor:
@@ -79,15 +79,16 @@ PARTS: dict[str, dict[str, Any]] = {
         "PRESETS": {"small": reference.PRESETS["small"]._replace(num_matched=3)}
     },
 }
-"""What is taken away, or added, by what ``model.reference`` has under these names."""
+"""What is taken away, or added, by what ``match`` and ``reference`` have under these names."""
 
 
 @contextmanager
 def changed(constants: dict[str, Any]) -> Iterator[None]:
-    """Put others into ``model.reference`` for a while."""
+    """Put others into the network's modules for a while."""
     with ExitStack() as stack:
-        for name, value in constants.items():
-            stack.enter_context(patch.object(reference, name, value))
+        for module in (match, reference):
+            for name in constants.keys() & vars(module).keys():
+                stack.enter_context(patch.object(module, name, constants[name]))
         yield
 
 

@@ -4,17 +4,14 @@ import pytest
 import torch
 
 from model import build_generator
+from model.match import SHADES, Match, coordinates, sort_shades
 from model.reference import (
     OPACITY_BIAS,
-    SHADES,
     Encoder,
-    Match,
     ReferenceUNet,
-    coordinates,
     draw_lines,
     enlarge_convexly,
     look_again,
-    sort_shades,
 )
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn, flat
