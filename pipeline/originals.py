@@ -15,12 +15,15 @@ from pipeline.errors import UserError
 from pipeline.hosts import allowed_hosts
 from pipeline.image import (
     Header,
+    Letterbox,
     UndecodableError,
     crop,
+    decode,
     decode_reduced,
     find_letterbox,
     is_blank,
     perceptual_hash,
+    predict_box,
     read_header,
 )
 from pipeline.recipe import SourceSettings
@@ -178,20 +181,26 @@ def _recognise(post: Row, content: bytes, header: Header, layout: str) -> Row:
     """Return size, hashes and thumbnail of what is inside the letterbox; nothing for flat ones."""
     try:
         picture = decode_reduced(content, _LOOK_SIDE)
+        width, height = header.width, header.height
+        if picture.shape[:2] == (width, height):  # turned upright by its EXIF; then it comes whole
+            width, height = height, width
+        if layout == "512px":
+            record = post["width"], post["height"]
+            box, letterbox = find_letterbox(picture, *record)
+            picture = crop(picture, box)
+            if width == height:  # `prepare` compares the size with `min_side`: not to be rounded
+                if letterbox is Letterbox.DISAGREES:
+                    box, _ = find_letterbox(decode(content), *record)
+                else:
+                    box = predict_box(width, *record)
+                width, height = box.width, box.height
     except UndecodableError:
         return {}
-    width, height = header.width, header.height
-    if picture.shape[:2] == (width, height):  # turned upright by its EXIF; then it comes whole
-        width, height = height, width
-    # Each axis of a picture decoded smaller is rounded by itself.
-    x_scale, y_scale = width / picture.shape[1], height / picture.shape[0]
-    if layout == "512px":
-        picture = crop(picture, find_letterbox(picture, post["width"], post["height"])[0])
     if is_blank(picture):
         return {}
     return {
-        "content_width": round(picture.shape[1] * x_scale),
-        "content_height": round(picture.shape[0] * y_scale),
+        "content_width": width,
+        "content_height": height,
         "perceptual_hash": perceptual_hash(picture),
         "pixel_hash": xxhash.xxh3_64_intdigest(picture.tobytes()),
         "thumbnail": cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA).tobytes(),

@@ -59,7 +59,7 @@ RAW = pa.schema(
         pa.field("http_status", pa.int32(), nullable=False),  # of the last answer, 0 for none
         pa.field("file_width", pa.int32()),  # of the file, by its header
         pa.field("file_height", pa.int32()),
-        pa.field("content_width", pa.int32()),  # inside the letterbox, to about 1%
+        pa.field("content_width", pa.int32()),  # inside the letterbox
         pa.field("content_height", pa.int32()),
         pa.field("perceptual_hash", pa.uint64()),  # of the content's luminance
         pa.field("pixel_hash", pa.uint64()),  # equal for equal pixels

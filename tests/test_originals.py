@@ -6,6 +6,7 @@ from PIL import Image
 
 from pipeline.client import Client
 from pipeline.errors import UserError
+from pipeline.image import decode, find_letterbox
 from pipeline.originals import check_source, check_template, expand_template, inspect, open_source
 from pipeline.recipe import SourceSettings
 from tests.pictures import draw_picture, encoded, letterboxed
@@ -124,6 +125,20 @@ def test_the_content_of_an_original_is_as_large_as_it_is_shown(
         exif[0x0112] = orientation
         shown = (width, height) if orientation < 5 else (height, width)
         assert content_size(encoded(picture, format_name, exif=exif)) == shown
+
+
+@pytest.mark.parametrize("inner", range(250, 262))
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_the_content_inside_a_letterbox_is_measured_as_prepare_measures_it(
+    inner: int, turned: bool, known: bool
+) -> None:
+    picture = draw_picture(1, 512, inner) if turned else draw_picture(1, inner, 512)
+    data = encoded(letterboxed(picture, 512), "jpeg", quality=92)
+    width, height = (picture.shape[1] * 3, picture.shape[0] * 3) if known else (0, 0)
+    found = inspect(POST | {"width": width, "height": height}, data, SOURCE)
+    box, _ = find_letterbox(decode(data), width, height)
+    assert (found["content_width"], found["content_height"]) == (box.width, box.height)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,15 @@ def test_every_row_that_goes_in_comes_out_with_one_fate(tmp_path: Path) -> None:
     assert None not in description.values()
 
 
+def test_pictures_that_keep_their_bars_are_compared_whatever_is_between_these(
+    tmp_path: Path,
+) -> None:
+    work, recipe = make_work(tmp_path, 10, lambda post_id: draw_original(min(post_id, 7)))
+    recipe = replace(recipe, prepare=replace(recipe.prepare, letterbox=False, min_side=400))
+    fetch_all(work, recipe)
+    assert run_prepare(work, recipe) == {"kept": 7, "duplicate/same_pixels": 3}
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_second_run_does_nothing_and_workers_change_no_byte(
     tmp_path: Path, num_workers: int
