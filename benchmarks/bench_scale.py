@@ -31,13 +31,7 @@ from benchmarks.bench_lock import invent_posts, with_url
 from pipeline.counts import count_fates
 from pipeline.duplicates import find_duplicates
 from pipeline.fetch import ledger_info
-from pipeline.plan import (
-    hash_table,
-    plan_posts,
-    planned_shards,
-    read_planned,
-    write_plan,
-)
+from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SplitSettings, recipe_table
 from pipeline.rows import write_rows
 from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SPLITS, build_table

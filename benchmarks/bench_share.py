@@ -9,7 +9,6 @@ as cp, which hashes nothing and syncs nothing.
 """
 
 import argparse
-import hashlib
 import os
 import shutil
 import statistics
@@ -27,9 +26,10 @@ from rich.console import Console
 
 from benchmarks.bench_lock import invent_posts
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
+from pipeline.prepare import add_sample
 from pipeline.recipe import Recipe, recipe_table, without_secrets
 from pipeline.records import key_of
-from pipeline.schema import MEMBERS, SAMPLES, build_table, extension_of
+from pipeline.schema import SAMPLES, build_table
 from pipeline.shard import ShardWriter
 from pipeline.share.pull import pull
 from pipeline.share.push import push
@@ -70,16 +70,9 @@ def write_sample(row: dict[str, Any], noise: bytes, shard: ShardWriter) -> dict[
         "json": orjson.dumps(description),
         "sketch": noise[start + 7 : start + 7 + SKETCH_BYTES],
     }
-    digest = hashlib.sha256()
-    places: dict[str, Any] = {}
-    for member in MEMBERS:
-        span = shard.add(f"{key_of(row['post_id'])}.{extension_of(member)}", members[member])
-        places |= {f"{member}_offset": span.offset, f"{member}_size": span.size}
-        digest.update(members[member])
     known = {name: row[name] for name in SAMPLES.names if name in row}
-    fate = {"status": "kept", "reason": "", "key": key_of(row["post_id"])}
-    sums = {"sha256": digest.hexdigest(), "source_sha256": digest.hexdigest()}
-    return known | places | fate | sums
+    placed = add_sample(key_of(row["post_id"]), members, shard)
+    return known | placed | {"status": "kept", "source_sha256": placed["sha256"]}
 
 
 @dataclass(frozen=True, slots=True)

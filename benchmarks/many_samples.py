@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.dolls import make_dolls, picture_of
 from pipeline.image import encode_jpeg, encode_png, resize
+from pipeline.prepare import add_sample
 from pipeline.records import Status, key_of
 from pipeline.schema import SAMPLES, build_table
 from pipeline.shard import ShardWriter, shard_name
@@ -17,22 +18,14 @@ def write_many(directory: Path, split: str, num_samples: int, shard_size: int, s
     members = []
     for doll in make_dolls(NUM_DRAWN // 4, 4):
         picture = resize(picture_of(doll), size)
-        members.append((encode_jpeg(picture, 95), encode_png(dodge(picture, 1.5))))
+        color, sketch = encode_jpeg(picture, 95), encode_png(dodge(picture, 1.5))
+        members.append({"color": color, "json": b"{}", "sketch": sketch})
     for index, start in enumerate(range(0, num_samples, shard_size)):
         with ShardWriter(directory, shard_name(split, index)) as shard:
             rows = []
             for post_id in range(start + 1, min(start + shard_size, num_samples) + 1):
-                color, sketch = members[post_id % len(members)]
-                key = key_of(post_id)
-                row: dict[str, object] = {"key": key}
-                for member, extension, data in (
-                    ("color", "color.jpg", color),
-                    ("json", "json", b"{}"),
-                    ("sketch", "sketch.png", sketch),
-                ):
-                    span = shard.add(f"{key}.{extension}", data)
-                    row |= {f"{member}_offset": span.offset, f"{member}_size": span.size}
-                rows.append(row | _plain_post(post_id, split))
+                placed = add_sample(key_of(post_id), members[post_id % len(members)], shard)
+                rows.append(placed | _plain_post(post_id, split))
             shard.commit(build_table(rows, SAMPLES), {"fingerprint": "benchmark"})
 
 

@@ -5,15 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from pipeline.dolls_drawing import (
-    ARMS,
-    FRAMINGS,
-    LEGWEAR,
-    Character,
-    Color,
-    Palette,
-    Pose,
-)
+from pipeline.dolls_drawing import ARMS, FRAMINGS, LEGWEAR, Character, Color, Palette, Pose
 from pipeline.dolls_face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls_hair import FRINGES, HAIR, SIDELOCKS
 from pipeline.dolls_outfits import HEADWEAR, OUTFITS

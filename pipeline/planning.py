@@ -17,20 +17,9 @@ from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.posts import UNREADABLE, Malformed
-from pipeline.recipe import (
-    Recipe,
-    fingerprint,
-    recipe_table,
-    shared_recipe,
-)
+from pipeline.recipe import Recipe, fingerprint, recipe_table, shared_recipe
 from pipeline.records import Status
-from pipeline.removals import (
-    Removals,
-    clear_posts,
-    count_cleared,
-    count_removed,
-    read_removals,
-)
+from pipeline.removals import Removals, clear_posts, count_cleared, count_removed, read_removals
 from pipeline.rows import read_info, read_seal, replacing, write_rows
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.selection import Selection, load_nsfw_ids, select_posts

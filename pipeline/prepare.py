@@ -27,7 +27,7 @@ from pipeline.image import (
     resize,
 )
 from pipeline.recipe import PrepareSettings, fingerprint
-from pipeline.records import Fate, Sample, Status, key_of
+from pipeline.records import Fate, Status, key_of
 from pipeline.rows import DamagedError, check_seal, read_rows, read_seal
 from pipeline.schema import (
     MEMBERS,
@@ -207,8 +207,7 @@ class PrepareStage:
             result |= {f"crop_{edge}": getattr(prepared.box, edge) for edge in edges}
             result["letterbox"] = str(prepared.letterbox)
         if prepared.fate.status == Status.KEPT:
-            sample = Sample(key_of(row["post_id"]), _members(row, prepared))
-            result |= {"key": sample.key, **_place(sample, shard)}
+            result |= add_sample(key_of(row["post_id"]), _members(row, prepared), shard)
         return result
 
 
@@ -228,12 +227,12 @@ def _members(row: Row, prepared: Prepared) -> dict[str, bytes]:
     }
 
 
-def _place(sample: Sample, shard: ShardWriter) -> Row:
-    """Write a sample's members side by side; return where they lie and their joint hash."""
+def add_sample(key: str, members: dict[str, bytes], shard: ShardWriter) -> Row:
+    """Write a sample's members side by side; return its key, their places and their joint hash."""
     digest = hashlib.sha256()
-    columns: Row = {}
-    for member, data in sample.members.items():
-        span = shard.add(f"{sample.key}.{extension_of(member)}", data)
+    columns: Row = {"key": key}
+    for member, data in members.items():
+        span = shard.add(f"{key}.{extension_of(member)}", data)
         digest.update(data)
         columns |= {f"{member}_offset": span.offset, f"{member}_size": span.size}
     return columns | {"sha256": digest.hexdigest()}

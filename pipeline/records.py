@@ -1,4 +1,4 @@
-"""The nouns of the pipeline: a post, its fate, a sample. Imports nothing of ours.
+"""The nouns of the pipeline: a post and its fate. Imports nothing of ours.
 
 A *post* is Danbooru's word for a picture with its record. Every post that enters a stage leaves
 it with exactly one *fate*; expected misfortune (a 404, a damaged file) is a fate, never an
@@ -123,19 +123,6 @@ class Fate:
 
     def __str__(self) -> str:
         return f"{self.status}/{self.reason}" if self.reason else str(self.status)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One training pair with its description, as it lies in a shard.
-
-    Attributes:
-        key: ``f"{post_id:09d}"``; names the sample's members in the tar.
-        members: name (``color``, ``json``, ``sketch``, ...) to bytes, in the tar's order.
-    """
-
-    key: str
-    members: dict[str, bytes]
 
 
 def key_of(post_id: int) -> str:

@@ -20,20 +20,9 @@ from pipeline.hold import WHOLE, Part
 from pipeline.lock import Lock
 from pipeline.originals import check_source
 from pipeline.plan import planned_shards
-from pipeline.planning import (
-    check_removals,
-    ensure_plan,
-    find_metadata,
-    keep_lock,
-    say_what_is_cut,
-)
+from pipeline.planning import check_removals, ensure_plan, find_metadata, keep_lock, say_what_is_cut
 from pipeline.prepare import PrepareStage
-from pipeline.recipe import (
-    Recipe,
-    SourceSettings,
-    recipe_table,
-    without_secrets,
-)
+from pipeline.recipe import Recipe, SourceSettings, recipe_table, without_secrets
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, read_info
 from pipeline.settings import Table

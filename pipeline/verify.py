@@ -19,14 +19,7 @@ from pipeline.records import Fate, Status
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES, members_of
-from pipeline.shard import (
-    Span,
-    list_shards,
-    read_shard,
-    read_span,
-    rows_path,
-    tar_path,
-)
+from pipeline.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
 from pipeline.share.index import INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
 from pipeline.share.transfer import hash_file

@@ -23,23 +23,9 @@ from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards
 from pipeline.planning import adopt_plan
 from pipeline.recipe import load_recipe, shared_recipe
-from pipeline.rows import (
-    DamagedError,
-    check_seal,
-    commit,
-    is_out_of_space,
-    read_info,
-    read_rows,
-)
+from pipeline.rows import DamagedError, check_seal, commit, is_out_of_space, read_info, read_rows
 from pipeline.schema import SAMPLES, SCHEMA_VERSION
-from pipeline.shard import (
-    adopt_shard,
-    list_shards,
-    remove_shard,
-    rows_path,
-    shard_name,
-    tar_path,
-)
+from pipeline.shard import adopt_shard, list_shards, remove_shard, rows_path, shard_name, tar_path
 from pipeline.share.index import (
     INDEX,
     LOCK,
