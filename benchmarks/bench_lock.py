@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from pipeline.lock import LOCK_ENCODING, library_versions, lock_posts, read_lock
 from pipeline.metadata import read_posts
 from pipeline.plan import plan_posts
-from pipeline.recipe import Recipe, recipe_table
+from pipeline.recipe import Recipe
 from pipeline.records import Post
 from pipeline.rows import write_rows
 from pipeline.schema import SCHEMA_VERSION
+from pipeline.settings import to_table
 
 
 def posts_of(metadata: Path) -> Iterator[Post]:
@@ -91,7 +92,7 @@ def main() -> None:
     plan = plan_posts(map(with_url, islice(posts_in, options.posts)), recipe.split)
     info = {
         "schema_version": SCHEMA_VERSION,
-        "recipe": recipe_table(recipe),
+        "recipe": to_table(recipe),
         "ratings": ["s"],
         "versions": library_versions(),
         "counts": {"planned": len(plan)},

@@ -32,9 +32,10 @@ from pipeline.counts import count_fates
 from pipeline.duplicates import find_duplicates
 from pipeline.fetch import ledger_info
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
-from pipeline.recipe import PrepareSettings, Recipe, SplitSettings, recipe_table
+from pipeline.recipe import PrepareSettings, Recipe, SplitSettings
 from pipeline.rows import write_rows
 from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SPLITS, build_table
+from pipeline.settings import to_table
 from pipeline.shard import rows_path, shard_name, tar_path
 from pipeline.status import read_status
 from pipeline.work import Work
@@ -55,7 +56,7 @@ def make_folder(work: Work, num_shards: int, num_posts: int) -> None:
         "num_shards": dict(zip(SPLITS, counts, strict=True)),
         "counts": {"planned": num_shards * num_posts},
         "num_records": num_shards * num_posts,
-        "recipe": recipe_table(Recipe(name="bench")),
+        "recipe": to_table(Recipe(name="bench")),
     }
     write_rows(work.plan_path, [plan] * num_shards, info)
     raw, samples, ledger = invent_rows(plan)

@@ -27,9 +27,10 @@ from rich.console import Console
 from benchmarks.bench_lock import invent_posts
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.prepare import add_sample
-from pipeline.recipe import Recipe, recipe_table, without_secrets
+from pipeline.recipe import Recipe, without_secrets
 from pipeline.records import key_of
 from pipeline.schema import SAMPLES, build_table
+from pipeline.settings import to_table
 from pipeline.shard import ShardWriter
 from pipeline.share.pull import pull
 from pipeline.share.push import push
@@ -47,7 +48,7 @@ def make_work(root: Path, num_bytes: int) -> Work:
     plan = plan_posts(posts, recipe.split)
     counts = {"planned": len(plan)}
     info = {"counts": counts, "num_records": len(plan), "content": hash_table(plan)}
-    table = without_secrets(recipe_table(recipe))
+    table = without_secrets(to_table(recipe))
     root.mkdir(parents=True)
     write_plan(work.plan_path, plan, info | {"recipe": table})
     noise = np.random.default_rng(1).bytes(2 * COLOR_BYTES + 4096)

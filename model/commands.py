@@ -86,7 +86,7 @@ def train(
     from model.config import train_config
     from model.train import train as run_training
     from pipeline.errors import UserError
-    from pipeline.recipe import recipe_table
+    from pipeline.settings import to_table
     from pipeline.share.stream import RemoteShards
 
     if shards is None and (cache is not None or cache_size is not None):
@@ -126,7 +126,7 @@ def train(
             source,
             run_dir,
             style_dir=place.root / "style",
-            recipe=recipe_table(chosen) if shards is None else None,  # or the samples' own
+            recipe=to_table(chosen) if shards is None else None,  # or the samples' own
             resume=resume,
         )
     state = "finished" if result.finished else "stopped; --resume goes on"

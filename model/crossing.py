@@ -17,14 +17,7 @@ from model.colorize import load_colorizer
 from model.data import Samples
 from model.evaluate import baselines
 from model.grid import Sheet, save_png, tile
-from model.metrics import (
-    Answer,
-    Floats,
-    following,
-    palette,
-    psnr,
-    ratio,
-)
+from model.metrics import Answer, Floats, following, palette, psnr, ratio
 from model.order import epoch_order
 from model.tally import RATIOS
 from pipeline.errors import UserError

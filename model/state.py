@@ -10,13 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from model.checkpoint import (
-    CheckpointInfo,
-    optimizer_tensors,
-    pack,
-    restore_optimizer,
-    unpack,
-)
+from model.checkpoint import CheckpointInfo, optimizer_tensors, pack, restore_optimizer, unpack
 from model.config import TrainConfig
 from model.discriminator import Discriminator, PatchDiscriminator, build_discriminator
 from model.generator import Generator, build_generator

@@ -13,12 +13,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import (
-    Inception_V3_Weights,
-    VGG19_Weights,
-    inception_v3,
-    vgg19,
-)
+from torchvision.models import Inception_V3_Weights, VGG19_Weights, inception_v3, vgg19
 
 from model.device import constant
 from model.weights import StateDict, digest_weights, download_weights, read_weights

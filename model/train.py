@@ -24,13 +24,7 @@ from model.shards import Shards
 from model.state import TrainState
 from model.steps import Forward, compiled, training_step
 from model.style import build_style_network
-from model.validation import (
-    check_best_by,
-    criterion,
-    draw_samples,
-    validate,
-    validation_marks,
-)
+from model.validation import check_best_by, criterion, draw_samples, validate, validation_marks
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.words import counted

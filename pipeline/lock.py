@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.lock_check import check_posts, check_size
 from pipeline.plan import planned_shards, read_planned
 from pipeline.ratings import allowed_ratings
-from pipeline.recipe import Recipe, portable, recipe_table, without_secrets
+from pipeline.recipe import Recipe, portable, without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
 from pipeline.rows import (
@@ -32,7 +32,7 @@ from pipeline.rows import (
     write_rows,
 )
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
-from pipeline.settings import Table, convert
+from pipeline.settings import Table, convert, to_table
 from pipeline.settled import content_settings
 from pipeline.shard import list_shards, rows_path
 from pipeline.work import Work
@@ -128,7 +128,7 @@ def write_lock(work: Work, path: Path) -> Lock:
     recipe = replace(recipe, prepare=portable(recipe.prepare))
     info = {
         "schema_version": SCHEMA_VERSION,
-        "recipe": recipe_table(recipe),
+        "recipe": to_table(recipe),
         "ratings": sorted(allowed_ratings(recipe.select)),
         "versions": library_versions(),
         "counts": about["counts"],

@@ -17,13 +17,13 @@ from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.posts import UNREADABLE, Malformed
-from pipeline.recipe import Recipe, fingerprint, recipe_table, shared_recipe
+from pipeline.recipe import Recipe, fingerprint, shared_recipe
 from pipeline.records import Status
 from pipeline.removals import Removals, clear_posts, count_cleared, count_removed, read_removals
 from pipeline.rows import read_info, read_seal, replacing, write_rows
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.selection import Selection, load_nsfw_ids, select_posts
-from pipeline.settings import convert
+from pipeline.settings import convert, to_table
 from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shards
 from pipeline.urls import is_http
@@ -207,7 +207,7 @@ def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company
         raise UserError(f"{work.root}: other ranks are at work with other settings: {odd}.")
     path = work.plan_path
     groups = (read_planned(path, name) for name in planned_shards(path))
-    write_rows(path, groups, info | {"recipe": recipe_table(recipe)})
+    write_rows(path, groups, info | {"recipe": to_table(recipe)})
 
 
 def _why_none(metadata: str, selection: Selection) -> str:
@@ -256,7 +256,7 @@ def _write_plan(work: Work, plan: Plan, content: str, limit: int | None, recipe:
         "num_records": plan.num_records,
         "malformed": plan.malformed,
         "limit": limit,
-        "recipe": recipe_table(recipe),
+        "recipe": to_table(recipe),
     }
     write_plan(work.plan_path, plan.posts, info)
 

@@ -302,7 +302,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     table.setdefault("name", path.parent.name if path.name == "recipe.toml" else path.stem)
     try:
         recipe = convert(apply_overrides(table, overrides), Recipe, where)
-        orjson.dumps(recipe_table(recipe))  # as it will be written into what it makes
+        orjson.dumps(to_table(recipe))  # as it will be written into what it makes
     except (RecursionError, TypeError) as error:
         raise UserError(
             f"{where}: nested too deeply, or a value cannot be kept: {error}."
@@ -324,11 +324,6 @@ def fingerprint(*parts: Any) -> str:
         part if isinstance(part, dict | list | str | int) else to_table(part) for part in parts
     ]
     return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
-
-
-def recipe_table(recipe: Recipe) -> Table:
-    """Return the effective recipe as a plain table, ready for JSON."""
-    return to_table(recipe)
 
 
 def without_secrets(table: Table) -> Table:
@@ -373,7 +368,7 @@ def _portable(sketch: SketchSettings) -> SketchSettings:
 
 def recipe_toml(recipe: Recipe) -> str:
     """Return a recipe as the TOML that ``load_recipe`` reads."""
-    return tomli_w.dumps(recipe_table(recipe))
+    return tomli_w.dumps(to_table(recipe))
 
 
 def find_recipe(name_or_path: str) -> Path:

@@ -22,10 +22,10 @@ from pipeline.originals import check_source
 from pipeline.plan import planned_shards
 from pipeline.planning import check_removals, ensure_plan, find_metadata, keep_lock, say_what_is_cut
 from pipeline.prepare import PrepareStage
-from pipeline.recipe import Recipe, SourceSettings, recipe_table, without_secrets
+from pipeline.recipe import Recipe, SourceSettings, without_secrets
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, read_info
-from pipeline.settings import Table
+from pipeline.settings import Table, to_table
 from pipeline.shard import list_shards, rows_path
 from pipeline.sketch import pin_sketches
 from pipeline.urls import is_on_disk
@@ -202,7 +202,7 @@ def _say_what_is_remade(
     recipe: Recipe, samples_dir: Path, names: Iterable[str], console: Console
 ) -> None:
     """Say it where finished shards of samples have other settings: `prepare` makes these anew."""
-    wanted, num = _of_samples(recipe_table(recipe)), 0
+    wanted, num = _of_samples(to_table(recipe)), 0
     differences: list[str] = []
     for name in names:
         try:
@@ -245,6 +245,6 @@ def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> Pr
         recipe.source.layout,
         recipe.source.max_pixels,
         settings,
-        without_secrets(recipe_table(recipe)),
+        without_secrets(to_table(recipe)),
         duplicates,
     )

@@ -28,9 +28,10 @@ from pipeline.originals import inspect
 from pipeline.plan import planned_shards, read_planned
 from pipeline.posts import Counted, Unparsed
 from pipeline.prepare import prepare_picture
-from pipeline.recipe import PrepareSettings, SourceSettings, load_recipe, recipe_table
+from pipeline.recipe import PrepareSettings, SourceSettings, load_recipe
 from pipeline.rows import check_seal, peek_info, read_info, read_rows, read_seal
 from pipeline.schema import RAW, SAMPLES
+from pipeline.settings import to_table
 from pipeline.status import read_status
 from pipeline.verify import verify
 from pipeline.work import Work
@@ -170,7 +171,7 @@ epochs = 3
 
 
 def read_recipe(path: Path) -> str:
-    return f"read, {len(json.dumps(recipe_table(load_recipe(str(path))))) > 0}"
+    return f"read, {len(json.dumps(to_table(load_recipe(str(path))))) > 0}"
 
 
 def work_files() -> dict[str, bytes]:

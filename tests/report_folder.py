@@ -8,8 +8,9 @@ import numpy as np
 from rich.console import Console
 
 from pipeline.plan import plan_posts, write_plan
-from pipeline.recipe import Recipe, recipe_table
+from pipeline.recipe import Recipe
 from pipeline.run import prepare
+from pipeline.settings import to_table
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded, letterboxed
 from tests.test_fetch import fetch_all
@@ -65,7 +66,7 @@ def make_folder(root: Path) -> tuple[Work, Recipe]:
         "counts": {"planned": NUM_POSTS, "filtered/rating": 5, "filtered/malformed": 12},
         "num_records": NUM_POSTS + 17,
         "malformed": [f"posts<i>.json:{line}: not JSON" for line in range(12)],
-        "recipe": recipe_table(recipe),
+        "recipe": to_table(recipe),
     }
     write_plan(work.plan_path, plan_posts(posts, recipe.split), info)
     fetch_all(work, recipe)

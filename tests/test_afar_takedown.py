@@ -22,16 +22,7 @@ from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.afar_stores import URL, both, contents_of, flip, rows_of
-from tests.crashing import (
-    QUIET,
-    contents,
-    fetch,
-    in_child,
-    meet_fault,
-    prepare,
-    temporaries,
-    watch,
-)
+from tests.crashing import QUIET, contents, fetch, in_child, meet_fault, prepare, temporaries, watch
 from tests.shares import call
 from tests.test_crash_commands import Source
 from tests.test_takedown import holding, secrets_of

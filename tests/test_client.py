@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
-from pipeline.client import (
-    close_shared_clients,
-    fate_of_status,
-    shared_client,
-    user_agent,
-)
+from pipeline.client import close_shared_clients, fate_of_status, shared_client, user_agent
 from pipeline.errors import UserError
 from pipeline.pacing import SourceDownError, SourceRefusesError
 from pipeline.recipe import SourceSettings

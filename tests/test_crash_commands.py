@@ -21,15 +21,7 @@ from pipeline.errors import UserError
 from pipeline.executor import Stage, Tick
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.crashing import (
-    contents,
-    fetch,
-    find_lies,
-    make_source,
-    meet_fault,
-    prepare,
-    temporaries,
-)
+from tests.crashing import contents, fetch, find_lies, make_source, meet_fault, prepare, temporaries
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 300  # seconds after which a command that hangs fails its test

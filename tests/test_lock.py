@@ -21,12 +21,12 @@ from pipeline.lock import (
     write_lock,
 )
 from pipeline.plan import plan_posts, planned_shards, read_planned
-from pipeline.recipe import OnnxSettings, Recipe, SketchSettings, SplitSettings, recipe_table
+from pipeline.recipe import OnnxSettings, Recipe, SketchSettings, SplitSettings
 from pipeline.repair import repair
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import fetch, prepare
 from pipeline.schema import LOCK, RAW, SAMPLES
-from pipeline.settings import convert
+from pipeline.settings import convert, to_table
 from pipeline.shard import list_shards, read_shard, rows_path
 from pipeline.work import Work
 from tests.onnx_models import write_model
@@ -148,7 +148,7 @@ def test_no_path_of_this_machine_is_in_it(tmp_path: Path) -> None:
         select=replace(recipe.select, nsfw_ids=str(ids)),
         prepare=replace(recipe.prepare, sketch=SketchSettings(method="onnx", onnx=network)),
     )
-    recipe = convert(recipe_table(recipe), Recipe, "test")  # with whole numbers as it reads them
+    recipe = convert(to_table(recipe), Recipe, "test")  # with whole numbers as it reads them
     work = Work(tmp_path / "work")
     fetch(recipe, work, QUIET)
     prepare(recipe, work, QUIET)

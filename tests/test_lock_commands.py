@@ -6,7 +6,7 @@ from typer.testing import CliRunner, Result
 
 import cli
 from pipeline.errors import UserError
-from pipeline.recipe import recipe_table
+from pipeline.settings import to_table
 from tests.test_prepare import odd_original
 from tests.works import draw_original, make_source
 
@@ -14,7 +14,7 @@ from tests.works import draw_original, make_source
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
     """Write a recipe's file beside pictures and metadata; return its path."""
-    settings = recipe_table(make_source(tmp_path, 30, odd_original))
+    settings = to_table(make_source(tmp_path, 30, odd_original))
     path = tmp_path / "mine" / "recipe.toml"
     path.parent.mkdir()
     path.write_text(

@@ -22,8 +22,9 @@ from model.export import Export, export, without_paths
 from model.painter import load_painter
 from model.painter_onnx import OnnxInfo
 from pipeline.errors import UserError
-from pipeline.recipe import load_recipe, recipe_table
+from pipeline.recipe import load_recipe
 from pipeline.rows import read_seal, write_rows
+from pipeline.settings import to_table
 from pipeline.sketch import dodge
 from pipeline.words import plain, sized
 from tests.model_checkpoints import cached_style_network, write_checkpoint
@@ -33,7 +34,7 @@ from tests.plurals import plurals_of_one
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "/disk/pictures"
-RECIPE = recipe_table(
+RECIPE = to_table(
     load_recipe(
         "dolls-64",
         [

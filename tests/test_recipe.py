@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.recipe import Recipe, fingerprint, load_recipe, recipe_names, recipe_table
-from pipeline.settings import convert
+from pipeline.recipe import Recipe, fingerprint, load_recipe, recipe_names
+from pipeline.settings import convert, to_table
 
 
 def test_the_recipes_that_come_along_load() -> None:
@@ -13,7 +13,7 @@ def test_the_recipes_that_come_along_load() -> None:
         recipe = load_recipe(name)
         assert recipe.name == name
         assert recipe.select.tags or recipe.select.any_tags
-        assert convert(recipe_table(recipe), Recipe, name) == recipe
+        assert convert(to_table(recipe), Recipe, name) == recipe
 
 
 def test_the_articles_recipe_is_the_articles() -> None:
@@ -92,7 +92,7 @@ def test_sketches_have_members_in_the_order_of_their_names(tmp_path: Path) -> No
         "[prepare.sketches.broad]\nmethod = 'xdog'\nxdog = {sigma = 2.0}\n"
     )
     recipe = load_recipe(str(path), ["prepare.sketches.ink.xdog.k=2"])
-    assert convert(recipe_table(recipe), Recipe, "a") == recipe
+    assert convert(to_table(recipe), Recipe, "a") == recipe
     members = recipe.prepare.sketch_members
     assert list(members) == ["sketch", "sketch_broad", "sketch_ink"]
     assert [members[name].method for name in members] == ["dodge", "xdog", "xdog"]

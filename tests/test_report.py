@@ -15,12 +15,12 @@ from rich.console import Console
 from pipeline import report_statistics
 from pipeline.errors import UserError
 from pipeline.plan import plan_posts, planned_shards, write_plan
-from pipeline.recipe import recipe_table
 from pipeline.report import clip, percent, render_report, write_report
 from pipeline.report_funnel import read_roll
 from pipeline.report_pictures import MAX_BYTES, SIDE
 from pipeline.rows import read_info
 from pipeline.run import prepare
+from pipeline.settings import to_table
 from pipeline.shard import rows_path, tar_path
 from pipeline.status import read_status
 from pipeline.work import Work
@@ -207,7 +207,7 @@ def test_the_recipe_is_the_one_that_made_the_samples(tmp_path: Path) -> None:
     assert "does not say by which recipe" in render_report(work)
     fetch_all(work, recipe)
     smaller = replace(recipe, prepare=replace(recipe.prepare, size=48))
-    info = read_info(work.plan_path) | {"recipe": recipe_table(recipe)}
+    info = read_info(work.plan_path) | {"recipe": to_table(recipe)}
     posts = plan_posts([replace(POST, id=i) for i in range(1, 6)], recipe.split)
     write_plan(work.plan_path, posts, info)
     size = re.compile(r'<th scope="row">size</th><td class="words"><bdi>(\d+)</bdi>')

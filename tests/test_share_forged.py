@@ -17,15 +17,7 @@ from pipeline.recipe import load_recipe
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import SAMPLES
 from pipeline.shard import rows_path, tar_path
-from pipeline.share.index import (
-    CARD,
-    INDEX,
-    LOCK,
-    RECIPE,
-    SharedFile,
-    shard_files,
-    write_index,
-)
+from pipeline.share.index import CARD, INDEX, LOCK, RECIPE, SharedFile, shard_files, write_index
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
 from pipeline.verify import verify

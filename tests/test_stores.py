@@ -7,13 +7,7 @@ import fsspec
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.stores import (
-    check_store,
-    file_system,
-    first_line,
-    read_store,
-    without_password,
-)
+from pipeline.stores import check_store, file_system, first_line, read_store, without_password
 from pipeline.urls import scheme_of
 
 

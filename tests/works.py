@@ -8,13 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.plan import hash_table, plan_posts, write_plan
-from pipeline.recipe import (
-    PrepareSettings,
-    Recipe,
-    SelectSettings,
-    SourceSettings,
-    SplitSettings,
-)
+from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.records import Post
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded, letterboxed
