@@ -255,6 +255,28 @@ def test_processes_share_what_is_there(tmp_path: Path) -> None:
         three.close()
 
 
+def test_what_another_process_is_bringing_does_not_make_way(tmp_path: Path) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def bring_slowly(shard: str, path: Path) -> None:
+        with path.open("wb") as file:
+            file.write(content_of(shard)[:30])
+            file.flush()
+            begun.set()
+            assert gate.wait(120)
+            file.write(content_of(shard)[30:])
+
+    one = ShardCache(tmp_path, 3 * SIZE, tars_of("a"), bring_slowly, 1)
+    one.expect(["a"])
+    assert begun.wait(120)
+    with caching(tmp_path, 3, "xyz") as (two, other):
+        two.expect(["xyz"])
+        until(lambda: other.brought == ["x", "y"])
+        gate.set()
+        assert read(one, "a") == content_of("a")
+    one.close()
+
+
 def test_what_makes_way_while_it_is_looked_at_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

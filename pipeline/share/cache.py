@@ -9,10 +9,11 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline.errors import UserError
 from pipeline.rows import commit, telling_unwritable
@@ -156,16 +157,28 @@ class ShardCache:
                 latest = max(there, key=lambda sum_: there[sum_].rank, default="")
                 if not latest or there[latest].wanted <= window:
                     break
-                used -= there.pop(latest).size
-                for path in self._directory.glob(f"{latest}.tar*"):
-                    path.unlink(missing_ok=True)
-                    self._pool.drop(str(path))
+                made_way = there.pop(latest)
+                if self._remove(latest, is_whole=made_way.is_whole):
+                    used -= made_way.size
             if used + tar.size > self._max_bytes:
                 break  # and what follows is wanted later still
             self._queue[shard] = None
             used += tar.size
         whole = {sum_ for sum_, found in there.items() if found.is_whole}
         self._there = {shard for shard, tar in self._tars.items() if tar.sha256 in whole}
+
+    def _remove(self, sum_: str, *, is_whole: bool) -> bool:
+        """Remove a tar; returns False where another process is bringing it just now."""
+        path = self._directory / f"{sum_}.tar"
+        try:
+            held = nullcontext() if is_whole else lock_for(path).acquire(blocking=False)
+        except Timeout:
+            return False
+        with held:
+            for file in self._directory.glob(f"{path.name}*"):
+                file.unlink(missing_ok=True)
+            self._pool.drop(str(path))
+        return True
 
     def _list(self) -> dict[str, _Found]:
         """Return what is there, by its sum; what is coming is not there yet."""
