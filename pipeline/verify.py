@@ -145,7 +145,7 @@ def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:
             yield Problem(path, "missing, or not as long as the index says")
         elif not quick and hash_file(path) != file.sha256:
             yield Problem(path, "its bytes do not match the sum in the index")
-    yield from _check_shards(directory / SHARED_SAMPLES, quick, index.shards)
+    yield from _check_shards(directory / SHARED_SAMPLES, quick, set(index.shards))
 
 
 def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Iterator[Problem]:
@@ -163,7 +163,7 @@ def _check_removals(path: Path) -> None:
 def _check_shards(
     directory: Path, quick: bool, planned: Collection[str] | None = None
 ) -> Iterator[Problem]:
-    names = list_shards(directory)
+    names = dict.fromkeys(list_shards(directory))
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if path.suffix not in (".tar", ".parquet") or path.stem not in names:
             wanted = planned is not None and path.suffix == ".tar" and path.stem in planned

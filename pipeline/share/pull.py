@@ -90,14 +90,15 @@ def pull(
             for shard in present - set(index.shards):
                 remove_shard(work.samples_dir, shard)
             wanted = sorted({*wanted, *(present & set(index.shards))})
-        todo = {shard for shard in wanted if not _has_shard(work, index, shard)}
+        named = index.by_name
+        todo = {shard for shard in wanted if not _has_shard(work, named, shard)}
         files = [f for f in index.files if f.name in PAPERS or _shard_of(f) in wanted]
         lacking = _find_lacking(work, [f for f in files if _shard_of(f) in todo])
         shared = Shared.of(files, [*papers, *lacking.values()])
         _check_room(work, shared.num_moved_bytes)
         with count_megabytes(console, "pull", shared.num_moved_bytes) as tick:
             in_threads(
-                lambda shard: _pull_shard(store, index, lacking, work, posts[shard], shard, tick),
+                lambda shard: _pull_shard(store, named, lacking, work, posts[shard], shard, tick),
                 sorted(todo),
                 store.num_connections,
             )
@@ -193,13 +194,13 @@ def _is_same(path: Path, file: SharedFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size and hash_file(path) == file.sha256
 
 
-def _has_shard(work: Work, index: Index, shard: str) -> bool:
+def _has_shard(work: Work, named: Mapping[str, SharedFile], shard: str) -> bool:
     """Whether a shard is there, by its rows' sum and its tar's length; `verify` looks deeper."""
     tar_name, rows_name = shard_files(shard)
-    if not _is_same(rows_path(work.samples_dir, shard), index.by_name[rows_name]):
+    if not _is_same(rows_path(work.samples_dir, shard), named[rows_name]):
         return False
     tar = tar_path(work.samples_dir, shard)
-    return tar.is_file() and tar.stat().st_size == index.by_name[tar_name].size
+    return tar.is_file() and tar.stat().st_size == named[tar_name].size
 
 
 def _find_lacking(work: Work, files: Collection[SharedFile]) -> dict[str, SharedFile]:
@@ -225,7 +226,7 @@ def _check_room(work: Work, num_bytes: int) -> None:
 
 def _pull_shard(
     store: Store,
-    index: Index,
+    named: Mapping[str, SharedFile],
     lacking: Mapping[str, SharedFile],
     work: Work,
     posts: pa.Table,
@@ -238,7 +239,7 @@ def _pull_shard(
         bring(store, lacking[name], path, tick)
     tar, rows = (brought.get(name, path_of(work, name)) for name in names)
     try:
-        _check_shard(shard, index.by_name[names[0]], tar, rows, posts)
+        _check_shard(shard, named[names[0]], tar, rows, posts)
     except UserError as error:
         for path in brought.values():
             path.unlink()

@@ -183,7 +183,7 @@ def _send(
     tars = [file for file in todo if file.name.endswith(".tar")]
     with count_megabytes(console, "push", sum(file.size for file in tars)) as tick:
         index = _put_beside(store, _outgoing(work, tars), tick, lambda: _finish(work, draft, there))
-    rest = [file for file in index.files if not is_there(file) and file not in tars]
+    rest = [f for f in index.files if not is_there(f) and not f.name.endswith(".tar")]
     shared = Shared.of(index.files, [*tars, *rest])
     if not shared.num_moved and not outdated and INDEX in sizes and PENDING not in sizes:
         return shared
