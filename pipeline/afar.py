@@ -14,10 +14,17 @@ from pipeline.executor import Tick
 from pipeline.fetch import FetchStage
 from pipeline.originals import split_tar
 from pipeline.prepare import PrepareStage
-from pipeline.rows import DamagedError, check_seal, read_info, replacing, telling_out_of_space
+from pipeline.rows import (
+    DamagedError,
+    check_seal,
+    hash_file,
+    read_info,
+    replacing,
+    telling_out_of_space,
+)
 from pipeline.scratch import process_scratch, scratch
 from pipeline.share.stores import open_writable
-from pipeline.share.transfer import WritableStore, hash_file
+from pipeline.share.transfer import WritableStore
 from pipeline.work import Work
 
 PLAN, RAW, LEDGER, SAMPLES = "plan", "raw", "ledger", "samples"

@@ -14,20 +14,19 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.lock import Lock, check_done, library_versions
-from pipeline.recipe import Recipe
+from pipeline.plan import by_shard
+from pipeline.recipe import Recipe, shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status
 from pipeline.rows import is_out_of_space, read_info, read_rows, replacing
 from pipeline.schema import RAW, SAMPLES
 from pipeline.settings import Table, convert, to_table
-from pipeline.shard import list_shards, rows_path, shard_name
+from pipeline.shard import list_shards, rows_path
 from pipeline.work import Work
 
 Row = dict[str, Any]
 
 _FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED, Status.REMOVED})
 _COLUMNS = ("post_id", "shard", "what", "locked", "found")
-_DECIDING = ("layout", "max_bytes", "max_pixels", "check_md5")  # of the source
-_FREE = ("select.nsfw_ids",)  # a place on one machine; the lock holds what the list left over
 
 
 class Difference(StrEnum):
@@ -102,9 +101,8 @@ def check_folder(work: Work, recipe: Recipe) -> None:
 
 def _deciding(recipe: Recipe) -> Table:
     """Return the settings that decide what is fetched, and where to."""
-    table = to_table(recipe)
-    source = {key: table["source"][key] for key in _DECIDING}
-    return {"select": table["select"], "split": table["split"], "source": source}
+    table = to_table(shared_recipe(recipe))
+    return {section: table[section] for section in ("select", "split", "source")}
 
 
 def name_differences(
@@ -123,7 +121,7 @@ def name_differences(
         then, now, name = before.get(key), wanted.get(key), f"{path}{key}"
         if isinstance(then, dict) and isinstance(now, dict):
             odd += name_differences(then, now, whose, f"{name}.")
-        elif then != now and name not in _FREE and not _is_of_a_network(name, now):
+        elif then != now and not _is_of_a_network(name, now):
             odd.append(f"{name} is {json.dumps(now)}, {whose} {json.dumps(then)}")
     return odd
 
@@ -188,23 +186,12 @@ def _compare_shards(
     lock: Lock, work: Work, *, with_samples: bool
 ) -> Iterator[tuple[int, str, str, str, str]]:
     columns = ["post_id", "split", "shard", "status", "reason", "sha256", "sample_sha256"]
-    for name, posts in _by_shard(lock.posts.select(columns)):
+    for name, posts in by_shard(lock.posts.select(columns)):
         originals, samples = _read_found(work, name)
         for post in posts.to_pylist():
             original = originals.get(post["post_id"])
             sample = samples.get(post["post_id"]) if with_samples else None
             yield (post["post_id"], name, *_judge(post, original, sample))
-
-
-def _by_shard(posts: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the posts of each shard; they lie side by side."""
-    splits, shards = posts["split"].to_pylist(), posts["shard"].to_pylist()
-    places = list(zip(splits, shards, strict=True))
-    start = 0
-    for stop in range(1, len(places) + 1):
-        if stop == len(places) or places[stop] != places[start]:
-            yield shard_name(*places[start]), posts.slice(start, stop - start)
-            start = stop
 
 
 def _read_found(work: Work, name: str) -> tuple[dict[int, Row], dict[int, Row]]:

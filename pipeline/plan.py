@@ -219,20 +219,25 @@ def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
 
     The bytes hang on what the table holds, not on how its words were numbered on the way here.
     """
-    splits = table["split"].unify_dictionaries().combine_chunks()
-    codes, shards = splits.indices.to_numpy(), table["shard"].to_numpy()
-    changes = (np.diff(codes) != 0) | (np.diff(shards) != 0)
-    starts = [0, *(np.flatnonzero(changes) + 1).tolist()] if len(table) else []
-    stops = [*starts[1:], len(table)]
-    groups = [_renumber(table.slice(a, b - a)) for a, b in zip(starts, stops, strict=False)]
-    names = [shard_name(splits[a].as_py(), int(shards[a])) for a in starts]
-    sizes = {name: len(group) for name, group in zip(names, groups, strict=True)}
+    groups = {name: _renumber(posts) for name, posts in by_shard(table)}
+    sizes = {name: len(group) for name, group in groups.items()}
     num_shards = {
         split: 1 + max((i for s, i in map(parse_shard_name, sizes) if s == split), default=0)
         for split in SPLITS
     }
     info = {**info, "shards": list(sizes.items()), "num_shards": num_shards}
-    write_rows(path, groups or [table], info)
+    write_rows(path, groups.values() or [table], info)
+
+
+def by_shard(posts: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the posts of each shard with its name; they lie side by side, in a plan or a lock."""
+    splits = posts["split"].unify_dictionaries().combine_chunks()
+    codes, shards = splits.indices.to_numpy(), posts["shard"].to_numpy()
+    changes = (np.diff(codes) != 0) | (np.diff(shards) != 0)
+    for start, stop in pairwise([0, *(np.flatnonzero(changes) + 1).tolist(), len(posts)]):
+        if start < stop:  # there are posts
+            name = shard_name(splits[start].as_py(), int(shards[start]))
+            yield name, posts.slice(start, stop - start)
 
 
 def _renumber(table: pa.Table) -> pa.Table:

@@ -127,6 +127,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_rows(
     path: Path, groups: Iterable[pa.Table], info: dict[str, Any], **encoding: Any
 ) -> None:

@@ -26,6 +26,7 @@ from pipeline.rows import (
     DamagedError,
     check_seal,
     commit,
+    hash_file,
     name_of_temporary,
     read_info,
     read_rows,
@@ -211,17 +212,11 @@ def recover(directory: Path, names: Collection[str] | None = None) -> None:
         with suppress(DamagedError):  # the rows were not whole yet
             check_seal(sealed)
             digest = read_info(sealed)["tar_sha256"]
-            whole = [path for path in (temporary_path(tar), tar) if _hash(path) == digest]
-            if whole:
-                _put_in_place(directory, name, whole[0])
+            for path in (temporary_path(tar), tar):
+                if path.is_file() and hash_file(path) == digest:
+                    _put_in_place(directory, name, path)
+                    break
     sweep_temporaries(directory, names)
-
-
-def _hash(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_shard(directory: Path, name: str) -> None:

@@ -26,13 +26,12 @@ from pipeline.recipe import Recipe, fingerprint
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.repair import recorded_recipes, recorded_stage
 from pipeline.report import write_report
-from pipeline.rows import DamagedError, check_seal, read_info, read_rows
+from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
 from pipeline.settings import Table, convert
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
-from pipeline.share.transfer import hash_file
 from pipeline.work import Work
 
 

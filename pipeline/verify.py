@@ -17,12 +17,11 @@ from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards, read_planned
 from pipeline.records import Fate, Status
 from pipeline.removals import read_removals
-from pipeline.rows import DamagedError, check_seal, read_info, read_rows
+from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES, members_of
 from pipeline.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
 from pipeline.share.index import INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
-from pipeline.share.transfer import hash_file
 from pipeline.work import Work
 
 Row = dict[str, Any]
@@ -192,13 +191,13 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
     yield from (Problem(rows_file, what, name) for what in _wrong_rows(rows, info))
     if quick:
         return
+    if hash_file(tar) != info.get("tar_sha256"):
+        yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
+    if wrong := find_wrong_member(tar, table):
+        yield Problem(tar, wrong, name)
+        return
     with tar.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != info.get("tar_sha256"):
-            yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
-        if wrong := find_wrong_member(tar, table):
-            yield Problem(tar, wrong, name)
-        else:
-            yield from (Problem(tar, what, name) for what in _wrong_sums(rows, members, file))
+        yield from (Problem(tar, what, name) for what in _wrong_sums(rows, members, file))
 
 
 def _wrong_rows(rows: list[Row], info: dict[str, Any]) -> Iterator[str]:

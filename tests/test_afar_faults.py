@@ -12,9 +12,8 @@ import pytest
 
 from pipeline.depot import Depot
 from pipeline.plan import planned_shards
-from pipeline.rows import DamagedError, check_seal, read_info, write_rows
+from pipeline.rows import DamagedError, check_seal, hash_file, read_info, write_rows
 from pipeline.shard import list_shards, rows_path, tar_path
-from pipeline.share.transfer import hash_file
 from pipeline.status import read_status
 from pipeline.work import Work
 from tests.afar_stores import URL, both, contents_of, flip, rows_of, shards_in

@@ -7,16 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UserError
-from pipeline.rows import is_out_of_space, sync, telling_unwritable, temporary_path
-from pipeline.share.transfer import (
-    Outgoing,
-    Tick,
-    changed,
-    copy_bytes,
-    hash_file,
-    in_threads,
-    unreadable,
-)
+from pipeline.rows import hash_file, is_out_of_space, sync, telling_unwritable, temporary_path
+from pipeline.share.transfer import Outgoing, Tick, changed, copy_bytes, in_threads, unreadable
 
 _FOLDERS = ("ledger", "plan", "raw", "samples")  # that `push` or `--store` puts files into
 

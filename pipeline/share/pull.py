@@ -12,20 +12,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.lock import Lock, read_lock
+from pipeline.lock import read_lock
 from pipeline.lock_check import check_size
 from pipeline.members import find_wrong_member
-from pipeline.plan import planned_shards
+from pipeline.plan import by_shard
 from pipeline.planning import adopt_plan
 from pipeline.recipe import load_recipe, shared_recipe
-from pipeline.rows import DamagedError, check_seal, commit, is_out_of_space, read_info, read_rows
+from pipeline.rows import (
+    DamagedError,
+    check_seal,
+    commit,
+    hash_file,
+    is_out_of_space,
+    read_info,
+    read_rows,
+)
 from pipeline.schema import SAMPLES, SCHEMA_VERSION
-from pipeline.shard import adopt_shard, list_shards, remove_shard, rows_path, shard_name, tar_path
+from pipeline.shard import adopt_shard, list_shards, remove_shard, rows_path, tar_path
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -44,7 +51,7 @@ from pipeline.share.papers import path_of, save_index
 from pipeline.share.part import choose_shards
 from pipeline.share.place import check_folder, is_incoming
 from pipeline.share.stores import open_store
-from pipeline.share.transfer import Store, Tick, hash_file, in_threads
+from pipeline.share.transfer import Store, Tick, in_threads
 from pipeline.words import sized
 from pipeline.work import Work
 
@@ -162,7 +169,8 @@ def _pull_papers(
     recipe = shared_recipe(lock.info.recipe)
     if recipe != index.recipe:
         raise UserError(f"{store.url}: its index and its lock are of different recipes.")
-    if unplanned := set(index.shards) - _planned_by(lock):
+    posts = dict(by_shard(lock.posts))
+    if unplanned := set(index.shards) - posts.keys():
         raise UserError(f"{store.url}: its index names {min(unplanned)}, and its lock does not.")
     text = work.incoming_dir / RECIPE
     if text.exists() and load_recipe(str(text)) != recipe:
@@ -172,22 +180,7 @@ def _pull_papers(
     for file in papers:
         commit(work.incoming_dir / file.name, work.share_dir / file.name)
     save_index(work.share_dir / INDEX, index)
-    return _by_shard(lock.posts, planned_shards(work.plan_path))
-
-
-def _planned_by(lock: Lock) -> set[str]:
-    """Return the shards that a lock has posts of."""
-    places = lock.posts.select(["split", "shard"]).group_by(["split", "shard"]).aggregate([])
-    return {shard_name(row["split"], row["shard"]) for row in places.to_pylist()}
-
-
-def _by_shard(posts: pa.Table, sizes: dict[str, int]) -> dict[str, pa.Table]:
-    """Divide a lock's posts by shard; they lie in the plan's order."""
-    starts = np.cumsum([0, *sizes.values()]).tolist()
-    return {
-        shard: posts.slice(start, size)
-        for start, (shard, size) in zip(starts, sizes.items(), strict=False)
-    }
+    return posts
 
 
 def _is_same(path: Path, file: SharedFile) -> bool:

@@ -17,7 +17,7 @@ from pipeline.depot import KINDS, Depot
 from pipeline.errors import UserError
 from pipeline.lock import check_done, write_lock
 from pipeline.recipe import Recipe, recipe_toml, shared_recipe
-from pipeline.rows import DamagedError, check_seal, read_info, replacing
+from pipeline.rows import DamagedError, check_seal, hash_file, read_info, replacing
 from pipeline.settings import convert
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.folder import FolderStore
@@ -38,7 +38,7 @@ from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
 from pipeline.share.place import check_place
 from pipeline.share.stores import one_form, open_writable
-from pipeline.share.transfer import Outgoing, Tick, WritableStore, hash_file
+from pipeline.share.transfer import Outgoing, Tick, WritableStore
 from pipeline.words import counted
 from pipeline.work import Work
 

@@ -6,7 +6,6 @@ the index will promise.
 """
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pipeline.errors import UserError
+from pipeline.rows import hash_file
 from pipeline.stores import first_line
 
 _BLOCK = 8 * 2**20  # bytes that are copied from a disk at a time
@@ -141,12 +141,6 @@ def _copy_some(source: BinaryIO, out: BinaryIO, most: int) -> int:
     block = source.read(most)
     write_blocks([block], out, lambda num_bytes: None)
     return len(block)
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sum(path: Path, sha256: str) -> None:
