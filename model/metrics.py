@@ -90,6 +90,8 @@ def chroma(picture: Tensor) -> Chroma:
     rows = rgb.reshape(1, -1, 3)
     lab = cv2.cvtColor(rows.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     ab: NDArray[np.float32] = np.asarray(lab[..., 1:], np.float32).reshape(*rgb.shape[:3], 2)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    ab[(red == green) & (green == blue)] = 0  # OpenCV's table gives greys up to 0.14
     return Chroma(ab, rgb.min(axis=3) < PAPER_LEVEL)
 
 

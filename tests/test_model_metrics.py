@@ -76,6 +76,12 @@ def test_chroma_is_cielab() -> None:
         assert chroma(flat(*color)).ab[0, 0, 0] == pytest.approx(ab, abs=0.15)
 
 
+def test_greys_have_no_colour_at_all() -> None:
+    greys = torch.arange(256, dtype=torch.uint8).view(2, 1, 8, 16).expand(-1, 3, -1, -1)
+    assert ratio(chroma_distances(drawn(1, 2)[..., :8, :16], greys)) is None
+    assert following(np.stack([palette(drawn(1, 2))] * 2), palette(greys)) is None
+
+
 def test_paper_is_not_foreground() -> None:
     picture = flat(240, 250, 255).clone()
     picture[..., :4, :] = flat(240, 239, 255, size=16)[..., :4, :]
