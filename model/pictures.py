@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError
+from pipeline.image import flatten_alpha, to_srgb
 
 Pixels = NDArray[np.uint8]
 """H x W grey, or H x W x 3 RGB."""
@@ -35,7 +36,7 @@ class NotLineArtError(UserError):
 
 
 def open_picture(path: Path, name: str = "") -> Image.Image:
-    """Open a picture as RGB: upright by its EXIF, alpha laid over white, of animations one frame.
+    """Open a picture as sRGB: upright by its EXIF, alpha laid over white, of animations one frame.
 
     Args:
         path: of the file.
@@ -70,11 +71,7 @@ def _check_size(name: str, image: Image.Image) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_to_bytes(image)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image).convert("RGB")
-    return image.convert("RGB")
+    return to_srgb(flatten_alpha(image))
 
 
 def _to_bytes(image: Image.Image) -> Pixels:
@@ -131,14 +128,22 @@ def fit(picture: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
 
     Of one that would be thinner than a pixel then, a pixel is left.
     """
-    if not pad:
-        return picture.resize(size, Image.Resampling.LANCZOS)
+    left, top, right, bottom = _place(picture.size, size, pad)
+    resized = picture.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+    paper = Image.new(picture.mode, size, "white")
+    paper.paste(resized, (left, top))
+    return paper
+
+
+def _place(sides: tuple[int, int], size: tuple[int, int], pad: bool) -> tuple[int, int, int, int]:
+    """Return where in (width, height) ``fit`` puts a picture: left, top, right, bottom."""
     width, height = size
-    if round(picture.width / picture.height * height) == 0:
-        picture = picture.resize((1, height), Image.Resampling.LANCZOS)
-    elif round(picture.height / picture.width * width) == 0:
-        picture = picture.resize((width, 1), Image.Resampling.LANCZOS)
-    return ImageOps.pad(picture, size, Image.Resampling.LANCZOS, "white")
+    if not pad:
+        return 0, 0, width, height
+    scale = min(width / sides[0], height / sides[1])
+    inner_width, inner_height = (max(1, round(side * scale)) for side in sides)
+    left, top = round((width - inner_width) / 2), round((height - inner_height) / 2)
+    return left, top, left + inner_width, top + inner_height
 
 
 def fit_sketch(sketch: Image.Image, size: tuple[int, int], pad: bool) -> Pixels:
@@ -176,18 +181,15 @@ def bring_back(answer: Pixels, seen: Pixels, sketch: Image.Image, pad: bool) -> 
         pad: see ``fit``.
     """
     height, width = seen.shape
-    box = (0.0, 0.0, float(width), float(height))
-    if pad:
-        scale = min(width / sketch.width, height / sketch.height)
-        left, top = (width - sketch.width * scale) / 2, (height - sketch.height * scale) / 2
-        box = (left, top, width - left, height - top)
+    left, top, right, bottom = _place(sketch.size, (width, height), pad)
+    answer, seen = answer[top:bottom, left:right], seen[top:bottom, left:right]
     layers = [Image.fromarray(pixels) for pixels in (answer, _without_lines(answer, seen), seen)]
     lines = sketch.convert("L")
     result = Image.new("RGB", sketch.size)
     rows = max(1, _STRIP // sketch.width)
     for start in range(0, sketch.height, rows):
         end = min(start + rows, sketch.height)
-        parts = [_enlarge(layer, box, sketch.size, start, end) for layer in layers]
+        parts = [_enlarge(layer, sketch.size, start, end) for layer in layers]
         own = np.asarray(lines.crop((0, start, sketch.width, end)), np.float32)
         strip = _sharpen(parts[0], parts[1], parts[2], own)
         result.paste(Image.fromarray(strip), (0, start))
@@ -195,16 +197,11 @@ def bring_back(answer: Pixels, seen: Pixels, sketch: Image.Image, pad: bool) -> 
 
 
 def _enlarge(
-    layer: Image.Image,
-    box: tuple[float, float, float, float],
-    size: tuple[int, int],
-    start: int,
-    end: int,
+    layer: Image.Image, size: tuple[int, int], start: int, end: int
 ) -> NDArray[np.float32]:
-    """Return the rows from ``start`` to ``end`` of a box brought to ``size`` (width, height)."""
-    left, top, right, bottom = box
-    step = (bottom - top) / size[1]
-    part = (left, top + start * step, right, min(top + end * step, bottom))
+    """Return the rows from ``start`` to ``end`` of a layer brought to ``size`` (width, height)."""
+    step = layer.height / size[1]
+    part = (0, start * step, layer.width, min(end * step, layer.height))
     resized = layer.resize((size[0], end - start), Image.Resampling.BICUBIC, box=part)
     return np.asarray(resized, np.float32)
 

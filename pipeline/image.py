@@ -162,7 +162,7 @@ def _decode_with_pillow(data: bytes, format_name: str) -> Picture:
             warnings.simplefilter("ignore")
             image.load()
             upright = ImageOps.exif_transpose(image)
-            return np.asarray(_to_srgb(flatten_alpha(upright)))
+            return np.asarray(to_srgb(flatten_alpha(upright)))
     except Exception as error:  # as above: hostile bytes, and any exception means the same
         truncated = "truncated" in str(error) or "end of" in str(error).lower()
         raise UndecodableError("truncated" if truncated else "undecodable", str(error)) from error
@@ -183,7 +183,8 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB, its colours brought to sRGB where it has another colour profile."""
     profile = image.info.get("icc_profile")
     if profile:
         try:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from model.pictures import (
     bring_back,
+    fit,
     fit_sketch,
     has_color,
     is_blank,
@@ -19,8 +20,10 @@ from model.pictures import (
 )
 from pipeline.dolls import make_dolls, picture_of
 from pipeline.errors import UserError
+from pipeline.image import decode
 from pipeline.sketch import dodge
 from tests.pictures import draw_picture, encoded
+from tests.test_image import swapped_profile
 
 SMALL = {
     name: encoded(draw_picture(4, 24, 20), name)
@@ -53,6 +56,15 @@ def test_transparent_and_turned_pictures_are_opened_as_seen(tmp_path: Path) -> N
     assert open_picture(tmp_path / "palette.gif").mode == "RGB"
     turned.convert("CMYK").save(tmp_path / "cmyk.jpg")
     assert open_picture(tmp_path / "cmyk.jpg").mode == "RGB"
+
+
+def test_colours_are_those_that_the_profile_says(tmp_path: Path) -> None:
+    """As training sees them; the profile has red and blue changed for each other."""
+    data = encoded(draw_picture(4), "png", icc_profile=swapped_profile())
+    (tmp_path / "swapped.png").write_bytes(data)
+    opened = np.asarray(open_picture(tmp_path / "swapped.png"))
+    assert (opened == decode(data)).all()
+    assert np.abs(opened[..., ::-1].astype(int) - draw_picture(4)).mean() < 8
 
 
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
@@ -210,6 +222,21 @@ def test_lines_come_back_sharp_and_colours_stay(pad: bool) -> None:
     lines = expected[..., 0][inside] == 0
     assert np.percentile(found[inside][lines], 95) < 40
     assert np.percentile(found[..., 0][inside][~lines], 5) > 210
+
+
+@pytest.mark.parametrize("sides", [(500, 334), (334, 500), (2000, 20)])
+def test_padded_colours_come_back_where_they_were(sides: tuple[int, int]) -> None:
+    """To the pixel, and without white from the bars at the edges; of a thin picture as well."""
+    width, height = sides
+    painted = Image.new("RGB", sides, (30, 90, 60))
+    painted.paste((200, 40, 40), (0, 0, width // 2, height))
+    answer = np.asarray(fit(painted, (64, 64), pad=True))
+    blank = np.full((64, 64), 255, np.uint8)
+    found = np.asarray(bring_back(answer, blank, Image.new("RGB", sides, "white"), pad=True))
+    apart = np.abs(found.astype(int) - np.asarray(painted)).max(axis=2)
+    apart[:, width // 2 - width // 8 : width // 2 + width // 8] = 0  # where they meet
+    assert apart.max() <= 3
+    assert (found[height // 2, :, 0] > 115).sum() == pytest.approx(width // 2, abs=1)
 
 
 def test_beside_lines_nothing_glows() -> None:
