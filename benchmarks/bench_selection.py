@@ -1,4 +1,4 @@
-"""select_posts beside DuckDB on metadata in the 2020 schema: MB/s, CPU time and peak memory.
+"""Selection beside DuckDB on metadata in the 2020 schema: MB/s, CPU time and peak memory.
 
     python -m benchmarks.bench_selection [--gb 1] [--repeats 5]
 
@@ -27,7 +27,7 @@ import duckdb
 import orjson
 
 from pipeline.recipe import SelectSettings
-from pipeline.selection import select_posts
+from pipeline.selection import Selection
 
 SELECT = SelectSettings(tags=("white_background",))
 QUERY = """
@@ -50,7 +50,7 @@ class Run:
 
 
 def select_with_ours(path: str) -> list[int]:
-    return [post.id for post in select_posts(path, SELECT)]
+    return [post.id for post in Selection(path, SELECT)]
 
 
 def select_with_duckdb(path: str) -> list[int]:

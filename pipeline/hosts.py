@@ -9,9 +9,6 @@ from pipeline.recipe import SourceSettings
 from pipeline.transport import host_of, prepare_get
 from pipeline.urls import is_http
 
-_PICTURES_OF = {"donmai.us": "cdn.donmai.us"}
-"""A site's domain -> the host that its pictures lie on."""
-
 
 def url_host(url: str, what: str = "source.images") -> str:
     """Return the ``host`` or ``host:port`` that a URL, or template of one, names; "" for a path.
@@ -58,7 +55,8 @@ def allowed_hosts(source: SourceSettings) -> frozenset[str]:
     """
     hosts = {canonical_host(entry) for entry in source.hosts} | {url_host(source.images)}
     if source.images == "{file_url}":
-        hosts |= _hosts_of_api(url_host(source.metadata, "source.metadata"))
+        api = url_host(source.metadata, "source.metadata")
+        hosts |= {api, "cdn.donmai.us"} if is_danbooru(api) else {api}
         if not hosts - {""}:
             raise UserError(
                 "source.hosts is empty, and {file_url} may point anywhere: list the hosts that "
@@ -67,13 +65,9 @@ def allowed_hosts(source: SourceSettings) -> frozenset[str]:
     return frozenset(hosts - {""})
 
 
-def _hosts_of_api(host: str) -> set[str]:
-    """Return the API's host, and where its site's pictures are known to lie."""
-    return {host} | {
-        pictures
-        for domain, pictures in _PICTURES_OF.items()
-        if host == domain or host.endswith(f".{domain}")
-    }
+def is_danbooru(host: str) -> bool:
+    """Whether a host is Danbooru's own."""
+    return f".{host}".endswith(".donmai.us")
 
 
 def canonical_host(entry: str) -> str:

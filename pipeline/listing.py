@@ -21,7 +21,7 @@ import orjson
 
 from pipeline.client import Client
 from pipeline.errors import UserError
-from pipeline.hosts import is_local, url_host
+from pipeline.hosts import is_danbooru, is_local, url_host
 from pipeline.posts import Counted, Item, read_record
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import RATINGS, SelectSettings, SourceSettings, fingerprint
@@ -34,10 +34,6 @@ _MAX_PAGE_BYTES = 64 * 2**20
 _SAY_EVERY = 10  # pages
 _PLAIN_TAG = re.compile(r"[^\s*:~(-][^\s*:]*")  # anything else could be read as an operator
 _CREDENTIALS = ("DANBOORU_LOGIN", "DANBOORU_API_KEY")
-
-
-def _say_nothing(message: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class Listing:
     source: SourceSettings
     directory: Path
     keeps: bool = True
-    say: Callable[[str], object] = field(default=_say_nothing, compare=False)
+    say: Callable[[str], object] = field(default=lambda message: None, compare=False)
 
     def page_paths(self) -> list[Path]:
         """Return the pages that are there, in order."""
@@ -202,8 +198,8 @@ def _authorization(url: str, host: str) -> str:
         return ""
     if not (login and key):
         raise UserError("set both DANBOORU_LOGIN and DANBOORU_API_KEY, or neither.")
-    ours = host == "donmai.us" or host.endswith(".donmai.us")
-    if not (ours or is_local(host) or host == os.environ.get("DANBOORU_HOST", "")):
+    is_named = host == os.environ.get("DANBOORU_HOST", "")
+    if not (is_danbooru(host) or is_local(host) or is_named):
         return ""
     if not url.startswith("https://") and not is_local(host):
         raise UserError(f"{url}: the API key would go in the clear; use https://.")

@@ -22,7 +22,7 @@ from pipeline.records import Status
 from pipeline.removals import Removals, clear_posts, count_cleared, count_removed, read_removals
 from pipeline.rows import read_info, read_seal, replacing, write_rows
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.selection import Selection, load_nsfw_ids, select_posts
+from pipeline.selection import Selection, load_nsfw_ids
 from pipeline.settings import convert, to_table
 from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shards
@@ -78,7 +78,7 @@ def make_plan(
         return Plan(restore_plan(metadata.posts), info.counts, info.num_records, [], proof)
     metadata = _metadata_path(recipe) if metadata is None else metadata
     nsfw_ids = load_nsfw_ids(recipe.select, metadata)
-    selection = select_posts(metadata, recipe.select, nsfw_ids, limit)
+    selection = Selection(metadata, recipe.select, nsfw_ids, limit)
     posts = plan_posts(selection, recipe.split)
     if not len(posts):
         raise UserError(_why_none(recipe.source.metadata, selection))

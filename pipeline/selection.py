@@ -89,6 +89,15 @@ class Selection:
             were yielded. A post that is wanted but for an earlier one of its id is a repeated_id.
         num_records: records that the metadata held; with a limit, those until it was reached.
         malformed: places of the first thousand malformed records, and all where a file is cut.
+
+    Args:
+        metadata: path as for ``metadata.read_posts``, or an API's listing.
+        select: what is wanted.
+        nsfw_ids: ids to leave out, as ``load_nsfw_ids`` gives them.
+        limit: stop after as many wanted posts, one at least; None for no limit.
+
+    Raises:
+        UserError: where the settings contradict each other.
     """
 
     def __init__(
@@ -100,6 +109,7 @@ class Selection:
     ) -> None:
         self._metadata, self._select, self._nsfw_ids = metadata, select, nsfw_ids
         self._limit = limit
+        allowed_ratings(select)  # now, and not at the first post
         self._reset()
 
     def _reset(self) -> None:
@@ -149,24 +159,3 @@ class Selection:
         self.counts = {str(fate): count for fate, count in sorted(fates.items(), key=str) if count}
         if sum(self.counts.values()) != num_counted:
             raise RuntimeError(f"read {num_counted} records, accounted for {self.counts}")
-
-
-def select_posts(
-    metadata: str | Path | Listing,
-    select: SelectSettings,
-    nsfw_ids: frozenset[int] = frozenset(),
-    limit: int | None = None,
-) -> Selection:
-    """Return the posts of ``metadata`` that ``select`` wants, to be iterated as they are read.
-
-    Args:
-        metadata: path as for ``metadata.read_posts``, or an API's listing.
-        select: what is wanted.
-        nsfw_ids: ids to leave out, as ``load_nsfw_ids`` gives them.
-        limit: stop after as many wanted posts, one at least; None for no limit.
-
-    Raises:
-        UserError: where the settings contradict each other.
-    """
-    allowed_ratings(select)
-    return Selection(metadata, select, nsfw_ids, limit)

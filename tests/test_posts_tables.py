@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.recipe import SelectSettings
-from pipeline.selection import select_posts
+from pipeline.selection import Selection
 from tests.test_metadata import malformed_in, posts_in, read
 
 SELECT = SelectSettings(tags=("solo",), snapshot=2023, rating=("g",))
@@ -41,7 +41,7 @@ def test_a_database_may_repeat_a_post(tags: tuple[str, ...], tmp_path: Path) -> 
     )
     assert all("solo" in post.tags for post in posts_in(items) if post.id <= 100)
     assert len(malformed_in(items)) == (0 if tags else 1)
-    chosen = select_posts(tmp_path, SELECT)
+    chosen = Selection(tmp_path, SELECT)
     assert sorted(post.id for post in chosen) == [5, 7]
     assert chosen.counts == {
         "filtered/deleted": 1,
@@ -69,6 +69,6 @@ def test_a_limit_counts_all_that_was_passed_over(name: str, tmp_path: Path) -> N
     else:
         write_parquet(tmp_path / name, *ids)
     for limit, num_passed in ((1, 3), (2, 3), (3, 5), (4, 5)):
-        chosen = select_posts(tmp_path, SELECT, limit=limit)
+        chosen = Selection(tmp_path, SELECT, limit=limit)
         assert [post.id for post in chosen] == [4, 5, 8][:limit]
         assert chosen.counts == {"filtered/tag_missing": num_passed, "planned": min(limit, 3)}

@@ -17,7 +17,7 @@ from pipeline.posts import Counted, Item, Malformed, Unparsed
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import SelectSettings
 from pipeline.records import Post
-from pipeline.selection import MAX_MALFORMED, judge, load_nsfw_ids, select_posts
+from pipeline.selection import MAX_MALFORMED, Selection, judge, load_nsfw_ids
 from tests.metadata_records import TAGS, lines_of, make_post, new_record, posts
 
 SELECT = SelectSettings(tags=("solo",), exclude_tags=("comic", "monochrome"), min_side=300)
@@ -103,7 +103,7 @@ def test_a_rating_means_what_it_meant_then(
 def test_safe_is_refused_where_it_has_two_meanings(rating: tuple[str, ...], tmp_path: Path) -> None:
     select = SelectSettings(snapshot=2022, rating=rating)
     with pytest.raises(UserError, match=r"""--set 'select.rating=\["s"\]'.*=\["g"\]'"""):
-        select_posts(tmp_path, select)
+        Selection(tmp_path, select)
 
 
 def test_general_is_refused_before_there_was_one() -> None:
@@ -161,7 +161,7 @@ def test_every_record_has_one_fate(tmp_path: Path) -> None:
     path = write_posts(tmp_path / "a.json", WANTED, *faulty, WANTED, make_post(9, "solo"))
     with path.open("ab") as file:
         file.write(b'{"solo"}\n')
-    chosen = select_posts(path, SELECT, frozenset({666}))
+    chosen = Selection(path, SELECT, frozenset({666}))
     assert [post.id for post in chosen] == [7, 9]
     assert chosen.counts == {
         **{f"filtered/{fault}": 1 for fault in FAULTS},
@@ -174,20 +174,20 @@ def test_every_record_has_one_fate(tmp_path: Path) -> None:
 
 
 def test_iterating_again_counts_anew(tmp_path: Path) -> None:
-    chosen = select_posts(write_posts(tmp_path / "a.json", WANTED), SELECT)
+    chosen = Selection(write_posts(tmp_path / "a.json", WANTED), SELECT)
     assert list(chosen) == list(chosen) == [WANTED]
     assert chosen.counts == {"planned": 1}
 
 
 def test_only_a_wanted_post_makes_a_later_one_a_repeat(tmp_path: Path) -> None:
     path = write_posts(tmp_path / "a.json", replace(WANTED, is_deleted=True), WANTED)
-    assert list(select_posts(path, SELECT)) == [WANTED]
+    assert list(Selection(path, SELECT)) == [WANTED]
 
 
 def test_the_first_record_of_an_id_wins_over_all_files(tmp_path: Path) -> None:
     write_posts(tmp_path / "a.json", WANTED)
     write_posts(tmp_path / "b.json", replace(WANTED, width=999))
-    chosen = select_posts(tmp_path, SELECT)
+    chosen = Selection(tmp_path, SELECT)
     assert list(chosen) == [WANTED]
     assert chosen.counts == {"filtered/repeated_id": 1, "planned": 1}
 
@@ -197,12 +197,12 @@ def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
     path = write_posts(tmp_path / "a.json", wanted[0], make_post(10), *wanted[1:])
     with path.open("ab") as file:
         file.write(b"bad\n")
-    chosen = select_posts(path, SelectSettings(tags=("solo",)), limit=3)
+    chosen = Selection(path, SelectSettings(tags=("solo",)), limit=3)
     assert list(chosen) == wanted[:3]
     assert chosen.counts["planned"] == 3
     assert chosen.num_records == sum(chosen.counts.values())
     assert not chosen.malformed
-    chosen = select_posts(path, SelectSettings(tags=("solo",)), limit=99)
+    chosen = Selection(path, SelectSettings(tags=("solo",)), limit=99)
     assert list(chosen) == wanted
     assert chosen.num_records == 7
 
@@ -214,7 +214,7 @@ def test_a_limit_counts_all_that_was_passed_over(is_list: bool, tmp_path: Path) 
     if is_list:
         path.write_text(json.dumps([new_record(post) for post in members]))
     for limit, num_passed in ((1, 3), (2, 3), (3, 5), (4, 7)):
-        chosen = select_posts(path, SelectSettings(tags=("solo",)), limit=limit)
+        chosen = Selection(path, SelectSettings(tags=("solo",)), limit=limit)
         num_planned = len(list(chosen))
         assert num_planned == min(limit, 3)
         assert chosen.counts == {"filtered/tag_missing": num_passed, "planned": num_planned}
@@ -231,14 +231,14 @@ def test_a_limit_counts_all_that_was_passed_over(is_list: bool, tmp_path: Path) 
 )
 def test_a_record_lost_or_counted_twice_is_a_bug(items: list[Item]) -> None:
     with patch.object(selection, "read_posts", lambda *_: iter(items)):
-        chosen = select_posts("a.json", SELECT)
+        chosen = Selection("a.json", SELECT)
         with pytest.raises(RuntimeError, match="accounted for"):
             list(chosen)
 
 
 def test_malformed_records_are_all_counted_but_not_all_remembered(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"bad\n" * (MAX_MALFORMED + 5))
-    chosen = select_posts(tmp_path, SELECT)
+    chosen = Selection(tmp_path, SELECT)
     assert not list(chosen)
     assert chosen.counts == {"filtered/malformed": MAX_MALFORMED + 5}
     assert [m.line for m in chosen.malformed] == [*range(1, MAX_MALFORMED + 1)]
@@ -256,7 +256,7 @@ def test_the_search_before_parsing_changes_nothing(
     select = SelectSettings(
         snapshot=2023, rating=tuple("gsq"), tags=tuple(tags), exclude_tags=tuple(exclude_tags)
     )
-    searched, parsed = select_posts(path, select), select_posts(path, select)
+    searched, parsed = Selection(path, select), Selection(path, select)
     chosen = list(searched)
 
     def read_all(source: Path, _: Collection[str]) -> Iterator[Item]:
@@ -285,12 +285,12 @@ FILTERED = {
 @pytest.mark.mirror
 def test_both_schemas_of_the_mirror_give_the_articles_selection(mirror: Path) -> None:
     for name in ("metadata", "metadata.json.tar.xz"):
-        chosen = select_posts(mirror / name, WHITE)
+        chosen = Selection(mirror / name, WHITE)
         assert len(list(chosen)) == 569
         assert chosen.num_records == 34_217
     nsfw_ids = load_nsfw_ids(WHITE, mirror / "metadata")
-    new = [post.id for post in select_posts(mirror / "metadata", WHITE, nsfw_ids)]
-    old = [post.id for post in select_posts(mirror / "metadata.json.tar.xz", WHITE, nsfw_ids)]
+    new = [post.id for post in Selection(mirror / "metadata", WHITE, nsfw_ids)]
+    old = [post.id for post in Selection(mirror / "metadata.json.tar.xz", WHITE, nsfw_ids)]
     assert len(new) == 569 - len(nsfw_ids)
     assert sorted(new) == sorted(old)
 
@@ -313,6 +313,6 @@ def test_the_mirrors_troubles_have_their_reasons(mirror: Path) -> None:
 def test_newer_records_are_not_taken_for_a_2021_snapshot(mirror: Path) -> None:
     path = mirror / "recorded" / "api_2023_ratings_gsqe.jsonl"
     with pytest.raises(UserError, match=r"post \d+ is rated g"):
-        list(select_posts(path, SelectSettings()))
-    chosen = list(select_posts(path, SelectSettings(snapshot=2023)))
+        list(Selection(path, SelectSettings()))
+    chosen = list(Selection(path, SelectSettings(snapshot=2023)))
     assert {post.rating for post in chosen} == {"g"}

@@ -77,7 +77,7 @@ def write_croissant(index: Index, lock: Lock) -> str:
         "version": "1.0.0",
         "keywords": ["anime", "colorization", "sketch"],
         "distribution": _distribution(index),
-        "recordSet": [_splits(index, lock), _posts(), *_members(index)],
+        "recordSet": [_splits(index, lock), _posts(), *map(_member, _picture_members(index))],
     }
     return orjson.dumps(described, option=orjson.OPT_INDENT_2).decode() + "\n"
 
@@ -167,10 +167,6 @@ def _posts() -> _Node:
         "key": {"@id": "posts/post_id"},
         "field": fields,
     }
-
-
-def _members(index: Index) -> list[_Node]:
-    return [_member(member) for member in _picture_members(index)]
 
 
 def _member(member: str) -> _Node:

@@ -5,8 +5,9 @@ another folder, another host, or a file that some reader would run.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import msgspec
 import orjson
@@ -83,11 +84,9 @@ class Index:
 
     def seal(self) -> "Index":
         """Return the same index with its fingerprint."""
-        return replace(self, fingerprint=self._fingerprint())
-
-    def _fingerprint(self) -> str:
         files = [to_table(file) for file in self.files if file.name not in (CARD, CROISSANT)]
-        return fingerprint(self.version, self.name, files)  # lock and recipe are among them
+        proof = fingerprint(self.version, self.name, files)  # lock and recipe are among them
+        return replace(self, fingerprint=proof)
 
 
 def match_shard(name: str) -> re.Match[str] | None:
@@ -148,7 +147,7 @@ def _wrongs(index: Index, is_whole: bool) -> Iterable[str]:
     names = [file.name for file in index.files]
     if names != sorted(set(names)):
         yield "names a file twice, or not in order"
-    missing = {*PAPERS, *_expected(index.shards)} - set(names)
+    missing = {*PAPERS, *chain.from_iterable(map(shard_files, index.shards))} - set(names)
     if is_whole and missing:
         yield f"lacks {min(missing)}"
     if not (index.url.isprintable() and index.contact.isprintable()):
@@ -178,7 +177,3 @@ def _wrong_file(file: SharedFile) -> Iterable[str]:
         yield f"says that {file.name} has {file.size} bytes"
     if not _SHA256.fullmatch(file.sha256):
         yield f"has no SHA-256 of {file.name}"
-
-
-def _expected(shards: Sequence[str]) -> set[str]:
-    return {name for shard in shards for name in shard_files(shard)}

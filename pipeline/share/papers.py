@@ -22,9 +22,7 @@ def finish_papers(share_dir: Path, index: Index, lock: Lock) -> Index:
     for name, text in texts.items():
         with replacing(share_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        files.append(
-            SharedFile(name, (share_dir / name).stat().st_size, hash_file(share_dir / name))
-        )
+        files.append(describe(share_dir / name, name))
     index = replace(index, files=tuple(sorted(files, key=lambda file: file.name)))
     save_index(share_dir / INDEX, index)
     return index
