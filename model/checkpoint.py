@@ -22,14 +22,12 @@ from model.style import Provenance
 from model.weights import StateDict, digest_weights
 from pipeline.errors import UserError
 from pipeline.rows import DamagedError, replacing, sync
+from pipeline.schema import MAX_SIDE
 from pipeline.settings import Table, convert, to_table
 
 FORMAT = "nurie-checkpoint"
 VERSION = 1
 """Raise it when an older program must not read what this one writes."""
-
-MAX_SIDE = 4096
-"""Pixels: what ``prepare.size`` goes up to."""
 
 
 def _versions() -> dict[str, str]:
@@ -143,6 +141,11 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         )
     check_shape(info.recipe, Recipe, f"{path}: its recipe is none")
     return tensors, info
+
+
+def run_dir_of(checkpoint: Path) -> Path:
+    """Return the folder that a checkpoint lies in, or that stands for one."""
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
 def read_sum(path: Path) -> str:

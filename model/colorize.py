@@ -9,7 +9,7 @@ from model.checkpoint import CheckpointInfo, load_checkpoint, unpack
 from model.data import to_bytes, to_unit
 from model.device import memory_guard, pick_device
 from model.generator import Generator, build_generator
-from model.painter import Painter
+from model.painter import UNGUIDED, Painter
 from model.pictures import Pixels
 from model.style import StyleNetwork, build_style_network
 from pipeline.errors import UserError
@@ -85,10 +85,7 @@ def load_colorizer(
     """
     tensors, info = load_checkpoint(checkpoint)
     if guidance != 1 and not info.train.drop_reference:
-        raise UserError(
-            f"{checkpoint}: guidance needs a model that was trained to do without a reference as "
-            "well, with --set train.drop_reference=0.1 for instance. Leave it at 1."
-        )
+        raise UserError(f"{checkpoint}: {UNGUIDED}")
     target = pick_device(device)
     generator = build_generator(info.model.name, info.model.width_multiplier, info.model.size)
     try:

@@ -173,6 +173,7 @@ def evaluate(
     ] = [],
 ) -> None:
     """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
+    from model.checkpoint import run_dir_of
     from model.config import EvalConfig
     from model.evaluate import evaluate as run_evaluation
     from model.evaluate import grid_name
@@ -239,11 +240,6 @@ def runs(
     console.print(tabulate(found))
     for path in pictures:
         print(path)
-
-
-def run_dir_of(checkpoint: Path) -> Path:
-    """Return the folder that a checkpoint lies in, or that stands for one."""
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
 def work_around(run_dir: Path) -> "Work | None":

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from model.commands import Checkpoint, Device, StyleWeights, run_dir_of, work_around
+from model.commands import Checkpoint, Device, StyleWeights, work_around
 from pipeline.commands import console
 from pipeline.words import counted, sized
 
@@ -127,6 +127,7 @@ def export(
     style_weights: StyleWeights = "",
 ) -> None:
     """Write a model to carry away: safetensors, ONNX and a card."""
+    from model.checkpoint import run_dir_of
     from model.export import export as run_export
 
     if lock is None and (work := work_around(run_dir_of(checkpoint))) is not None:

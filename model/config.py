@@ -26,6 +26,10 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _check(value in choices, f"{name}: {value!r} is none of {', '.join(choices)}")
+
+
 def _check_seed(name: str, seed: int) -> None:
     _check(0 <= seed < 2**63, f"{name}: {seed} is not in 0 to 2**63 - 1")
 
@@ -50,12 +54,12 @@ class ModelConfig:
     size: str = "small"
 
     def __post_init__(self) -> None:
-        _check(self.name in MODELS, f"train.model: {self.name!r} is none of {', '.join(MODELS)}")
+        _check_choice("train.model", self.name, MODELS)
         _check(
             0 < self.width_multiplier <= 4,
             f"train.width_multiplier: {self.width_multiplier} is not above 0 and up to 4",
         )
-        _check(self.size in SIZES, f"train.size: {self.size!r} is none of {', '.join(SIZES)}")
+        _check_choice("train.size", self.size, SIZES)
         _check(self.style_weights != "", "train.style_weights: give imagenet, random, or a path")
         _check_seed("train.style_seed", self.style_seed)
 
@@ -168,30 +172,24 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.model_config()
-        _check(self.gan in GANS, f"train.gan: {self.gan!r} is none of {', '.join(GANS)}")
-        _check(
-            self.precision in PRECISIONS,
-            f"train.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}",
-        )
-        for name in ("batch_size", "epochs", "decode_threads"):
+        _check_choice("train.gan", self.gan, GANS)
+        _check_choice("train.precision", self.precision, PRECISIONS)
+        _check_choice("train.schedule", self.schedule, SCHEDULES)
+        _check_choice("train.best_by", self.best_by, CRITERIA)
+        numbers = ("batch_size", "epochs", "decode_threads", "num_chroma", "num_grid")
+        for name in (*numbers, "shuffle_shards", "log_every"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(
             0 < self.validations_per_epoch <= 1000,
             f"train.validations_per_epoch: {self.validations_per_epoch} is not above 0 and up to "
             "1000",
         )
-        for name in ("shuffle_shards", "log_every", "num_chroma", "num_grid"):
-            _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
         weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
-        for name in (*weights, "contrast", "bend", "reframe", "weight_decay", "clip_norm"):
+        others = ("contrast", "bend", "reframe", "weight_decay", "warmup_steps", "clip_norm")
+        for name in (*weights, *others):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
-        _check(self.warmup_steps >= 0, f"train.warmup_steps: {self.warmup_steps} is negative")
         _check_seed("train.seed", self.seed)
-        _check(
-            self.schedule in SCHEDULES,
-            f"train.schedule: {self.schedule!r} is none of {', '.join(SCHEDULES)}",
-        )
         _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")
         _check(
             not (self.style_train and self.model in STYLELESS),
@@ -204,10 +202,6 @@ class TrainConfig:
         for name in ("jitter", "vary_lines", "mirror", "pairs", "drop_reference"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
-        _check(
-            self.best_by in CRITERIA,
-            f"train.best_by: {self.best_by!r} is none of {', '.join(CRITERIA)}",
-        )
         _check(self.lr > 0, f"train.lr: {self.lr} is not above 0")
         _check(all(0 <= b < 1 for b in self.betas), f"train.betas: {self.betas} are not in [0, 1)")
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.colorize import load_colorizer
+from model.colorize import load_colorizer, to_tensor
 from model.data import Samples
 from model.evaluate import baselines
 from model.grid import Sheet, save_png, tile
@@ -73,7 +73,7 @@ def judge_crossing(
         sketches, references = samples.load(places[:cut]), samples.load(places[cut:])
     truths = torch.stack(
         [
-            torch.stack([_to_tensor(truth(int(s), int(r))) for r in references.post_ids])
+            torch.cat([to_tensor(truth(int(s), int(r))) for r in references.post_ids])
             for s in sketches.post_ids
         ]
     )
@@ -96,10 +96,6 @@ def _one_of_each_character(samples: Samples) -> list[int]:
     for place in epoch_order(len(samples), seed=0, epoch=0):
         seen.setdefault(samples.characters[place], int(place))
     return list(seen.values())
-
-
-def _to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
 
 
 def _measure(outputs: Tensor, truths: Tensor, references: Tensor) -> dict[str, float | None]:

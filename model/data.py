@@ -28,12 +28,9 @@ from model.shards import LocalShards, Shards
 from pipeline.errors import UserError
 from pipeline.records import Status
 from pipeline.rows import DamagedError
-from pipeline.schema import MEMBERS, SKETCH, members_of
+from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, members_of
 from pipeline.settings import Table
 from pipeline.shard import Span
-
-MAX_SIDE = 4096
-"""Largest side of a sample's pictures in pixels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from model.checkpoint import (
     load_checkpoint,
     pack,
     read_sum,
+    run_dir_of,
     save_checkpoint,
     unpack,
 )
@@ -76,8 +77,7 @@ def export(
             checkpoint's, or where the ONNX file would not compute the same; then nothing is
             written. Or where the folder cannot be written.
     """
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    if out_dir.resolve() == folder.resolve():
+    if out_dir.resolve() == run_dir_of(checkpoint).resolve():
         raise UserError(
             f"--out {out_dir}: the model that is exported lies there, and what its {CONFIG} and "
             "card say would be lost. Give another folder."
@@ -163,9 +163,8 @@ def _find_evaluations(
     Of earlier versions they have no sum of the checkpoint, and its model and step have to do.
     """
     sha256 = read_sum(checkpoint)
-    run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent
     found, others = {}, []
-    for path in given or sorted(run_dir.glob("*/metrics.json")):
+    for path in given or sorted(run_dir_of(checkpoint).glob("*/metrics.json")):
         metrics = _read_metrics(path)
         same_step = (metrics.get("model"), metrics.get("step")) == (info.model.name, info.step)
         if same_step and metrics.get("sha256", sha256) == sha256:

@@ -207,8 +207,7 @@ _UNETS: dict[str, _Builder] = {
         normalised=True,
     ),
 }
-GENERATORS = (*_UNETS, "reference")
-"""The generators' names: the article's models 1, 2 and 3, and the one of ``model.reference``."""
+"""The article's models 1, 2 and 3."""
 
 
 def build_generator(
@@ -220,7 +219,7 @@ def build_generator(
     ``style_spec`` names.
 
     Args:
-        name: out of ``GENERATORS``.
+        name: out of ``config.MODELS``.
         width_multiplier: factor on the number of channels; 1.0 is the article's.
         size: of ``reference``, out of ``reference.PRESETS``; the article's have one size.
     """

@@ -1,4 +1,4 @@
-"""What a person sees and presses while a model trains: progress, and Ctrl-C."""
+"""What a person sees and presses while something takes long: progress, and Ctrl-C."""
 
 import signal
 import threading

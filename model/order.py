@@ -28,22 +28,16 @@ class Window:
     end: int
 
 
-def epoch_order(
-    num_samples: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
-) -> Indices:
-    """Return the order in which one rank sees the samples of an epoch: a pure function.
-
-    Each epoch is a permutation of all samples; the ranks' parts are disjoint and cover it.
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Indices:
+    """Return an epoch's order of all samples, a permutation: a pure function.
 
     Args:
         num_samples: in the whole data set.
         seed: of the run.
         epoch: from 0 on.
-        rank: of this process, from 0 on.
-        world_size: number of processes.
     """
     words = _philox(seed, epoch).random_raw(num_samples)
-    return np.argsort(words, kind="stable")[rank::world_size]
+    return np.argsort(words, kind="stable")
 
 
 def epoch_windows(sizes: Sequence[int], num_together: int, seed: int, epoch: int) -> list[Window]:

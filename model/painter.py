@@ -34,6 +34,11 @@ DrawLines = Callable[[Pixels], Pixels]
 MAX_GUIDANCE = 3.0
 """Beyond it colours are but burnt."""
 
+UNGUIDED = (
+    "guidance needs a model that was trained to do without a reference as well, with --set "
+    "train.drop_reference=0.1 for instance. Leave it at 1."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -97,10 +102,7 @@ class Painter:
         if not 0 <= guidance <= MAX_GUIDANCE:
             raise UserError(f"guidance: {guidance} is not in 0 to {MAX_GUIDANCE:g}.")
         if guidance != 1 and not self.can_be_guided:
-            raise UserError(
-                "guidance needs a model that was trained to do without a reference as well, with "
-                "--set train.drop_reference=0.1 for instance. Leave it at 1."
-            )
+            raise UserError(UNGUIDED)
         seen = fit_sketch(sketch, self.size, self.pad)
         answer = self.answer(seen, reference.pixels, guidance)
         picture = bring_back(answer, seen, sketch, self.pad)

@@ -47,7 +47,7 @@ class Shards(Protocol):
     def expect(self, windows: Sequence[Sequence[str]]) -> None:
         """Say which shards will be read, a window after the other; it holds until the next call.
 
-        A window is what an epoch shuffles together, see ``data.Window``; others may be read.
+        A window is what an epoch shuffles together, see ``order.Window``; others may be read.
         """
 
     def keep(self, names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import orjson
 import tomli_w
 
 from pipeline.errors import UserError
-from pipeline.schema import SKETCH, is_sketch_name
+from pipeline.schema import MAX_SIDE, SKETCH, is_sketch_name
 from pipeline.settings import Table, apply_overrides, convert, to_table
 from pipeline.urls import is_on_disk
 
@@ -222,8 +222,8 @@ class PrepareSettings:
             raise ValueError(f"prepare.fit: {self.fit!r} is neither 'stretch' nor 'pad'")
         _check_range("prepare.near_duplicates", self.near_duplicates, -1, 16)
         _check_range("prepare.min_side", self.min_side, 0, 2**31 - 1)
-        if not 16 <= self.size <= 4096:
-            raise ValueError(f"prepare.size: {self.size} is not between 16 and 4096")
+        if not 16 <= self.size <= MAX_SIDE:
+            raise ValueError(f"prepare.size: {self.size} is not between 16 and {MAX_SIDE}")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"prepare.jpeg_quality: {self.jpeg_quality} is not in 1 to 100")
 

@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 
 SPLITS = ("train", "val", "test")
 
+MAX_SIDE = 4096
+"""Largest side of a sample's pictures in pixels."""
+
 _WORD = pa.dictionary(pa.int8(), pa.string())
 _SHA256 = pa.string()
 

@@ -7,7 +7,8 @@ from PIL import Image
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.colorize import Colorizer, as_painter, load_colorizer
-from model.generator import GENERATORS, build_generator
+from model.config import MODELS
+from model.generator import build_generator
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.pictures import draw_picture
@@ -25,7 +26,7 @@ def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_colours(name: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "best.safetensors", name)
     painter = as_painter(*load_colorizer(tmp_path, device="cpu"))

@@ -22,20 +22,10 @@ from tests.model_samples import write_samples
 from tests.pictures import draw_picture
 from tests.shares import forge_rows
 
-SEEDS = st.integers(0, 2**64 - 1)
 
-
-@given(n=st.integers(1, 200), seed=SEEDS, epoch=st.integers(0, 1000), world=st.integers(1, 7))
-def test_each_epoch_is_a_permutation_and_the_ranks_divide_it(
-    n: int, seed: int, epoch: int, world: int
-) -> None:
-    parts = [epoch_order(n, seed, epoch, rank, world) for rank in range(world)]
-    assert sorted(itertools.chain(*(p.tolist() for p in parts))) == list(range(n))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    interleaved = np.empty(n, np.int64)
-    for rank, part in enumerate(parts):
-        interleaved[rank::world] = part
-    assert (interleaved == epoch_order(n, seed, epoch)).all()
+@given(n=st.integers(1, 200), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 1000))
+def test_each_epoch_is_a_permutation(n: int, seed: int, epoch: int) -> None:
+    assert sorted(epoch_order(n, seed, epoch).tolist()) == list(range(n))
 
 
 def test_the_order_is_the_same_on_every_machine_and_differs_by_seed_and_epoch() -> None:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 import model
 from model import build_generator
-from model.generator import GENERATORS, Generator
+from model.config import MODELS
+from model.generator import Generator
 from model.style import STYLE_NETWORKS
 from tests import one_thread  # noqa: F401
 
@@ -65,7 +66,7 @@ def test_levels_have_the_papers_channels_and_sizes() -> None:
     assert outputs.guide_grey.shape == (1, 1, 256, 256)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])
 def test_any_multiple_of_32_is_coloured(name: str, size: tuple[int, int]) -> None:
     generator = build_generator(name, NARROW)
@@ -82,7 +83,7 @@ def test_a_wrong_shape_is_named(shape: tuple[int, ...]) -> None:
         generator(torch.rand(shape), style_for(generator, 1))
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", MODELS)
 def test_only_what_follows_the_bottom_sees_the_style(name: str) -> None:
     generator = build_generator(name, NARROW).eval()
     sketch = torch.rand(1, 1, 64, 64)

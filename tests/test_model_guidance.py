@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.colorize import load_colorizer
-from model.generator import GENERATORS
+from model.config import MODELS
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.test_model_metrics import drawn
@@ -36,7 +36,7 @@ def test_guidance_is_not_for_a_model_that_always_had_a_reference(tmp_path: Path)
         load_colorizer(checkpoint, device="cpu", guidance=1.5)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", MODELS)
 def test_without_guidance_a_picture_comes_as_after_a_white_sheet(name: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "a.safetensors", name, drop_reference=0.1)
     colorizer, _ = load_colorizer(checkpoint, device="cpu")
