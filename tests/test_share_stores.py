@@ -22,6 +22,7 @@ from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.share.remote import RemoteStore
 from pipeline.share.stores import open_store, open_writable
+from pipeline.stores import read_range
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server
@@ -130,6 +131,36 @@ def test_any_other_store_of_fsspecs_will_do(
     with pytest.raises(UserError, match="not what its index says"):
         pull(url, Work(tmp_path / "third"), QUIET)
     files.rm("/sets", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_end"),
+    [
+        ("connection lost: memory://orange/mid-range/tiny", False),
+        ("416 Client Error: Requested Range Not Satisfiable for url: https://HOST/orange", True),
+        ("The requested range cannot be satisfied.", True),
+        ("The range specified is invalid for the current size of the resource.", True),
+        ("InvalidRange", True),
+        ("Offset=9 out of the range [0, 8); OPEN", True),
+    ],
+)
+def test_what_stores_say_of_a_files_end_is_told_from_what_breaks_off(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, is_end: bool
+) -> None:
+    def fail_late(place: str, start: int, stop: int) -> bytes:
+        if start:
+            raise OSError(said)
+        return read_range(place, start, stop)
+
+    url = "memory://orange/mid-range/tiny"
+    push(Work(made / "work"), url, QUIET)
+    monkeypatch.setattr(remote, "SPAN", 5000)
+    monkeypatch.setattr(remote, "read_range", fail_late)
+    work = Work(tmp_path / "again")
+    with pytest.raises(UserError, match="not what its index says" if is_end else "connection lost"):
+        pull(url, work, QUIET)
+    assert any(path.stat().st_size == 5000 for path in work.incoming_dir.iterdir()) != is_end
+    fsspec.filesystem("memory").rm("/orange", recursive=True)
 
 
 @pytest.fixture

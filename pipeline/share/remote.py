@@ -1,5 +1,6 @@
 """A data set in a store that fsspec knows."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -18,6 +19,11 @@ from pipeline.share.transfer import (
 from pipeline.stores import file_system, read_range
 
 _T = TypeVar("_T")
+
+_BEYOND_END = re.compile(
+    r"\brange\b[^/]*\b(satisf|invalid)|InvalidRange|out of the range \[", re.IGNORECASE
+)
+"""How stores say that a range begins where the file has ended. A folder may be called orange."""
 
 
 class RemoteStore:
@@ -74,7 +80,7 @@ class RemoteStore:
         except FileNotFoundError:
             raise
         except Exception as error:  # each store has its own
-            if "range" in str(error).lower() and start:  # it begins where the file ends
+            if start and _BEYOND_END.search(str(error)):
                 return b""
             raise unreadable(f"{self._root}/{name}", error) from error
 
