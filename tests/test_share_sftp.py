@@ -1,12 +1,15 @@
 """Data sets on a real SFTP server: a store whose URL names a host, a port and a user."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncssh
 import fsspec
 import pytest
+from fsspec.implementations.sftp import SFTPFileSystem
 
 from pipeline.errors import UserError
 from pipeline.plan import planned_shards
@@ -102,6 +105,57 @@ def test_what_was_cut_short_goes_on(
     pull(url, again, QUIET)
     assert 7000 in starts
     assert samples_of(again) == samples_of(made)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.usefixtures("scratch_dir")
+@pytest.mark.parametrize("number", [1, 4, 6, 11])
+def test_no_half_of_a_file_has_its_name(
+    local: Source,
+    server: SftpServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """The store's identity, a ledger, rows of originals and of samples."""
+    put_file, numbers = SFTPFileSystem.put_file, itertools.count(1)
+    half = tmp_path / "half"
+
+    def put_half(files: SFTPFileSystem, path: str, place: str) -> None:
+        if next(numbers) != number:
+            put_file(files, path, place)
+            return
+        half.write_bytes(Path(path).read_bytes()[: Path(path).stat().st_size // 2])
+        put_file(files, str(half), place)
+        raise Killed
+
+    def run_all(url: str, work: Work) -> None:
+        both(local, work, url)
+        push(work, url, QUIET)
+
+    monkeypatch.setattr(SFTPFileSystem, "put_file", put_half)
+    with pytest.raises(Killed):
+        run_all(f"{server.url}/store", Work(tmp_path / "work"))
+    run_all(f"{server.url}/store", Work(tmp_path / "work"))
+    assert contents_of(server.root / "store") == local.expected
+    assert verify(server.root / "store") == []
+
+
+def test_a_server_that_cannot_replace_files_is_written_as_well(
+    made: Work, server: SftpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise asyncssh.SFTPOpUnsupported("none of OpenSSH's words is known here")
+
+    monkeypatch.setattr(asyncssh.SFTPServer, "posix_rename", refuse)
+    url = f"{server.url}/tiny"
+    push(made, url, QUIET)
+    pull(url, Work(tmp_path / "again"), QUIET)
+    assert samples_of(Work(tmp_path / "again")) == samples_of(made)
+    assert list(server.root.rglob("*.tmp")) == []
 
 
 def test_a_tar_that_was_tampered_with_is_refused(

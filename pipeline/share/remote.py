@@ -114,7 +114,17 @@ class RemoteStore:
 
     def _put_file(self, path: Path, name: str) -> None:
         files, place = file_system(f"{self._root}/{name}")
-        files.put_file(str(path), place)
+        if "sftp" not in files.protocol:
+            files.put_file(str(path), place)
+            return
+        folder, _, last = place.rpartition("/")  # where half a file would have its name
+        temporary = f"{folder}/.{last}.tmp"
+        files.put_file(str(path), temporary)
+        try:
+            files.mv(temporary, place)
+        except OSError:  # a server without OpenSSH's way to replace a file
+            files.rm_file(temporary)
+            files.put_file(str(path), place)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; see ``WritableStore``."""
