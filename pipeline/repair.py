@@ -224,40 +224,31 @@ def _rebuild_samples(
         else:
             remove_shard(work.samples_dir, name)
             repaired.removed.append(name)
-    for recipe, some in _group({name: recipes[name] for name in names if name in recipes}):
+    for stage, some in stages_of(work, {n: recipes[n] for n in names if n in recipes}):
         console.print(f"{work.samples_dir}: making anew {', '.join(some)}")
-        stage = replace(recorded_stage(work, recipe), rebuild=True)
         sizes = {name: planned[name] for name in some}
-        summary = run_stage(stage, sizes, num_workers, "repair samples", console)
+        rebuild = replace(stage, rebuild=True)
+        summary = run_stage(rebuild, sizes, num_workers, "repair samples", console)
         for name, why in summary.errors.items():
             console.print(f"{name}: {why}")
 
 
 def _find_stale(work: Work) -> list[str]:
-    return [
-        name
-        for recipe, some in _group(recorded_recipes(work))
-        for stage in [recorded_stage(work, recipe)]
-        for name in some
-        if not stage.is_done(name)
-    ]
+    stages = stages_of(work, recorded_recipes(work))
+    return [name for stage, some in stages for name in some if not stage.is_done(name)]
 
 
-def _group(recipes: dict[str, Table]) -> Iterator[tuple[Table, list[str]]]:
-    """Yield each recipe with the shards that have it."""
+def stages_of(work: Work, recipes: dict[str, Table]) -> Iterator[tuple[PrepareStage, list[str]]]:
+    """Yield a stage for each recipe that a folder's samples record, with the shards that do."""
+    planned = planned_shards(work.plan_path)
+    fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
     waiting = list(recipes)
     while waiting:
         recipe = recipes[waiting[0]]
         some = [name for name in waiting if recipes[name] == recipe]
-        waiting = [name for name in waiting if name not in some]
-        yield recipe, some
-
-
-def recorded_stage(work: Work, recipe: Table) -> PrepareStage:
-    """Return the stage that prepares a folder's originals by a recipe that its samples record."""
-    planned = planned_shards(work.plan_path)
-    fetched = [name for name in planned if rows_path(work.raw_dir, name).is_file()]
-    return make_prepare_stage(convert(recipe, Recipe, str(work.samples_dir)), work, fetched)
+        waiting = [name for name in waiting if recipes[name] != recipe]
+        made_by = convert(recipe, Recipe, str(work.samples_dir))
+        yield make_prepare_stage(made_by, work, fetched), some
 
 
 def recorded_recipes(work: Work) -> dict[str, Table]:

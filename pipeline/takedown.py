@@ -21,14 +21,13 @@ from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock
 from pipeline.plan import hash_table, planned_shards, read_planned
 from pipeline.planning import lock_proof
-from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, fingerprint
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
-from pipeline.repair import recorded_recipes, recorded_stage
+from pipeline.repair import recorded_recipes, stages_of
 from pipeline.report import write_report
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
-from pipeline.settings import Table, convert
+from pipeline.settings import convert
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
@@ -172,19 +171,9 @@ def _raw_proof(work: Work, name: str) -> str:
 
 def _sample_proofs(work: Work, shards: Sequence[str]) -> dict[str, str]:
     """Return likewise those of shards of samples, of those that have their originals here."""
-    proofs = {}
-    recipes = recorded_recipes(work)
-    stages: list[tuple[Table, PrepareStage]] = []
-    for name in shards:
-        recipe = recipes.get(name)
-        if recipe is None:
-            continue
-        stage = next((stage for known, stage in stages if known == recipe), None)
-        if stage is None:
-            stage = recorded_stage(work, recipe)
-            stages.append((recipe, stage))
-        proofs[name] = stage.proof(name)
-    return proofs
+    recorded = recorded_recipes(work)
+    recipes = {name: recorded[name] for name in shards if name in recorded}
+    return {name: stage.proof(name) for stage, some in stages_of(work, recipes) for name in some}
 
 
 def _apply(
