@@ -48,7 +48,7 @@ def make_work(root: Path, num_bytes: int) -> Work:
     plan = plan_posts(posts, recipe.split)
     counts = {"planned": len(plan)}
     info = {"counts": counts, "num_records": len(plan), "content": hash_table(plan)}
-    table = without_secrets(to_table(recipe))
+    table = to_table(without_secrets(recipe))
     root.mkdir(parents=True)
     write_plan(work.plan_path, plan, info | {"recipe": table})
     noise = np.random.default_rng(1).bytes(2 * COLOR_BYTES + 4096)

@@ -7,7 +7,7 @@ it never says whom to ask for pictures.
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.lock_check import check_posts, check_size
 from pipeline.plan import planned_shards, read_planned
 from pipeline.ratings import allowed_ratings
-from pipeline.recipe import Recipe, portable, without_secrets
+from pipeline.recipe import Recipe, without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
 from pipeline.rows import (
@@ -124,8 +124,7 @@ def write_lock(work: Work, path: Path) -> Lock:
     posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     about = read_info(work.plan_path)
     table = about.get("recipe", {}) | {"prepare": prepared_by[0]}
-    recipe = convert(without_secrets(table), Recipe, str(work.plan_path))
-    recipe = replace(recipe, prepare=portable(recipe.prepare))
+    recipe = without_secrets(convert(table, Recipe, str(work.plan_path)))
     info = {
         "schema_version": SCHEMA_VERSION,
         "recipe": to_table(recipe),

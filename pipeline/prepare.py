@@ -26,7 +26,7 @@ from pipeline.image import (
     read_header,
     resize,
 )
-from pipeline.recipe import PrepareSettings, fingerprint
+from pipeline.recipe import PrepareSettings, fingerprint, portable
 from pipeline.records import Fate, Status, key_of
 from pipeline.rows import DamagedError, check_seal, read_rows, read_seal
 from pipeline.schema import (
@@ -173,7 +173,8 @@ class PrepareStage:
         seal = read_seal(rows_path(self.raw_dir, name))
         ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]
         repeats = self._repeats_among(ids.to_numpy())
-        parts = (SCHEMA_VERSION, self.settings, self.layout, self.max_pixels, seal, repeats)
+        settings = portable(self.settings)
+        parts = (SCHEMA_VERSION, settings, self.layout, self.max_pixels, seal, repeats)
         return fingerprint(*parts), repeats
 
     def _repeats_among(self, ids: NDArray[np.int64]) -> list[Row]:

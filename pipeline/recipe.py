@@ -6,7 +6,7 @@ recipe is written into everything that it made.
 
 import hashlib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import tomli_w
 
 from pipeline.errors import UserError
 from pipeline.schema import MAX_SIDE, SKETCH, is_sketch_name
-from pipeline.settings import Table, apply_overrides, convert, to_table
+from pipeline.settings import apply_overrides, convert, to_table
 from pipeline.urls import is_on_disk
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
@@ -233,6 +233,13 @@ class PrepareSettings:
         others = {f"{SKETCH}_{name}": self.sketches[name] for name in sorted(self.sketches)}
         return {SKETCH: self.sketch, **others}
 
+    def map_sketches(
+        self, change: Callable[[str, SketchSettings], SketchSettings]
+    ) -> "PrepareSettings":
+        """Return these settings with each sketch as ``change(member, sketch)`` has it."""
+        sketches = {n: change(f"{SKETCH}_{n}", sketch) for n, sketch in self.sketches.items()}
+        return replace(self, sketch=change(SKETCH, self.sketch), sketches=sketches)
+
 
 @dataclass(frozen=True, slots=True)
 class SplitSettings:
@@ -280,6 +287,15 @@ class Recipe:
     split: SplitSettings = field(default_factory=SplitSettings)
     train: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def min_content_side(self) -> int:
+        """Least width and height inside the letterbox of what ``prepare`` keeps, in pixels.
+
+        None where the bars stay: with them every picture is as large as any other.
+        """
+        keeps_bars = self.source.layout == "512px" and not self.prepare.letterbox
+        return 0 if keeps_bars else self.prepare.min_side
+
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
@@ -326,21 +342,20 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def without_secrets(table: Table) -> Table:
-    """Return an effective recipe, as a table, as it may be written into what others get to see.
+def without_secrets(recipe: Recipe) -> Recipe:
+    """Return an effective recipe as it may be written into what others get to see.
 
-    It has no path of metadata, of originals or of a list of ids, and no user, password or key in a
-    URL. A sketch's network keeps its path, by which ``repair`` draws again; see ``portable``.
+    It has no path of this machine, and no user, password or key in a URL.
     """
-    source = table.get("source", {})
-    images = source.get("images", "")
+    images = recipe.source.images
     if is_on_disk(images):
         images = ""
     elif "://" in images:
         parts = urlsplit(images)
         images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-    select = table.get("select", {}) | {"nsfw_ids": ""}
-    return table | {"select": select, "source": source | {"metadata": "", "images": images}}
+    select = replace(recipe.select, nsfw_ids="")
+    source = replace(recipe.source, metadata="", images=images)
+    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
 
 
 def shared_recipe(recipe: Recipe) -> Recipe:
@@ -356,14 +371,12 @@ def shared_recipe(recipe: Recipe) -> Recipe:
 
 
 def portable(prepare: PrepareSettings) -> PrepareSettings:
-    """Return settings with each sketch's network by its file's name alone."""
-    sketches = {name: _portable(sketch) for name, sketch in prepare.sketches.items()}
-    return replace(prepare, sketch=_portable(prepare.sketch), sketches=sketches)
+    """Return settings with each sketch's network by its file's name and SHA-256 alone."""
 
+    def name_alone(member: str, sketch: SketchSettings) -> SketchSettings:
+        return replace(sketch, onnx=replace(sketch.onnx, model=Path(sketch.onnx.model).name))
 
-def _portable(sketch: SketchSettings) -> SketchSettings:
-    """Return a sketch's settings with the network's file by its name alone."""
-    return replace(sketch, onnx=replace(sketch.onnx, model=Path(sketch.onnx.model).name))
+    return prepare.map_sketches(name_alone)
 
 
 def recipe_toml(recipe: Recipe) -> str:

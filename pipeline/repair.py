@@ -7,6 +7,7 @@ before what replaces it is whole.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,13 +23,14 @@ from pipeline.originals import check_source
 from pipeline.plan import planned_shards, write_plan
 from pipeline.planning import find_metadata, make_plan
 from pipeline.prepare import PrepareStage
-from pipeline.recipe import Recipe, SourceSettings
+from pipeline.recipe import Recipe, SketchSettings, SourceSettings
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, commit, read_info, read_seal, temporary_path
 from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert
 from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shard, rows_path
+from pipeline.sketch import pin_sketches
 from pipeline.verify import Problem, check_is_repairable, verify
 from pipeline.work import Work
 
@@ -226,11 +228,35 @@ def _rebuild_samples(
             repaired.removed.append(name)
     for stage, some in stages_of(work, {n: recipes[n] for n in names if n in recipes}):
         console.print(f"{work.samples_dir}: making anew {', '.join(some)}")
+        try:
+            settings = pin_sketches(stage.settings.map_sketches(partial(_with_network, work)))
+        except UserError as error:
+            console.print(f"{', '.join(some)}: {error}")
+            continue
         sizes = {name: planned[name] for name in some}
-        rebuild = replace(stage, rebuild=True)
+        rebuild = replace(stage, settings=settings, rebuild=True)
         summary = run_stage(rebuild, sizes, num_workers, "repair samples", console)
         for name, why in summary.errors.items():
             console.print(f"{name}: {why}")
+
+
+def _with_network(work: Work, member: str, sketch: SketchSettings) -> SketchSettings:
+    """Return a sketch that rows record with the path of its network, out of the plan's recipe.
+
+    Rows may come from elsewhere, and so may a plan whose recipe names no pictures: on the word of
+    neither any file of this machine is opened.
+    """
+    if sketch.method != "onnx":
+        return sketch
+    recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
+    wanted = Path(sketch.onnx.model).name
+    for own in recipe.prepare.sketch_members.values():
+        if recipe.source.images and Path(own.onnx.model).name == wanted:
+            return replace(sketch, onnx=replace(sketch.onnx, model=own.onnx.model))
+    raise UserError(
+        f"{member} was drawn by {wanted}, which the recipe that the folder was fetched by does not "
+        "name. Remove their .parquet, and `prepare` by one that does makes them anew."
+    )
 
 
 def _find_stale(work: Work) -> list[str]:

@@ -235,9 +235,7 @@ def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> Pr
     The recipe's sketches must be pinned, as they are in one that a shard of samples records.
     """
     settings = recipe.prepare
-    keeps_bars = recipe.source.layout == "512px" and not settings.letterbox
-    # With its bars every picture is as large as any other: none is too small to take part.
-    bits, side = settings.near_duplicates, 0 if keeps_bars else settings.min_side
+    bits, side = settings.near_duplicates, recipe.min_content_side
     duplicates = recall_duplicates(work.duplicates_path, work.raw_dir, fetched, bits, side)
     return PrepareStage(
         work.raw_dir,
@@ -245,6 +243,6 @@ def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> Pr
         recipe.source.layout,
         recipe.source.max_pixels,
         settings,
-        without_secrets(to_table(recipe)),
+        to_table(without_secrets(recipe)),
         duplicates,
     )

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.image import Picture
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings
-from pipeline.schema import SKETCH
 from pipeline.settings import Table, convert
 from pipeline.sketch_onnx import draw_with_model, pin_model
 
@@ -175,13 +174,7 @@ def pin_sketches(settings: PrepareSettings) -> PrepareSettings:
     Raises:
         UserError: on a method that is not known, and where a network's file cannot be used.
     """
-    pinned = {
-        member: _pin(member, sketch, settings.size)
-        for member, sketch in settings.sketch_members.items()
-    }
-    first = pinned.pop(SKETCH)
-    others = {name: pinned[f"{SKETCH}_{name}"] for name in settings.sketches}
-    return replace(settings, sketch=first, sketches=others)
+    return settings.map_sketches(lambda member, sketch: _pin(member, sketch, settings.size))
 
 
 def _pin(member: str, settings: SketchSettings, size: int) -> SketchSettings:

@@ -107,8 +107,8 @@ def _find_repeats(work: Work) -> dict[int, int]:
         for name in list_shards(work.samples_dir)
     ]
     if fetched := list_shards(work.raw_dir):
-        settings = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path)).prepare
-        bits, side = settings.near_duplicates, settings.min_side
+        recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
+        bits, side = recipe.prepare.near_duplicates, recipe.min_content_side
         tables.append(find_duplicates(work.raw_dir, fetched, bits, side))
     for table in tables:
         table = table.filter(pc.is_valid(table["duplicate_of"]))

@@ -138,7 +138,7 @@ def test_no_secret_and_no_metadata_path_is_in_it(tmp_path: Path) -> None:
 
 
 def test_no_path_of_this_machine_is_in_it(tmp_path: Path) -> None:
-    """Nor in the samples, but for a sketch's network, without which none could be drawn again."""
+    """Nor in the samples: ``repair`` has a network's path from the recipe of the plan alone."""
     recipe = make_source(tmp_path, 30, odd_original)
     ids = tmp_path / "nsfw.txt"
     ids.write_text("7\n")
@@ -158,8 +158,7 @@ def test_no_path_of_this_machine_is_in_it(tmp_path: Path) -> None:
     assert compare(lock, work, recipe).num_different == 0
     samples = work.samples_dir / f"{list_shards(work.samples_dir)[0]}.parquet"
     before = samples.read_bytes()
-    made_by = read_info(samples)["recipe"]
-    assert made_by["source"]["images"] == made_by["select"]["nsfw_ids"] == ""
+    assert str(tmp_path) not in json.dumps(read_info(samples))
     samples.with_suffix(".tar").unlink()
     assert repair(work, QUIET).problems == []
     assert samples.read_bytes() == before

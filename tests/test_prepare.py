@@ -207,6 +207,7 @@ def planned(work: Work) -> list[str]:
 def test_the_file_of_a_network_is_part_of_the_fingerprint(tmp_path: Path, num_workers: int) -> None:
     work, recipe = make_work(tmp_path, 12)
     fetch_all(work, recipe)
+    (tmp_path / "b").mkdir()
     path = write_model(tmp_path / "m.onnx")
     network = SketchSettings("onnx", onnx=OnnxSettings(str(path)))
     recipe = replace(recipe, prepare=replace(recipe.prepare, sketch=network))
@@ -217,7 +218,12 @@ def test_the_file_of_a_network_is_part_of_the_fingerprint(tmp_path: Path, num_wo
     _, info = read_shard(work.samples_dir, planned(work)[0], SAMPLES)
     said = info["recipe"]["prepare"]["sketch"]["onnx"]["sha256"]
     assert said == hashlib.sha256(path.read_bytes()).hexdigest()
-    write_model(path, scale=0.5)
+    stamps = {path: path.stat().st_mtime_ns for path in work.samples_dir.iterdir()}
+    moved = replace(network, onnx=OnnxSettings(str(path.rename(tmp_path / "b" / "m.onnx"))))
+    recipe = replace(recipe, prepare=replace(recipe.prepare, sketch=moved))
+    run_prepare(work, recipe, num_workers)
+    assert {path: path.stat().st_mtime_ns for path in work.samples_dir.iterdir()} == stamps
+    write_model(Path(moved.onnx.model), scale=0.5)
     run_prepare(work, recipe, num_workers)
     after = contents(work)
     assert all(after[name] != data for name, data in before.items())

@@ -12,8 +12,8 @@ from rich.console import Console
 from pipeline.errors import UserError
 from pipeline.plan import planned_shards, read_planned, write_plan
 from pipeline.repair import Repaired, repair
-from pipeline.rows import read_info, read_rows
-from pipeline.schema import LEDGER, RAW
+from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.shard import read_shard, rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
@@ -220,6 +220,31 @@ def test_samples_of_unknown_settings_are_removed_and_named(scene: Scene) -> None
     assert repaired.problems == []
     run_prepare(scene.root, scene.work)
     scene.assert_as_before()
+
+
+@pytest.mark.parametrize("images", ["", "elsewhere/{id}.jpg"])
+def test_no_file_is_opened_that_only_rows_or_a_pulled_plan_name(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str
+) -> None:
+    path = rows_path(scene.work.samples_dir, FIRST)
+    (tmp_path / "bait").write_text("private")
+    info = read_info(path)
+    bait = {"model": str(tmp_path / "bait"), "sha256": "0" * 64}
+    info["recipe"]["prepare"]["sketch"] |= {"method": "onnx", "onnx": bait}
+    write_rows(path, [read_rows(path, SAMPLES)], info)
+    flip(tar_path(scene.work.samples_dir, FIRST), 700)
+    damaged = contents(scene.work)
+    if not images:  # as `pull` leaves a plan
+        plan = scene.work.plan_path
+        told = read_info(plan)
+        told["recipe"]["prepare"] = info["recipe"]["prepare"]
+        told["recipe"]["source"] |= {"images": images}
+        groups = [read_planned(plan, name) for name in planned_shards(plan)]
+        write_rows(plan, groups, told)
+    repaired = repair(scene.work, Console())
+    assert "was drawn by bait, which the recipe" in " ".join(capsys.readouterr().out.split())
+    assert {problem.shard for problem in repaired.problems} == {FIRST}
+    assert contents(scene.work) == damaged
 
 
 def test_samples_without_originals_stay_as_they_are(scene: Scene) -> None:
