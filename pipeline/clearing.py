@@ -7,7 +7,7 @@ import csv
 import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -15,11 +15,9 @@ from pipeline.fetch import ledger_info
 from pipeline.plan import hash_table, planned_shards, read_planned, write_plan
 from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, replacing, write_rows
-from pipeline.schema import LEDGER, RAW, extension_of, members_of
+from pipeline.schema import LEDGER, RAW, Row, extension_of, members_of
 from pipeline.shard import ShardWriter, Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
-
-Row = dict[str, Any]
 
 
 def clear_plan(path: Path, post_ids: Collection[int], proof: str) -> None:

@@ -224,7 +224,7 @@ class Client:
         self._closed.set()
         self._transport.close()
 
-    def _try(self, ask: "_Ask") -> Download | None:
+    def _try(self, ask: _Ask) -> Download | None:
         """Ask once, and follow where it leads; None while the host is out of reach."""
         url, location, status, origin = ask.url, "", 0, ""
         headers = self._headers
@@ -264,7 +264,7 @@ class Client:
                 _drain(response)
         return Download(fate_of_status(status), http_status=status)
 
-    def _receive(self, response: requests.Response, host: Turns, ask: "_Ask") -> Download:
+    def _receive(self, response: requests.Response, host: Turns, ask: _Ask) -> Download:
         status, span = response.status_code, ask.span
         host.note(status)
         fate = fate_of_status(status)

@@ -75,6 +75,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show what became of every record, and that the fates add up."""
+    from pipeline.counts import count_retryable
     from pipeline.status import read_status, status_table
     from pipeline.work import Work
 
@@ -87,8 +88,8 @@ def status(
             print_counts(name, dict(stage.fates), stage.num_expected)
             shards = counted(found.num_shards, "shard")
             print(f"  in {stage.num_shards} of {shards}, {sized(stage.num_bytes)}")
-            if stage.num_retryable and name == "fetch":
-                print(f"  `fetch --retry-failed` may mend {stage.num_retryable}")
+            if name == "fetch" and (num_retryable := count_retryable(stage.fates)):
+                print(f"  `fetch --retry-failed` may mend {num_retryable}")
         _print_ledger(found.asked)
     if not found.adds_up:
         fail(f"{work}: the fates do not add up; run `verify {work}`.", 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.records import Fate, Status
+from pipeline.records import RETRYABLE, Fate, Status
 
 Fates = Counter[str]
 
@@ -24,6 +24,11 @@ def count_fates(table: pa.Table) -> Fates:
     return Counter(
         {str(Fate(Status(s), r)): n for s, r, n in zip(status, reason, count, strict=True)}
     )
+
+
+def count_retryable(fates: Fates) -> int:
+    """Return how many posts a later run may mend, by their fates."""
+    return sum(count for fate, count in fates.items() if fate.partition("/")[0] in RETRYABLE)
 
 
 @dataclass(slots=True)

@@ -18,12 +18,10 @@ from pipeline.plan import by_shard
 from pipeline.recipe import Recipe, shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status
 from pipeline.rows import is_out_of_space, read_info, read_rows, replacing
-from pipeline.schema import RAW, SAMPLES
+from pipeline.schema import RAW, SAMPLES, Row
 from pipeline.settings import Table, convert, to_table
 from pipeline.shard import list_shards, rows_path
 from pipeline.work import Work
-
-Row = dict[str, Any]
 
 _FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED, Status.REMOVED})
 _COLUMNS = ("post_id", "shard", "what", "locked", "found")

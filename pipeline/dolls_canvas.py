@@ -197,7 +197,7 @@ class Pen:
         """Return a pen whose coordinates are bent by ``warp`` first."""
         return self._with(warp, *self.steps)
 
-    def halves(self) -> "Iterator[Pen]":
+    def halves(self) -> Iterator["Pen"]:
         """Yield a mirrored pen and this one, to draw what lies left and right alike."""
         yield self.at(scale=-1)
         yield self

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.plan import find_families
 from pipeline.recipe import fingerprint
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, read_seal, write_rows
-from pipeline.schema import RAW, SCHEMA_VERSION
+from pipeline.schema import DUPLICATES, RAW, SCHEMA_VERSION
 from pipeline.shard import rows_path
 
 HASH_BITS = 64
@@ -29,14 +29,6 @@ MAX_THUMBNAIL_DIFFERENCE = 4.0
 _MAX_LEADS = 256  # pictures of one hash that are told apart; bounds the work on hostile input
 
 Hashes = NDArray[np.uint64]
-
-SCHEMA = pa.schema(
-    [
-        pa.field("post_id", pa.int64()),
-        pa.field("duplicate_of", pa.int64()),
-        pa.field("reason", pa.string()),
-    ]
-)
 
 
 def recall_duplicates(
@@ -51,7 +43,7 @@ def recall_duplicates(
     with suppress(DamagedError):  # as if it were not there
         check_seal(path)
         if read_info(path).get("fingerprint") == proof:
-            return read_rows(path, SCHEMA)
+            return read_rows(path, DUPLICATES)
     found = find_duplicates(raw_dir, names, max_bits, min_side)
     write_rows(path, [found], {"fingerprint": proof})
     return found
@@ -75,7 +67,7 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
         ``post_id, duplicate_of, reason``, sorted by post id.
     """
     if max_bits < 0 or not names:
-        return SCHEMA.empty_table()
+        return DUPLICATES.empty_table()
     columns = ["post_id", "family", "split", "perceptual_hash", "pixel_hash"]
     sides = ["content_width", "content_height"]
     tables = [read_rows(rows_path(raw_dir, name), RAW, [*columns, *sides]) for name in names]
@@ -105,8 +97,8 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
             found[post] = (ids[lead], "same_pixels" if same else "near")
     found |= _straddlers(posts, found)
     return pa.Table.from_pylist(
-        [dict(zip(SCHEMA.names, (post, *found[post]), strict=True)) for post in sorted(found)],
-        schema=SCHEMA,
+        [dict(zip(DUPLICATES.names, (post, *found[post]), strict=True)) for post in sorted(found)],
+        schema=DUPLICATES,
     )
 
 

@@ -17,13 +17,13 @@ from pipeline.client import Client, Download, shared_client
 from pipeline.counts import Fates, count_fates, sum_ledger
 from pipeline.executor import Tick
 from pipeline.image import FORMATS
-from pipeline.originals import Row, inspect, open_source
+from pipeline.originals import inspect, open_source
 from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
 from pipeline.records import RETRYABLE, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
-from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, build_table
+from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
 from pipeline.settled import content_settings
 from pipeline.shard import (
     ShardWriter,

@@ -5,7 +5,6 @@ import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import xxhash
@@ -28,11 +27,10 @@ from pipeline.image import (
 )
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status, key_of
+from pipeline.schema import Row
 from pipeline.stores import check_store, read_store, without_password
 from pipeline.tars import TarReader
 from pipeline.urls import is_http, is_on_disk, scheme_of
-
-Row = dict[str, Any]
 
 _EXT = re.compile("[a-z0-9]{1,8}")
 _MD5 = re.compile("[0-9a-f]{32}")

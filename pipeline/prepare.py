@@ -34,14 +34,13 @@ from pipeline.schema import (
     RAW,
     SAMPLES,
     SCHEMA_VERSION,
+    Row,
     build_table,
     extension_of,
     samples_schema,
 )
 from pipeline.shard import ShardWriter, Span, is_current, read_shard, read_span, rows_path, tar_path
 from pipeline.sketch import draw_sketch
-
-Row = dict[str, Any]  # not originals', which brings requests along, and workers start slower
 
 _CARRIED = [name for name in SAMPLES.names if name in RAW.names]
 

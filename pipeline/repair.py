@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.client import close_shared_clients
+from pipeline.counts import count_retryable
 from pipeline.differences import name_differences
 from pipeline.errors import UserError
 from pipeline.executor import run_stage
@@ -204,7 +205,7 @@ def _rebuild_raw(
         close_shared_clients()
     for name, why in summary.errors.items():
         console.print(f"{name}: {why}")
-    repaired.num_failed = sum(n for f, n in summary.fates.items() if f.startswith("failed"))
+    repaired.num_failed = count_retryable(summary.fates)
     return not summary.errors
 
 

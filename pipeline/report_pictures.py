@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.image import Picture, UndecodableError, decode_reduced, read_header, sniff_format
 from pipeline.report_funnel import Place
 from pipeline.rows import read_rows
-from pipeline.schema import RAW, SAMPLES
+from pipeline.schema import RAW, SAMPLES, Row
 from pipeline.shard import Span, read_span, rows_path, tar_path
 from pipeline.work import Work
 
@@ -32,8 +32,6 @@ MAX_PIXELS = 40_000_000  # larger pictures are not shown, whatever the recipe al
 _MAX_FILE_BYTES = 64 * 2**20
 _QUALITIES = (80, 60, 40)
 _WALL_WIDTH, _WALL_HEIGHT = 64, 12
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

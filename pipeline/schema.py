@@ -1,7 +1,8 @@
 """The columns of every table on disk and their version: the only place where they are named.
 
-Every table begins with the same seven columns, so that any of them answers "which posts, where,
-and what became of them". Later stages keep the columns of the earlier ones and add their own.
+Plan, originals, samples and lock begin with the same seven columns, so that any of them answers
+"which posts, where, and what became of them". Later stages keep the columns of the earlier ones and
+add their own.
 """
 
 import re
@@ -14,6 +15,9 @@ SCHEMA_VERSION = 1
 """Part of every fingerprint: raise it when the meaning of a file on disk changes."""
 
 SPLITS = ("train", "val", "test")
+
+Row = dict[str, Any]
+"""A row of a table, by column."""
 
 MAX_SIDE = 4096
 """Largest side of a sample's pictures in pixels."""
@@ -197,7 +201,17 @@ LEDGER = pa.schema(
 """``ledger/X.parquet``: how each planned post came; apart from the rows, which are reproducible."""
 
 
-def build_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+DUPLICATES = pa.schema(
+    [
+        pa.field("post_id", pa.int64()),
+        pa.field("duplicate_of", pa.int64()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""``duplicates.parquet``: the posts whose pictures repeat earlier ones, and those."""
+
+
+def build_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
     """Return rows as a table of ``schema``; a key that the schema does not name is a bug."""
     unknown = {key for row in rows for key in row} - set(schema.names)
     if unknown:

@@ -5,16 +5,15 @@ second or two, and their rows in ten times as much.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
 
-from pipeline.counts import Asked, Fates, count_fates, sum_ledger
+from pipeline.counts import Asked, Fates, count_fates, count_retryable, sum_ledger
 from pipeline.plan import planned_shards
-from pipeline.records import RETRYABLE
 from pipeline.rows import DamagedError, peek_info, read_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
@@ -43,11 +42,6 @@ class StageStatus:
     def adds_up(self) -> bool:
         """Whether every post that went in came out with a fate."""
         return self.fates.total() == self.num_expected
-
-    @property
-    def num_retryable(self) -> int:
-        """Posts that a later run may mend."""
-        return sum(n for fate, n in self.fates.items() if fate.partition("/")[0] in RETRYABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +146,13 @@ def status_table(status: WorkStatus) -> dict[str, Any]:
                 "num_shards": stage.num_shards,
                 "num_bytes": stage.num_bytes,
                 "num_posts": stage.num_expected,
-                "num_retryable": stage.num_retryable,
+                "num_retryable": count_retryable(stage.fates),
                 "fates": dict(sorted(stage.fates.items())),
             }
             for name, stage in status.stages.items()
         },
-        "ledger": {
-            "num_posts": asked.num_posts,
-            "num_attempts": asked.num_attempts,
-            "num_bytes": asked.num_bytes,
+        "ledger": asdict(asked)
+        | {
             "seconds": round(asked.seconds, 3),
             "http_statuses": dict(sorted(asked.http_statuses.items())),
         },

@@ -97,7 +97,7 @@ class TarReader:
             return replace(download, fate=_WRONG_INDEX, content=b"")
         return replace(download, content=content)
 
-    def _load(self, tar: str) -> "_Index | Download":
+    def _load(self, tar: str) -> _Index | Download:
         """Return a tar's index, or what came instead."""
         with self._parsed_lock:
             parsed = self._parsed.get(tar)

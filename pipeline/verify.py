@@ -18,13 +18,11 @@ from pipeline.plan import planned_shards, read_planned
 from pipeline.records import Fate, Status
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
-from pipeline.schema import LEDGER, RAW, SAMPLES, members_of
+from pipeline.schema import LEDGER, RAW, SAMPLES, Row, members_of
 from pipeline.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
 from pipeline.share.index import INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
 from pipeline.work import Work
-
-Row = dict[str, Any]
 
 _FOREIGN = "does not belong here"
 _PLANNED = ["post_id", "split", "family"]
