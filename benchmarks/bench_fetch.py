@@ -28,7 +28,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.source_folder import ensure_pictures, posts_of, write_records
+from benchmarks.source_folder import ensure_pictures, records_of
 from pipeline.schema import RAW
 from pipeline.shard import list_shards, read_shard
 from pipeline.work import Work
@@ -119,7 +119,7 @@ def run_ours(url: str, folder: Path, metadata: Path) -> Run:
 
 def run_img2dataset(program: Path, url: str, folder: Path, pictures: Path) -> Run:
     urls = folder / "urls.txt"
-    names = (f"{post.id % 1000:04d}/{post.id}.jpg" for post in posts_of(pictures))
+    names = (path.relative_to(pictures) for path in sorted(pictures.glob("*/*.jpg")))
     urls.write_text("".join(f"{url}/{name}\n" for name in names))
     out = folder / "theirs"
     flags = {
@@ -150,7 +150,9 @@ def main() -> None:
         folder = Path(name)
         pictures = ensure_pictures(options.pictures, folder / "source").resolve()
         metadata = folder / "posts.json"
-        num_pictures = write_records(pictures, metadata)
+        records = records_of(pictures)
+        metadata.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+        num_pictures = len(records)
         mine, theirs = multiprocessing.Pipe()
         arguments = (str(pictures), options.delay, theirs)
         server = multiprocessing.get_context("spawn").Process(

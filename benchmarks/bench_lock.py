@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.lock import LOCK_ENCODING, library_versions, lock_posts, read_lock
 from pipeline.metadata import read_posts
 from pipeline.plan import plan_posts
+from pipeline.posts import parse_record
 from pipeline.recipe import Recipe
 from pipeline.records import Post
 from pipeline.rows import write_rows
@@ -45,20 +46,10 @@ def invent_posts() -> Iterator[Post]:
     while True:
         post_id += int(rng.integers(1, 160))
         picks = rng.choice(len(shares), 27, replace=True, p=shares / shares.sum())
-        yield Post(
-            id=post_id,
-            md5=rng.bytes(16).hex(),
-            rating="s",
-            ext="jpg",
-            width=int(rng.integers(300, 4000)),
-            height=int(rng.integers(300, 4000)),
-            file_size=0,
-            parent_id=0,
-            tags=frozenset(f"some_tag_{pick}" for pick in picks),
-            characters=(),
-            is_deleted=False,
-            is_banned=False,
-        )
+        record = {"id": post_id, "md5": rng.bytes(16).hex(), "rating": "s", "file_ext": "jpg"}
+        record |= {f"image_{side}": int(rng.integers(300, 4000)) for side in ("width", "height")}
+        record["tag_string"] = " ".join(f"some_tag_{pick}" for pick in picks)
+        yield parse_record(record)
 
 
 def with_url(post: Post) -> Post:

@@ -16,17 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.source_folder import ensure_pictures, posts_of
-from pipeline.executor import run_stage
-from pipeline.fetch import FetchStage
-from pipeline.plan import plan_posts, planned_shards, write_plan
-from pipeline.recipe import Recipe, SourceSettings, SplitSettings
+from benchmarks.source_folder import QUIET, ensure_pictures, fetch_originals
 from pipeline.run import prepare
-from pipeline.work import Work
-
-QUIET = Console(quiet=True)
 
 
 def cpu_seconds() -> float:
@@ -42,23 +33,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         pictures = ensure_pictures(options.pictures, Path(folder) / "source")
-        recipe = Recipe(
-            name="bench",
-            source=SourceSettings(images=f"{pictures}/{{bucket}}/{{id}}.jpg", rate=0),
-            split=SplitSettings(shard_size=256),
-        )
-        work = Work(Path(folder) / "work")
-        table = plan_posts(posts_of(pictures), recipe.split)
-        write_plan(work.plan_path, table, {})
-        stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
-        run_stage(stage, planned_shards(work.plan_path), options.workers, "fetch", QUIET)
+        recipe, work = fetch_originals(pictures, Path(folder) / "work", 256, options.workers)
         cpu, wall = [], []
         for _ in range(options.repeats):
             shutil.rmtree(work.samples_dir, ignore_errors=True)
             before, started = cpu_seconds(), time.perf_counter()
             summary = prepare(recipe, work, QUIET, num_workers=options.workers)
-            cpu.append((cpu_seconds() - before) / len(table) * 1e3)
-            wall.append((time.perf_counter() - started) / len(table) * 1e3)
+            cpu.append((cpu_seconds() - before) / summary.num_posts * 1e3)
+            wall.append((time.perf_counter() - started) / summary.num_posts * 1e3)
         print(dict(summary.fates), f"{options.workers} workers")
     busy = statistics.median(c / w / options.workers for c, w in zip(cpu, wall, strict=True))
     print(f"CPU a picture: {min(cpu):.2f} / {statistics.median(cpu):.2f} / {max(cpu):.2f} ms")

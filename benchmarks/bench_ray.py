@@ -16,18 +16,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.source_folder import ensure_pictures, posts_of
+from benchmarks.source_folder import QUIET, ensure_pictures, fetch_originals, records_of
 from pipeline.counts import Fates
 from pipeline.executor import Stage, Tick, choose_runner, run_stage
-from pipeline.fetch import FetchStage
-from pipeline.plan import plan_posts, planned_shards, write_plan
-from pipeline.recipe import Recipe, SourceSettings, SplitSettings
+from pipeline.plan import planned_shards
 from pipeline.run import make_prepare_stage
-from pipeline.work import Work
-
-QUIET = Console(quiet=True)
 
 
 @dataclass(frozen=True)
@@ -63,17 +56,10 @@ def main() -> None:
     runner, _ = choose_runner("ray", None, None)
     with tempfile.TemporaryDirectory() as folder:
         pictures = ensure_pictures(options.pictures, Path(folder) / "source").resolve()
-        posts = list(posts_of(pictures))
-        recipe = Recipe(
-            name="bench",
-            source=SourceSettings(images=f"{pictures}/{{bucket}}/{{id}}.jpg", rate=0),
-            split=SplitSettings(shard_size=max(1, len(posts) // 8)),
-        )
-        work = Work(Path(folder) / "work")
-        write_plan(work.plan_path, plan_posts(posts, recipe.split), {})
+        shard_size = max(1, len(records_of(pictures)) // 8)
+        root = Path(folder) / "work"
+        recipe, work = fetch_originals(pictures, root, shard_size, options.workers)
         planned = planned_shards(work.plan_path)
-        fetch = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
-        run_stage(fetch, planned, options.workers, "fetch", QUIET)
         stage = replace(make_prepare_stage(recipe, work, list(planned)), rebuild=True)
         for repeat in range(options.repeats):
             for name, chosen in (("local", None), ("ray", runner)):

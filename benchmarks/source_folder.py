@@ -1,12 +1,18 @@
-"""Pictures for the benchmarks: a folder in Danbooru2021's 512px layout, and a record for each."""
+"""Pictures for the benchmarks: a folder in Danbooru2021's 512px layout, to be fetched."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
+from rich.console import Console
 
 from pipeline.dolls import write_dolls
-from pipeline.records import Post
+from pipeline.executor import run_stage
+from pipeline.fetch import FetchStage
+from pipeline.plan import plan_posts, planned_shards, write_plan
+from pipeline.posts import parse_record
+from pipeline.recipe import Recipe, SourceSettings, SplitSettings
+from pipeline.work import Work
+
+QUIET = Console(quiet=True)
 
 
 def ensure_pictures(pictures: Path | None, scratch: Path) -> Path:
@@ -19,28 +25,24 @@ def ensure_pictures(pictures: Path | None, scratch: Path) -> Path:
     return pictures
 
 
-def posts_of(pictures: Path) -> Iterator[Post]:
-    """Yield a plain post for each picture of a folder."""
-    for path in sorted(pictures.glob("*/*.jpg")):
-        yield Post(
-            id=int(path.stem),
-            md5="",
-            rating="s",
-            ext="jpg",
-            width=0,
-            height=0,
-            file_size=path.stat().st_size,
-            parent_id=0,
-            tags=frozenset(),
-            characters=(),
-            is_deleted=False,
-            is_banned=False,
-        )
+def records_of(pictures: Path) -> list[dict[str, int | str]]:
+    """Return a plain record of the 2021 schema for each picture of a folder."""
+    common = {"rating": "s", "file_ext": "jpg", "tag_string": "white_background"}
+    return [{"id": int(path.stem), **common} for path in sorted(pictures.glob("*/*.jpg"))]
 
 
-def write_records(pictures: Path, path: Path) -> int:
-    """Write a record of the 2021 schema for each picture; return how many there are."""
-    keys = ({"id": post.id, "rating": "s", "file_ext": "jpg"} for post in posts_of(pictures))
-    lines = [orjson.dumps({**key, "tag_string": "white_background"}) for key in keys]
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    return len(lines)
+def fetch_originals(
+    pictures: Path, root: Path, shard_size: int, num_workers: int
+) -> tuple[Recipe, Work]:
+    """Plan and fetch all pictures of a folder into a work folder; return the recipe and it."""
+    recipe = Recipe(
+        name="bench",
+        source=SourceSettings(images=f"{pictures}/{{bucket}}/{{id}}.jpg", rate=0),
+        split=SplitSettings(shard_size=shard_size),
+    )
+    work = Work(root)
+    posts = map(parse_record, records_of(pictures))
+    write_plan(work.plan_path, plan_posts(posts, recipe.split), {})
+    stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
+    run_stage(stage, planned_shards(work.plan_path), num_workers, "fetch", QUIET)
+    return recipe, work
