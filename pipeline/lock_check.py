@@ -21,6 +21,7 @@ MAX_TEXT = 2**32
 
 _MAX_FILE_BYTES = 2**32
 _MAX_TAGS = 2**31
+_MAX_TEXT_A_POST = 2**16  # bytes, on average over a shard's
 _EXTENSION = re.compile("[a-z0-9]{0,16}")
 _NEVER_LAST = (Status.FILTERED, Status.PLANNED, Status.FETCHED)
 _OF_AN_ORIGINAL = (
@@ -32,8 +33,12 @@ _OF_AN_ORIGINAL = (
 )
 
 
-def check_size(path: Path) -> None:
-    """Check, by its footer alone, that reading a lock takes no more memory than a lock may.
+def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
+    """Check, by its footer alone, that reading a table takes no more memory than a lock may.
+
+    Args:
+        path: of a lock, or of a shard's rows.
+        max_posts: that it may have.
 
     Raises:
         UserError: where it is larger, or no Parquet file.
@@ -48,8 +53,33 @@ def check_size(path: Path) -> None:
         default=0,
     )
     num_bytes = max(path.stat().st_size, sum(group.total_byte_size for group in groups))
-    if metadata.num_rows > MAX_POSTS or num_values > _MAX_TAGS or num_bytes > _MAX_FILE_BYTES:
-        raise UserError(f"{path}: too large for a lock; at most {MAX_POSTS} posts.")
+    if metadata.num_rows > max_posts or num_values > _MAX_TAGS or num_bytes > _MAX_FILE_BYTES:
+        raise UserError(f"{path}: too large; it may have {max_posts} posts.")
+
+
+def check_text(path: Path, schema: pa.Schema) -> None:
+    """Check that plain texts of a table take no more memory than those of so many posts do.
+
+    A text that is in the file once may be that of every row, so they are looked at as numbered
+    words first.
+
+    Raises:
+        DamagedError: where they do, or cannot be read.
+    """
+    texts = [field.name for field in schema if field.type == pa.string()]
+    try:
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            most = _MAX_TEXT_A_POST * (1 + file.metadata.num_rows)
+            num_bytes = sum(group.total_byte_size for group in groups)
+            if num_bytes <= most:
+                found = file.read(columns=texts, use_threads=False).columns
+                words = [column for column in found if pa.types.is_dictionary(column.type)]
+                num_bytes = sum(map(_count_bytes, words))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+    if num_bytes > most:
+        raise DamagedError(f"{path}: holds more text than so many posts have.")
 
 
 def check_posts(path: Path, posts: pa.Table) -> None:

@@ -135,6 +135,20 @@ def add_a_column(there: Path) -> None:
     write_rows(path, [table.append_column("code", pa.array(["x"] * len(table)))], read_info(path))
 
 
+def repeat_rows(there: Path, times: int) -> None:
+    path = rows_path(there / "samples", SHARD)
+    write_rows(path, [pa.concat_tables([read_rows(path, SAMPLES)] * times)], read_info(path))
+
+
+def spoil_type(there: Path, value: pa.Array) -> None:
+    """Let every post's tags be something else than text."""
+    path = rows_path(there / "samples", SHARD)
+    table = read_rows(path, SAMPLES)
+    column = pa.concat_arrays([value] * len(table))
+    table = table.set_column(SAMPLES.get_field_index("tags"), "tags", column)
+    write_rows(path, [table], read_info(path))
+
+
 def spoil_words(there: Path) -> None:
     """Let every post's tags be two bytes that no text has."""
     path = rows_path(there / "samples", SHARD)
@@ -202,6 +216,22 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
         rows(character=lambda v: ["x"] * len(v)),
         not_locked("character"),
     ),
+    "a text that grows with every row": (
+        rows(tags=lambda v: ["x" * 2**18] * len(v)),
+        "holds more text than so many posts have",
+    ),
+    "texts that are no texts": (
+        lambda t: spoil_type(t, pa.array([1])),
+        "its columns are not those of this version's tables",
+    ),
+    "texts of numbers": (
+        lambda t: spoil_type(t, pa.array([1]).dictionary_encode()),
+        "its columns are not those of this version's tables",
+    ),
+    "posts without end": (
+        lambda t: repeat_rows(t, 1000),
+        "too large; it may have",
+    ),
     "an unknown column": (add_a_column, "its columns are not those of this version's tables"),
     "words that are no text": (spoil_words, "Invalid UTF8"),
     "another shard's files": (swap_names, "its rows are of "),
@@ -256,7 +286,7 @@ def test_forged_rows_and_papers_are_refused(there: Path, tmp_path: Path, what: s
         assert not list(again.incoming_dir.glob(f"{SHARD}.*"))
 
 
-ELSEWHERE = ("a lock", "a recipe", "characters", "no recipe", "a shard that")
+ELSEWHERE = ("a lock", "a recipe", "a text that", "characters", "no recipe", "a shard that")
 IN_SHARDS = [what for what in ROWS if not what.startswith(ELSEWHERE)]
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipeline.errors import UserError
 from pipeline.lock import read_lock
-from pipeline.lock_check import check_size
+from pipeline.lock_check import MAX_POSTS, check_size, check_text
 from pipeline.members import find_wrong_member
 from pipeline.plan import by_shard
 from pipeline.planning import adopt_plan
@@ -242,7 +242,7 @@ def _pull_shard(
 
 def _check_shard(shard: str, named: SharedFile, tar: Path, rows: Path, posts: pa.Table) -> None:
     """Check that a shard is one that our own writer would have written, for the lock's posts."""
-    table = check_rows(shard, rows, named)
+    table = check_rows(shard, rows, named, len(posts))
     sums = pa.array([sum_.hex() if sum_ else None for sum_ in posts["sample_sha256"].to_pylist()])
     for column, locked in (*((name, posts[name]) for name in _LOCKED), ("sha256", sums)):
         if table[column].cast(pa.string()).to_pylist() != locked.cast(pa.string()).to_pylist():
@@ -251,18 +251,20 @@ def _check_shard(shard: str, named: SharedFile, tar: Path, rows: Path, posts: pa
         raise DamagedError(f"its tar {wrong}.")
 
 
-def check_rows(shard: str, rows: Path, tar: SharedFile) -> pa.Table:
+def check_rows(shard: str, rows: Path, tar: SharedFile, max_posts: int = MAX_POSTS) -> pa.Table:
     """Return a shard's rows, having checked that they are a prepared shard's, and whole.
 
     Args:
         shard: its name.
         rows: the file.
         tar: theirs, as the index names it.
+        max_posts: that they may have.
 
     Raises:
         UserError: where they are not, or they are of another tar.
     """
-    check_size(rows)
+    check_size(rows, max_posts)
+    check_text(rows, SAMPLES)
     check_seal(rows)
     info = read_info(rows)
     if info.get("shard") != shard or info.get("stage") != "prepare":
