@@ -44,6 +44,7 @@ prepare)
 train)
   # One torchrun on each node starts one process for each of its GPUs.
   read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+  export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # from 22.05 on srun does not take it over
   srun "$PYTHON" -m torch.distributed.run --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$GPUS" \
     --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:$PORT" \
     -- cli.py train "$RECIPE" --work "$WORK" --resume

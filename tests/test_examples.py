@@ -61,7 +61,7 @@ while [[ $1 == --* ]]; do
   shift
 done
 export SLURM_JOB_ID=7 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=node
-if [[ -z $last ]]; then bash "$@" >&2; fi
+if [[ -z $last ]]; then SLURM_CPUS_PER_TASK=16 bash "$@" >&2; fi
 for ((task = 0; task <= ${last:--1}; task++)); do
   SLURM_ARRAY_TASK_ID=$task SLURM_ARRAY_TASK_COUNT=$((last + 1)) bash "$@" >&2
 done
@@ -69,7 +69,7 @@ echo 7
 """
 STAND_INS = {
     "sbatch": SBATCH,
-    "srun": '#!/bin/sh\nexec "$@"\n',
+    "srun": '#!/bin/sh\n[ "$SRUN_CPUS_PER_TASK" = 16 ] && exec "$@"\n',
     "scontrol": "#!/bin/sh\necho 127.0.0.1\necho 127.0.0.1\n",
 }
 
