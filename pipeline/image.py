@@ -95,12 +95,10 @@ def decode(data: bytes) -> Picture:
     format_name = sniff_format(data)
     if format_name is None:
         raise UndecodableError("undecodable", "no known magic bytes")
-    if format_name == "jpeg" and _is_plain_jpeg(data):
-        try:
-            return cast(Picture, simplejpeg.decode_jpeg(data, strict=True))
-        except (ValueError, KeyError):
-            pass  # Pillow forgives what is harmless and names what is not
-    return _decode_with_pillow(data, format_name)
+    pixels = _decode_jpeg(data) if format_name == "jpeg" else None
+    if pixels is not None and _is_plain_jpeg(data):
+        return pixels
+    return _decode_with_pillow(data, format_name, pixels)
 
 
 def decode_reduced(data: bytes, min_side: int) -> Picture:
@@ -112,16 +110,24 @@ def decode_reduced(data: bytes, min_side: int) -> Picture:
         UndecodableError: as ``decode``.
     """
     if sniff_format(data) == "jpeg" and _is_plain_jpeg(data):
-        try:
-            return cast(
-                Picture,
-                simplejpeg.decode_jpeg(
-                    data, min_height=min_side, min_width=min_side, min_factor=1, strict=True
-                ),
-            )
-        except (ValueError, KeyError):
-            pass  # as in decode
+        reduced = _decode_jpeg(data, min_height=min_side, min_width=min_side, min_factor=1)
+        if reduced is not None:
+            return reduced
     return decode(data)
+
+
+def _decode_jpeg(data: bytes, **scale: int) -> Picture | None:
+    """Return a JPEG's own pixels as RGB, or None where Pillow is to have the word.
+
+    It forgives what is harmless, and names what is not but for one thing: where the data end early
+    and the end's marker stands behind them all the same, it leaves the rest grey.
+    """
+    try:
+        return cast(Picture, simplejpeg.decode_jpeg(data, strict=True, **scale))
+    except (ValueError, KeyError) as error:
+        if "premature end of data" in str(error):
+            raise UndecodableError("truncated", str(error)) from error
+    return None
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
@@ -156,12 +162,17 @@ def _open(data: bytes, format_name: str) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=[format_name.upper()])
 
 
-def _decode_with_pillow(data: bytes, format_name: str) -> Picture:
+def _decode_with_pillow(data: bytes, format_name: str, pixels: Picture | None) -> Picture:
+    """Decode a picture; of a JPEG that is RGB or grey take the pixels, which Pillow has as well."""
     try:
         with warnings.catch_warnings(), _open(data, format_name) as image:
             warnings.simplefilter("ignore")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+            whole: Image.Image = image
+            if pixels is not None and image.mode in ("RGB", "L"):
+                whole = Image.fromarray(pixels if image.mode == "RGB" else pixels[..., 0])
+                whole.info = image.info
+            whole.load()
+            upright = ImageOps.exif_transpose(whole)
             return np.asarray(to_srgb(flatten_alpha(upright)))
     except Exception as error:  # as above: hostile bytes, and any exception means the same
         truncated = "truncated" in str(error) or "end of" in str(error).lower()
@@ -169,18 +180,22 @@ def _decode_with_pillow(data: bytes, format_name: str) -> Picture:
 
 
 def flatten_alpha(image: Image.Image) -> Image.Image:
-    """Lay a picture with transparency over white; others pass, 16-bit grey scaled to 8."""
+    """Lay a picture with transparency over white; others pass, 16-bit grey scaled to 8.
+
+    Grey stays grey, as its colour profile is one of grey.
+    """
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float64) / 257.0
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
+        flat = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    elif "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         white.alpha_composite(rgba)
-        flat = white.convert("RGB")
-        flat.info["icc_profile"] = image.info.get("icc_profile")
-        return flat
-    return image
+        flat = white.convert("L" if image.mode in ("L", "LA") else "RGB")
+    else:
+        return image
+    flat.info["icc_profile"] = image.info.get("icc_profile")
+    return flat
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -305,16 +320,16 @@ def crop(picture: Picture, box: Box) -> Picture:
 def resize(picture: Picture, size: int, fit: str = "stretch") -> Picture:
     """Resize to ``size`` x ``size``: ``stretch`` ignores the proportions, ``pad`` adds white.
 
-    Averages areas when it shrinks, cubic interpolation when it grows. Takes memory for the picture
-    and 300 MB more, whatever its proportions.
+    Averages areas where it shrinks, cubic interpolation where it grows, each axis by itself. Takes
+    memory for the picture and 300 MB more, whatever its proportions.
     """
     if fit == "pad":
         if max(picture.shape[:2]) > _MAX_PADDED_SIDE:
             picture = _shrink_to_fit(picture, size)
         picture = _pad_to_square(picture)
-    shrinks = min(picture.shape[:2]) >= size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cast(Picture, cv2.resize(picture, (size, size), interpolation=method))
+    height, width = (min(side, size) for side in picture.shape[:2])
+    picture = cast(Picture, cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+    return cast(Picture, cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC))
 
 
 def _shrink_to_fit(picture: Picture, side: int) -> Picture:

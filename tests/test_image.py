@@ -1,5 +1,6 @@
 import io
 import resource
+import struct
 
 import cv2
 import numpy as np
@@ -134,6 +135,33 @@ def test_the_profile_of_a_palette_is_brought_to_srgb(alpha: int | None) -> None:
     assert np.abs(decoded.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["LA", "16 bits"])
+def test_the_profile_of_grey_with_alpha_or_of_sixteen_bits_counts(kind: str) -> None:
+    grey = np.array([[40, 128, 220]] * 3, np.uint8)
+    expected = decode(encoded(Image.fromarray(grey), "png", icc_profile=linear_grey()))
+    assert expected[0, 1].tolist() == [188] * 3
+    image = Image.fromarray(grey).convert("LA")
+    if kind == "16 bits":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert np.array_equal(decode(encoded(image, "png", icc_profile=linear_grey())), expected)
+
+
+def linear_grey() -> bytes:
+    """Return the profile of a grey whose values are amounts of light."""
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"grey\0" + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
+        b"kTRC": b"curv" + bytes(8),
+    }
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    kind = struct.pack(">I", 0x02100000) + b"mntrGRAYXYZ " + bytes(12) + b"acsp"
+    header = struct.pack(">II", 128 + len(table) + len(body), 0) + kind
+    return header.ljust(128, b"\0") + table + body
+
+
 def swapped_profile() -> bytes:
     """Return sRGB's profile with red and blue changed for each other."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -159,6 +187,26 @@ def test_a_truncated_picture_is_undecodable(format_name: str) -> None:
             with pytest.raises(UndecodableError) as caught:
                 decoder(data[: len(data) // 2])
             assert caught.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("profile", [None, b"no profile"])
+def test_a_jpeg_that_ends_early_and_properly_is_truncated(profile: bytes | None) -> None:
+    data = encoded(draw_picture(3), "jpeg", icc_profile=profile)
+    for decoder in (decode, lambda half: decode_reduced(half, 16)):
+        with pytest.raises(UndecodableError) as caught:
+            decoder(data[: len(data) // 2] + data[-2:])
+        assert caught.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_an_ignored_profile_changes_no_pixel_of_a_jpeg(mode: str, options: dict[str, int]) -> None:
+    picture = Image.fromarray(draw_picture(4)).convert(mode)
+    plain = encoded(picture, "jpeg", **options)
+    with Image.open(io.BytesIO(plain)) as image:
+        expected = np.asarray(image.convert("RGB"))
+    for data in (plain, encoded(picture, "jpeg", icc_profile=b"no profile", **options)):
+        assert np.array_equal(decode(data), expected)
 
 
 def test_a_header_that_promises_too_much_is_read_without_decoding() -> None:
@@ -269,6 +317,14 @@ def test_resize_stretches_or_pads_with_white() -> None:
     assert padded.shape == (32, 32, 3)
     assert padded[0].min() == 255
     assert padded[16].max() == 0
+
+
+def test_an_axis_that_shrinks_is_averaged_while_the_other_one_grows() -> None:
+    stripes = np.random.default_rng(0).integers(0, 256, (640, 3)).astype(np.uint8)
+    expected = stripes.reshape(32, 20, 3).mean(axis=1)
+    wide = np.repeat(stripes[None], 20, axis=0)
+    assert np.abs(resize(wide, 32) - expected[None]).max() <= 1
+    assert np.abs(resize(wide.transpose(1, 0, 2).copy(), 32) - expected[:, None]).max() <= 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(330_000, 300), (800, 60_000)])
