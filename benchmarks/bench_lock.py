@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.lock import LOCK_ENCODING, library_versions, lock_posts, read_lock
+from pipeline.libraries import library_versions
+from pipeline.lock import LOCK_ENCODING, lock_posts, read_lock
 from pipeline.metadata import read_posts
 from pipeline.plan import plan_posts
 from pipeline.posts import parse_record

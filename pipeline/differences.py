@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.lock import Lock, check_done, library_versions
+from pipeline.libraries import library_versions
+from pipeline.lock import Lock, check_done
 from pipeline.plan import by_shard
 from pipeline.recipe import Recipe, shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status

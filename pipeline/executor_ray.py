@@ -28,7 +28,7 @@ from pipeline.afar import Afar
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
-from pipeline.lock import library_versions
+from pipeline.libraries import library_versions
 
 _TELL_EVERY = 1.0  # seconds between two words of a worker about how far it is
 

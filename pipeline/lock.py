@@ -8,7 +8,6 @@ it never says whom to ask for pictures.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import pyarrow.compute as pc
 
 from pipeline.counts import count_fates
 from pipeline.errors import UserError
+from pipeline.libraries import library_versions
 from pipeline.lock_check import check_posts, check_size
-from pipeline.plan import planned_shards, read_planned
+from pipeline.plan import planned_recipe, planned_shards, read_planned
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import Recipe, without_secrets
 from pipeline.records import Status
@@ -39,10 +39,6 @@ from pipeline.work import Work
 
 LOCK_NAME = "posts.parquet"
 
-_DECIDING = (
-    *("deflate", "numpy", "onnxruntime", "opencv-python-headless", "orjson", "pillow", "pyarrow"),
-    *("simplejpeg", "xxhash"),
-)
 LOCK_ENCODING: dict[str, Any] = {
     "use_dictionary": [
         *("split", "status", "reason", "character", "rating", "ext", "tags.list.element"),
@@ -162,7 +158,7 @@ def _check_settings(work: Work, name: str) -> None:
     path = rows_path(work.raw_dir, name)
     if not path.is_file():
         return
-    recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
+    recipe = planned_recipe(work.plan_path)
     wanted = content_settings(recipe.source)
     if read_info(path).get("settings", {}) | {"images": wanted["images"]} != wanted:
         raise UserError(
@@ -325,14 +321,3 @@ def rewrite_lock(path: Path, taken_down: Collection[int]) -> Lock:
     info = read_info(path) | {"counts": counts, "fates": dict(count_fates(posts))}
     write_rows(path, [posts], info, **LOCK_ENCODING)
     return read_lock(path)
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide bytes, of those that are installed."""
-    found = {}
-    for name in _DECIDING:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.recipe import SplitSettings
+from pipeline.recipe import Recipe, SplitSettings
 from pipeline.records import Post, Status
 from pipeline.rows import DamagedError, is_out_of_space, read_info, write_rows
 from pipeline.schema import SELECTION, SPLITS, build_table
+from pipeline.settings import convert
 from pipeline.shard import parse_shard_name, shard_name
 
 _CHUNK = 20_000  # posts that are Python objects at a time
@@ -264,6 +265,11 @@ def planned_shards(path: Path) -> dict[str, int]:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: damaged; it does not say which shards it plans.") from error
     return shards
+
+
+def planned_recipe(path: Path) -> Recipe:
+    """Return the effective recipe that a plan records."""
+    return convert(read_info(path)["recipe"], Recipe, str(path))
 
 
 def read_planned(path: Path, name: str) -> pa.Table:

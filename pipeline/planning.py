@@ -15,7 +15,14 @@ from pipeline.differences import check_recipe, name_differences
 from pipeline.errors import UserError
 from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
-from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
+from pipeline.plan import (
+    hash_table,
+    plan_posts,
+    planned_recipe,
+    planned_shards,
+    read_planned,
+    write_plan,
+)
 from pipeline.posts import UNREADABLE, Malformed
 from pipeline.recipe import Recipe, fingerprint, shared_recipe
 from pipeline.records import Status
@@ -23,7 +30,7 @@ from pipeline.removals import Removals, clear_posts, count_cleared, count_remove
 from pipeline.rows import read_info, read_seal, replacing, write_rows
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.selection import Selection, load_nsfw_ids
-from pipeline.settings import convert, to_table
+from pipeline.settings import to_table
 from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shards
 from pipeline.urls import is_http
@@ -198,7 +205,7 @@ def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company
 
     The posts stay as they are, byte for byte: other runs may be reading them.
     """
-    recorded = convert(info["recipe"], Recipe, str(work.plan_path)).source
+    recorded = planned_recipe(work.plan_path).source
     then, now = content_settings(recorded), content_settings(recipe.source)
     if then == now:
         return

@@ -21,7 +21,7 @@ from pipeline.fetch import FetchStage
 from pipeline.listing import Listing
 from pipeline.lock import Lock, read_lock
 from pipeline.originals import check_source
-from pipeline.plan import planned_shards, write_plan
+from pipeline.plan import planned_recipe, planned_shards, write_plan
 from pipeline.planning import find_metadata, make_plan
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SketchSettings, SourceSettings
@@ -164,7 +164,7 @@ def recorded_source(work: Work, images: str = "") -> SourceSettings:
     Raises:
         UserError: where they name no pictures, or not those of the shards that are there.
     """
-    source = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path)).source
+    source = planned_recipe(work.plan_path).source
     source = replace(source, images=images or source.images)
     check_source(source)
     for name in list_shards(work.raw_dir):
@@ -249,7 +249,7 @@ def _with_network(work: Work, member: str, sketch: SketchSettings) -> SketchSett
     """
     if sketch.method != "onnx":
         return sketch
-    recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
+    recipe = planned_recipe(work.plan_path)
     wanted = Path(sketch.onnx.model).name
     for own in recipe.prepare.sketch_members.values():
         if recipe.source.images and Path(own.onnx.model).name == wanted:

@@ -19,15 +19,14 @@ from pipeline.depot import KINDS, Depot, place_of
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock
-from pipeline.plan import hash_table, planned_shards, read_planned
+from pipeline.plan import hash_table, planned_recipe, planned_shards, read_planned
 from pipeline.planning import lock_proof
-from pipeline.recipe import Recipe, fingerprint
+from pipeline.recipe import fingerprint
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.repair import recorded_recipes, stages_of
 from pipeline.report import write_report
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
-from pipeline.settings import convert
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
@@ -107,7 +106,7 @@ def _find_repeats(work: Work) -> dict[int, int]:
         for name in list_shards(work.samples_dir)
     ]
     if fetched := list_shards(work.raw_dir):
-        recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
+        recipe = planned_recipe(work.plan_path)
         bits, side = recipe.prepare.near_duplicates, recipe.min_content_side
         tables.append(find_duplicates(work.raw_dir, fetched, bits, side))
     for table in tables:

@@ -181,7 +181,7 @@ def add_a_shard(there: Path) -> None:
         shutil.copy(there / old, there / new)
     index = load_index(there)
     more = (SharedFile(name, 1, "0" * 64) for name in shard_files("train-000077"))
-    files = tuple(sorted([*index.files, *more], key=lambda file: file.name))
+    files = tuple(sorted([*index.files, *more]))
     (there / INDEX).write_bytes(write_index(replace(index, files=files).seal()))
 
 

@@ -38,7 +38,7 @@ class NewerIndexError(UserError):
     """An index that a later version of this program wrote."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SharedFile:
     """One file: its name within the data set, its bytes, and their SHA-256 in hex."""
 

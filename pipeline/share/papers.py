@@ -17,13 +17,13 @@ def finish_papers(share_dir: Path, index: Index, lock: Lock) -> Index:
     A copy of it is left in ``share_dir``, beside them.
     """
     files = [file for file in index.files if file.name not in (CARD, CROISSANT)]
-    index = replace(index, files=tuple(sorted(files, key=lambda file: file.name))).seal()
+    index = replace(index, files=tuple(sorted(files))).seal()
     texts = {CARD: write_card(index, lock), CROISSANT: write_croissant(index, lock)}
     for name, text in texts.items():
         with replacing(share_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
         files.append(describe(share_dir / name, name))
-    index = replace(index, files=tuple(sorted(files, key=lambda file: file.name)))
+    index = replace(index, files=tuple(sorted(files)))
     save_index(share_dir / INDEX, index)
     return index
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from pipeline.depot import KINDS, Depot
 from pipeline.errors import UserError
 from pipeline.lock import check_done, write_lock
-from pipeline.recipe import Recipe, recipe_toml, shared_recipe
+from pipeline.plan import planned_recipe
+from pipeline.recipe import recipe_toml, shared_recipe
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, replacing
-from pipeline.settings import convert
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.folder import FolderStore
 from pipeline.share.index import (
@@ -94,10 +94,10 @@ def push(
 def _draft(work: Work, place: str, contact: str, *, with_samples: bool) -> Index:
     """Return the index of the samples alone."""
     check_done(work)  # before anything is taken away
-    recipe = convert(read_info(work.plan_path)["recipe"], Recipe, str(work.plan_path))
+    recipe = planned_recipe(work.plan_path)
     today = datetime.now(UTC).date().isoformat()
     files = _describe_shards(work) if with_samples else ()
-    shards = tuple(sorted(files, key=lambda file: file.name))
+    shards = tuple(sorted(files))
     return Index(recipe.name, place, contact, today, shared_recipe(recipe), shards)
 
 
@@ -247,7 +247,7 @@ def _finish(work: Work, draft: Index, there: Index | None) -> Index:
     with replacing(work.share_dir / RECIPE) as temporary:
         temporary.write_text(recipe_toml(recipe), encoding="utf-8")
     papers = [describe(path_of(work, name), name) for name in (LOCK, RECIPE)]
-    files = tuple(sorted([*draft.files, *papers], key=lambda file: file.name))
+    files = tuple(sorted([*draft.files, *papers]))
     index = replace(draft, recipe=recipe, files=files).seal()
     if there is not None and there.fingerprint == index.fingerprint:
         index = replace(index, published=there.published)  # so that the card stays as it is
