@@ -3,7 +3,9 @@
 import atexit
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -72,11 +74,13 @@ def main() -> None:
     """Run the command line; turn errors into sentences and exit codes."""
     from pipeline.errors import UserError
 
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files need be no text that it knows
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
         if os.environ.get("NURIE_DEBUG"):
-            raise
+            traceback.print_exc()
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         _leave(_stopped(), 130)
@@ -84,8 +88,6 @@ def main() -> None:
         if end.code == 130:  # Typer's way to pass Ctrl-C on
             _leave(_stopped(), 130)
         raise
-    except BrokenPipeError:
-        sys.exit(141)
 
 
 def _stopped() -> str:

@@ -14,7 +14,7 @@ from model.painter import DrawLines, Painter, Reference, check_sketch, redraw, r
 from model.pictures import NotLineArtError, fit, open_picture
 from pipeline.errors import UserError
 from pipeline.rows import replacing, telling_unwritable
-from pipeline.words import counted, harmless
+from pipeline.words import counted
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".psd")
@@ -288,4 +288,4 @@ def _read_reference(painter: Painter, path: Path, console: Console) -> Reference
 
 def _say(console: Console, remarks: Iterable[str]) -> None:
     for remark in remarks:
-        console.print(harmless(remark), markup=False, soft_wrap=True)
+        console.print(remark)

@@ -223,10 +223,9 @@ def runs(
     """Compare the training runs of a work folder."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from model.curves import draw_curves
     from model.runs import read_runs, tabulate
+    from pipeline.console import PlainConsole
 
     runs_dir = work / "runs"
     found = read_runs(runs_dir)
@@ -234,9 +233,8 @@ def runs(
     if as_json:
         print(json.dumps([asdict(run) for run in found], indent=2))
         return
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:  # a pipe has no width to keep to
-        console.width = 1000
+    console = PlainConsole(stderr=False)
+    console.width = 1000  # a narrow terminal breaks lines itself; columns cut to fit say nothing
     console.print(tabulate(found))
     for path in pictures:
         print(path)

@@ -32,6 +32,7 @@ from model.order import epoch_order
 from model.perceptual import load_lpips
 from model.scenes import Scene, make_scenes
 from model.tally import NEEDS_TRUTH, Tally
+from pipeline.console import PlainConsole
 from pipeline.errors import UserError
 from pipeline.rows import replacing, telling_unwritable
 
@@ -69,7 +70,7 @@ def evaluate(
             written, and when memory is full.
     """
     config = config or EvalConfig()
-    console = console or Console()
+    console = console or PlainConsole(stderr=False)
     colorizer, info = load_colorizer(
         checkpoint,
         device=config.device,

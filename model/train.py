@@ -25,6 +25,7 @@ from model.state import TrainState
 from model.steps import Forward, compiled, training_step
 from model.style import build_style_network
 from model.validation import check_best_by, criterion, draw_samples, validate, validation_marks
+from pipeline.console import PlainConsole
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.words import counted
@@ -88,7 +89,7 @@ def train(
             when a loss is not finite.
     """
     with join_ranks(config.device, config.batch_size) as ranks:
-        console = (console or Console()) if ranks.is_first else Console(quiet=True)
+        console = (console or PlainConsole(stderr=False)) if ranks.is_first else Console(quiet=True)
         if style_dir is None and isinstance(shards, Path):
             style_dir = shards.parent / "style"
         places = (shards, run_dir, style_dir)
@@ -140,7 +141,7 @@ def _train(
             weights=config.style_weights,
             seed=config.style_seed,
         ).to(device)
-        console.print(f"style network: {style_network.provenance}", highlight=False)
+        console.print(f"style network: {style_network.provenance}")
         learned = any(True for _ in style_network.parameters())
         if config.style_train:
             state.train_style(style_network, config, ranks)
@@ -238,7 +239,7 @@ def _train(
                     save("best")
                 journal.validation(state.metrics, draw_samples(colorizer, val_set, config))
                 save("last")
-                console.print(_describe(state, config), highlight=False, soft_wrap=True)
+                console.print(_describe(state, config))
             elif stop:
                 journal.flush()
                 save("last")

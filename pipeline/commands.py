@@ -196,6 +196,7 @@ def lock(
     chosen = recipe_of(recipe, overrides)
     place = work_of(work, chosen)
     path = out if out is not None else lock_beside(find_recipe(recipe))
+    check_writable_name("--out", str(path))
     if check:
         if wrong := compare(path, place, chosen):
             fail(wrong[0], 1)
@@ -233,9 +234,7 @@ def work_of(path: Path | None, recipe: "Recipe") -> "Work":
     """Return the folder that a command is to work in, by its options."""
     from pipeline.work import Work
 
-    place = path if path is not None else Path("data") / recipe.name
-    check_writable_name("--work", str(place))
-    return Work(place)
+    return Work(path if path is not None else Path("data") / recipe.name)
 
 
 def check_writable_name(option: str, text: str) -> None:
@@ -282,9 +281,9 @@ def print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:
 
 def console() -> "Console":
     """Return where progress and advice are shown: standard error."""
-    from rich.console import Console
+    from pipeline.console import PlainConsole
 
-    return Console(stderr=True, highlight=False)
+    return PlainConsole(stderr=True)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 As all commands do: parse, call one function, print; heavy imports stay inside the commands.
 """
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,9 +55,10 @@ def pull(
     shared = bring(url, Work(work), console(), split=split, numbers=numbers)
     _print_moved(url, shared)
     if not shared.has_samples:
+        folder, recipe = shlex.quote(str(work)), shlex.quote(str(work / "share"))
         print(
             "no pictures are shared there; fetch them from where you may: python cli.py fetch "
-            f"{work}/share --locked --work {work} --images TEMPLATE"
+            f"{recipe} --locked --work {folder} --images TEMPLATE"
         )
 
 

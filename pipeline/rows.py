@@ -76,10 +76,11 @@ def replacing(path: Path) -> Iterator[Path]:
     On any failure the temporary file is removed and ``path`` stays as it was.
 
     Raises:
-        UserError: where ``path`` is a folder.
+        UserError: where ``path`` is a folder, or a device or pipe, whose place a file would take.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the path of a file.")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no plain file"
+        raise UserError(f"{path}: is {what}; give the path of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:

@@ -14,9 +14,18 @@ from pipeline.shard import recover
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A work folder's places."""
+    """A work folder's places.
+
+    Raises:
+        UserError: where its name's bytes are no UTF-8, as names from old archives may be.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        name = str(self.root)
+        if name.encode("utf-8", "replace").decode() != name:  # nor does Arrow open such names
+            raise UserError(f"{name!a}: is not UTF-8, as the name of a work folder must be.")
 
     @property
     def plan_path(self) -> Path:

@@ -124,6 +124,35 @@ def test_no_name_moves_the_terminals_cursor(work: Work) -> None:
     assert error.stderr.startswith("error: \ufffd[2Jnowhere/selection.parquet: no such file")
 
 
+def test_debug_shows_where_an_error_arose_and_changes_no_exit_code() -> None:
+    command = [sys.executable, str(ROOT / "cli.py"), "--debug", "status", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback ")
+    assert done.stderr.splitlines()[-1].startswith("error: nowhere/selection.parquet: no such")
+
+
+@pytest.mark.parametrize("name", ["a [/b] [bold]c :x:", "long" * 25])
+def test_advice_names_paths_as_they_are_in_one_line(name: str, tmp_path: Path) -> None:
+    make_source(tmp_path)
+    work = Work(tmp_path / name)
+    fetch(tmp_path, work)
+    prepare(tmp_path, work)
+    command = ["prepare", tmp_path / "recipe.toml", "--work", work.root, "--workers", 1]
+    said = call(*command, "--set", "prepare.size=48").stderr
+    assert said.startswith(f"{work.samples_dir}: 2 shards have other settings and will be made ")
+    assert said.count("\n") == 1
+
+
+def test_what_was_written_is_said_whatever_it_is_called(work: Work) -> None:
+    path = work.root / os.fsdecode(b"\x82\xa0.html")
+    command = [sys.executable, str(ROOT / "cli.py"), "report", str(work.root), "--out", str(path)]
+    env = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}  # as in most locales
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.endswith("/\\udc82\\udca0.html\n")
+    assert path.is_file()
+
+
 def test_repair_makes_no_folder(tmp_path: Path) -> None:
     assert isinstance(call("repair", tmp_path / "nowhere").exception, UserError)
     assert list(tmp_path.iterdir()) == []
@@ -197,9 +226,9 @@ def test_metadata_that_is_cut_off_is_said_each_time(tmp_path: Path) -> None:
     for options in (["--dry-run"], [], []):
         done = call(*command, *options)
         assert done.exit_code == 0, done.output
-        said = "".join(done.stderr.split())  # lines are wrapped anywhere
-        assert f"{metadata}:0:unreadablefromhereon:" in said
-        assert "isthefilewhole?" in said  # on a slow machine, progress comes after it
+        said = done.stderr
+        assert f"{metadata}:0: unreadable from here on: " in said
+        assert "is the file whole?\n" in said  # on a slow machine, progress comes after it
 
 
 def test_report_is_a_page_in_the_folder_or_elsewhere(work: Work, tmp_path: Path) -> None:
@@ -218,12 +247,31 @@ def test_a_folder_is_no_file_to_write(command: str, work: Work, tmp_path: Path) 
     assert str(error) == f"{tmp_path}: is a folder; give the path of a file."
 
 
+def test_a_pipe_or_device_is_not_replaced_by_a_file(work: Work, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    error = call("report", work.root, "--out", pipe).exception
+    assert str(error) == f"{pipe}: is no plain file; give the path of a file."
+    assert pipe.is_fifo()
+
+
 def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path: Path) -> None:
     odd = os.fsdecode(b"m\x82\xa0")
     make_source(tmp_path)
-    for option in ("--work", "--metadata", "--images"):
-        error = call("fetch", tmp_path / "recipe.toml", option, odd).exception
-        assert str(error).startswith(f"{option} 'm\\udc82\\udca0': is not UTF-8")
+    recipe = tmp_path / "recipe.toml"
+    for command in (
+        ("fetch", recipe, "--work", odd),
+        ("fetch", recipe, "--metadata", odd),
+        ("fetch", recipe, "--images", odd),
+        ("lock", recipe, "--out", odd),
+        ("status", odd),
+        ("pull", tmp_path, odd),
+    ):
+        error = call(*command).exception
+        assert isinstance(error, UserError)
+        assert "'m\\udc82\\udca0': is not UTF-8" in str(error)
+    stored = call("fetch", recipe, "--work", tmp_path / "w", "--store", odd).exception
+    assert "m\\udc82\\udca0': holds what cannot be printed" in str(stored)
     assert not (tmp_path / "data").exists()
 
 

@@ -100,6 +100,16 @@ def test_the_table_shows_every_run_on_one_line(work: Path) -> None:
     assert "cannot be read" in torn
 
 
+def test_the_table_is_not_cut_to_a_narrow_terminal(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = call(work).output
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = re.sub(r"\x1b\[[\d;]*m", "", call(work).output)
+    assert narrow.split() == wide.split()
+
+
 def test_the_table_for_programs_is_the_same_runs(work: Path) -> None:
     table = json.loads(call(work, "--json").output)
     assert table == [dataclasses.asdict(run) for run in read_runs(work / "runs")]

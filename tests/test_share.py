@@ -1,5 +1,6 @@
 """push and pull between folders: what travels, what is refused, and what a fault leaves."""
 
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,14 @@ def test_a_recipe_alone_takes_no_pictures_away(work: Work, there: Path) -> None:
     assert set(files_of(there)) == {CARD, "croissant.json", INDEX, LOCK, RECIPE}
     assert push(work, str(there), QUIET, recipe_only=True).num_moved == 0
     assert push(work, str(there), QUIET).has_samples
+
+
+def test_what_is_to_be_run_after_a_recipe_alone_can_be_copied(work: Work, tmp_path: Path) -> None:
+    push(work, str(tmp_path / "there"), QUIET, recipe_only=True)
+    said = call("pull", tmp_path / "there", tmp_path / "a [b] c").output
+    words = shlex.split(said.partition("python cli.py ")[2])
+    place = str(tmp_path / "a [b] c")
+    assert words == ["fetch", f"{place}/share", "--locked", "--work", place, "--images", "TEMPLATE"]
 
 
 @pytest.mark.parametrize("name", ["index.json", "incomplete.json"])

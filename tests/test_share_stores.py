@@ -363,6 +363,7 @@ def test_authorization_comes_from_the_environment_and_stays_there(
         ("github://a:b@/x", "user or password"),
         ("ftp://host/x", "cannot be (read from|written to); possible"),
         ("dask://x", "cannot be (read from|written to); possible"),
+        ("", "URL: is empty"),
         ("s3://", "names no bucket; give one, as in s3://BUCKET/NAME"),
         ("s3:///sets/tiny", "names no bucket; give one, as in s3://BUCKET/sets/tiny"),
         ("memory:///", "names no folder"),

@@ -71,10 +71,8 @@ def push(
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder; `fetch` makes it.")
     place = one_form(url)
-    if not (place + contact).isprintable():
-        raise UserError(
-            f"{(place + contact)!r}: holds what no card can show; name another place or --contact."
-        )
+    if not contact.isprintable():
+        raise UserError(f"--contact {contact!r}: holds what no card can show.")
     if recipe_only and place == work.store:
         raise UserError(f"{url}: has the pictures; push --recipe-only to another place.")
     with work.lock(store=work.store if recipe_only else place):

@@ -34,6 +34,8 @@ def _open(
     url: str, schemes: Sequence[str], *, writes: bool = False, named_in: str = "URL"
 ) -> Store:
     check_no_secrets(url)
+    if not url:  # of a variable that is not set, say, and no name for the folder one is in
+        raise UserError(f"{named_in}: is empty; give a folder or a store.")
     if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
         raise UserError(f"{url}: no such store; a folder of that name is given as ./{url}.")
     if _LOOKS_LIKE_SCP.match(url):
@@ -76,10 +78,13 @@ def one_form(url: str) -> str:
     """Return a URL or path as it reads from every folder, the same for the same store.
 
     Raises:
-        UserError: as ``open_store``.
+        UserError: as ``open_store``, and where it cannot be written down.
     """
     store = open_store(url)
-    return str(store.root.resolve()) if isinstance(store, FolderStore) else url.rstrip("/")
+    form = str(store.root.resolve()) if isinstance(store, FolderStore) else url.rstrip("/")
+    if not form.isprintable():
+        raise UserError(f"{form!a}: holds what cannot be printed; name another place.")
+    return form
 
 
 def check_no_secrets(url: str) -> None:
