@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError
-from pipeline.image import flatten_alpha, to_srgb
+from pipeline.rgb import flatten_alpha, to_srgb
 
 Pixels = NDArray[np.uint8]
 """H x W grey, or H x W x 3 RGB."""

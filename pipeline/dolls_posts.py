@@ -12,7 +12,8 @@ import orjson
 import simplejpeg
 
 from pipeline.dolls_drawing import Character, Color, Palette, Pose, draw_doll
-from pipeline.image import Picture, encode_jpeg, predict_box
+from pipeline.image import Picture, encode_jpeg
+from pipeline.letterbox import predict_box
 from pipeline.records import Fate, Status
 
 Record = dict[str, Any]

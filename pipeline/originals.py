@@ -14,17 +14,14 @@ from pipeline.errors import UserError
 from pipeline.hosts import allowed_hosts
 from pipeline.image import (
     Header,
-    Letterbox,
     UndecodableError,
-    crop,
     decode,
     decode_reduced,
-    find_letterbox,
     is_blank,
     perceptual_hash,
-    predict_box,
     read_header,
 )
+from pipeline.letterbox import Letterbox, crop, find_letterbox, predict_box
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status, key_of
 from pipeline.schema import Row

@@ -13,19 +13,16 @@ from numpy.typing import NDArray
 from pipeline.counts import Fates, count_fates
 from pipeline.executor import Tick
 from pipeline.image import (
-    Box,
-    Letterbox,
     Picture,
     UndecodableError,
-    crop,
     decode,
     encode_jpeg,
     encode_png,
-    find_letterbox,
     is_blank,
     read_header,
     resize,
 )
+from pipeline.letterbox import Box, Letterbox, crop, find_letterbox
 from pipeline.recipe import PrepareSettings, fingerprint, portable
 from pipeline.records import Fate, Status, key_of
 from pipeline.rows import DamagedError, check_seal, read_rows, read_seal

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.image import Letterbox
+from pipeline.letterbox import Letterbox
 from pipeline.report_funnel import ALIVE, Bar, Roll, latest_rows
 from pipeline.rows import read_rows
 from pipeline.schema import RAW

@@ -108,7 +108,7 @@ SAMPLES = pa.schema(
         pa.field("source_sha256", _SHA256),  # of the original's bytes
         pa.field("file_width", pa.int32()),
         pa.field("file_height", pa.int32()),
-        pa.field("letterbox", pa.string()),  # how record and pixels agree; see image.Letterbox
+        pa.field("letterbox", pa.string()),  # how record and pixels agree; see letterbox.Letterbox
         *[
             pa.field(f"crop_{edge}", pa.int32())  # in the file's pixels; right, bottom exclusive
             for edge in ("left", "top", "right", "bottom")

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.image import Picture, predict_box
+from pipeline.image import Picture
+from pipeline.letterbox import predict_box
 
 
 def draw_picture(seed: int, height: int = 120, width: int = 120) -> Picture:

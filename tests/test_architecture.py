@@ -17,6 +17,7 @@ MODEL_MAY_USE = {
     "shard",
     "tar_pool",
     "onnx_session",
+    "rgb",
     "words",
 }
 

@@ -37,16 +37,8 @@ from pipeline.dolls_drawing import (
 from pipeline.dolls_face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls_hair import FRINGES, HAIR, SIDELOCKS
 from pipeline.dolls_outfits import HEADWEAR, OUTFITS
-from pipeline.image import (
-    Letterbox,
-    Picture,
-    crop,
-    decode,
-    find_letterbox,
-    perceptual_hash,
-    predict_box,
-    resize,
-)
+from pipeline.image import Picture, decode, perceptual_hash, resize
+from pipeline.letterbox import Letterbox, crop, find_letterbox, predict_box
 from pipeline.planning import make_plan
 from pipeline.posts import parse_record
 from pipeline.recipe import load_recipe

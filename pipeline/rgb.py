@@ -1,0 +1,42 @@
+"""Pillow's pictures of any kind -> plain RGB: transparency on white, 16 bits, colour profiles."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+
+def flatten_alpha(image: Image.Image) -> Image.Image:
+    """Lay a picture with transparency over white; others pass, 16-bit grey scaled to 8.
+
+    Grey stays grey, as its colour profile is one of grey.
+    """
+    if image.mode.startswith("I"):
+        grey = np.asarray(image, dtype=np.float64) / 257.0
+        flat = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    elif "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        white.alpha_composite(rgba)
+        flat = white.convert("L" if image.mode in ("L", "LA") else "RGB")
+    else:
+        return image
+    flat.info["icc_profile"] = image.info.get("icc_profile")
+    return flat
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB, its colours brought to sRGB where it has another colour profile."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "srgb" not in ImageCms.getProfileDescription(source).lower():
+                target = ImageCms.createProfile("sRGB")
+                image = image.convert("RGB") if image.mode == "P" else image
+                converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+                if converted is not None:
+                    return converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass  # a profile that cannot be read, or of another colour space: as browsers do
+    return image.convert("RGB")

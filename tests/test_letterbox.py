@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.image import decode
+from pipeline.letterbox import Box, Letterbox, crop, find_letterbox, predict_box
+from tests.pictures import draw_picture, encoded, letterboxed
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(40, 900), st.integers(40, 900), st.integers(0, 10**6))
+def test_a_letterbox_is_found_where_it_was_put(width: int, height: int, seed: int) -> None:
+    picture = draw_picture(seed, height, width)
+    boxed = decode(encoded(letterboxed(picture), quality=90))
+    box, letterbox = find_letterbox(boxed, width, height)
+    assert box == predict_box(512, width, height)
+    expected = Letterbox.NONE if box == Box(0, 0, 512, 512) else Letterbox.CONFIRMED
+    assert letterbox == expected
+
+
+def test_dark_art_at_the_edge_survives() -> None:
+    dark = draw_picture(6, 300, 300)
+    dark[:60] = 0
+    dark[-60:] = 0
+    box, letterbox = find_letterbox(letterboxed(dark), 300, 300)
+    assert (box, letterbox) == (Box(0, 0, 512, 512), Letterbox.NONE)
+    wide = draw_picture(7, 200, 400)
+    wide[:40] = 0  # touches the bar above it
+    box, letterbox = find_letterbox(letterboxed(wide), 400, 200)
+    assert (box, letterbox) == (Box(0, 128, 512, 384), Letterbox.CONFIRMED)
+
+
+def test_where_record_and_pixels_disagree_the_pixels_decide_and_it_is_said() -> None:
+    boxed = letterboxed(draw_picture(8, 400, 200))
+    box, letterbox = find_letterbox(boxed, 400, 200)  # the record says wide, the picture is tall
+    assert letterbox == Letterbox.DISAGREES
+    assert (box.left, box.right) == (128, 384)
+    off_centre = np.full((512, 512, 3), 255, np.uint8)
+    off_centre[:, :100] = 0  # on one side only: not a letterbox
+    box, letterbox = find_letterbox(off_centre, 400, 200)
+    assert (box, letterbox) == (Box(0, 0, 512, 512), Letterbox.DISAGREES)
+
+
+@pytest.mark.parametrize("inside", ["dark", "line", "black"])
+def test_bars_around_dark_content_confirm_the_prediction(inside: str) -> None:
+    picture = np.zeros((800, 1200, 3), np.uint8)
+    if inside == "dark":
+        picture[:] = np.random.default_rng(0).integers(0, 20, (800, 1200, 1))
+    elif inside == "line":
+        picture[200:600, 598:602] = 255
+    box, letterbox = find_letterbox(letterboxed(picture), 1200, 800)
+    assert (box, letterbox) == (predict_box(512, 1200, 800), Letterbox.CONFIRMED)
+    assert find_letterbox(letterboxed(picture), 0, 0)[1] == Letterbox.DISAGREES
+
+
+def test_a_bright_line_where_a_bar_is_predicted_denies_it() -> None:
+    picture = np.zeros((512, 512, 3), np.uint8)
+    picture[20:22, 200:300] = 255
+    assert find_letterbox(picture, 1200, 800)[1] == Letterbox.DISAGREES
+
+
+def test_without_a_record_centred_bars_are_measured() -> None:
+    box, _ = find_letterbox(letterboxed(draw_picture(9, 400, 200)), 0, 0)
+    assert (box.left, box.right, box.height) == (128, 384, 512)
+
+
+def test_a_crop_is_what_lies_inside_its_box() -> None:
+    picture = draw_picture(10, 60, 40)
+    assert np.array_equal(crop(picture, Box(1, 2, 11, 22)), picture[2:22, 1:11])
