@@ -8,6 +8,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -68,15 +69,15 @@ def read_header(data: bytes) -> Header | None:
     format_name = sniff_format(data)
     if format_name is None:
         return None
-    try:
-        if format_name == "jpeg":
+    if format_name == "jpeg":
+        with suppress(ValueError, KeyError):  # also of a sampling of colours that only Pillow knows
             height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-        else:
-            with _open(data, format_name) as image:
-                width, height = image.size
+            return Header(format_name, width, height)
+    try:
+        with _open(data, format_name) as image:
+            return Header(format_name, *image.size)
     except Exception:  # damaged headers make decoders raise whatever comes to hand
         return None
-    return Header(format_name, width, height)
 
 
 def decode(data: bytes) -> Picture:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from pipeline.image import (
+    Header,
     UndecodableError,
     _is_plain_jpeg,
     decode,
@@ -182,6 +183,18 @@ def test_a_truncated_picture_is_undecodable(format_name: str) -> None:
             with pytest.raises(UndecodableError) as caught:
                 decoder(data[: len(data) // 2])
             assert caught.value.reason == "truncated"
+
+
+def test_a_jpeg_of_a_rare_sampling_of_colours_is_a_picture() -> None:
+    grey = Image.new("RGB", (32, 16), (128, 128, 128))
+    data = bytearray(encoded(grey, "jpeg", subsampling=0, optimize=True))  # all coefficients are 0
+    data[data.index(b"\xff\xc0") + 11] = (
+        0x42  # 4:1:0: so many blocks of brightness to one of colour
+    )
+    assert read_header(bytes(data)) == Header("jpeg", 32, 16)
+    for picture in (decode(bytes(data)), decode_reduced(bytes(data), 8)):
+        assert picture.shape == (16, 32, 3)
+        assert (picture == 128).all()
 
 
 @pytest.mark.parametrize("profile", [None, b"no profile"])
