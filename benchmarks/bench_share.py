@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ def make_work(root: Path, num_bytes: int) -> Work:
     """Write a plan and shards of invented samples; about ``num_bytes`` of tars."""
     work = Work(root)
     recipe = Recipe("bench")
-    posts = (post for _, post in zip(range(num_bytes // 49_000), invent_posts(), strict=False))
-    plan = plan_posts(posts, recipe.split)
+    plan = plan_posts(islice(invent_posts(), num_bytes // 49_000), recipe.split)
     counts = {"planned": len(plan)}
     info = {"counts": counts, "num_records": len(plan), "content": hash_table(plan)}
     table = to_table(without_secrets(recipe))
@@ -125,13 +125,17 @@ def repeat(work: Work, root: Path) -> dict[str, Spent]:
     return spent
 
 
-def main(gigabytes: float, repeats: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        work = make_work(root / "work", int(gigabytes * 1e9))
+        work = make_work(root / "work", int(options.gigabytes * 1e9))
         size = sum(path.stat().st_size for path in work.samples_dir.iterdir())
-        found = [repeat(work, root) for _ in range(repeats)]
-    print(f"{size / 1e9:.2f} GB, median of {repeats}, {os.cpu_count()} cores")
+        found = [repeat(work, root) for _ in range(options.repeats)]
+    print(f"{size / 1e9:.2f} GB, median of {options.repeats}, {os.cpu_count()} cores")
     for name in found[0]:
         wall, cpu = (
             statistics.median(getattr(spent[name], what) for spent in found)
@@ -148,8 +152,4 @@ def main(gigabytes: float, repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigabytes", type=float, default=1.0)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    main(arguments.gigabytes, arguments.repeats)
+    main()

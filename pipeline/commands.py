@@ -92,7 +92,7 @@ def status(
                 print(f"  `fetch --retry-failed` may mend {num_retryable}")
         _print_ledger(found.asked)
     if not found.adds_up:
-        fail(f"{work}: the fates do not add up; run `verify {work}`.", 1)
+        fail(f"{work}: the fates do not add up; run `verify {work}`.")
 
 
 def verify(
@@ -110,7 +110,7 @@ def verify(
         found = counted(len(problems), "problem")
         is_stale = all(problem.is_stale for problem in problems)
         remedy = "`prepare` makes samples anew." if is_stale else name_remedy(directory)
-        fail(f"{found}; {remedy}", 1)
+        fail(f"{found}; {remedy}")
     print(f"{directory}: every promise holds.")
 
 
@@ -152,13 +152,13 @@ def repair(
         print(harmless(problem))
     if repaired.problems:
         left = counted(len(repaired.problems), "problem is", "problems are")
-        fail(f"{left} left, which only you can mend.", 1)
+        fail(f"{left} left, which only you can mend.")
     if repaired.num_failed:
         failed = counted(repaired.num_failed, "original")
-        fail(f"{failed} did not come; run `fetch --retry-failed`.", 1)
+        fail(f"{failed} did not come; run `fetch --retry-failed`.")
     if repaired.stale or repaired.removed:
         names = ", ".join([*repaired.stale, *repaired.removed])
-        fail(f"samples of {names} are missing or out of date; run `prepare` again.", 1)
+        fail(f"samples of {names} are missing or out of date; run `prepare` again.")
     print(f"{work}: every promise holds.")
 
 
@@ -199,7 +199,7 @@ def lock(
     check_writable_name("--out", str(path))
     if check:
         if wrong := compare(path, place, chosen):
-            fail(wrong[0], 1)
+            fail(wrong[0])
         return
     check_folder(place, chosen)
     found = write_lock(place, path)
@@ -286,7 +286,7 @@ def console() -> "Console":
     return PlainConsole(stderr=True)
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Print a sentence and end the command with an exit code."""
+def fail(message: str) -> NoReturn:
+    """Print a sentence and end the command with exit code 1."""
     print(harmless(message), file=sys.stderr)
-    raise typer.Exit(code)
+    raise typer.Exit(1)

@@ -201,4 +201,4 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     if part.is_whole and work.lock_path.is_file():
         wrong += compare(work.lock_path, work, recipe)
     if wrong:
-        fail("\n".join(wrong), 1)
+        fail("\n".join(wrong))

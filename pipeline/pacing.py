@@ -80,9 +80,6 @@ def parse_retry_after(value: str, date: str = "") -> float:
 class Turns:
     """What all threads share about one host: whose turn it is, and whether it refuses us.
 
-    Attributes:
-        name: the host's.
-
     Args:
         name: the host's.
         interval: seconds from one turn to the next.

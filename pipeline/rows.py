@@ -1,4 +1,4 @@
-"""Sealed Parquet files: written whole or not at all, and every flipped bit is found.
+"""Files written whole or not at all, and sealed Parquet files, in which every flipped bit is found.
 
 A sealed file carries, in its Parquet footer, the SHA-256 of all its other bytes. Any Parquet
 reader reads it; ours can also tell whether it is exactly what was written.

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
 from rich.console import Console
 
 from pipeline.afar import RAW
@@ -220,13 +219,10 @@ def _say_what_is_remade(
 
 
 def _of_samples(recipe: Table) -> Table:
-    """Return those of a recipe's settings that decide samples, as JSON has them."""
+    """Return those of a recipe's settings that decide samples."""
     source = recipe.get("source", {})
     decisive = {key: source.get(key) for key in ("layout", "max_pixels")}
-    found: Table = orjson.loads(
-        orjson.dumps({"prepare": recipe.get("prepare"), "source": decisive})
-    )
-    return found
+    return {"prepare": recipe.get("prepare"), "source": decisive}
 
 
 def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> PrepareStage:
