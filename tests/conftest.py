@@ -77,6 +77,17 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> "Source":
     return make_undisturbed(tmp_path_factory.mktemp("local"))
 
 
+@pytest.fixture(scope="module")
+def one_style_network() -> Iterator[None]:
+    """Build each network of random weights once in this process, not for every run and use."""
+    from tests.model_checkpoints import cached_style_network
+
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("train", "colorize"):
+            patch.setattr(f"model.{place}.build_style_network", cached_style_network)
+        yield
+
+
 @pytest.fixture
 def scratch_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return where scratch folders are, of this process and of those that it starts."""

@@ -15,15 +15,12 @@ from tests.pictures import draw_picture
 from tests.test_model_metrics import drawn
 from tests.test_model_waits import Thumbnails
 
+pytestmark = pytest.mark.usefixtures("one_style_network")
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -19,13 +19,15 @@ from model.evaluate import evaluate, mean_picture
 from model.metrics import mse
 from model.tally import NEEDS_TRUTH, Tally
 from pipeline.errors import UserError
-from tests.model_checkpoints import cached_style_network, write_checkpoint
+from tests.model_checkpoints import write_checkpoint
 from tests.model_samples import write_samples
 from tests.test_model_fid import Thumbnails
 
 CONFIG = EvalConfig(batch_size=3, num_sketches=3, num_references=2, num_grid=2, device="cpu")
 QUIET = Console(quiet=True)
 MEASURES = {*NEEDS_TRUTH, "following", "fid", "kid"}
+
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +40,6 @@ def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
 
 
 def test_everything_is_measured_for_the_model_and_the_baselines(

@@ -27,7 +27,7 @@ from pipeline.rows import read_seal, write_rows
 from pipeline.settings import to_table
 from pipeline.sketch import dodge
 from pipeline.words import plain, sized
-from tests.model_checkpoints import cached_style_network, write_checkpoint
+from tests.model_checkpoints import write_checkpoint
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture
 from tests.plurals import plurals_of_one
@@ -50,10 +50,7 @@ RECIPE = to_table(
 SKETCH = Image.fromarray(dodge(draw_picture(1, 90, 150), 3.5))
 REFERENCE = Image.fromarray(draw_picture(2))
 
-
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 def write_metrics(path: Path, **changed: Any) -> Path:

@@ -10,16 +10,13 @@ import pytest
 from model.journal import Journal
 from model.runs import read_runs
 from pipeline.errors import UserError
-from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_checkpoints import CONFIG
 from tests.model_runs import run
 from tests.model_samples import write_samples
 
 SHORT = dataclasses.replace(CONFIG, gan="none", validations_per_epoch=1)
 
-
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +28,7 @@ def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_epochs(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs, of which the one of two epochs is finished."""
     runs_dir = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.train.build_style_network", cached_style_network)
-        assert run(samples_dir, runs_dir / "one", SHORT).finished
+    assert run(samples_dir, runs_dir / "one", SHORT).finished
     return runs_dir
 
 

@@ -6,13 +6,10 @@ import torch
 from model.colorize import load_colorizer
 from model.config import MODELS
 from pipeline.errors import UserError
-from tests.model_checkpoints import cached_style_network, write_checkpoint
+from tests.model_checkpoints import write_checkpoint
 from tests.test_model_metrics import drawn
 
-
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.colorize.build_style_network", cached_style_network)
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 def test_guidance_goes_on_from_no_reference_through_the_reference(tmp_path: Path) -> None:

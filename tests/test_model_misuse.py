@@ -19,7 +19,6 @@ from cli import app
 from pipeline.errors import UserError
 from pipeline.rows import read_info, write_rows
 from pipeline.shard import rows_path
-from tests.model_checkpoints import cached_style_network
 from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
 
@@ -30,10 +29,7 @@ OPTIONS = [
     *("--set", "train.validations_per_epoch=1", "--set", "train.num_following=2"),
 ]
 
-
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with a finished run."""
     work = tmp_path_factory.mktemp("finished")
     write_samples(work / "samples")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.train.build_style_network", cached_style_network)
-        assert CliRunner().invoke(app, arguments("train", work, "--run", "one")).exit_code == 0
+    assert CliRunner().invoke(app, arguments("train", work, "--run", "one")).exit_code == 0
     return work
 
 
@@ -189,7 +183,6 @@ def test_a_disk_without_room(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "no space left on device; what was saved before is whole" in str(error)
     assert (work / "runs/one/best.safetensors").read_bytes() == checkpoint
     monkeypatch.undo()
-    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
     assert CliRunner().invoke(app, arguments("train", work, *options)).exit_code == 0
 
 

@@ -11,11 +11,13 @@ from model.checkpoint import load_checkpoint
 from model.rundir import load_last
 from model.runs import read_runs
 from pipeline.errors import UserError
-from tests.model_checkpoints import CONFIG, cached_style_network, write_checkpoint
+from tests.model_checkpoints import CONFIG, write_checkpoint
 from tests.model_runs import QUIET, run
 from tests.model_samples import write_samples
 
 SHORT = dataclasses.replace(CONFIG, gan="none")
+
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -33,11 +35,6 @@ def test_a_run_of_which_only_the_best_checkpoint_is_left_is_not_replaced(
 @pytest.fixture(scope="module")
 def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_samples(tmp_path_factory.mktemp("samples"))
-
-
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
 
 
 def steps(run_dir: Path) -> dict[str, int]:

@@ -24,10 +24,12 @@ from model.runs import MEASURES, read_log, read_runs
 from model.state import TrainState
 from model.train import train
 from pipeline.errors import UserError
-from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_checkpoints import CONFIG
 from tests.model_samples import write_samples
 
 SHORT = dataclasses.replace(CONFIG, gan="none", epochs=1, log_every=1)
+
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +37,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, one that was stopped after its first validation, and an unreadable one."""
     work = tmp_path_factory.mktemp("work")
     samples_dir = write_samples(work / "samples")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.train.build_style_network", cached_style_network)
-        for name, max_steps in (("whole", None), ("stopped", 2)):
-            run_dir = work / "runs" / name
-            train(SHORT, samples_dir, run_dir, max_steps=max_steps, console=Console(quiet=True))
+    for name, max_steps in (("whole", None), ("stopped", 2)):
+        run_dir = work / "runs" / name
+        train(SHORT, samples_dir, run_dir, max_steps=max_steps, console=Console(quiet=True))
     (work / "runs" / "torn").mkdir()
     (work / "runs" / "torn" / "config.json").write_text('{"train": {"model": "zhang20')
     (work / "runs" / "no-run").mkdir()

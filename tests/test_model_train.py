@@ -35,10 +35,12 @@ from model.style import build_style_network
 from model.train import TrainResult, train
 from model.validation import validation_marks
 from pipeline.errors import UserError
-from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run, without_times
 from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
+
+pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +48,10 @@ def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_samples(tmp_path_factory.mktemp("samples"))
 
 
-@pytest.fixture(autouse=True)
-def one_style_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build VGG19's random weights once, not for every run."""
-    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
-
-
 @pytest.fixture(scope="module")
 def whole_run(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.train.build_style_network", cached_style_network)
-        result = run(samples_dir, run_dir)
+    result = run(samples_dir, run_dir)
     assert result == TrainResult(8, 1, result.best, True)
     return run_dir
 
@@ -256,7 +250,8 @@ def test_a_mirrored_sample_has_the_style_of_its_mirrored_picture(
 def test_a_run_with_options_goes_on_exactly(
     samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("model.train.build_style_network", build_style_network)  # trained: no cache
+    for place in ("train", "colorize"):  # trained networks are not for other tests
+        monkeypatch.setattr(f"model.{place}.build_style_network", build_style_network)
     config = dataclasses.replace(CONFIG, epochs=1, **changes)
     run(samples_dir, tmp_path / "whole", config)
     run(samples_dir, tmp_path / "halves", config, max_steps=1)

@@ -15,7 +15,7 @@ from model.data import Samples
 from model.metrics import Answer
 from model.validation import criterion
 from pipeline.errors import UserError
-from tests.model_checkpoints import CONFIG, cached_style_network
+from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run, without_times
 from tests.model_samples import write_samples
 
@@ -222,10 +222,10 @@ def test_the_best_following_is_the_nearest_to_one() -> None:
         criterion({"mse": 0.1}, "following")
 
 
+@pytest.mark.usefixtures("one_style_network")
 def test_an_article_model_can_learn_from_jittered_references(
-    paired_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paired_dir: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("model.train.build_style_network", cached_style_network)
     config = dataclasses.replace(
         CONFIG, gan="none", jitter=0.8, warp=True, pairs=0.25, chroma_weight=2.0
     )
