@@ -32,9 +32,3 @@ def rows_of(shards: dict[str, bytes]) -> dict[str, bytes]:
 
 def contents_of(store: Path) -> dict[str, bytes]:
     return contents(Work(store))
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)

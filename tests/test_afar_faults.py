@@ -16,7 +16,7 @@ from pipeline.rows import DamagedError, check_seal, hash_file, read_info, write_
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.status import read_status
 from pipeline.work import Work
-from tests.afar_stores import URL, both, contents_of, flip, rows_of, shards_in
+from tests.afar_stores import URL, both, contents_of, rows_of, shards_in
 from tests.crashing import (
     contents,
     fetch,
@@ -27,6 +27,7 @@ from tests.crashing import (
     temporaries,
     watch,
 )
+from tests.files import flip
 from tests.shares import call
 from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
 

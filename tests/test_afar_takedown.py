@@ -21,8 +21,9 @@ from pipeline.status import read_status
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.afar_stores import URL, both, contents_of, flip, rows_of
+from tests.afar_stores import URL, both, contents_of, rows_of
 from tests.crashing import QUIET, contents, fetch, in_child, meet_fault, prepare, temporaries, watch
+from tests.files import files_in, flip
 from tests.shares import call
 from tests.test_crash_commands import Source
 from tests.test_takedown import holding, secrets_of
@@ -50,7 +51,7 @@ def everything(files: "fsspec.AbstractFileSystem", into: Path) -> dict[str, byte
     """Return all that lies in the bucket; a copy of it is left in a folder."""
     shutil.rmtree(into, ignore_errors=True)
     files.get(URL, str(into), recursive=True)
-    return {str(p.relative_to(into)): p.read_bytes() for p in into.rglob("*") if p.is_file()}
+    return files_in(into)
 
 
 def as_on_disk(local: Source, root: Path) -> Work:

@@ -18,8 +18,8 @@ from pipeline.errors import UserError
 from pipeline.shard import rows_path, tar_path
 from pipeline.work import Work
 from tests.crashing import NUM_POSTS, contents, fetch, make_source, prepare
+from tests.files import flip
 from tests.metadata_records import make_post, new_record
-from tests.test_verify import flip
 
 ROOT = Path(__file__).resolve().parent.parent
 

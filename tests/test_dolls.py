@@ -45,6 +45,7 @@ from pipeline.recipe import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.serve import serve_folder
 from pipeline.work import Work
+from tests.files import files_in
 
 DAY = Palette(
     (230, 120, 160), (40, 160, 90), (250, 222, 200), (60, 90, 170), (220, 60, 50), (240, 200, 60)
@@ -281,10 +282,7 @@ def test_different_dolls_look_different_to_the_search_for_duplicates() -> None:
 def test_equal_arguments_write_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_dolls(tmp_path / name, 1, 2, seed=9)
-    first, second = (
-        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (tmp_path / "a", tmp_path / "b")
-    )
+    first, second = (files_in(tmp_path / name) for name in ("a", "b"))
     assert first == second
     assert len(first) > 40
 

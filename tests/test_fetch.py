@@ -17,6 +17,7 @@ from pipeline.rows import read_rows, write_rows
 from pipeline.schema import LEDGER, RAW
 from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
+from tests.files import flip
 from tests.works import POST, draw_original, make_work, plan_work
 
 
@@ -217,9 +218,7 @@ def test_bytes_that_were_damaged_are_not_carried_on(tmp_path: Path) -> None:
     fetch_all(work, recipe)
     before = contents(work)
     path = tar_path(work.raw_dir, next(iter(planned_shards(work.plan_path))))
-    data = bytearray(path.read_bytes())
-    data[3000] ^= 1
-    path.write_bytes(data)
+    flip(path, 3000)
     fetch_all(work, recipe, rebuild=True)
     assert contents(work) == before
 

@@ -27,6 +27,7 @@ from pipeline.rows import read_seal, write_rows
 from pipeline.settings import to_table
 from pipeline.sketch import dodge
 from pipeline.words import plain, sized
+from tests.files import files_in
 from tests.model_checkpoints import write_checkpoint
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture
@@ -247,11 +248,11 @@ def test_what_lies_beside_a_checkpoint_is_not_replaced(
         (run_dir, run_dir),
         (run_dir / "best.safetensors", run_dir / "eval-test" / ".."),
     ):
-        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        before = files_in(folder)
         refused = CliRunner().invoke(app, ["export", str(checkpoint), "--out", str(folder)])
         assert isinstance(refused.exception, UserError)
         assert f"--out {folder}: the model that is exported lies there" in str(refused.exception)
-        assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+        assert files_in(folder) == before
 
 
 def test_an_evaluation_of_another_checkpoint_is_refused(work: Path, tmp_path: Path) -> None:

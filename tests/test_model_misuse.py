@@ -19,6 +19,7 @@ from cli import app
 from pipeline.errors import UserError
 from pipeline.rows import read_info, write_rows
 from pipeline.shard import rows_path
+from tests.files import files_in
 from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
 
@@ -56,9 +57,7 @@ def arguments(command: str, work: Path, *options: str) -> list[str]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return all files but the locks of runs and what of the style features is computed anew."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-    return {name: data for name, data in files.items() if not name.startswith("style/")}
+    return {name: data for name, data in files_in(folder).items() if not name.startswith("style/")}
 
 
 def misuse(work: Path, command: str, *options: str) -> str:

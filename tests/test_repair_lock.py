@@ -19,7 +19,7 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents, make_source, prepare
 from tests.crashing import fetch as fetch_by_metadata
-from tests.test_verify import flip
+from tests.files import flip
 
 FIRST = "train-000000"
 

@@ -21,6 +21,7 @@ from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.files import files_in, flip
 from tests.shares import (
     NUM_SAMPLES,
     QUIET,
@@ -54,18 +55,6 @@ def work(made: Path, tmp_path: Path) -> Work:
 def there(made: Path, tmp_path: Path) -> Path:
     shutil.copytree(made / "there", tmp_path / "there")
     return tmp_path / "there"
-
-
-def files_of(there: Path) -> dict[str, bytes]:
-    """Return every file of a place that was pushed to."""
-    files = (path for path in there.rglob("*") if path.is_file())
-    return {path.relative_to(there).as_posix(): path.read_bytes() for path in files}
-
-
-def flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[700] ^= 1
-    path.write_bytes(data)
 
 
 def rewrite_rows(directory: Path, shard: str) -> None:
@@ -154,7 +143,7 @@ def test_a_tar_that_is_the_same_does_not_travel_for_its_rows(
 ) -> None:
     again = pull_to(there, work.root.parent / "again")
     damaged = "train-000001"
-    flip_a_byte(tar_path(again.samples_dir, damaged))
+    flip(tar_path(again.samples_dir, damaged), 700)
     for shard in (SHARD, damaged):
         rewrite_rows(there / "samples", shard)
     forge_files(there)
@@ -172,7 +161,7 @@ def test_a_tar_that_is_the_same_does_not_travel_for_its_rows(
     )
     assert moved.num_moved == len(asked)
     assert moved.num_moved_bytes == sum((there / name).stat().st_size for name in asked)
-    assert samples_of(again) == files_of(there / "samples")
+    assert samples_of(again) == files_in(there / "samples")
     assert verify(again.root) == []
 
 
@@ -189,25 +178,25 @@ def test_a_push_of_less_takes_the_rest_away(there: Path, tmp_path: Path) -> None
     less = make_prepared(tmp_path / "less", 10)
     push(less, str(there), QUIET)
     assert 0 < len(list_shards(less.samples_dir)) < 5
-    assert files_of(there / "samples") == samples_of(less)
+    assert files_in(there / "samples") == samples_of(less)
 
 
 def test_a_recipe_alone_takes_no_pictures_away(work: Work, there: Path) -> None:
-    before = files_of(there)
+    before = files_in(there)
     result = call("push", work.root, there, "--recipe-only")
     assert isinstance(result.exception, UserError)
     assert str(result.exception) == (
         f"{there}: holds 5 shards of an earlier push, which push --recipe-only would remove; "
         "push --recipe-only to another URL."
     )
-    assert files_of(there) == before
+    assert files_in(there) == before
     (there / INDEX).rename(there / PENDING)  # as of a push that was cut short
     with pytest.raises(UserError, match="holds 5 shards"):
         push(work, str(there), QUIET, recipe_only=True)
     for path in (there / "samples").iterdir():
         path.unlink()
     push(work, str(there), QUIET, recipe_only=True)  # nothing is lost any more
-    assert set(files_of(there)) == {CARD, "croissant.json", INDEX, LOCK, RECIPE}
+    assert set(files_in(there)) == {CARD, "croissant.json", INDEX, LOCK, RECIPE}
     assert push(work, str(there), QUIET, recipe_only=True).num_moved == 0
     assert push(work, str(there), QUIET).has_samples
 
@@ -226,10 +215,10 @@ def test_what_a_newer_version_pushed_is_left_alone(work: Work, there: Path, name
     data = index.read_bytes().replace(b'"version": 1', b'"version": 2')
     index.unlink()
     (there / name).write_bytes(data)
-    before = files_of(there)
+    before = files_in(there)
     with pytest.raises(UserError, match=rf"{name}: a newer version of this program wrote it"):
         push(work, str(there), QUIET)
-    assert files_of(there) == before
+    assert files_in(there) == before
 
 
 def test_from_a_recipe_alone_the_same_data_set_is_made(made: Path, tmp_path: Path) -> None:
@@ -327,7 +316,7 @@ def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -
 
 def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
     path = tar_path(work.samples_dir, SHARD)
-    flip_a_byte(path)
+    flip(path, 700)
     with pytest.raises(UserError, match=rf"{SHARD}\.tar: damaged"):
         push(work, str(tmp_path / "there"), QUIET)
     assert not (tmp_path / "there" / INDEX).exists()

@@ -20,6 +20,7 @@ from pipeline.share.web import WebStore
 from pipeline.takedown import take_down
 from pipeline.work import Work
 from tests.afar_stores import both
+from tests.files import files_in
 from tests.shares import QUIET, forge_files, load_index, make_pushed, pull_to
 from tests.test_crash_commands import Source
 
@@ -35,32 +36,23 @@ def work(made: Path, tmp_path: Path) -> Work:
     return Work(tmp_path / "work")
 
 
-def files_of(place: Path) -> dict[str, bytes]:
-    """Return every file of a folder, but for locks."""
-    return {
-        str(path.relative_to(place)): path.read_bytes()
-        for path in sorted(place.rglob("*"))
-        if path.is_file() and not path.name.startswith(".lock")
-    }
-
-
 @pytest.mark.usefixtures("scratch_dir")
 def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path) -> None:
     """Neither does a folder of the same plan bring back what was taken down there."""
     store, owner = tmp_path / "store", Work(tmp_path / "owner")
     other = Work(local.root / "undisturbed")
     both(local, owner, str(store))
-    before = files_of(store)
+    before = files_in(store)
     with pytest.raises(UserError, match="shards of another work folder, which `--store` put"):
         push(other, str(store), QUIET)
-    assert files_of(store) == before
+    assert files_in(store) == before
     push(owner, str(store), QUIET)
     take_down(owner, [2], store=str(store))
-    before = files_of(store)
+    before = files_in(store)
     for recipe_only in (False, True):
         with pytest.raises(UserError, match="posts were taken down there, and .* still knows"):
             push(other, str(store), QUIET, recipe_only=recipe_only)
-    assert files_of(store) == before
+    assert files_in(store) == before
     push(owner, str(store), QUIET)
 
 
@@ -77,20 +69,20 @@ def test_files_that_no_push_brought_are_left_alone(work: Work, tmp_path: Path, n
     place.mkdir()
     (place / "notes.txt").write_text("are in nobody's way")
     FOREIGN[name](place)
-    before = files_of(place)
+    before = files_in(place)
     with pytest.raises(UserError, match=f"proj/{name}: is there already"):
         push(work, str(place), QUIET)
-    assert files_of(place) == before
+    assert files_in(place) == before
     (place / name).unlink()
     push(work, str(place), QUIET)
-    assert files_of(place).items() >= {"notes.txt": b"are in nobody's way"}.items()
+    assert files_in(place).items() >= {"notes.txt": b"are in nobody's way"}.items()
 
 
 def test_another_work_folder_is_left_alone(made: Path, work: Work) -> None:
-    before = files_of(work.root)
+    before = files_in(work.root)
     with pytest.raises(UserError, match="is a work folder; push to a folder of its own"):
         push(Work(made / "work"), str(work.root), QUIET)
-    assert files_of(work.root) == before
+    assert files_in(work.root) == before
 
 
 @pytest.mark.parametrize(
@@ -108,7 +100,7 @@ def test_a_pull_leaves_files_alone_that_no_pull_brought(
     (mine / name).write_text("mine")
     with pytest.raises(UserError, match=f"mine/{name.split('/')[0]}: is there already"):
         pull_to(made / "there", mine)
-    assert files_of(mine) == {name: b"mine"}
+    assert files_in(mine) == {name: b"mine"}
 
 
 def test_what_lies_beside_files_that_come_stays(made: Path, tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from pipeline.stores import read_range
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.afar_stores import both, contents_of, flip
+from tests.afar_stores import both, contents_of
 from tests.crashing import contents
 from tests.file_server import forget_stores
+from tests.files import flip
 from tests.sftp_server import PASSWORD, SftpServer, serve_sftp
 from tests.shares import QUIET, load_index, make_prepared, samples_of
 from tests.test_crash_commands import Source

@@ -24,7 +24,7 @@ from pipeline.share.push import push
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents
-from tests.test_verify import flip
+from tests.files import flip
 from tests.works import make_source
 
 FIRST = "train-000000"

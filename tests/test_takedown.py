@@ -29,6 +29,7 @@ from pipeline.status import read_status
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.files import files_in, flip
 from tests.shares import NUM_POSTS, NUM_SAMPLES, QUIET, call, load_index, make_prepared
 
 GONE = (3, 18)  # both in one shard, and one family with nobody else
@@ -62,14 +63,6 @@ def members(work: Work, directory: str = "samples") -> dict[str, bytes]:
                 assert data is not None
                 found[member.name] = data.read()
     return found
-
-
-def files(work: Work) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(work.root)): path.read_bytes()
-        for path in work.root.rglob("*")
-        if path.is_file() and not path.name.startswith(".lock")
-    }
 
 
 def readable(folder: Path) -> dict[str, bytes]:
@@ -157,19 +150,19 @@ def test_the_others_stay_byte_for_byte_and_everything_adds_up(work: Work) -> Non
 
 def test_no_later_command_brings_it_back(work: Work) -> None:
     take_down(work, GONE)
-    after, recipe = files(work), recipe_of(work)
+    after, recipe = files_in(work.root), recipe_of(work)
     run.fetch(recipe, work, QUIET)
     run.prepare(recipe, work, QUIET)
-    assert files(work) == after  # nothing was even written anew
+    assert files_in(work.root) == after  # nothing was even written anew
     run.fetch(recipe, work, QUIET, retry_failed=True)  # one post has no file: it is looked for
     run.prepare(recipe, work, QUIET)
-    changed = {name for name, data in files(work).items() if after[name] != data}
+    changed = {name for name, data in files_in(work.root).items() if after[name] != data}
     assert {Path(name).parent.name for name in changed} == {"ledger"}
-    after = files(work)
+    after = files_in(work.root)
     again = call("takedown", work.root, *GONE)
     assert again.exit_code == 0
     assert "0 posts taken down, 0 shards written anew" in again.output
-    assert {**files(work), "x": b""} == {**after, "x": b""}
+    assert {**files_in(work.root), "x": b""} == {**after, "x": b""}
 
     for path in (work.raw_dir, work.samples_dir, work.ledger_dir):
         shutil.rmtree(path)
@@ -316,7 +309,7 @@ def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
         take_down(work, [1])
     finished = call("takedown", work.root)
     assert finished.exit_code == 0, finished.output
-    assert files(work) == files(whole)
+    assert files_in(work.root) == files_in(whole.root)
     assert verify(work.root) == []
     assert read_removals(work.removals_path) == Removals(GONE)
 
@@ -336,16 +329,14 @@ def test_what_an_earlier_plan_left_is_cleared_too(work: Work, tmp_path: Path) ->
 
 
 def test_wrong_use_changes_nothing(work: Work, tmp_path: Path) -> None:
-    before = files(work)
+    before = files_in(work.root)
     for ids, what in (((NUM_POSTS + 7,), "plans no post 37"), ((), "name the posts")):
         with pytest.raises(UserError, match=what):
             take_down(work, ids)
     with pytest.raises(UserError, match="`fetch` makes it"):
         take_down(Work(tmp_path / "x"), [1])
-    assert files(work) == before
-    data = bytearray(tar_path(work.samples_dir, "train-000000").read_bytes())
-    data[700] ^= 1
-    tar_path(work.samples_dir, "train-000000").write_bytes(data)
+    assert files_in(work.root) == before
+    flip(tar_path(work.samples_dir, "train-000000"), 700)
     with pytest.raises(UserError, match="run `repair` first"):
         take_down(work, [1, 3])
 

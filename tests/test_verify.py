@@ -16,6 +16,7 @@ from pipeline.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.status import read_status, status_table
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.files import flip
 from tests.test_fetch import fetch_all
 from tests.test_prepare import EXPECTED, odd_original
 from tests.works import make_work
@@ -148,12 +149,6 @@ def adopt(path: Path, schema: pa.Schema) -> None:
         write_plan(path, table, info)
     else:
         write_rows(path, [table], info)
-
-
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 def append(path: Path) -> None:

@@ -1,0 +1,19 @@
+"""Files as tests compare them, and damage them."""
+
+from pathlib import Path
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, but for locks, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".lock")
+    }
+
+
+def flip(path: Path, at: int | None = None) -> None:
+    """Change a bit of a file, in the byte at a place, or in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if at is None else at] ^= 1
+    path.write_bytes(data)
