@@ -36,11 +36,12 @@ def _without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's proxies and contact out: servers are on loopback, and tests see headers."""
+    """Keep the user's proxies, contact and keys out: tests see headers, and servers on loopback."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.delenv("NURIE_CONTACT", raising=False)
+    for name in ("NURIE_CONTACT", "DANBOORU_LOGIN", "DANBOORU_API_KEY", "DANBOORU_HOST"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

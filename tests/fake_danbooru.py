@@ -1,13 +1,19 @@
 """A small Danbooru on loopback: searches its posts, gives them by the page, serves originals."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import orjson
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from pipeline.listing import Listing, make_listing
+from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
+from tests.faulty_server import Script, answer
 from tests.pictures import draw_picture, encoded
+
+SELECT = SelectSettings(snapshot=2026, tags=("solo", "white_background", "smile"))
 
 
 def original_of(post_id: int) -> bytes:
@@ -71,3 +77,29 @@ def _matches(record: dict[str, Any], words: list[str]) -> bool:
     ratings = [w.removeprefix("rating:").split(",") for w in words if w.startswith("rating:")]
     tags = {word for word in words if not word.startswith("rating:")}
     return tags <= set(record["tag_string"].split()) and all(record["rating"] in r for r in ratings)
+
+
+def recipe_for(url: str, **source: Any) -> Recipe:
+    settings: dict[str, Any] = {
+        "rate": 0,
+        "api_rate": 0,
+        "attempts": 1,
+        "timeout": 1.0,
+        "layout": "original",
+        **source,
+    }
+    return Recipe(
+        name="live",
+        select=SELECT,
+        source=SourceSettings(metadata=url, images="{file_url}", **settings),
+        split=SplitSettings(shard_size=10),
+    )
+
+
+def listing_of(url: str, tmp_path: Path, **source: Any) -> Listing:
+    return make_listing(recipe_for(url, **source).source, SELECT, tmp_path / "listing")
+
+
+def page_of(*ids: int) -> Script:
+    records = [{"id": i, "rating": "g", "tag_string": "solo", "file_ext": "jpg"} for i in ids]
+    return answer(200, orjson.dumps(records))

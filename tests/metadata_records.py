@@ -122,3 +122,7 @@ def _write_character(character: str, random: Random) -> str:
 def lines_of(records: list[dict[str, Any]]) -> bytes:
     """Return records as JSON lines."""
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+POSTS = [make_post(i, "solo", f"tag_{i}") for i in range(1, 41)]
+LINES = lines_of([new_record(post) for post in POSTS])

@@ -1,17 +1,13 @@
-import contextlib
+"""Posts listed from an API, page after page: the whole way, the key, and what is asked for."""
+
 import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 from typer.testing import CliRunner
@@ -19,38 +15,21 @@ from typer.testing import CliRunner
 import cli
 from pipeline import listing as listing_module
 from pipeline import pacing
-from pipeline.client import Client, Download
+from pipeline.client import Client
 from pipeline.errors import UserError
-from pipeline.listing import Listing, make_listing, make_query, read_listing
+from pipeline.listing import make_listing, make_query, read_listing
 from pipeline.planning import find_metadata, make_plan
-from pipeline.posts import Counted, Item, Malformed
-from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
-from pipeline.records import Fate, Post, Status
+from pipeline.recipe import SourceSettings
 from pipeline.rows import replacing
 from pipeline.run import fetch
 from pipeline.status import read_status
 from pipeline.work import Work
-from tests.fake_danbooru import FakeDanbooru
-from tests.faulty_server import (
-    FaultyServer,
-    Script,
-    answer,
-    drip,
-    hang,
-    reset,
-    send,
-    stopped_server,
-)
+from tests.fake_danbooru import SELECT, FakeDanbooru, listing_of, page_of, recipe_for
+from tests.faulty_server import FaultyServer, answer, stopped_server
+from tests.files import files_in
 
 QUIET = Console(quiet=True)
-SELECT = SelectSettings(snapshot=2026, tags=("solo", "white_background", "smile"))
 LOGIN, KEY = "somebody", "secret-key-7f3a"
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DANBOORU_LOGIN", "DANBOORU_API_KEY", "DANBOORU_HOST", "NURIE_CONTACT"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -58,40 +37,6 @@ def danbooru(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> FakeDan
     """Thirty posts, in pages of seven."""
     monkeypatch.setattr(listing_module, "_PAGE_SIZE", 7)
     return FakeDanbooru(httpserver, 30)
-
-
-def recipe_for(url: str, **source: Any) -> Recipe:
-    settings: dict[str, Any] = {
-        "rate": 0,
-        "api_rate": 0,
-        "attempts": 1,
-        "timeout": 1.0,
-        "layout": "original",
-        **source,
-    }
-    return Recipe(
-        name="live",
-        select=SELECT,
-        source=SourceSettings(metadata=url, images="{file_url}", **settings),
-        split=SplitSettings(shard_size=10),
-    )
-
-
-def listing_of(url: str, tmp_path: Path, **source: Any) -> Listing:
-    return make_listing(recipe_for(url, **source).source, SELECT, tmp_path / "listing")
-
-
-def ids_of(items: list[Item]) -> list[int]:
-    return [item.id for item in items if isinstance(item, Post)]
-
-
-def page_of(*ids: int) -> Script:
-    records = [{"id": i, "rating": "g", "tag_string": "solo", "file_ext": "jpg"} for i in ids]
-    return answer(200, orjson.dumps(records))
-
-
-def files_under(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 # The whole way
@@ -139,10 +84,10 @@ def test_posts_are_listed_fetched_and_accounted_for(
 def test_a_second_run_asks_for_nothing(danbooru: FakeDanbooru, tmp_path: Path) -> None:
     work, recipe = Work(tmp_path), recipe_for(danbooru.url)
     first = fetch(recipe, work, QUIET)
-    before, num_requests = files_under(tmp_path), len(danbooru.headers)
+    before, num_requests = files_in(tmp_path), len(danbooru.headers)
     assert fetch(recipe, work, QUIET).fates == first.fates
     assert len(danbooru.headers) == num_requests
-    assert files_under(tmp_path) == before
+    assert files_in(tmp_path) == before
 
 
 def test_the_plan_can_be_made_again_although_the_site_has_moved_on(
@@ -208,11 +153,26 @@ def test_a_dry_run_asks_but_touches_nothing(danbooru: FakeDanbooru, tmp_path: Pa
     recipe = recipe_for(danbooru.url)
     kept = find_metadata(recipe, Work(work), QUIET)
     make_plan(recipe, 5, kept)
-    before, num_queries = files_under(work), len(danbooru.queries)
+    before, num_queries = files_in(work), len(danbooru.queries)
     read = find_metadata(recipe, Work(work), QUIET, keeps_pages=False)
     assert make_plan(recipe, None, read).counts == {"planned": 30}
     assert len(danbooru.queries) == num_queries + 5  # the page that is there was not asked for
-    assert files_under(work) == before
+    assert files_in(work) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-9], lambda _: b"", lambda _: gzip.compress(b"{}"), lambda _: b"[]"],
+)
+def test_a_damaged_page_on_disk_is_named(
+    damage: Callable[[bytes], bytes], danbooru: FakeDanbooru, tmp_path: Path
+) -> None:
+    listing = listing_of(danbooru.url, tmp_path)
+    list(read_listing(listing))
+    path = listing.page_paths()[2]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"000002\.json\.gz: damaged .* delete it"):
+        list(read_listing(listing))
 
 
 # Login and key
@@ -229,8 +189,8 @@ def test_login_and_key_go_to_the_api_and_nowhere_else(
         expected = "Basic c29tZWJvZHk6c2VjcmV0LWtleS03ZjNh" if path == "/posts.json" else None
         assert headers.get("Authorization") == expected
     for secret in (LOGIN, KEY, "c29tZWJvZHk6"):
-        for file, data in files_under(tmp_path).items():
-            plain = gzip.decompress(data) if file.suffix == ".gz" else data
+        for file, data in files_in(tmp_path).items():
+            plain = gzip.decompress(data) if file.endswith(".gz") else data
             assert secret.encode() not in plain, file
 
 
@@ -276,150 +236,6 @@ def test_only_hosts_that_the_user_trusts_get_the_key(
     if is_given and "127" not in url:
         with pytest.raises(UserError, match="in the clear"):
             given(url.replace("https", "http"), host)
-
-
-# APIs that fail and lie
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        answer(503),
-        answer(500, b"{}"),
-        answer(429, Retry_After="0"),
-        reset(),
-        reset(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[{"),
-        send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b'[{"id": 1}]'),
-        hang(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n["),
-        drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", repeat(b" "), 0.03),
-    ],
-)
-def test_a_page_that_fails_is_asked_for_again(
-    fault: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing_module, "Client", partial(Client, draw=lambda: 0.0))
-    scripts = [page_of(30, 20), fault, page_of(19, 4), fault, page_of()]
-    with FaultyServer(*scripts) as server:
-        listing = listing_of(server.url, tmp_path, attempts=2, timeout=0.1)
-        items = list(read_listing(listing))
-        assert ids_of(items) == [30, 20, 19, 4]
-        asked = [head.split()[1].partition("page=")[2] for head in server.requests]
-        assert asked == ["", "b20", "b20", "b4", "b4"]
-        assert list(read_listing(listing)) != []  # from the disk
-        assert len(server.requests) == 5
-
-
-@pytest.mark.parametrize(
-    ("last", "message"),
-    [
-        pytest.param(page_of(30, 20), "repeats itself", id="repeated for ever"),
-        pytest.param(page_of(19, 20), "holds post 20", id="does not descend"),
-        pytest.param(page_of(40, 31), "holds post 40", id="ascends"),
-        pytest.param(answer(200, b"<html>busy</html>"), "no page of posts", id="HTML"),
-        pytest.param(answer(200, b'{"success": false}'), "not a list", id="no list"),
-        pytest.param(answer(200, b'[{"id": 1}'), "no page of posts", id="cut off"),
-        pytest.param(answer(200), r"not to be had \(HTTP 200\)", id="empty body"),
-        pytest.param(answer(200, b'[{"rating": "g"}, 5]'), "without ids", id="no ids"),
-        pytest.param(answer(200, b'[{"id": "19"}, {"id": true}]'), "without ids", id="odd ids"),
-        pytest.param(answer(401), "DANBOORU_API_KEY right", id="401"),
-        pytest.param(answer(403, b"<html>"), "DANBOORU_API_KEY right", id="403"),
-        pytest.param(answer(422), "Does the account allow", id="422"),
-        pytest.param(answer(410), "not to be had", id="410"),
-        pytest.param(answer(500), r"did not come \(HTTP 500\)", id="500"),
-        pytest.param(reset(), "did not come", id="reset"),
-    ],
-)
-def test_what_is_no_page_stops_the_listing_and_keeps_what_came(
-    last: Script, message: str, tmp_path: Path
-) -> None:
-    with FaultyServer(page_of(30, 20), last) as server:
-        listing = listing_of(server.url, tmp_path)
-        seen: list[Item] = []
-        with pytest.raises(UserError, match=message) as raised:
-            seen.extend(read_listing(listing))
-        assert server.url in str(raised.value)
-        assert len(server.requests) == 2
-        assert [path.name for path in listing.page_paths()] == ["000000.json.gz"]
-        server.scripts[:] = [page_of(19), page_of()]
-        server.requests.clear()
-        assert ids_of(list(read_listing(listing))) == [30, 20, 19]
-
-
-def test_the_largest_picture_says_nothing_of_pages(tmp_path: Path) -> None:
-    with FaultyServer(page_of(30, 20), page_of()) as server:
-        listing = listing_of(server.url, tmp_path, max_bytes=10)
-        assert ids_of(list(read_listing(listing))) == [30, 20]
-
-
-RECORDS = st.dictionaries(
-    st.sampled_from(["id", "rating", "tag_string", "md5", "file_ext", "parent_id", "x"]),
-    st.none() | st.booleans() | st.integers(-9, 60) | st.text(max_size=3) | st.floats(),
-)
-PAGES = st.lists(RECORDS | st.integers(-9, 2**64 - 1) | st.none(), max_size=4).map(orjson.dumps)
-
-
-@given(st.lists(PAGES | st.binary(max_size=40), max_size=4))
-def test_no_pages_make_it_hang_or_crash_and_all_add_up(
-    tmp_path_factory: pytest.TempPathFactory, pages: list[bytes]
-) -> None:
-    bodies = iter(pages)
-
-    class Babbler:
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def get(self, url: str, **_: object) -> Download:
-            return Download(Fate(Status.FETCHED), next(bodies, b"[]"), 200)
-
-        def close(self) -> None:
-            pass
-
-    listing = listing_of("http://127.0.0.1:9", tmp_path_factory.mktemp("pages"))
-    found: list[Item] = []
-    with patch.object(listing_module, "Client", Babbler), contextlib.suppress(UserError):
-        found.extend(read_listing(listing))
-    again: list[Item] = []
-    with patch.object(listing_module, "Client", Babbler), contextlib.suppress(UserError):
-        again.extend(read_listing(listing))
-    for items in (found, again):
-        num_counted = sum(item.num_records for item in items if isinstance(item, Counted))
-        assert num_counted == sum(isinstance(item, Post | Malformed) for item in items)
-    ids = [min(ids_of(page)) for page in _by_page(found) if ids_of(page)]
-    assert ids == sorted(ids, reverse=True)
-
-
-def _by_page(items: list[Item]) -> list[list[Item]]:
-    pages: list[list[Item]] = []
-    for item in items:
-        if isinstance(item, Counted):
-            pages.append([])
-        else:
-            pages[-1].append(item)
-    return pages
-
-
-def test_malformed_records_of_a_page_are_counted_and_named(tmp_path: Path) -> None:
-    page = answer(200, b'[{"id": 9, "rating": "x"}, 5, {"id": 8, "rating": "g"}]')
-    with FaultyServer(page, page_of()) as server:
-        items = list(read_listing(listing_of(server.url, tmp_path)))
-    malformed = [item for item in items if isinstance(item, Malformed)]
-    assert [(m.line, m.why.split()[0]) for m in malformed] == [(1, "rating"), (2, "not")]
-    assert sum(item.num_records for item in items if isinstance(item, Counted)) == 3
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [lambda data: data[:-9], lambda _: b"", lambda _: gzip.compress(b"{}"), lambda _: b"[]"],
-)
-def test_a_damaged_page_on_disk_is_named(
-    damage: Callable[[bytes], bytes], danbooru: FakeDanbooru, tmp_path: Path
-) -> None:
-    listing = listing_of(danbooru.url, tmp_path)
-    list(read_listing(listing))
-    path = listing.page_paths()[2]
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=r"000002\.json\.gz: damaged .* delete it"):
-        list(read_listing(listing))
 
 
 # What is asked for

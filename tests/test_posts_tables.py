@@ -1,4 +1,4 @@
-"""Parquet and SQLite beyond what every kind of metadata has to do."""
+"""Metadata as Parquet and as SQLite."""
 
 import sqlite3
 from contextlib import closing
@@ -8,11 +8,96 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import UserError
+from pipeline.metadata import read_posts
 from pipeline.recipe import SelectSettings
+from pipeline.records import Post
 from pipeline.selection import Selection
-from tests.test_metadata import malformed_in, posts_in, read
+from tests.metadata_items import malformed_in, num_unparsed, posts_in, read
+from tests.metadata_records import POSTS, new_record
 
 SELECT = SelectSettings(tags=("solo",), snapshot=2023, rating=("g",))
+
+
+def test_parquet_has_the_newer_schemas_columns(tmp_path: Path) -> None:
+    records = [new_record(post) | {"score": 5, "parent_id": None} for post in POSTS]
+    records[3]["rating"] = "?"
+    records[4] = {"id": 5, "rating": "s", "tag_string_general": "tag_5"}
+    table = pa.Table.from_pylist([{"tag_string_general": None} | record for record in records])
+    index = table.column_names.index("tag_string")
+    table = table.set_column(index, "tag_string", table["tag_string"].dictionary_encode())
+    pq.write_table(table, tmp_path / "posts.parquet")
+    items = read(tmp_path)
+    assert len(posts_in(items)) == 39
+    assert [(m.line, m.why) for m in malformed_in(items)] == [
+        (4, "rating is '?', not one of g, s, q, e")
+    ]
+    items = read(tmp_path, ["solo", "tag_7"])
+    assert [post.id for post in posts_in(items)] == [5, 7]  # 5 has no tag_string to search
+    assert num_unparsed(items) == 38
+
+
+def test_parquet_with_missing_columns_or_wrong_types_is_malformed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1, 2], "tag_string": [[1], [2]]}), tmp_path / "a.parquet")
+    assert [m.why for m in malformed_in(read(tmp_path))] == [
+        "rating is '', not one of g, s, q, e"
+    ] * 2
+    twice = pa.Table.from_arrays([pa.array([1])] * 2, ["id", "id"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    assert malformed_in(read(tmp_path / "twice.parquet"))[0].line == 0
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-6])
+    (last,) = malformed_in(read(tmp_path / "b.parquet", ["solo"]))
+    assert (last.path, last.line) == (str(tmp_path / "b.parquet"), 0)
+
+
+def write_kblueleafs(path: Path, link: str = "posttagrelation") -> None:
+    link = link.replace('"', '""')
+    with closing(sqlite3.connect(path)) as database, database:
+        database.executescript(f"""
+            CREATE TABLE post (id INTEGER PRIMARY KEY, md5 TEXT, rating INTEGER, file_ext TEXT,
+                image_width INTEGER, image_height INTEGER, file_size INTEGER, parent_id INTEGER,
+                is_deleted INTEGER, is_banned INTEGER, score INTEGER);
+            CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT, type INTEGER);
+            CREATE TABLE "{link}" (id INTEGER PRIMARY KEY, post_id INTEGER, tag_id INTEGER);
+            INSERT INTO tag VALUES (1, 'solo', 0), (2, 'miku', 2), (3, 'solo_focus', 0);
+            INSERT INTO post VALUES (11, NULL, 0, 'jpg', 640, 480, 99, NULL, 0, 0, 3),
+                (12, NULL, 1, 'png', 1, 2, 3, 11, 1, 0, 3),
+                (13, NULL, 9, 'png', 1, 2, 3, 0, 0, 0, 3),
+                (14, NULL, 3, 'png', 1, 2, 3, 0, 0, 1, 3);
+            INSERT INTO "{link}" (post_id, tag_id) VALUES (11, 1), (11, 2), (12, 3), (13, 1);
+        """)
+
+
+@pytest.mark.parametrize("link", ["posttagrelation", "post_tags_through", 'odd "name"'])
+def test_kblueleafs_database_is_read(link: str, tmp_path: Path) -> None:
+    write_kblueleafs(tmp_path / "danbooru.db", link)
+    both = frozenset({"solo", "miku"})
+    expected = [
+        Post(11, "", "g", "jpg", 640, 480, 99, 0, both, ("miku",), False, False),
+        Post(12, "", "s", "png", 1, 2, 3, 11, frozenset({"solo_focus"}), (), True, False),
+        Post(14, "", "e", "png", 1, 2, 3, 0, frozenset(), (), False, True),
+    ]
+    items = read(tmp_path)
+    assert posts_in(items) == expected
+    assert [m.line for m in malformed_in(items)] == [13]
+    items = read(tmp_path, ["solo", "miku"])
+    assert posts_in(items) == expected[:1]
+    assert num_unparsed(items) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["danbooru.db"]
+
+
+def test_another_database_is_the_users_error(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("CREATE TABLE post (id INTEGER)")
+    with pytest.raises(UserError, match=r"a\.db: not a database of Danbooru posts"):
+        list(read_posts(tmp_path))
+
+
+def test_a_damaged_database_ends_with_a_complaint(tmp_path: Path) -> None:
+    write_kblueleafs(tmp_path / "a.db")
+    data = (tmp_path / "a.db").read_bytes()
+    (tmp_path / "a.db").write_bytes(data[:5000] + bytes(len(data) - 5000))
+    assert malformed_in(read(tmp_path))[-1].line == 0
 
 
 def write_database(path: Path, key: str, *ids: int | None) -> None:
