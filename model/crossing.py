@@ -5,7 +5,6 @@ do, so on them a palette that is taken from the wrong place cannot hide.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +60,7 @@ def judge_crossing(
     Raises:
         UserError: on an unusable checkpoint or samples, or too few characters.
     """
-    with ExitStack() as stack:
-        samples = stack.enter_context(Samples(samples_dir, split))
+    with Samples(samples_dir, split) as samples:
         places = _one_of_each_character(samples)[: num_sketches + num_references]
         if len(places) < MIN_CHARACTERS:
             raise UserError(

@@ -35,7 +35,7 @@ class Journal:
         run_dir: the run's folder.
         step: steps done so far.
         log_every: steps between two lines.
-        ranks: the processes that train together; terms are meant over all, and the first writes.
+        ranks: the processes that train together; terms are averaged over all, and the first writes.
         precision: what is trained in, for advice.
     """
 

@@ -102,11 +102,7 @@ def chroma_distances(output: Tensor, truth: Tensor) -> Floats:
     that of a colourless answer, a = b = 0: a ratio above 1 is worse than no colour.
     """
     true = chroma(truth)
-    distance = np.linalg.norm(chroma(output).ab - true.ab, axis=3)
-    colourless = np.linalg.norm(true.ab, axis=3)
-    return np.stack(
-        [_mean_over(true.foreground, distance), _mean_over(true.foreground, colourless)], axis=1
-    )
+    return _distances(true.foreground, output, true.ab)
 
 
 def ratio(parts: Floats) -> float | None:
@@ -138,8 +134,12 @@ def regional_distances(output: Tensor, truth: Tensor) -> Floats:
     """
     true = chroma(truth)
     mask = np.stack([_small_regions(*picture) for picture in zip(*true, strict=True)])
-    distance = np.linalg.norm(chroma(output).ab - true.ab, axis=3)
-    colourless = np.linalg.norm(true.ab, axis=3)
+    return _distances(mask, output, true.ab)
+
+
+def _distances(mask: NDArray[np.bool_], output: Tensor, true: NDArray[np.float32]) -> Floats:
+    distance = np.linalg.norm(chroma(output).ab - true, axis=3)
+    colourless = np.linalg.norm(true, axis=3)
     return np.stack([_mean_over(mask, distance), _mean_over(mask, colourless)], axis=1)
 
 
