@@ -36,9 +36,10 @@ from pipeline.status import read_status
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import fetch, make_source, prepare
+from tests.indexed_tars import pack
 from tests.metadata_records import lines_of, make_post, new_record, old_record
 from tests.pictures import draw_picture, encoded
-from tests.test_metadata import tar_of, zstd
+from tests.test_metadata import zstd
 
 Read = Callable[[Path], str]
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"
@@ -86,8 +87,8 @@ def metadata_files() -> dict[str, bytes]:
         "a.json.gz": gzip.compress(lines),
         "a.json.xz": lzma.compress(lines),
         "a.json.zst": zstd(lines),
-        "a.tar": tar_of("w", {"a.json": lines, "b/2.json.gz": gzip.compress(lines)}),
-        "a.tar.xz": tar_of("w:xz", {"a.json": lines}),
+        "a.tar": pack({"a.json": lines, "b/2.json.gz": gzip.compress(lines)}),
+        "a.tar.xz": lzma.compress(pack({"a.json": lines})),
         "a.parquet": bytes(sink.getvalue()),
         "a.db": database(),
     }

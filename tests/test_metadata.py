@@ -1,16 +1,13 @@
 """Every packing of metadata gives the same posts, and whatever is damaged is counted."""
 
 import gzip
-import io
 import json
 import lzma
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -20,18 +17,9 @@ from pipeline import posts_json
 from pipeline.errors import UserError
 from pipeline.metadata import list_files, read_posts
 from pipeline.posts import Counted, Malformed, Unparsed
+from tests.indexed_tars import pack
 from tests.metadata_items import malformed_in, posts_in, read
 from tests.metadata_records import LINES, POSTS, lines_of, make_post, new_record, old_record
-
-
-def tar_of(mode: Any, members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def zstd(data: bytes) -> bytes:
@@ -41,10 +29,10 @@ def zstd(data: bytes) -> bytes:
     return bytes(sink.getvalue())
 
 
-def half_and_half(pack: Callable[[bytes], bytes]) -> bytes:
+def half_and_half(compress: Callable[[bytes], bytes]) -> bytes:
     """Two compressed streams, one after the other, the way parallel compressors write them."""
     middle = LINES.index(b"\n", len(LINES) // 2) - 5
-    return pack(LINES[:middle]) + pack(LINES[middle:])
+    return compress(LINES[:middle]) + compress(LINES[middle:])
 
 
 AS_LIST = json.dumps([new_record(post) for post in POSTS], indent=1).encode()
@@ -65,10 +53,10 @@ PACKED = {
     "two_streams.xz": half_and_half(lzma.compress),
     "two_streams.zst": half_and_half(zstd),
     "list.json.xz": lzma.compress(AS_LIST),
-    "a.tar": tar_of("w", {"metadata/README.md": b"no", "metadata/2021000000000000": LINES}),
-    "a.tar.gz": tar_of("w:gz", {"list.json": AS_LIST}),
-    "a.tar.xz": tar_of("w:xz", {"a/1.json": LINES[:-1], "a/nsfw-ids.txt": b"5\n"}),
-    "packed_inside.tar": tar_of("w", {"posts.json.gz": gzip.compress(LINES)}),
+    "a.tar": pack({"metadata/README.md": b"no", "metadata/2021000000000000": LINES}),
+    "a.tar.gz": gzip.compress(pack({"list.json": AS_LIST})),
+    "a.tar.xz": lzma.compress(pack({"a/1.json": LINES[:-1], "a/nsfw-ids.txt": b"5\n"})),
+    "packed_inside.tar": pack({"posts.json.gz": gzip.compress(LINES)}),
     "wrong_name.txt": gzip.compress(LINES),
 }
 
@@ -92,10 +80,10 @@ def test_a_required_tag_is_found_in_every_packing(name: str, tmp_path: Path) -> 
 def test_a_truncated_file_ends_with_one_complaint(name: str, share: float, tmp_path: Path) -> None:
     members = [make_post(i, Random(i).randbytes(60).hex()) for i in range(1, 4000)]
     lines = lines_of([new_record(post) for post in members])
-    pack = {"gz": gzip.compress, "xz": lambda data: lzma.compress(data, preset=0), "zst": zstd}
+    compress = {"gz": gzip.compress, "xz": lambda data: lzma.compress(data, preset=0), "zst": zstd}
     if ".tar" in name:
-        lines = tar_of("w", {"posts.json": lines})
-    packed = pack[name.rpartition(".")[2]](lines)
+        lines = pack({"posts.json": lines})
+    packed = compress[name.rpartition(".")[2]](lines)
     (tmp_path / name).write_bytes(packed[: int(len(packed) * share)])
     with patch.object(posts_json, "_CHUNK", 2**15):
         items = read(tmp_path / name)
@@ -144,7 +132,7 @@ def test_a_folder_is_read_by_name_without_other_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["nowhere", ".", "other.tar"])
 def test_a_place_without_metadata_is_the_users_error(place: str, tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("x")
-    (tmp_path / "other.tar").write_bytes(tar_of("w", {"a.jpg": b"x"}))
+    (tmp_path / "other.tar").write_bytes(pack({"a.jpg": b"x"}))
     if place == ".":
         (tmp_path / "other.tar").unlink()
     with pytest.raises(UserError, match=str(tmp_path)):

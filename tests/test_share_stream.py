@@ -116,13 +116,12 @@ def steps_of(samples: Samples, config: TrainConfig, position: int = 0) -> list[B
     ]
 
 
-def equal(one: Batch, other: Batch) -> bool:
-    return (
-        np.array_equal(one.post_ids, other.post_ids)
-        and torch.equal(one.color, other.color)
-        and torch.equal(one.sketch, other.sketch)
-        and torch.equal(one.reference, other.reference)
-    )
+def assert_same(one: Samples, other: Samples, config: TrainConfig, position: int = 0) -> None:
+    """Both give the same batches, from a place in the first epoch on."""
+    for a, b in zip(*(steps_of(s, config, position) for s in (one, other)), strict=True):
+        assert np.array_equal(a.post_ids, b.post_ids)
+        for name in ("color", "sketch", "reference"):
+            assert torch.equal(getattr(a, name), getattr(b, name))
 
 
 def sizes_of(made: Path) -> dict[str, int]:
@@ -146,10 +145,8 @@ def test_the_same_samples_come_in_the_same_order_and_each_tar_once(
     with streaming(server.url, tmp_path, BIG) as remote:
         assert remote.fingerprint == local.fingerprint
         assert (remote.size, remote.recipe) == (local.size, local.recipe)
-        pairs = zip(steps_of(local, config), steps_of(remote, config), strict=True)
-        assert all(equal(*pair) for pair in pairs)
-        late = (steps_of(s, config, position=28) for s in (local, remote))
-        assert all(equal(*pair) for pair in zip(*late, strict=True))
+        assert_same(local, remote, config)
+        assert_same(local, remote, config, position=28)
         if together == 16:  # in smaller windows a batch may have samples of a third
             assert server.num_bytes == sizes_of(made)
         assert all(server.num_bytes[name] >= size for name, size in sizes_of(made).items())
@@ -171,8 +168,7 @@ def test_a_small_cache_stays_small_and_brings_each_tar_once_an_epoch(
 
     server.watch = weigh
     with streaming(server.url, tmp_path, budget) as remote:
-        pairs = zip(steps_of(local, config), steps_of(remote, config), strict=True)
-        assert all(equal(*pair) for pair in pairs)
+        assert_same(local, remote, config)
     assert 0 < most <= budget
     whole = Counter(name for name, span in server.requests if len(span) == sizes[name])
     assert whole.keys() == sizes.keys()
@@ -203,8 +199,7 @@ def test_references_from_other_windows_are_asked_for_by_themselves(
     budget = sum(sorted(sizes.values())[-3:])
     config = dataclasses.replace(CONFIG, shuffle_shards=1, batch_size=2, pairs=0.5, epochs=1)
     with streaming(server.url, tmp_path, budget) as remote:
-        pairs = zip(steps_of(local, config), steps_of(remote, config), strict=True)
-        assert all(equal(*pair) for pair in pairs)
+        assert_same(local, remote, config)
     alone = [span for name, span in server.requests if len(span) < sizes[name]]
     assert alone
     largest = max(
@@ -232,8 +227,7 @@ def test_a_server_that_drops_connections_is_asked_again(
     client._draw = lambda: 0.0
     client._source = dataclasses.replace(client._source, attempts=attempts)
     with closing(shards), Samples(shards, "train") as remote:
-        pairs = zip(steps_of(local, CONFIG), steps_of(remote, CONFIG), strict=True)
-        assert all(equal(*pair) for pair in pairs)
+        assert_same(local, remote, CONFIG)
     assert server.num_dropped > 3
     assert server.num_bytes == sizes_of(made)
 
@@ -244,8 +238,7 @@ def test_a_server_of_whole_files_will_do_where_the_cache_holds_all(
     config = dataclasses.replace(CONFIG, shuffle_shards=1, epochs=1)
     with serve_folder(made / "there") as url:
         with streaming(url, tmp_path / "all", BIG) as remote:
-            pairs = zip(steps_of(local, config), steps_of(remote, config), strict=True)
-            assert all(equal(*pair) for pair in pairs)
+            assert_same(local, remote, config)
         budget = sum(sorted(sizes_of(made).values())[-2:])
         with closing(RemoteShards(url, tmp_path / "few", budget)) as shards:
             whole = dataclasses.replace(config, shuffle_shards=16)
@@ -261,8 +254,7 @@ def test_any_store_of_fsspecs_will_do(made: Path, local: Samples, tmp_path: Path
     try:
         for url in ("memory://streamed", str(made / "there")):
             with streaming(url, tmp_path / "cache", budget) as remote:
-                pairs = zip(steps_of(local, CONFIG), steps_of(remote, CONFIG), strict=True)
-                assert all(equal(*pair) for pair in pairs)
+                assert_same(local, remote, CONFIG)
             shutil.rmtree(tmp_path / "cache")
     finally:
         files.rm("/streamed", recursive=True)
@@ -276,8 +268,7 @@ def test_from_s3_comes_the_same(
         lead_to(endpoint, monkeypatch)
         push(Work(made / "work"), f"s3://{BUCKET}/set", QUIET)
         with streaming(f"s3://{BUCKET}/set", tmp_path, BIG) as remote:
-            pairs = zip(steps_of(local, CONFIG), steps_of(remote, CONFIG), strict=True)
-            assert all(equal(*pair) for pair in pairs)
+            assert_same(local, remote, CONFIG)
     forget_stores()
 
 

@@ -1,21 +1,15 @@
-"""The whole of fetch, from every kind of source: a server on loopback, or real files."""
+"""The whole of fetch, from servers with trouble, tars with an index, and every store."""
 
-import gzip
 import re
 import socket
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pytest_httpserver import HTTPServer
 from rich.console import Console
@@ -24,12 +18,11 @@ from werkzeug import Request, Response
 from pipeline import pacing
 from pipeline.errors import UserError
 from pipeline.pacing import SourceDownError, SourceRefusesError
-from pipeline.planning import make_plan
-from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
+from pipeline.recipe import SplitSettings
 from pipeline.run import fetch
 from pipeline.schema import RAW
 from pipeline.serve import serve_folder
-from pipeline.shard import Span, list_shards, read_shard, read_span, tar_path
+from pipeline.shard import list_shards, read_shard
 from pipeline.status import read_status
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
@@ -37,20 +30,10 @@ from tests.file_server import HUB_REPO, point_stores_at, serve_files
 from tests.indexed_tars import write_tars
 from tests.metadata_records import lines_of, make_post, new_record
 from tests.pictures import draw_picture, encoded
+from tests.sources import PICTURES, POSTS, originals, recipe_of
 
 QUIET = Console(quiet=True)
 PICTURE = encoded(draw_picture(1, 90, 90), "jpeg")
-
-
-def recipe_of(metadata: Path | str, images: str, **source: Any) -> Recipe:
-    """A recipe for posts with the tag solo, in shards of about ten."""
-    settings: dict[str, Any] = {"rate": 0, "attempts": 1, "layout": "original", **source}
-    return Recipe(
-        name="test",
-        select=SelectSettings(tags=("solo",)),
-        source=SourceSettings(metadata=str(metadata), images=images, **settings),
-        split=SplitSettings(shard_size=10),
-    )
 
 
 @pytest.fixture
@@ -165,8 +148,6 @@ def fates_of(work: Work) -> dict[int, str]:
 # Tars with an index, and stores
 
 
-PICTURES = {n: encoded(draw_picture(n, 60, 80), "jpeg") for n in (1, 2, 3, 1001, 1002, 2001)}
-POSTS = [make_post(post_id, "solo") for post_id in PICTURES]
 TREES = {
     "path": "{folder}",
     "file": "file://{folder}",
@@ -205,17 +186,6 @@ def few_lines(tmp_path: Path) -> Path:
     path = tmp_path / "few.json"
     path.write_bytes(lines_of([new_record(post) for post in [*POSTS, make_post(3001, "solo")]]))
     return path
-
-
-def originals(work: Work) -> dict[int, bytes]:
-    found = {}
-    for name in list_shards(work.raw_dir):
-        rows, _ = read_shard(work.raw_dir, name, RAW)
-        with tar_path(work.raw_dir, name).open("rb") as tar:
-            for row in rows.to_pylist():
-                if row["offset"] is not None:
-                    found[row["post_id"]] = read_span(tar, Span(row["offset"], row["size"]))
-    return found
 
 
 def test_pictures_come_out_of_indexed_tars_wherever_they_lie(
@@ -299,123 +269,3 @@ def test_a_server_without_ranges_stops_the_run(few_lines: Path, tmp_path: Path) 
     write_tars(folder, [(n, "jpg", data) for n, data in PICTURES.items()])
     with serve_folder(folder) as url, pytest.raises(UserError, match="sends whole files only"):
         fetch(recipe_of(few_lines, f"{url}/{{bucket}}.tar#{{id}}.jpg"), Work(tmp_path / "w"), QUIET)
-
-
-# Metadata of every kind
-
-
-def records_of_2023() -> list[dict[str, Any]]:
-    """Records as the site wrote them in 2023: six to keep, one each to filter."""
-    posts = [replace(post, rating="g") for post in POSTS]
-    odd = make_post(5, "solo")
-    changed = [
-        replace(odd, id=11, rating="s"),  # sensitive by then
-        replace(odd, id=12, rating="q"),
-        replace(odd, id=13, rating="g", is_deleted=True),
-        replace(odd, id=14, rating="g", is_banned=True),
-        replace(odd, id=15, rating="g", ext="mp4"),
-        replace(odd, id=16, rating="g", tags=frozenset({"solo_focus"})),
-    ]
-    blank = {"parent_id": None, "is_deleted": False, "is_banned": False, "bit_flags": 0}
-    dates = {"created_at": "2023-03-17T03:50:48.762-04:00", "pixiv_id": None, "up_score": 0}
-    return [{**blank, **dates, **new_record(post)} for post in [*posts, *changed]]
-
-
-def write_lines(path: Path) -> None:
-    path.write_bytes(lines_of(records_of_2023()))
-
-
-def write_list(path: Path) -> None:
-    path.write_bytes(orjson.dumps(records_of_2023(), option=orjson.OPT_INDENT_2))
-
-
-def write_packed(path: Path) -> None:
-    path.write_bytes(gzip.compress(lines_of(records_of_2023())))
-
-
-def write_parquet(path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist(records_of_2023()), path, row_group_size=4)
-
-
-def write_sqlite(path: Path) -> None:
-    """KBlueLeaf's shape: ratings and the tags' types are numbers, tags are linked."""
-    with closing(sqlite3.connect(path)) as database, database:
-        database.executescript("""
-            CREATE TABLE post (id INTEGER PRIMARY KEY, md5 TEXT, rating INTEGER, file_ext TEXT,
-                image_width INTEGER, image_height INTEGER, file_size INTEGER, parent_id INTEGER,
-                is_deleted INTEGER, is_banned INTEGER, file_url TEXT, created_at TEXT);
-            CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT, type INTEGER);
-            CREATE TABLE posttagrelation (post_id INTEGER, tag_id INTEGER);
-        """)
-        names = sorted({tag for r in records_of_2023() for tag in r["tag_string"].split()})
-        database.executemany("INSERT INTO tag VALUES (?, ?, 0)", list(enumerate(names, 1)))
-        for record in records_of_2023():
-            columns = ("md5", "file_ext", "image_width", "image_height", "file_size")
-            database.execute(
-                "INSERT INTO post VALUES (?,?,?,?,?,?,?,NULL,?,?,NULL,?)",
-                [
-                    record["id"],
-                    record["md5"],
-                    "gsqe".index(record["rating"]),
-                    *(record[column] for column in columns[1:]),
-                    int(record["is_deleted"]),
-                    int(record["is_banned"]),
-                    record["created_at"],
-                ],
-            )
-            links = [(record["id"], names.index(t) + 1) for t in record["tag_string"].split()]
-            database.executemany("INSERT INTO posttagrelation VALUES (?, ?)", links)
-
-
-WRITERS = {
-    "posts.json": write_lines,
-    "list.json": write_list,
-    "posts.jsonl.gz": write_packed,
-    "metadata.parquet": write_parquet,
-    "danbooru2023.db": write_sqlite,
-}
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_every_kind_of_metadata_gives_the_same_data_set(name: str, tmp_path: Path) -> None:
-    WRITERS[name](tmp_path / name)
-    write_tars(tmp_path / "tars", [(n, "jpg", data) for n, data in PICTURES.items()])
-    recipe = recipe_of(tmp_path / name, f"{tmp_path}/tars/{{bucket}}.tar#{{id}}.{{ext}}")
-    recipe = replace(recipe, select=SelectSettings(snapshot=2023, tags=("solo",)))
-    work = Work(tmp_path / "work")
-    assert fetch(recipe, work, QUIET).fates == {"fetched": 6}
-    assert originals(work) == PICTURES
-    status = read_status(work)
-    assert status.num_records == 12
-    assert status.select == {
-        "planned": 6,
-        "filtered/rating": 2,
-        "filtered/deleted": 1,
-        "filtered/banned": 1,
-        "filtered/not_a_picture": 1,
-        "filtered/tag_missing": 1,
-    }
-
-
-@pytest.mark.parametrize("name", WRITERS)
-@pytest.mark.parametrize(
-    ("snapshot", "rating", "num_wanted", "message"),
-    [
-        (2021, ("safe",), 0, "is rated g, which came in 2022"),
-        (2022, ("safe",), 0, "may mean safe or sensitive"),
-        (2022, ("g",), 6, ""),
-        (2022, ("s",), 1, ""),
-        (2023, ("safe", "s"), 7, ""),
-    ],
-)
-def test_the_rating_policy_holds_for_every_kind(
-    name: str, snapshot: int, rating: tuple[str, ...], num_wanted: int, message: str, tmp_path: Path
-) -> None:
-    WRITERS[name](tmp_path / name)
-    select = SelectSettings(snapshot=snapshot, rating=rating, tags=("solo",))
-    recipe = replace(recipe_of(tmp_path / name, "{id}"), select=select)
-    if message:
-        with pytest.raises(UserError, match=message):
-            make_plan(recipe)
-    else:
-        assert len(make_plan(recipe).posts) == num_wanted
