@@ -78,6 +78,17 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> "Source":
     return make_undisturbed(tmp_path_factory.mktemp("local"))
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where ``work``, a prepared folder, lies beside ``there``, where it was pushed to."""
+    from pipeline.share.push import push
+    from tests.shares import QUIET, make_prepared
+
+    root = tmp_path_factory.mktemp("made")
+    push(make_prepared(root), str(root / "there"), QUIET)
+    return root
+
+
 @pytest.fixture(scope="module")
 def one_style_network() -> Iterator[None]:
     """Build each network of random weights once in this process, not for every run and use."""

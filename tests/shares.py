@@ -19,7 +19,6 @@ from pipeline.schema import SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, Index, SharedFile, read_index, write_index
 from pipeline.share.pull import pull
-from pipeline.share.push import push
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.test_prepare import odd_original
@@ -37,12 +36,6 @@ def make_prepared(root: Path, num_posts: int = NUM_POSTS) -> Work:
     fetch(recipe, work, QUIET)
     prepare(recipe, work, QUIET)
     return work
-
-
-def make_pushed(root: Path) -> Path:
-    """Return ``root`` with a prepared folder in it, and ``there``, where that was pushed to."""
-    push(make_prepared(root), str(root / "there"), QUIET)
-    return root
 
 
 def call(*arguments: object) -> Result:

@@ -30,7 +30,6 @@ from tests.shares import (
     forge_rows,
     load_index,
     make_prepared,
-    make_pushed,
     pull_to,
     refused,
     samples_of,
@@ -38,11 +37,6 @@ from tests.shares import (
 
 SHARD = "train-000000"
 NUM_FILES = 14
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pushed(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

@@ -30,17 +30,11 @@ from tests.shares import (
     forge_rows,
     forge_tar,
     load_index,
-    make_pushed,
     pull_to,
     refused,
 )
 
 SHARD = "train-000000"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pushed(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

@@ -21,13 +21,8 @@ from pipeline.takedown import take_down
 from pipeline.work import Work
 from tests.afar_stores import both
 from tests.files import files_in
-from tests.shares import QUIET, forge_files, load_index, make_pushed, pull_to
+from tests.shares import QUIET, forge_files, load_index, pull_to
 from tests.test_crash_commands import Source
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pushed(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

@@ -28,15 +28,10 @@ from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server
 from tests.file_server import forget_stores
 from tests.s3_server import BUCKET, KEYS
-from tests.shares import QUIET, call, load_index, make_pushed, samples_of
+from tests.shares import QUIET, call, load_index, samples_of
 
 SHARD = "train-000000"
 SECRET = "hunter2-of-the-tests"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pushed(tmp_path_factory.mktemp("stores"))
 
 
 def test_from_s3_comes_what_went_there(
