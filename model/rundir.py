@@ -12,6 +12,7 @@ from rich.console import Console
 
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import TrainConfig
+from model.runs import read_log
 from model.weights import StateDict
 from pipeline.errors import UserError
 from pipeline.rows import DamagedError, replacing, telling_out_of_space
@@ -68,13 +69,14 @@ def load_last(
 ) -> Resumed | None:
     """Return the checkpoint to go on from, or None where the run begins.
 
-    Where the last one is damaged, or a crash left none, it is the one before.
+    Where the last one is damaged, or a crash left none, it is the one before. A run that a crash
+    left with its first best one alone, which is written before the last one, begins anew.
 
     Args:
         run_dir: the run's folder.
         config: of this call.
         samples: fingerprint of the training samples.
-        console: where to say that it is the one before.
+        console: where to say that it is the one before, or none.
         resume: whether going on was asked for.
 
     Raises:
@@ -85,6 +87,9 @@ def load_last(
     paths = [path for path in paths if path.exists()]
     if not paths:
         if (best := run_dir / "best.safetensors").exists():
+            if resume and _is_of_first_validation(best, config, samples):
+                console.print(f"{run_dir}: was broken off in its first validation; begins anew.")
+                return None
             raise UserError(
                 f"{run_dir}: holds {best.name} of a run, and no checkpoint to go on from; a run "
                 "here would replace it. Name another run, or remove the folder."
@@ -124,6 +129,18 @@ def load_last(
             "exactly. Name another run."
         )
     return Resumed(tensors, info, last_is_damaged)
+
+
+def _is_of_first_validation(best: Path, config: TrainConfig, samples: str) -> bool:
+    """Whether a run of these settings wrote no more than this: anew, it will write it again."""
+    _, info = load_checkpoint(best)
+    log = read_log(best.parent)
+    trained, validated = (
+        [step for step, _ in series.get(name, [])]
+        for series, name in ((log.train, "l1"), (log.validation, "mse"))
+    )
+    is_first = trained[-1:] == [info.step] and validated in ([], [info.step])
+    return is_first and info.samples == samples and not info.train.differences(config)
 
 
 def write_config(

@@ -3,9 +3,11 @@
 import dataclasses
 import errno
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from model.checkpoint import load_checkpoint
 from model.rundir import load_last
@@ -73,6 +75,52 @@ def test_a_full_disk_and_a_damaged_last_checkpoint_lose_none_that_is_whole(
     assert steps(tmp_path) == {"last": began + 1, "previous": began}
     run(samples_dir, tmp_path, SHORT, resume=True, max_steps=1)
     assert steps(tmp_path) == {"last": began + 2, "previous": began + 1}
+
+
+def fill_the_disk_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave room for one more checkpoint."""
+    written: list[object] = []
+
+    def save_one(*arguments: Any, **options: Any) -> bytes:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(arguments)
+        return save(*arguments, **options)
+
+    monkeypatch.setattr("model.checkpoint.save", save_one)
+
+
+def test_a_run_that_its_first_validation_broke_off_begins_anew(
+    samples_dir: Path, tmp_path: Path
+) -> None:
+    """There the best checkpoint is written before the first one to go on from."""
+    with pytest.MonkeyPatch.context() as patch:
+        fill_the_disk_with_the_second(patch)
+        with pytest.raises(UserError, match="Make room, and go on with --resume"):
+            run(samples_dir, tmp_path / "one", SHORT)
+    assert steps(tmp_path / "one") == {}
+    with pytest.raises(UserError, match=r"holds best\.safetensors"):
+        run(samples_dir, tmp_path / "one", SHORT)
+    with pytest.raises(UserError, match=r"holds best\.safetensors"):
+        run(samples_dir, tmp_path / "one", dataclasses.replace(SHORT, lr=0.5), resume=True)
+    assert run(samples_dir, tmp_path / "one", SHORT, resume=True).finished
+    assert run(samples_dir, tmp_path / "whole", SHORT).finished
+    for name in ("best", "last"):
+        found, expected = (
+            load_checkpoint(tmp_path / place / f"{name}.safetensors")[0]
+            for place in ("one", "whole")
+        )
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+
+
+def test_the_best_checkpoint_of_a_longer_run_is_not_replaced(
+    samples_dir: Path, tmp_path: Path
+) -> None:
+    run(samples_dir, tmp_path, SHORT)
+    for name in ("last", "previous"):
+        (tmp_path / f"{name}.safetensors").unlink()
+    with pytest.raises(UserError, match=r"holds best\.safetensors"):
+        run(samples_dir, tmp_path, SHORT, resume=True)
 
 
 def test_runs_reads_the_checkpoint_before_where_the_last_is_gone(
