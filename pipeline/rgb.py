@@ -1,6 +1,7 @@
 """Pillow's pictures of any kind -> plain RGB: transparency on white, 16 bits, colour profiles."""
 
 import io
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -30,8 +31,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if profile:
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "srgb" not in ImageCms.getProfileDescription(source).lower():
+            if not _is_srgb(profile):
+                source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
                 target = ImageCms.createProfile("sRGB")
                 image = image.convert("RGB") if image.mode == "P" else image
                 converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
@@ -40,3 +41,20 @@ def to_srgb(image: Image.Image) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a profile that cannot be read, or of another colour space: as browsers do
     return image.convert("RGB")
+
+
+@lru_cache(16)  # most pictures have one of a few profiles, and a transformation takes 9 ms to make
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile is sRGB by its name, and leaves grey as it is.
+
+    ``sRGB-elle-V2-g10.icc``, which Krita has, and its like are named after the primaries alone:
+    their values are amounts of light.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "srgb" not in ImageCms.getProfileDescription(source).lower():
+        return False
+    mode = "L" if source.profile.xcolor_space.strip() == "GRAY" else "RGB"
+    grey = Image.new(mode, (1, 1), (128,) * len(mode))
+    target = ImageCms.createProfile("sRGB")
+    shown = ImageCms.profileToProfile(grey, source, target, outputMode="RGB")
+    return shown is None or abs(np.asarray(shown).astype(int) - 128).max() < 16

@@ -158,6 +158,20 @@ def linear_grey() -> bytes:
     return header.ljust(128, b"\0") + table + body
 
 
+def test_linear_light_in_the_primaries_of_srgb_is_not_taken_for_srgb() -> None:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    curve = profile.index(b"para") + 8
+    picture = Image.new("RGB", (8, 8), (40, 128, 220))
+    assert decode(encoded(picture, "png", icc_profile=bytes(profile)))[0, 0].tolist() == [
+        40,
+        128,
+        220,
+    ]
+    profile[curve : curve + 8] = struct.pack(">HHi", 0, 0, 65536)  # a plain gamma of 1
+    linear = decode(encoded(picture, "png", icc_profile=bytes(profile)))[0, 0]
+    assert np.abs(linear.astype(int) - [110, 188, 239]).max() <= 1
+
+
 def swapped_profile() -> bytes:
     """Return sRGB's profile with red and blue changed for each other."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
