@@ -110,6 +110,16 @@ def test_one_sample_is_enough_for_what_it_can_tell(checkpoint: Path, tmp_path: P
     assert metrics["unavailable"].keys() == {"following", "lpips", "fid", "kid"}
 
 
+def assert_columns(path: Path, columns: dict[int, torch.Tensor]) -> None:
+    """The pictures in these columns of a sheet are those."""
+    sheet = np.asarray(Image.open(path))
+    for column, pictures in columns.items():
+        for row, picture in enumerate(pictures):
+            top, left = 20 + row * 68, 4 + column * 68
+            found = torch.from_numpy(sheet[top : top + 64, left : left + 64].copy())
+            assert torch.equal(found.permute(2, 0, 1), picture)
+
+
 def test_the_grid_shows_what_was_coloured_after_what(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -117,15 +127,10 @@ def test_the_grid_shows_what_was_coloured_after_what(
     metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
     assert metrics["num_samples"] == 5  # a b - a b - a: without the two without a character
     assert metrics["baselines"]["copy"]["mse"] > 0
-    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     with Samples(samples_dir, "test") as samples:
         references = samples.load([3, 0]).color  # of the first and the last that has one
         truths = samples.load([0, 6]).color
-    for column, pictures in ((1, references), (3, truths)):
-        for row, picture in enumerate(pictures):
-            top, left = 20 + row * 68, 4 + column * 68
-            found = torch.from_numpy(sheet[top : top + 64, left : left + 64].copy())
-            assert torch.equal(found.permute(2, 0, 1), picture)
+    assert_columns(tmp_path / "grid.png", {1: references, 3: truths})
 
 
 def test_same_reference_has_a_truth_in_other_colours(
@@ -136,15 +141,10 @@ def test_same_reference_has_a_truth_in_other_colours(
     assert metrics["num_samples"] == 7
     assert metrics["baselines"]["copy"]["mse"] > 0
     assert 0 < metrics["baselines"]["copy"]["chroma_error"] < 1
-    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     with Samples(samples_dir, "test") as samples:
         batch = samples.load([0, 6])  # the first and the last
     truths, references = same_reference(batch.color, batch.indices, seed=0)
-    for column, pictures in ((1, references), (3, truths)):
-        for row, picture in enumerate(pictures):
-            top, left = 20 + row * 68, 4 + column * 68
-            found = torch.from_numpy(sheet[top : top + 64, left : left + 64].copy())
-            assert torch.equal(found.permute(2, 0, 1), picture)
+    assert_columns(tmp_path / "grid.png", {1: references, 3: truths})
 
 
 def test_any_reference_has_no_truth_but_a_palette_to_follow(

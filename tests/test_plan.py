@@ -22,23 +22,10 @@ from pipeline.plan import (
     write_plan,
 )
 from pipeline.recipe import SplitSettings
-from pipeline.records import Post
 from pipeline.schema import SELECTION, SPLITS
+from tests.metadata_records import make_post
 
-POST = Post(
-    id=1,
-    md5="0" * 32,
-    rating="s",
-    ext="jpg",
-    width=100,
-    height=100,
-    file_size=1,
-    parent_id=0,
-    tags=frozenset({"b", "a"}),
-    characters=("x",),
-    is_deleted=False,
-    is_banned=False,
-)
+POST = replace(make_post(1, "b", "a"), characters=("x",))
 
 
 def families(posts: dict[int, int]) -> dict[int, int]:
