@@ -36,7 +36,7 @@ from model.data import Samples
 from model.discriminator import Discriminator
 from model.ranks import Ranks
 from model.state import TrainState
-from model.steps import compiled, training_step
+from model.steps import training_step
 from model.style import build_style_network
 from model.train import train
 
@@ -103,7 +103,6 @@ def one_step(config: TrainConfig, samples: Samples) -> Callable[[], object]:
     spec = state.generator.style_spec
     network = build_style_network(spec.network, normalised=spec.normalised, weights="random")
     network.to(device)
-    forward = compiled(state.generator) if config.compile else state.generator
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=config.precision == "bf16")
     batch = samples.load(range(config.batch_size), pin=True)
@@ -116,7 +115,7 @@ def one_step(config: TrainConfig, samples: Samples) -> Callable[[], object]:
         features = style if config.model != "reference" else network(reference)
         asked = isinstance(state.discriminator, Discriminator)
         vector = network.vector(features) if asked else None
-        training_step(state, config, forward, color, sketch, features, vector, autocast)
+        training_step(state, config, color, sketch, features, vector, autocast)
 
     return step
 

@@ -184,7 +184,7 @@ def try_variant(
             color, _ = augment(color, color, places, seed=0, epoch=step, jitter=0.8, warped=False)
             vector = thumbnails(color)
         given = vector if state.discriminator is not None else None
-        training_step(state, config, state.generator, color, sketch, vector, given, nullcontext())
+        training_step(state, config, color, sketch, vector, given, nullcontext())
         if (step + 1) % (total // NUM_MARKS) == 0:
             highest = max(highest, measure_following(state, test, test_style))
     output = paint(state, test.sketch, test_style)

@@ -113,7 +113,8 @@ class TrainConfig:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
         precision: ``fp32``, ``bf16`` for mixed precision, or ``auto``: the latter where the device
             is faster at it; see ``device.pick_precision``.
-        compile: compile the generator with torch.compile; it pays in a training of minutes or more.
+        compile: compile generator and discriminator with torch.compile; it pays in a training of
+            minutes or more.
         channels_last: lay activations out channels-last; measure it for each model.
         cache_style: compute each picture's style features once, and keep them beside the samples.
         decode_threads: threads that decode pictures.

@@ -4,7 +4,7 @@ import copy
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,11 +80,16 @@ class TrainState:
         if discriminator is not None:
             ranks.share_batchnorm(discriminator, device)
             discriminator.to(device).to(memory_format=memory_format)
+            if config.compile:
+                discriminator.compile()  # itself: the generator's turn is not through ``parallel``
         state = cls(generator, discriminator, {})
         if config.ema:
             state.ema = copy.deepcopy(generator).requires_grad_(False)
         for name, network in state.networks().items():
             state._learn(name, network, config, ranks)
+        if config.compile:  # as it is trained; what validates it would compile it once more
+            run = torch.compile(state.parallel["generator"])
+            state.parallel["generator"] = cast(nn.Module, run)
         return state
 
     def train_style(self, style: StyleNetwork, config: TrainConfig, ranks: Ranks) -> None:

@@ -26,37 +26,30 @@ from model.losses import (
 from model.state import TrainState
 from pipeline.errors import UserError
 
-Forward = Callable[[Tensor, Tensor], Outputs]
 Autocast = AbstractContextManager[object]
 Optimizers = Mapping[str, torch.optim.Optimizer]
 
 
-def compiled(generator: nn.Module) -> Forward:
-    """Return a generator as torch.compile makes it, when it is first called.
+@contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Turn what torch.compile raises into a sentence: for want of a compiler, mostly.
 
-    Raises (from the call):
-        UserError: where that fails, for want of a compiler mostly.
+    Networks are compiled when they are first called, and first walked back through.
     """
-    run = torch.compile(generator)
-
-    def forward(sketch: Tensor, style: Tensor) -> Outputs:
-        try:
-            outputs: Outputs = run(sketch, style)
-        except TorchDynamoException as error:
-            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise UserError(
-                f"train.compile: torch.compile fails ({why.rstrip('.')}). It needs a C++ compiler "
-                "(CXX) on a CPU, and Triton on a GPU; leave it out where there is none."
-            ) from error
-        return outputs
-
-    return forward
+    try:
+        yield
+    except TorchDynamoException as error:
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"train.compile: torch.compile fails ({why.rstrip('.')}). It needs a C++ compiler "
+            "(CXX) on a CPU, and Triton on a GPU; leave it out where there is none."
+        ) from error
 
 
+@compiler_errors()
 def training_step(
     state: TrainState,
     config: TrainConfig,
-    forward: Forward,
     color: Tensor,
     sketch: Tensor,
     style: Tensor,
@@ -69,7 +62,6 @@ def training_step(
     Args:
         state: the networks and optimisers.
         config: the weights of the loss terms.
-        forward: the generator, perhaps compiled.
         color: true pictures, float N x 3 x H x W in [0, 1].
         sketch: float N x 1 x H x W in [0, 1].
         style: style features of the references.
@@ -85,7 +77,7 @@ def training_step(
         name: state.optimizers[name] for name in state.optimizers if name != "discriminator"
     }
     with autocast:
-        outputs = forward(sketch, style)
+        outputs: Outputs = state.parallel["generator"](sketch, style)
     terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
     terms |= chroma_terms(
         outputs,

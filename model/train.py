@@ -22,7 +22,7 @@ from model.ranks import Ranks, join_ranks
 from model.rundir import claim, load_last, write_config
 from model.shards import Shards
 from model.state import TrainState
-from model.steps import Forward, compiled, training_step
+from model.steps import training_step
 from model.style import build_style_network
 from model.validation import check_best_by, criterion, draw_samples, validate, validation_marks
 from pipeline.console import PlainConsole
@@ -204,8 +204,6 @@ def _train(
         journal = Journal(run_dir, state.step, config.log_every, ranks, config.precision)
         stack.callback(journal.close)
         colorizer = Colorizer(state.shown, style_network, device)
-        generator = state.parallel["generator"]
-        forward: Forward = compiled(generator) if config.compile else generator
         marks = validation_marks(steps_per_epoch, config.epochs, config.validations_per_epoch)
         state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
@@ -222,9 +220,7 @@ def _train(
             asked = isinstance(state.discriminator, Discriminator)
             vector = style_network.vector(style.detach()) if asked else None
             scale = ranks.loss_scale(config.batch_size)
-            terms = training_step(
-                state, config, forward, color, sketch, style, vector, autocast, scale
-            )
+            terms = training_step(state, config, color, sketch, style, vector, autocast, scale)
             state.advance(config, epoch, position)
             journal.record(state.step, epoch, position, terms, len(batch.indices), waited)
             advance(1, journal.note)

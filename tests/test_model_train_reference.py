@@ -154,7 +154,9 @@ def test_every_part_of_the_recipe_reaches_the_first_step(
     assert first_losses(paired_dir, tmp_path / "again", plain) == without
 
 
-COMPILED = dataclasses.replace(REFERENCE, compile=True, channels_last=True, precision="fp32")
+COMPILED = dataclasses.replace(
+    REFERENCE, gan="patch", compile=True, channels_last=True, precision="fp32"
+)
 
 
 @pytest.mark.slow
@@ -165,10 +167,16 @@ def test_a_compiled_model_trains_as_it_would_without(paired_dir: Path, tmp_path:
         lines = without_times(log_of(tmp_path / name))
         return [line for line in lines if line.pop("kind") == "train"]
 
+    def num_graphs() -> int:
+        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    torch._dynamo.reset()  # forgets what another test has compiled
     plain = losses("plain", dataclasses.replace(COMPILED, compile=False, channels_last=False))
+    assert num_graphs() == 0
     assert len(plain) == 2
     for found, expected in zip(losses("compiled", COMPILED), plain, strict=True):
         assert found == pytest.approx(expected, rel=1e-3)
+    assert num_graphs() > 1  # the discriminator's as well
 
 
 def test_where_nothing_can_be_compiled_one_sentence_says_so(
