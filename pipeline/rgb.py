@@ -40,7 +40,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
                     return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a profile that cannot be read, or of another colour space: as browsers do
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @lru_cache(16)  # most pictures have one of a few profiles, and a transformation takes 9 ms to make
