@@ -15,7 +15,8 @@ from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share import folder
-from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
+from pipeline.share import push as push_module
+from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE, Index
 from pipeline.share.part import parse_numbers
 from pipeline.share.pull import pull
 from pipeline.share.push import push
@@ -295,6 +296,30 @@ def test_a_changed_data_set_is_at_no_moment_half_old(
     left = {path.name for path in (there / "samples").iterdir()}
     assert left == set()  # all shards have changed: nothing old can be taken for new
     assert any(name.endswith(".tar") for name in old)
+
+
+def test_of_two_pushes_at_a_time_none_passes_for_whole(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, put_beside = tmp_path / "two", push_module._put_beside
+    other = Work(tmp_path / "other")
+    shutil.copytree(work.root, other.root)
+    recipe = load_recipe(str(work.share_dir))
+    run.prepare(replace(recipe, prepare=replace(recipe.prepare, size=32)), other, QUIET)
+
+    def push_other_meanwhile(*arguments: Any) -> Index:
+        monkeypatch.setattr(push_module, "_put_beside", put_beside)
+        index = put_beside(*arguments)
+        push(other, str(there), QUIET)
+        return index
+
+    monkeypatch.setattr(push_module, "_put_beside", push_other_meanwhile)
+    with pytest.raises(UserError, match="something else was pushed there at the same time"):
+        push(work, str(there), QUIET)
+    assert "its push is not complete yet" in refused(there, tmp_path / "again")
+    push(other, str(there), QUIET)
+    assert verify(there) == []
+    assert samples_of(pull_to(there, tmp_path / "again")) == samples_of(other)
 
 
 def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -> None:

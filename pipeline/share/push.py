@@ -33,6 +33,7 @@ from pipeline.share.index import (
     match_shard,
     read_index,
     shard_files,
+    write_index,
 )
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
@@ -188,6 +189,7 @@ def _send(
     if not (todo or outdated):
         _begin(store, draft, kept, (), work.share_dir)
     store.put(_outgoing(work, rest), lambda num_bytes: None)
+    _check_alone(store, draft, work.share_dir)
     _put_index(store, INDEX, index, work.share_dir)
     store.remove([PENDING])
     (work.share_dir / PENDING).unlink(missing_ok=True)
@@ -210,6 +212,21 @@ def _begin(
     if outdated:
         store.remove(outdated)
         _put_index(store, PENDING, draft, share_dir)
+
+
+def _check_alone(store: WritableStore, draft: Index, share_dir: Path) -> None:
+    """Refuse to call whole what two pushes have put files of; the other one will do so as well.
+
+    Raises:
+        UserError: where another one has begun, or ended, since this one began.
+    """
+    if open_writable(store.url).read(PENDING, MAX_INDEX_BYTES) == write_index(draft):
+        return
+    _begin(store, replace(draft, files=()), (), (), share_dir)
+    raise UserError(
+        f"{store.url}: something else was pushed there at the same time, and what is there is of "
+        "both; when that has ended, run the same command again."
+    )
 
 
 def _outgoing(work: Work, files: Iterable[SharedFile]) -> dict[str, Outgoing]:
