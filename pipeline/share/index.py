@@ -14,8 +14,8 @@ import orjson
 
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe, fingerprint, shared_recipe
+from pipeline.schema import SPLITS
 from pipeline.settings import convert, to_table
-from pipeline.shard import parse_shard_name, shard_name
 
 INDEX = "index.json"
 PENDING = "incomplete.json"
@@ -30,7 +30,8 @@ MAX_INDEX_BYTES = 64 * 2**20
 _MAX_BYTES = {".tar": 2**42, ".parquet": 2**32, ".md": 2**24, ".json": 2**28, ".toml": 2**24}
 _MAX_FILES = 400_000
 _VERSION = 1
-_SHARD_FILE = re.compile(rf"{SAMPLES}/([a-z]{{3,5}}-[0-9]{{6,9}})(\.tar|\.parquet)")
+_NUMBER = "[0-9]{6}|[1-9][0-9]{6,8}"
+_SHARD_FILE = re.compile(rf"{SAMPLES}/((?:{'|'.join(SPLITS)})-(?:{_NUMBER}))(\.tar|\.parquet)")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -161,17 +162,9 @@ def _wrongs(index: Index, is_whole: bool) -> Iterable[str]:
 
 
 def _wrong_file(file: SharedFile) -> Iterable[str]:
-    found = match_shard(file.name)
-    if found is None and file.name not in PAPERS:
+    if match_shard(file.name) is None and file.name not in PAPERS:
         yield f"names {file.name[:200]!r}, which no data set holds"
         return
-    if found is not None:
-        try:
-            canonical = shard_name(*parse_shard_name(found[1]))
-        except UserError:
-            canonical = ""
-        if found[1] != canonical:
-            yield f"names {file.name!r}, which no shard is called"
     suffix = file.name[file.name.rindex(".") :]
     if not 0 < file.size <= _MAX_BYTES[suffix]:
         yield f"says that {file.name} has {file.size} bytes"
