@@ -31,7 +31,7 @@ from pipeline.pacing import (
     parse_retry_after,
 )
 from pipeline.recipe import SourceSettings
-from pipeline.records import Fate, Status
+from pipeline.records import Download, Fate, Status
 from pipeline.transport import (
     PrivateAddressError,
     Transport,
@@ -57,26 +57,6 @@ _NOT_ALLOWED = Fate(Status.REFUSED, "host_not_allowed")
 
 class WholeFilesOnlyError(UserError):
     """A host does not serve ranges of bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """What came of one URL.
-
-    Attributes:
-        fate: ``fetched``, ``missing``, ``refused``, ``failed`` or ``rejected``, with its reason.
-        content: the bytes; b"" unless fetched.
-        http_status: of the last try's answer; 0 where none came.
-        num_attempts: tries, the first included.
-        seconds: wall time from the call to the return, with what was spent waiting for the rate
-            limit and between tries.
-    """
-
-    fate: Fate
-    content: bytes = b""
-    http_status: int = 0
-    num_attempts: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.client import Client, Download, shared_client
+from pipeline.client import Client, shared_client
 from pipeline.counts import Fates, count_fates, sum_ledger
 from pipeline.executor import Tick
 from pipeline.image import FORMATS
 from pipeline.originals import inspect, open_source
 from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
-from pipeline.records import RETRYABLE, Status, is_retryable, key_of
+from pipeline.records import RETRYABLE, Download, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table

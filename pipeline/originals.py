@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import xxhash
 
-from pipeline.client import Client, Download
+from pipeline.client import Client
 from pipeline.errors import UserError
 from pipeline.hosts import allowed_hosts
 from pipeline.image import (
@@ -23,7 +23,7 @@ from pipeline.image import (
 )
 from pipeline.letterbox import Letterbox, crop, find_letterbox, predict_box
 from pipeline.recipe import SourceSettings
-from pipeline.records import Fate, Status, key_of
+from pipeline.records import Download, Fate, Status, key_of
 from pipeline.schema import Row
 from pipeline.stores import check_store, read_store, without_password
 from pipeline.tars import TarReader

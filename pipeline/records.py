@@ -1,4 +1,4 @@
-"""The nouns of the pipeline: a post and its fate. Imports nothing of ours.
+"""The nouns of the pipeline: a post, its fate, a download. Imports nothing of ours.
 
 A *post* is Danbooru's word for a picture with its record. Every post that enters a stage leaves
 it with exactly one *fate*; expected misfortune (a 404, a damaged file) is a fate, never an
@@ -123,6 +123,26 @@ class Fate:
 
     def __str__(self) -> str:
         return f"{self.status}/{self.reason}" if self.reason else str(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What came of one URL, or of a file in a store.
+
+    Attributes:
+        fate: ``fetched``, ``missing``, ``refused``, ``failed`` or ``rejected``, with its reason.
+        content: the bytes; b"" unless fetched.
+        http_status: of the last try's answer; 0 where none came.
+        num_attempts: tries, the first included.
+        seconds: wall time from the call to the return, with what was spent waiting for the rate
+            limit and between tries.
+    """
+
+    fate: Fate
+    content: bytes = b""
+    http_status: int = 0
+    num_attempts: int = 0
+    seconds: float = 0.0
 
 
 def key_of(post_id: int) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.client import Download
 from pipeline.errors import UserError
-from pipeline.records import Fate, Status
+from pipeline.records import Download, Fate, Status
 from pipeline.urls import scheme_of
 
 SCHEMES = ("file", "s3", "gs", "hf", "az", "memory")

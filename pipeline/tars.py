@@ -17,8 +17,7 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from pipeline.client import Download
-from pipeline.records import Fate, Status
+from pipeline.records import Download, Fate, Status
 
 _MAX_INDEX_BYTES = 16 * 2**20  # enough for 100,000 pictures
 

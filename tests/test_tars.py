@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.client import Download
-from pipeline.records import Fate, Status
+from pipeline.records import Download, Fate, Status
 from pipeline.stores import read_store
 from pipeline.tars import TarReader, index_of
 from tests.indexed_tars import index_tar, pack
