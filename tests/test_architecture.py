@@ -19,6 +19,7 @@ MODEL_MAY_USE = {
     "onnx_session",
     "rgb",
     "words",
+    "console",
 }
 
 
