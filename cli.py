@@ -78,9 +78,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except UserError as error:
+    except (UserError, PermissionError) as error:
         if os.environ.get("NURIE_DEBUG"):
             traceback.print_exc()
+        if isinstance(error, PermissionError):
+            error = UserError(f"{error.filename}: {error.strerror}.")
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         _leave(_stopped(), 130)

@@ -104,7 +104,7 @@ def read_runs(runs_dir: Path) -> list[Run]:
     """
     names = sorted(path.parent.name for path in runs_dir.glob("*/config.json"))
     if not names:
-        raise UserError(f"{runs_dir}: no runs. Train a model first: python cli.py train RECIPE.")
+        raise UserError(f"{runs_dir}: no runs. Train a model first: `train RECIPE`.")
     return [_read_run(runs_dir / name) for name in names]
 
 

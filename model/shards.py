@@ -62,7 +62,7 @@ class LocalShards:
 
     def __init__(self, directory: Path) -> None:
         self.place = str(directory)
-        self.remedy = f"Find out what else is damaged with: python cli.py verify {directory.parent}"
+        self.remedy = f"Find out what else is damaged: `verify {directory.parent}`"
         self._directory = directory
         self._tars = TarPool()
 

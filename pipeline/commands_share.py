@@ -57,8 +57,8 @@ def pull(
     if not shared.has_samples:
         folder, recipe = shlex.quote(str(work)), shlex.quote(str(work / "share"))
         print(
-            "no pictures are shared there; fetch them from where you may: python cli.py fetch "
-            f"{recipe} --locked --work {folder} --images TEMPLATE"
+            "no pictures are shared there; fetch them from where you may: "
+            f"`fetch {recipe} --locked --work {folder} --images TEMPLATE`"
         )
 
 

@@ -144,6 +144,19 @@ def test_advice_names_paths_as_they_are_in_one_line(name: str, tmp_path: Path) -
     assert said.count("\n") == 1
 
 
+def test_what_may_not_be_read_is_said_in_a_sentence(work: Work) -> None:
+    code = (
+        "import sys; from pathlib import Path; import cli\n"
+        "def refuse(path): raise PermissionError(13, 'Permission denied', str(path))\n"
+        "Path.iterdir = refuse  # as root may read all\n"
+        "cli.main()"
+    )
+    command = [sys.executable, "-c", code, "verify", str(work.root)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: {work.root}/\w+: Permission denied\.\n", done.stderr)
+
+
 def test_what_was_written_is_said_whatever_it_is_called(work: Work) -> None:
     path = work.root / os.fsdecode(b"\x82\xa0.html")
     command = [sys.executable, str(ROOT / "cli.py"), "report", str(work.root), "--out", str(path)]

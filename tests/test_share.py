@@ -199,7 +199,7 @@ def test_a_recipe_alone_takes_no_pictures_away(work: Work, there: Path) -> None:
 def test_what_is_to_be_run_after_a_recipe_alone_can_be_copied(work: Work, tmp_path: Path) -> None:
     push(work, str(tmp_path / "there"), QUIET, recipe_only=True)
     said = call("pull", tmp_path / "there", tmp_path / "a [b] c").output
-    words = shlex.split(said.partition("python cli.py ")[2])
+    words = shlex.split(said.partition("`")[2].rstrip("`\n"))
     place = str(tmp_path / "a [b] c")
     assert words == ["fetch", f"{place}/share", "--locked", "--work", place, "--images", "TEMPLATE"]
 
