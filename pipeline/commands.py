@@ -1,6 +1,7 @@
 """The commands that look after a work folder: status, verify, repair, report, lock.
 
-As all commands do: parse, call one function, print; heavy imports stay inside the commands.
+As all commands do: parse, call one function, print; heavy imports stay inside the commands. The
+options and the few lines that other commands share are here too.
 """
 
 import json
