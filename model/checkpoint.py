@@ -200,6 +200,11 @@ def unpack(prefix: str, tensors: StateDict) -> StateDict:
     return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
 
 
+def shown_generator(tensors: StateDict) -> StateDict:
+    """Return the generator of a checkpoint to use: the mean over its steps where one was kept."""
+    return unpack("ema", tensors) or unpack("generator", tensors)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> StateDict:
     """Return an optimiser's state as ``index.name`` tensors."""
     states = optimizer.state_dict()["state"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.checkpoint import CheckpointInfo, load_checkpoint, unpack
+from model.checkpoint import CheckpointInfo, load_checkpoint, shown_generator, unpack
 from model.data import to_bytes, to_unit
 from model.device import memory_guard, pick_device
 from model.generator import Generator, build_generator
@@ -89,7 +89,7 @@ def load_colorizer(
     target = pick_device(device)
     generator = build_generator(info.model.name, info.model.width_multiplier, info.model.size)
     try:
-        generator.load_state_dict(unpack("generator", tensors))
+        generator.load_state_dict(shown_generator(tensors))
     except RuntimeError as error:
         raise UserError(
             f"{checkpoint}: its tensors are not those of the model {info.model.name!r} at width "

@@ -19,6 +19,7 @@ from model.checkpoint import (
     read_sum,
     run_dir_of,
     save_checkpoint,
+    shown_generator,
     unpack,
 )
 from model.colorize import load_colorizer
@@ -100,11 +101,7 @@ def export(
         onnx_name=ONNX if exported else "",
         difference=exported.difference if exported else 0.0,
     )
-    kept = {
-        name: tensor
-        for part in ("generator", "style")
-        for name, tensor in pack(part, unpack(part, tensors)).items()
-    }
+    kept = pack("generator", shown_generator(tensors)) | pack("style", unpack("style", tensors))
     files = [WEIGHTS, CONFIG, CARD]
     with telling_unwritable(out_dir):
         save_checkpoint(out_dir / WEIGHTS, kept, info, readable=CONFIG)

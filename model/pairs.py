@@ -1,7 +1,7 @@
 """Which picture is coloured after which: itself, another drawing of its character, or any other.
 
 Two posts show one character where their character tags are exactly the same. Posts of one family
-(variants, near duplicates) are never paired: one would give the other's answer away.
+(variants, near duplicates) are no two drawings of it: one would give the other's answer away.
 """
 
 from collections import defaultdict

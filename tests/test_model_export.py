@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from cli import app
 from model import export_onnx
-from model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from model.checkpoint import CheckpointInfo, load_checkpoint, pack, save_checkpoint, unpack
 from model.colorize import as_painter, load_colorizer
 from model.export import Export, export, without_paths
 from model.painter import load_painter
@@ -117,6 +117,16 @@ def test_the_weights_are_a_checkpoint_without_what_only_training_needs(
     config = orjson.loads((exported[0] / "config.json").read_bytes())
     assert (config["weights"], config["step"]) == ("model.safetensors", 3)
     assert config["model"]["name"] == "reference"
+
+
+def test_of_weights_and_their_mean_the_mean_is_exported(work: Path, tmp_path: Path) -> None:
+    tensors, info = load_checkpoint(work / "runs" / "first")
+    means = {name: tensor + 1 for name, tensor in unpack("generator", tensors).items()}
+    save_checkpoint(tmp_path / "last.safetensors", tensors | pack("ema", means), info)
+    export(tmp_path / "last.safetensors", tmp_path / "out", onnx=False)
+    found, _ = load_checkpoint(tmp_path / "out")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[f"generator.{name}"], means[name]) for name in means)
 
 
 def test_the_onnx_file_colours_as_the_checkpoint_does(

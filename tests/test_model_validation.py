@@ -19,8 +19,9 @@ from tests.model_samples import write_samples
 from tests.test_model_waits import Thumbnails
 
 
+@pytest.mark.parametrize(("ema", "kept"), [(0.0, "best"), (0.5, "best"), (0.5, "last")])
 def test_the_logs_figures_are_those_of_the_kept_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float, kept: str
 ) -> None:
     """With BatchNorm, which counts differently while it learns, and learns where it is let."""
 
@@ -38,13 +39,12 @@ def test_the_logs_figures_are_those_of_the_kept_model(
     network = Thumbnails()
     for module in ("train", "colorize"):
         monkeypatch.setattr(f"model.{module}.build_style_network", lambda *_, **__: network)
-    config = dataclasses.replace(
-        CONFIG, model="batchnorm", gan="none", epochs=1, validations_per_epoch=1, cache_style=False
-    )
+    once = dataclasses.replace(CONFIG, epochs=1, validations_per_epoch=1, cache_style=False)
+    config = dataclasses.replace(once, model="batchnorm", gan="none", ema=ema)
     samples_dir = write_samples(tmp_path / "samples")
     run(samples_dir, tmp_path / "run", config)
     (line,) = (line for line in log_of(tmp_path / "run") if line["kind"] == "validation")
-    colorizer, _ = load_colorizer(tmp_path / "run" / "best.safetensors", device="cpu")
+    colorizer, _ = load_colorizer(tmp_path / "run" / f"{kept}.safetensors", device="cpu")
     with Samples(samples_dir, "val") as samples:
         batch = samples.load(range(len(samples)))
     output = colorizer(batch.sketch, batch.color)
