@@ -372,6 +372,22 @@ def test_a_sample_that_lies_is_refused(made: Path, server: Server, tmp_path: Pat
         remote.load([3])
 
 
+def test_a_cache_that_the_disk_has_damaged_is_named(
+    made: Path, server: Server, local: Samples, tmp_path: Path
+) -> None:
+    with streaming(server.url, tmp_path, BIG) as remote:
+        assert_same(local, remote, CONFIG)
+    for tar in tmp_path.glob("*.tar"):
+        tar.write_bytes(tar.read_bytes()[:512] + bytes(100) + tar.read_bytes()[612:])
+    expected = pytest.raises(UserError, match=f"its color: .* Remove the tars in {tmp_path};")
+    with streaming(server.url, tmp_path, BIG) as remote, expected:
+        assert_same(local, remote, CONFIG)
+    for tar in tmp_path.glob("*.tar"):
+        tar.unlink()
+    with streaming(server.url, tmp_path, BIG) as remote:
+        assert_same(local, remote, CONFIG)
+
+
 def test_a_cache_that_is_too_small_is_refused_and_one_that_is_small_named(
     made: Path, tmp_path: Path
 ) -> None:
