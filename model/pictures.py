@@ -154,7 +154,8 @@ def fit_sketch(sketch: Image.Image, size: tuple[int, int], pad: bool) -> Pixels:
     """
     grey = sketch.convert("L")
     small = fit(grey, size, pad)
-    factor = min(max(_ink(grey) / max(_ink(small), 1), 1), _MAX_INK)
+    inside = small.crop(_place(grey.size, size, pad))  # there is no ink on the bars
+    factor = min(max(_ink(grey) / max(_ink(inside), 1), 1), _MAX_INK)
     levels = np.asarray(small, np.float32)
     depth = np.maximum(cv2.GaussianBlur(levels, (0, 0), 3.0) - levels, 0)
     darker = np.maximum(levels - np.float32(factor - 1) * depth, 0)

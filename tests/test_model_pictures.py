@@ -200,6 +200,14 @@ def test_thin_lines_stay_dark_when_a_large_drawing_shrinks() -> None:
     assert (fit_sketch(small, (128, 128), pad=False) == np.asarray(small)).all()
 
 
+def test_padding_makes_no_line_darker() -> None:
+    """What covers more than half a percent of a sketch may cover less with the bars."""
+    sketch = np.full((32, 128), 255, np.uint8)
+    sketch[8, 20:60], sketch[20, 20:60] = 150, 20
+    seen = fit_sketch(Image.fromarray(sketch), (128, 128), pad=True)
+    assert (seen[48:80] == sketch).all()
+
+
 def checkered(width: int, height: int) -> Image.Image:
     pixels = np.full((height, width), 255, np.uint8)
     pixels[20::60] = pixels[21::60] = 0
