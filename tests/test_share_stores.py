@@ -373,6 +373,9 @@ def test_authorization_comes_from_the_environment_and_stays_there(
         (f"https://{SECRET}@host/x", "user or password"),
         (f"s3://KEY:{SECRET}@bucket/x", "user or password"),
         (f"sftp://me:{SECRET}@host/x", "user or password"),
+        (f"s3://KEY:slash/{SECRET}@bucket/x", "user or password"),
+        (f"sftp://me:slash/{SECRET}@host/x", "user or password"),
+        (f"https://me:slash/{SECRET}@host/x", "user or password"),
         (f"https://host/x?X-Amz-Signature={SECRET}", "query or fragment"),
         (f"az://container/x?sig={SECRET}", "query or fragment"),
         ("hf://someone/tiny", "name a data set repository"),
@@ -387,6 +390,11 @@ def test_what_is_no_store_or_holds_a_secret_is_refused(url: str, what: str) -> N
     assert SECRET not in str(caught.value)
     with pytest.raises(UserError, match=what):
         open_writable(url)
+
+
+def test_a_port_before_a_folder_with_an_at_sign_is_no_password() -> None:
+    for host in ("127.0.0.1:8000", "[::1]", "[::1]:8000", "host"):
+        assert open_store(f"https://{host}/set@2").url == f"https://{host}/set@2"
 
 
 def test_a_colon_in_a_folders_name_is_no_scheme(tmp_path: Path) -> None:

@@ -99,8 +99,11 @@ def check_no_secrets(url: str) -> None:
         parts = urlsplit(url)
     except ValueError as error:
         raise UserError(f"{without_password(url)}: is no URL: {error}.") from error
-    user, at, _ = parts.netloc.rpartition("@")
-    if ":" in user or (at and parts.scheme in ("http", "https", "s3", "s3a", "gs", "gcs", "hf")):
+    user, at, host = parts.netloc.rpartition("@")
+    port = host.rpartition("]")[2].partition(":")[2]
+    is_cut = bool(port) and not port.isdigit() and "@" in parts.path  # by a slash in the password
+    has_key = bool(at) and parts.scheme in ("http", "https", "s3", "s3a", "gs", "gcs", "hf")
+    if ":" in user or is_cut or has_key:
         raise UserError(
             "the URL holds a user or password: leave them out of it, and give them as the store's "
             "own settings do (NURIE_AUTHORIZATION for web servers, AWS_PROFILE, HF_TOKEN, "

@@ -71,7 +71,7 @@ class RemoteShards:
 
     def __init__(self, url: str, cache_dir: Path, max_bytes: int) -> None:
         self.place = url
-        self.remedy = f"Remove the tars in {cache_dir}; if that does not help, tell whoever shares it."
+        self.remedy = f"Remove the tars in {cache_dir}; tell whoever shares it if that is no help."
         self._store = open_store(url, "--shards")
         index = find_index(self._store)
         self._files = index.by_name
