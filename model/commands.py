@@ -132,6 +132,8 @@ def train(
     state = "finished" if result.finished else "stopped; --resume goes on"
     steps = counted(result.step, "step")
     best = "none yet" if result.best is None else f"{result.best:.4f}"
+    if config.best_by == "following" and result.best is not None:
+        best = f"{best} off 1"
     print(f"{run_dir}: {state} after {steps}, best by {config.best_by}: {best}")
 
 

@@ -45,3 +45,24 @@ def test_the_options_of_train_become_its_settings(
     (config,) = trained
     assert {name: getattr(config, name) for name in expected} == expected
     assert config.style_train == expected.get("style_train", False)
+
+
+@pytest.mark.parametrize(
+    ("best_by", "best", "expected"),
+    [
+        ("mse", 0.25, "best by mse: 0.2500"),
+        ("following", 0.25, "best by following: 0.2500 off 1"),  # it is 0.75 or 1.25
+        ("following", None, "best by following: none yet"),
+    ],
+)
+def test_train_says_how_good_the_best_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    best_by: str,
+    best: float | None,
+    expected: str,
+) -> None:
+    monkeypatch.setattr("model.train.train", lambda *_, **__: TrainResult(8, 1, best, True))
+    arguments = ["train", "white-background-256", "--work", str(tmp_path), "--best-by", best_by]
+    output = CliRunner().invoke(app, arguments).output
+    assert output.endswith(f"finished after 8 steps, {expected}\n")
