@@ -34,9 +34,9 @@ from pipeline.fetch import ledger_info
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SplitSettings
 from pipeline.rows import write_rows
-from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SPLITS, build_table
+from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SELECTION, SPLITS, build_table
 from pipeline.settings import to_table
-from pipeline.shard import rows_path, shard_name, tar_path
+from pipeline.shard import parse_shard_name, rows_path, shard_name, tar_path
 from pipeline.status import read_status
 from pipeline.work import Work
 
@@ -53,12 +53,12 @@ def make_folder(work: Work, num_shards: int, num_posts: int) -> None:
     ]
     info = {
         "shards": [(name, num_posts) for name in names],
-        "num_shards": dict(zip(SPLITS, counts, strict=True)),
         "counts": {"planned": num_shards * num_posts},
         "num_records": num_shards * num_posts,
         "recipe": to_table(Recipe(name="bench")),
     }
-    write_rows(work.plan_path, [plan] * num_shards, info)
+    plan = plan.sort_by("post_id")
+    write_rows(work.plan_path, (_of_shard(plan, name) for name in names), info)
     raw, samples, ledger = invent_rows(plan)
     infos = {work.samples_dir: record(samples), work.ledger_dir: ledger_info("one", ledger)}
     for (directory, info), table in zip(infos.items(), (samples, ledger), strict=True):
@@ -72,6 +72,16 @@ def make_folder(work: Work, num_shards: int, num_posts: int) -> None:
         write_rows(rows_path(work.raw_dir, name), [with_looks(raw, ids)], record(raw))
         for directory in (work.raw_dir, work.samples_dir):
             tar_path(directory, name).touch()
+
+
+def _of_shard(plan: pa.Table, name: str) -> pa.Table:
+    """Return planned posts as those of a shard."""
+    split, number = parse_shard_name(name)
+    for column, value in (("split", split), ("shard", number)):
+        field = SELECTION.field(column)
+        values = pa.array([value] * len(plan)).cast(field.type)
+        plan = plan.set_column(SELECTION.get_field_index(column), field, values)
+    return plan
 
 
 def record(rows: pa.Table) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.fetch import ledger_info
 from pipeline.plan import hash_table, planned_shards, read_planned, write_plan
+from pipeline.plan_check import read_about
 from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, replacing, write_rows
 from pipeline.schema import LEDGER, RAW, Row, extension_of, members_of
@@ -22,7 +23,7 @@ from pipeline.work import Work
 
 def clear_plan(path: Path, post_ids: Collection[int], proof: str) -> None:
     """Take posts out of a plan; ``proof`` is its new fingerprint, "" to leave the one it has."""
-    info = read_info(path)
+    info = read_about(path)
     names = planned_shards(path)
     plan = pa.concat_tables([read_planned(path, name) for name in names]).unify_dictionaries()
     cleared = clear_posts(plan, post_ids)

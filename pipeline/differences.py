@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock import Lock, check_done
 from pipeline.plan import by_shard
+from pipeline.plan_check import read_about
 from pipeline.recipe import Recipe, shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status
 from pipeline.rows import is_out_of_space, read_info, read_rows, replacing
@@ -81,7 +82,7 @@ def check_folder(work: Work, recipe: Recipe) -> None:
         UserError: naming the recipe that it was made by, or the settings that differ.
     """
     check_done(work)
-    table = read_info(work.plan_path).get("recipe", {})
+    table = read_about(work.plan_path)["recipe"]
     of_samples = read_info(rows_path(work.samples_dir, list_shards(work.samples_dir)[0]))
     prepare = of_samples.get("recipe", {}).get("prepare", {})
     made_by = convert(table | {"prepare": prepare}, Recipe, str(work.plan_path))

@@ -18,7 +18,7 @@ from pipeline.counts import Fates, count_fates, sum_ledger
 from pipeline.executor import Tick
 from pipeline.image import FORMATS
 from pipeline.originals import inspect, open_source
-from pipeline.plan import hash_table, read_planned
+from pipeline.plan import hash_table, planned_shards, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
 from pipeline.records import RETRYABLE, Download, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
@@ -251,10 +251,17 @@ def _overlapping(old_path: Path, plan_path: Path, name: str) -> list[str]:
     range has changed the guess misses, and the posts are fetched again.
     """
     split, index = parse_shard_name(name)
-    num_old = read_info(old_path)["num_shards"][split]
-    num_new = read_info(plan_path)["num_shards"][split]
+    old, new = (
+        [
+            number
+            for its_split, number in map(parse_shard_name, planned_shards(path))
+            if its_split == split
+        ]
+        for path in (old_path, plan_path)
+    )
+    num_old, num_new = (1 + max(numbers, default=0) for numbers in (old, new))
     first, stop = index * num_old // num_new, -(-(index + 1) * num_old // num_new)
-    return [shard_name(split, old) for old in range(first, stop)]
+    return [shard_name(split, number) for number in old if first <= number < stop]
 
 
 def _unknown(post_id: int, found: Row) -> Row:

@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock_check import check_posts, check_size
 from pipeline.plan import planned_recipe, planned_shards, read_planned
+from pipeline.plan_check import read_about
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import Recipe, without_secrets
 from pipeline.records import Status
@@ -118,7 +119,7 @@ def write_lock(work: Work, path: Path) -> Lock:
     if any(settings != prepared_by[0] for settings in prepared_by):
         raise UserError(f"{work.samples_dir}: its shards are of different settings; run `prepare`.")
     posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    about = read_info(work.plan_path)
+    about = read_about(work.plan_path)
     table = about.get("recipe", {}) | {"prepare": prepared_by[0]}
     recipe = without_secrets(convert(table, Recipe, str(work.plan_path)))
     info = {

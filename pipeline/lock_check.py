@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.recipe import RATINGS
+from pipeline.plan_check import promises_of_posts, words_of
 from pipeline.records import Fate, Status
 from pipeline.rows import DamagedError
 from pipeline.schema import LOCK, SPLITS
@@ -102,13 +102,11 @@ def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
     yield "has gaps in its columns", gaps == 0
     num_bytes = sum(_count_bytes(texts) for texts in (words, posts["character"], posts["file_url"]))
     yield "holds more text than so many posts have", num_bytes <= MAX_TEXT
-    least = {"post_id": 1, "family": 1, "parent_id": 0, "width": 0, "height": 0, "shard": 0}
-    for name, value in least.items():
-        yield f"{name} is under {value}", pc.min(posts[name]).as_py() >= value
+    yield from promises_of_posts(posts)
     yield "numbers its shards too high", pc.max(posts["shard"]).as_py() <= 2 * len(posts)
-    for name, known in (("split", SPLITS), ("rating", RATINGS)):
-        yield f"{name} is not one of {', '.join(known)}", set(_values(posts, name)) <= set(known)
-    yield "ext is no extension", all(map(_EXTENSION.fullmatch, _values(posts, "ext")))
+    is_split = set(words_of(posts, "split")) <= set(SPLITS)
+    yield f"split is not one of {', '.join(SPLITS)}", is_split
+    yield "ext is no extension", all(map(_EXTENSION.fullmatch, words_of(posts, "ext")))
     yield "has a fate that no post ends with", _are_last_fates(posts.select(["status", "reason"]))
     status = posts["status"].cast(pa.string())
     for column, having in (("sha256", _OF_AN_ORIGINAL), ("sample_sha256", (Status.KEPT,))):
@@ -119,10 +117,6 @@ def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
     order = np.lexsort((ids, shard, split))
     yield "is not in the plan's order", np.array_equal(order, np.arange(len(posts)))
     yield "holds a post twice", len(np.unique(ids)) == len(ids)
-
-
-def _values(posts: pa.Table, name: str) -> list[str]:
-    return list(posts[name].cast(pa.string()).unique().to_pylist())
 
 
 def _count_bytes(texts: pa.ChunkedArray) -> int:

@@ -16,6 +16,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -23,10 +24,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.plan_check import check_planned, read_about
 from pipeline.recipe import Recipe, SplitSettings
 from pipeline.records import Post, Status
 from pipeline.rows import DamagedError, is_out_of_space, read_info, write_rows
-from pipeline.schema import SELECTION, SPLITS, build_table
+from pipeline.schema import SELECTION, SPLITS, build_table, is_table_of
 from pipeline.settings import convert
 from pipeline.shard import parse_shard_name, shard_name
 
@@ -222,11 +224,7 @@ def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
     """
     groups = {name: _renumber(posts) for name, posts in by_shard(table)}
     sizes = {name: len(group) for name, group in groups.items()}
-    num_shards = {
-        split: 1 + max((i for s, i in map(parse_shard_name, sizes) if s == split), default=0)
-        for split in SPLITS
-    }
-    info = {**info, "shards": list(sizes.items()), "num_shards": num_shards}
+    info = {**info, "shards": list(sizes.items())}
     write_rows(path, groups.values() or [table], info)
 
 
@@ -255,21 +253,17 @@ def planned_shards(path: Path) -> dict[str, int]:
 
     Raises:
         UserError: where there is no plan yet.
+        DamagedError: where it plans shards that it does not hold, or under other names.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; `fetch` makes it. Is that the work folder?")
-    try:
-        shards = {str(name): int(size) for name, size in read_info(path)["shards"]}
-        for name in shards:
-            parse_shard_name(name)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"{path}: damaged; it does not say which shards it plans.") from error
-    return shards
+    footer, numbers = _read_footer(path, *_version_of(path))
+    return {name: footer.row_group(number).num_rows for name, number in numbers.items()}
 
 
 def planned_recipe(path: Path) -> Recipe:
-    """Return the effective recipe that a plan records."""
-    return convert(read_info(path)["recipe"], Recipe, str(path))
+    """Return the effective recipe that a work folder's plan records."""
+    return convert(read_about(path)["recipe"], Recipe, str(path))
 
 
 def read_planned(path: Path, name: str) -> pa.Table:
@@ -277,15 +271,21 @@ def read_planned(path: Path, name: str) -> pa.Table:
 
     Raises:
         UserError: where the plan has no such shard.
+        DamagedError: where it cannot be read, or says what the program would never have planned.
     """
     footer, numbers = _read_footer(path, *_version_of(path))
     if name not in numbers:
         raise UserError(f"{path}: plans no shard {name}.")
     try:
         with pq.ParquetFile(path, metadata=footer) as file:
-            return file.read_row_group(numbers[name]).replace_schema_metadata(None)
+            if not is_table_of(file.schema_arrow, SELECTION):
+                raise DamagedError(f"{path}: its columns are not those of a plan.")
+            posts = file.read_row_group(numbers[name]).replace_schema_metadata(None)
+        posts.validate(full=True)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: cannot be read: {error}.") from error
+    check_planned(path, name, posts)
+    return posts
 
 
 def _version_of(path: Path) -> tuple[int, int, int]:
@@ -302,10 +302,17 @@ def _read_footer(path: Path, *version: int) -> tuple[pq.FileMetaData, dict[str, 
 
     The file's version is there to tell plans apart.
     """
-    numbers = {name: number for number, name in enumerate(planned_shards(path))}
+    try:
+        shards = msgspec.convert(read_info(path).get("shards"), list[tuple[str, int]])
+        for name, _ in shards:
+            parse_shard_name(name)
+    except (msgspec.ValidationError, UserError) as error:
+        raise DamagedError(f"{path}: damaged; it does not say which shards it plans.") from error
     footer = pq.read_metadata(path)
-    if footer.num_row_groups < len(numbers):
-        raise DamagedError(f"{path}: damaged; it holds fewer shards than it plans.")
+    numbers = {name: number for number, (name, _) in enumerate(shards)}
+    sizes = (footer.row_group(number).num_rows for number in range(footer.num_row_groups))
+    if len(numbers) != len(shards) or [size for _, size in shards] != list(filter(None, sizes)):
+        raise DamagedError(f"{path}: damaged; it does not hold the shards that it plans.")
     return footer, numbers
 
 

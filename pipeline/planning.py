@@ -23,11 +23,12 @@ from pipeline.plan import (
     read_planned,
     write_plan,
 )
+from pipeline.plan_check import read_about
 from pipeline.posts import UNREADABLE, Malformed
 from pipeline.recipe import Recipe, fingerprint, shared_recipe
 from pipeline.records import Status
 from pipeline.removals import Removals, clear_posts, count_cleared, count_removed, read_removals
-from pipeline.rows import read_info, read_seal, replacing, write_rows
+from pipeline.rows import read_seal, replacing, write_rows
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.selection import Selection, load_nsfw_ids
 from pipeline.settings import to_table
@@ -171,7 +172,7 @@ def ensure_plan(
     has_company: bool,
 ) -> None:
     """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
-    before = read_info(work.plan_path) if work.plan_path.is_file() else None
+    before = read_about(work.plan_path) if work.plan_path.is_file() else None
     removals = read_removals(work.removals_path)
     # The proof does not see a file that keeps its size. Of ranks the first has planned anew.
     looks_again = replan and not has_company
@@ -185,7 +186,7 @@ def ensure_plan(
     content = hash_table(plan.posts)
     if before is not None and plan_content(work) != content:
         if not replan:
-            num_before = before["counts"][Status.PLANNED]
+            num_before = before["counts"].get(Status.PLANNED, 0)
             raise UserError(
                 f"{work.root}: holds another plan ({counted(num_before, 'post')}; the "
                 f"new one has {len(plan.posts)}). Give another --work, or --replan to plan anew: "
@@ -249,7 +250,7 @@ def say_what_is_cut(malformed: Sequence[str], console: Console) -> None:
 
 def plan_content(work: Work) -> str:
     """Return the hash of a folder's planned posts; where a pull was in a hurry, it is made now."""
-    if content := read_info(work.plan_path).get("content"):
+    if content := read_about(work.plan_path).get("content"):
         return str(content)
     tables = [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]
     return hash_table(pa.concat_tables(tables))
@@ -278,7 +279,7 @@ def adopt_plan(lock: Lock, work: Work) -> None:
     """
     recipe = lock.info.recipe
     plan = make_plan(recipe, None, lock, read_removals(work.removals_path))
-    before = read_info(work.plan_path) if work.plan_path.is_file() else {}
+    before = read_about(work.plan_path) if work.plan_path.is_file() else {}
     if before.get("fingerprint") != plan.proof:
         is_pulled = work.lock_path.is_file() and not list_shards(work.raw_dir)
         same_name = before.get("recipe", {}).get("name") == recipe.name

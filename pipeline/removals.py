@@ -104,7 +104,7 @@ def count_removed(counts: dict[str, int], num_removed: int) -> dict[str, int]:
     """Return a selection's counts with so many of the planned posts taken down."""
     if not num_removed:
         return counts
-    num_planned = counts[Status.PLANNED] - num_removed
+    num_planned = counts.get(Status.PLANNED, 0) - num_removed
     before = counts.get(str(TAKEN_DOWN), 0)
     return counts | {str(Status.PLANNED): num_planned, str(TAKEN_DOWN): before + num_removed}
 

@@ -22,6 +22,7 @@ from pipeline.listing import Listing
 from pipeline.lock import Lock, read_lock
 from pipeline.originals import check_source
 from pipeline.plan import planned_recipe, planned_shards, write_plan
+from pipeline.plan_check import read_about
 from pipeline.planning import find_metadata, make_plan
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SketchSettings, SourceSettings
@@ -123,7 +124,7 @@ def _rebuild_plan(work: Work, console: Console) -> None:
     """Plan anew from the recorded recipe; only the very same plan is put in place."""
     path = work.plan_path
     try:
-        info = read_info(path)
+        info = read_about(path)
         seal = read_seal(path)
     except DamagedError as error:
         raise UserError(

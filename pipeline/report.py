@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.plan import planned_shards
+from pipeline.plan_check import read_about
 from pipeline.records import Status
 from pipeline.report_funnel import Place, Roll, build_funnel, count_splits, read_roll
 from pipeline.report_pictures import Exhibit, build_wall, exhibit
@@ -86,7 +87,7 @@ def render_report(work: Work) -> str:
         UserError: as ``write_report``.
     """
     planned = planned_shards(work.plan_path)
-    info = read_info(work.plan_path)
+    info = read_about(work.plan_path)
     status = read_status(work)
     roll = read_roll(work, list(planned))
     funnel = build_funnel(status, planned, roll)
@@ -140,10 +141,10 @@ def _show_pictures(work: Work, roll: Roll, disagreeing: list[int]) -> dict[str, 
 
 def _effective_recipe(work: Work, info: dict[str, Any]) -> Table:
     """Return the recipe that made the plan, with the settings that made the samples."""
-    recipe: Table = dict(info.get("recipe", {}))
+    recipe: Table = info["recipe"]
     for name in list_shards(work.samples_dir)[:1]:
         made_by = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
-        recipe = made_by | recipe | {"prepare": made_by.get("prepare", {})}
+        recipe = recipe | {"prepare": made_by.get("prepare", {})}
     return recipe
 
 

@@ -19,6 +19,7 @@ from pipeline.hold import WHOLE, Part
 from pipeline.lock import Lock
 from pipeline.originals import check_source
 from pipeline.plan import planned_shards
+from pipeline.plan_check import read_about
 from pipeline.planning import check_removals, ensure_plan, find_metadata, keep_lock, say_what_is_cut
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings, without_secrets
@@ -81,7 +82,7 @@ def fetch(
             check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock
         ensure_plan(recipe, work, limit, replan, metadata, held.has_company)
-        say_what_is_cut(read_info(work.plan_path).get("malformed", []), console)
+        say_what_is_cut(read_about(work.plan_path).get("malformed", []), console)
         keep_lock(work, lock)
         planned = held.begin(planned_shards(work.plan_path))
         if depot is not None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from pipeline.counts import Asked, Fates, count_fates, count_retryable, sum_ledger
 from pipeline.plan import planned_shards
-from pipeline.rows import DamagedError, peek_info, read_info, read_rows
+from pipeline.plan_check import read_about
+from pipeline.rows import DamagedError, peek_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
@@ -76,7 +77,7 @@ def read_status(work: Work) -> WorkStatus:
         UserError: where the folder holds no plan, or a damaged shard.
     """
     planned = planned_shards(work.plan_path)
-    info = read_info(work.plan_path)
+    info = read_about(work.plan_path)
     stages = {
         "fetch": _read_stage(work.raw_dir, RAW, planned, work.store),
         "prepare": _read_stage(work.samples_dir, SAMPLES, planned, work.store),

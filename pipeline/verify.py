@@ -15,6 +15,7 @@ from pipeline.counts import Fates, sum_ledger
 from pipeline.errors import UserError
 from pipeline.members import find_wrong_member
 from pipeline.plan import planned_shards, read_planned
+from pipeline.plan_check import read_about
 from pipeline.records import Fate, Status
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
@@ -70,7 +71,7 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
         return list(_check_shared(directory, quick))
     if not _is_work(work):
         return list(_check_shards(directory, quick))
-    problems = [*_damage(work.plan_path, check_seal)]
+    problems = [*_damage(work.plan_path, _check_plan)]
     planned = {} if problems else planned_shards(work.plan_path)
     if work.lock_path.is_file():
         problems += _damage(work.lock_path, check_seal)
@@ -150,6 +151,13 @@ def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Ite
         check(path)
     except DamagedError as error:
         yield Problem(path, str(error).removeprefix(f"{path}: "), shard)
+
+
+def _check_plan(path: Path) -> None:
+    check_seal(path)
+    read_about(path)
+    for name in planned_shards(path):
+        read_planned(path, name)
 
 
 def _check_removals(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.plan import hash_table, plan_posts, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.records import Post
+from pipeline.settings import to_table
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded, letterboxed
 
@@ -63,7 +64,8 @@ def plan_work(work: Work, recipe: Recipe, num_posts: int) -> None:
     """Write the plan of posts 1 to ``num_posts``."""
     posts = [replace(POST, id=post_id) for post_id in range(1, num_posts + 1)]
     table = plan_posts(posts, recipe.split)
-    info = {"counts": {"planned": num_posts}, "num_records": num_posts}
+    counts = {"planned": num_posts}
+    info = {"counts": counts, "num_records": num_posts, "recipe": to_table(recipe)}
     write_plan(work.plan_path, table, {**info, "content": hash_table(table)})
 
 

@@ -1,0 +1,105 @@
+"""A plan may be a stranger's: what ours never plan is met with a sentence, whoever reads it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.plan import planned_shards, read_planned
+from pipeline.rows import DamagedError, read_info, write_rows
+from pipeline.schema import SELECTION, build_table
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.shares import call, make_prepared
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    return make_prepared(tmp_path_factory.mktemp("plan"))
+
+
+@pytest.fixture
+def work(made: Work, tmp_path: Path) -> Work:
+    shutil.copytree(made.root, tmp_path / "work")
+    return Work(tmp_path / "work")
+
+
+def setting(column: str, value: object, place: int = 0) -> Callable[[Rows], Rows]:
+    def change(rows: Rows) -> Rows:
+        rows[place][column] = value
+        return rows
+
+    return change
+
+
+FORGED: dict[str, tuple[str, Callable[[Rows], Rows]]] = {
+    "an id below 1": ("post_id is under 1", setting("post_id", -5)),
+    "a family below 1": ("family is under 1", setting("family", 0)),
+    "a width below 0": ("width is under 0", setting("width", -1)),
+    "another order": ("not in the order", lambda rows: rows[::-1]),
+    "a post twice": ("holds one twice", lambda rows: [rows[0], rows[0], *rows[2:]]),
+    "another split": ("of another shard", setting("split", "test")),
+    "a split that leaves": ("of another shard", setting("split", "../../x")),
+    "another shard": ("of another shard", setting("shard", 7)),
+    "another rating": ("rating is not one of", setting("rating", "x")),
+    "another fate": ("no planned post has", setting("status", "fetched")),
+    "a reason": ("no planned post has", setting("reason", "takedown")),
+    "an odd md5": ("an md5 that is none", setting("md5", "../" * 8 + "x" * 8)),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_posts_that_nothing_of_ours_plans_are_named(work: Work, forgery: str) -> None:
+    message, change = FORGED[forgery]
+    names = list(planned_shards(work.plan_path))
+    tables = [read_planned(work.plan_path, name) for name in names]
+    tables[0] = build_table(change(tables[0].to_pylist()), SELECTION)
+    write_rows(work.plan_path, tables, read_info(work.plan_path))
+    with pytest.raises(DamagedError, match=f"{names[0]}: .*{message}.*; `fetch` plans nothing"):
+        read_planned(work.plan_path, names[0])
+    problem, *_ = verify(work.root)
+    assert problem.path == work.plan_path
+    assert message in problem.what
+
+
+def test_columns_that_are_not_a_plans_are_named(work: Work) -> None:
+    names = list(planned_shards(work.plan_path))
+    tables = [read_planned(work.plan_path, name).drop_columns(["file_url"]) for name in names]
+    write_rows(work.plan_path, tables, read_info(work.plan_path))
+    with pytest.raises(DamagedError, match="not those of a plan"):
+        read_planned(work.plan_path, names[0])
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"shards": None}, "which shards it plans"),
+        ({"shards": [1, 2]}, "which shards it plans"),
+        ({"shards": [["../../evil-000000", 3]]}, "which shards it plans"),
+        ({"shards": []}, "not hold the shards that it plans"),
+        ({"shards": [["train-000000", 10**15]]}, "not hold the shards that it plans"),
+        ({"shards": [["train-000000", 3]] * 5}, "not hold the shards that it plans"),
+        ({"counts": ["planned"]}, "counts"),
+        ({"counts": {"planned": "many"}}, "counts"),
+        ({"num_records": None}, "num_records"),
+        ({"recipe": 3}, "recipe"),
+        ({"malformed": 3}, "malformed"),
+    ],
+)
+def test_a_plan_that_does_not_say_what_plans_say_is_a_sentence(
+    work: Work, about: dict[str, Any], message: str
+) -> None:
+    tables = [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]
+    write_rows(work.plan_path, tables, read_info(work.plan_path) | about)
+    for command in ("status", "report", "push"):
+        places = [work.root.parent / "there"] if command == "push" else []
+        error = call(command, work.root, *places).exception
+        assert isinstance(error, DamagedError), (command, error)
+        assert message in str(error)
+        assert str(work.plan_path) in str(error)
+    problem, *_ = verify(work.root)
+    assert problem.path == work.plan_path
