@@ -27,6 +27,7 @@ from pipeline.recipe import PrepareSettings, fingerprint, portable
 from pipeline.records import Fate, Status, key_of
 from pipeline.rows import DamagedError, check_seal, read_rows, read_seal
 from pipeline.schema import (
+    EDGES,
     MEMBERS,
     RAW,
     SAMPLES,
@@ -200,8 +201,7 @@ class PrepareStage:
         )
         result |= {"status": prepared.fate.status, "reason": prepared.fate.reason}
         if prepared.box is not None and prepared.letterbox is not None:
-            edges = ("left", "top", "right", "bottom")
-            result |= {f"crop_{edge}": getattr(prepared.box, edge) for edge in edges}
+            result |= {f"crop_{edge}": getattr(prepared.box, edge) for edge in EDGES}
             result["letterbox"] = str(prepared.letterbox)
         if prepared.fate.status == Status.KEPT:
             result |= add_sample(key_of(row["post_id"]), _members(row, prepared), shard)

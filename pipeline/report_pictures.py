@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.image import Picture, UndecodableError, decode_reduced, read_header, sniff_format
 from pipeline.report_funnel import Place
 from pipeline.rows import read_rows
-from pipeline.schema import RAW, SAMPLES, Row
+from pipeline.schema import EDGES, RAW, SAMPLES, Row
 from pipeline.shard import Span, read_span, rows_path, tar_path
 from pipeline.work import Work
 
@@ -152,7 +152,7 @@ def _data_uri(format_name: str, data: bytes) -> str:
 def _crop_of(row: Row, original: Image) -> tuple[float, ...] | None:
     """Return the crop box in percent; the file may be rotated on its way to the picture."""
     try:
-        left, top, right, bottom = (row[f"crop_{edge}"] for edge in _EDGES)
+        left, top, right, bottom = (row[f"crop_{edge}"] for edge in EDGES)
         width, height = row["file_width"], row["file_height"]
     except KeyError:
         return None  # it has not come so far
@@ -162,9 +162,6 @@ def _crop_of(row: Row, original: Image) -> tuple[float, ...] | None:
         return None
     parts = left / width, top / height, (right - left) / width, (bottom - top) / height
     return tuple(round(100 * min(max(part, 0.0), 1.0), 2) for part in parts)
-
-
-_EDGES = ("left", "top", "right", "bottom")
 
 
 def build_wall(colors: NDArray[np.uint8]) -> Image | None:

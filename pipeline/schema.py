@@ -98,6 +98,9 @@ def _places(member: str) -> list[pa.Field]:
     return [pa.field(f"{member}_{column}", pa.int64()) for column in ("offset", "size")]
 
 
+EDGES = ("left", "top", "right", "bottom")
+"""Of the box that a crop keeps."""
+
 SAMPLES = pa.schema(
     [
         *COMMON,
@@ -111,7 +114,7 @@ SAMPLES = pa.schema(
         pa.field("letterbox", pa.string()),  # how record and pixels agree; see letterbox.Letterbox
         *[
             pa.field(f"crop_{edge}", pa.int32())  # in the file's pixels; right, bottom exclusive
-            for edge in ("left", "top", "right", "bottom")
+            for edge in EDGES
         ],
         pa.field("perceptual_hash", pa.uint64()),
         pa.field("duplicate_of", pa.int64()),  # the earlier post that shows the same picture
