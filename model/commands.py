@@ -135,6 +135,8 @@ def train(
     if config.best_by == "following" and result.best is not None:
         best = f"{best} off 1"
     print(f"{run_dir}: {state} after {steps}, best by {config.best_by}: {best}")
+    if not result.finished:  # what comes next in a script, or in `demo`, must not take it for done
+        raise typer.Exit(130)
 
 
 def evaluate(

@@ -66,3 +66,12 @@ def test_train_says_how_good_the_best_one_is(
     arguments = ["train", "white-background-256", "--work", str(tmp_path), "--best-by", best_by]
     output = CliRunner().invoke(app, arguments).output
     assert output.endswith(f"finished after 8 steps, {expected}\n")
+
+
+def test_a_training_that_was_stopped_is_not_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("model.train.train", lambda *_, **__: TrainResult(8, 1, 0.25, False))
+    called = CliRunner().invoke(app, ["train", "white-background-256", "--work", str(tmp_path)])
+    assert called.exit_code == 130
+    assert "stopped; --resume goes on after 8 steps, best by mse: 0.2500\n" in called.output
