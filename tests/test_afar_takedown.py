@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.hold import Part
 from pipeline.plan import planned_shards, read_planned
 from pipeline.removals import read_removals
-from pipeline.rows import DamagedError, read_rows
+from pipeline.rows import DamagedError, read_rows, temporary_path
 from pipeline.schema import SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, PENDING
@@ -237,9 +237,11 @@ def test_shards_that_are_not_made_yet_are_made_without_it(local: Source, tmp_pat
     (missing,) = planned_shards(works[0].plan_path).keys() - {made}
     gone = read_planned(works[0].plan_path, missing)["post_id"][0].as_py()
     left = tar_path(store / "raw", missing)
-    shutil.copy(tar_path(store / "raw", made), left)
+    for path in (left, temporary_path(left)):
+        shutil.copy(tar_path(store / "raw", made), path)
     take_down(works[0], [gone], store=str(store))
     assert not left.exists()
+    assert not temporary_path(left).exists()
     shutil.copytree(local.root / "undisturbed", whole.root)
     take_down(whole, [gone])
     for work in works:

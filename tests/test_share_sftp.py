@@ -13,6 +13,7 @@ from fsspec.implementations.sftp import SFTPFileSystem
 
 from pipeline.errors import UserError
 from pipeline.plan import planned_shards
+from pipeline.rows import temporary_path
 from pipeline.shard import tar_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
@@ -143,6 +144,15 @@ def test_no_half_of_a_file_has_its_name(
     run_all(f"{server.url}/store", Work(tmp_path / "work"))
     assert contents_of(server.root / "store") == local.expected
     assert verify(server.root / "store") == []
+
+
+def test_what_a_killed_put_left_goes_with_the_file(made: Work, server: SftpServer) -> None:
+    push(made, f"{server.url}/tiny", QUIET)
+    tar = tar_path(server.root / "tiny" / "samples", SHARD)
+    temporary_path(tar).write_bytes(b"half of it")
+    RemoteStore(f"{server.url}/tiny").remove([f"samples/{SHARD}.tar"])
+    assert not tar.exists()
+    assert not temporary_path(tar).exists()
 
 
 def test_a_server_that_cannot_replace_files_is_written_as_well(

@@ -119,6 +119,7 @@ class FolderStore:
         for name in names:
             path = self.root / name
             with telling_unwritable(path):
+                temporary_path(path).unlink(missing_ok=True)  # of a put that was killed
                 path.unlink(missing_ok=True)
             folders.add(path.parent)
         for folder in folders:

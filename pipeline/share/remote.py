@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -117,8 +118,7 @@ class RemoteStore:
         if "sftp" not in files.protocol:
             files.put_file(str(path), place)
             return
-        folder, _, last = place.rpartition("/")  # where half a file would have its name
-        temporary = f"{folder}/.{last}.tmp"
+        temporary = _temporary(place)  # else half a file would have its name
         files.put_file(str(path), temporary)
         try:
             files.mv(temporary, place)
@@ -138,6 +138,9 @@ class RemoteStore:
 
     def _remove(self, name: str) -> None:
         files, place = file_system(f"{self._root}/{name}")
+        if "sftp" in files.protocol:  # what a put that was killed has left
+            with suppress(FileNotFoundError):
+                files.rm_file(_temporary(place))
         files.rm_file(place)
 
     def _insist(self, do: Callable[..., _T], *arguments: object) -> _T:
@@ -151,3 +154,8 @@ class RemoteStore:
                 raise
             self._type.clear_instance_cache()
             return do(*arguments)
+
+
+def _temporary(place: str) -> str:
+    folder, _, last = place.rpartition("/")
+    return f"{folder}/.{last}.tmp"

@@ -91,7 +91,7 @@ class WritableStore(Store, Protocol):
         """
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; those that are not there do not matter."""
+        """Remove files, and halves of them; those that are not there do not matter."""
 
 
 def in_threads(do: Callable[[str], object], names: Iterable[str], num_threads: int) -> None:
