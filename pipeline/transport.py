@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PATIENCE = 4  # an answer may take so many time-outs ...
 _MIN_RATE = 64 * 2**10  # ... and a second for so many bytes that have come
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux only; it holds for a while, not for good
 
 
@@ -179,15 +180,22 @@ class _TimedResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock))
 
 
+def find_private(address: str) -> str:
+    """Return the private address that one is or, mapped, 6to4 or NAT64, stands for; "" for none."""
+    peer = ipaddress.ip_address(address)
+    if isinstance(peer, ipaddress.IPv6Address):
+        nat64 = ipaddress.IPv4Address(int(peer) & 0xFFFFFFFF) if peer in _NAT64 else None
+        peer = nat64 or peer.ipv4_mapped or peer.sixtofour or peer
+    return "" if peer.is_global else str(peer)
+
+
 class _GuardedConnection(HTTPConnection):
     response_class = _TimedResponse
     public_only: bool
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
-        peer = ipaddress.ip_address(sock.getpeername()[0])
-        peer = getattr(peer, "ipv4_mapped", None) or peer
-        if self.public_only and not peer.is_global:
+        if self.public_only and (private := find_private(sock.getpeername()[0])):
             sock.close()
-            raise PrivateAddressError(f"{self.host} leads to {peer}")
+            raise PrivateAddressError(f"{self.host} leads to {private}")
         return sock

@@ -72,6 +72,7 @@ def test_it_gives_the_bytes_of_a_takedown_on_disk_and_leaves_the_rest(
     secrets.append(f"number_{GONE} ".encode())  # a tag
     before = everything(s3, tmp_path / "copy")
     assert len(holding(tmp_path / "copy", secrets)) > 5
+    work.report_path.write_text("its picture")
     name = shard_of(work, GONE)
     done = call("takedown", work.root, GONE, "--store", URL)
     assert done.exit_code == 0, done.output
@@ -92,6 +93,7 @@ def test_it_gives_the_bytes_of_a_takedown_on_disk_and_leaves_the_rest(
     assert read_removals(work.removals_path).post_ids == (GONE,)
     assert temporaries(work) == []
     assert not work.cleared_dir.exists()
+    assert not work.report_path.exists()
     status = read_status(work)
     assert status.adds_up
     assert status.stages["prepare"].fates["removed/takedown"] == 1

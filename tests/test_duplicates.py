@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pipeline import duplicates as module
 from pipeline.duplicates import find_duplicates, neighbours
 from pipeline.image import Picture, perceptual_hash
-from pipeline.schema import RAW, build_table
+from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.schema import DUPLICATES, RAW, build_table
 from pipeline.shard import ShardWriter, list_shards
 from tests.pictures import draw_picture
 
@@ -93,11 +94,19 @@ def test_what_was_found_is_recalled_for_the_same_originals_only(
     assert recall(-1) == []
     assert recall() == [9]
     assert searches == [4, -1, 4]
-    path.write_bytes(path.read_bytes()[:-9])
+    data = path.read_bytes()
+    path.write_bytes(data[:-9])
+    assert recall() == [9]
+    assert path.read_bytes() == data
+    write_rows(path, [read_rows(path, DUPLICATES).slice(1)], read_info(path))
+    forged = bytearray(path.read_bytes())
+    seal = forged.index(b"sha256:")
+    forged[seal + 9] ^= 1  # it reads as before, and is not what was sealed
+    path.write_bytes(forged)
     assert recall() == [9]
     duplicates(raw_dir, [row(5, b), row(7, b), row(9, a)])  # rewrites one of two shards
     assert recall() == [6, 7]
-    assert searches == [4, -1, 4, 4, 4]
+    assert searches == [4, -1, 4, 4, 4, 4]
 
 
 def shrunk(picture: Picture) -> Picture:

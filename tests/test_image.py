@@ -259,6 +259,13 @@ def test_reduced_decoding_is_at_least_as_large_as_asked() -> None:
     assert 128 <= min(picture.shape[:2]) < 200
 
 
+@pytest.mark.parametrize("channel", range(3))
+def test_what_varies_in_one_channel_is_not_blank(channel: int) -> None:
+    page = np.full((64, 64, 3), 128, np.uint8)
+    page[..., channel] += np.arange(64, dtype=np.uint8) % 11  # deviates by 3, all three by 1
+    assert not is_blank(page)
+
+
 def test_blank_is_flat_and_not_merely_sparse() -> None:
     assert is_blank(np.zeros((50, 50, 3), np.uint8))
     assert is_blank(np.full((50, 50, 3), (200, 10, 30), np.uint8))

@@ -19,6 +19,17 @@ def test_a_letterbox_is_found_where_it_was_put(width: int, height: int, seed: in
     assert letterbox == expected
 
 
+@pytest.mark.parametrize(("offset", "is_cut"), [(0, True), (1, True), (2, False)])
+def test_bars_that_no_record_predicts_are_cut_where_they_are_about_alike(
+    offset: int, is_cut: bool
+) -> None:
+    page = np.zeros((512, 512, 3), np.uint8)
+    page[100 + offset : 412 + offset] = 200  # its bars differ by twice the offset
+    box, letterbox = find_letterbox(page, 0, 0)
+    assert letterbox is Letterbox.DISAGREES
+    assert (box.top, box.bottom) == ((100 + offset, 412 + offset) if is_cut else (0, 512))
+
+
 def test_dark_art_at_the_edge_survives() -> None:
     dark = draw_picture(6, 300, 300)
     dark[:60] = 0

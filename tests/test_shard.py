@@ -1,5 +1,7 @@
+import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,6 +17,8 @@ from pipeline.shard import (
     read_shard,
     read_span,
     recover,
+    remove_shard,
+    remove_shards,
     rows_path,
     shard_name,
     tar_path,
@@ -178,3 +182,31 @@ def test_spans_outside_the_tar_are_refused(tmp_path: Path, span: Span) -> None:
         pytest.raises(DamagedError, match="train-000000.tar"),
     ):
         read_span(file, span)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_removal_that_is_cut_short_leaves_no_rows_without_their_tar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    directory = tmp_path / "raw"
+    names = [shard_name("train", number) for number in range(9)]
+    for name in names:
+        directory.mkdir(exist_ok=True)
+        tar_path(directory, name).touch()
+        rows_path(directory, name).touch()
+    states: list[set[str]] = []
+    remove = os.unlink
+
+    def watched(path: Any, *args: Any, **kwargs: Any) -> None:
+        remove(path, *args, **kwargs)
+        states.append({found.name for found in directory.iterdir()})
+
+    monkeypatch.setattr(os, "unlink", watched)
+    if whole:
+        remove_shards(directory)
+    else:
+        remove_shard(directory, names[0])
+    assert len(states) == (18 if whole else 2)
+    for state in states:
+        tars = {name.replace(".parquet", ".tar") for name in state if name.endswith(".parquet")}
+        assert tars <= state

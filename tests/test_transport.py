@@ -13,7 +13,13 @@ import pytest
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
-from pipeline.transport import PrivateAddressError, Transport, host_of, prepare_get
+from pipeline.transport import (
+    PrivateAddressError,
+    Transport,
+    find_private,
+    host_of,
+    prepare_get,
+)
 from tests.faulty_server import FaultyServer, Script, answer, drip
 
 PICTURE = bytes(range(256)) * 300
@@ -113,6 +119,30 @@ def test_a_name_must_not_lead_to_a_private_address(
             fetch(f"http://pictures.example:{port}/1")
         assert server.requests == []
         assert fetch(f"http://nas.example:{port}/1", f"nas.example:{port}") == PICTURE
+
+
+@pytest.mark.parametrize(
+    ("address", "is_public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::808:808", True),
+        ("10.0.0.1", False),
+        ("100.64.0.1", False),  # a provider's own net
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:169.254.169.254", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_an_address_is_as_public_as_the_one_that_it_stands_for(
+    address: str, is_public: bool
+) -> None:
+    assert (find_private(address) == "") == is_public
 
 
 def test_a_name_may_lead_to_a_public_address(
