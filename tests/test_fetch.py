@@ -13,8 +13,8 @@ from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
 from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.recipe import Recipe
-from pipeline.rows import read_rows, write_rows
-from pipeline.schema import LEDGER, RAW
+from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.schema import LEDGER, RAW, build_table
 from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
 from tests.files import flip
@@ -249,3 +249,22 @@ def test_the_same_bytes_with_any_number_of_connections(tmp_path: Path) -> None:
     shutil.rmtree(work.raw_dir)
     fetch_all(work, replace(recipe, source=replace(recipe.source, connections=1)))
     assert contents(work) == before
+
+
+def test_of_two_ledgers_the_later_runs_has_the_last_word(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 6)
+    fetch_all(work, recipe)
+    name = next(iter(planned_shards(work.plan_path)))
+    aside = work.reuse_dir / "1"
+    aside.mkdir(parents=True)
+    shutil.copy(work.plan_path, aside)
+    path = rows_path(work.ledger_dir, name)
+    rows = read_rows(path, LEDGER)
+    older = [row | {"attempts": 7} for row in rows.to_pylist()]
+    write_rows(rows_path(aside / "ledger", name), [build_table(older, LEDGER)], read_info(path))
+    stage = FetchStage(
+        work.plan_path, work.raw_dir, work.ledger_dir, recipe.source, reuse_dirs=(aside,)
+    )
+    assert list(stage._read_ledger(name).values()) == rows.to_pylist()
+    path.unlink()
+    assert list(stage._read_ledger(name).values()) == older

@@ -20,6 +20,7 @@ from pipeline.lock import (
     restore_plan,
     write_lock,
 )
+from pipeline.lock_check import check_size
 from pipeline.plan import plan_posts, planned_shards, read_planned
 from pipeline.recipe import OnnxSettings, Recipe, SketchSettings, SplitSettings
 from pipeline.repair import repair
@@ -358,3 +359,12 @@ def test_thirty_thousand_posts_stay_under_five_megabytes(tmp_path: Path) -> None
         sizes.append((tmp_path / "posts.parquet").stat().st_size)
     a_post = (sizes[0] - sizes[1]) / (len(whole) - len(whole) // 2)
     assert sizes[0] + a_post * (30_000 - len(whole)) < 5e6  # vocabulary and footer grow no more
+
+
+def test_a_lock_of_too_many_posts_is_refused_by_its_footer(
+    built: tuple[Work, Recipe, Lock],
+) -> None:
+    lock = built[2]
+    check_size(lock.path, len(lock.posts))
+    with pytest.raises(UserError, match=f"it may have {len(lock.posts) - 1} posts"):
+        check_size(lock.path, len(lock.posts) - 1)

@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -169,3 +170,16 @@ def test_recorded_records_of_the_site_are_read(mirror: Path) -> None:
         "larva_(vampire_princess_miyu)",
         "miyu_(vampire_princess_miyu)",
     )
+
+
+def test_a_sparse_file_in_a_tar_is_passed_over(tmp_path: Path) -> None:
+    """Its holes are unpacked to zeros: a few bytes would be read as terabytes."""
+    holey = tmp_path / "posts000000000000.json"
+    with holey.open("wb") as file:
+        file.write(lines_of([new_record(POSTS[0])]))
+        file.truncate(2**20)
+    subprocess.run(
+        ["tar", "-S", "--format=gnu", "-cf", "a.tar", holey.name], cwd=tmp_path, check=True
+    )
+    with pytest.raises(UserError, match="no metadata in this archive"):
+        list(read_posts(tmp_path / "a.tar"))
