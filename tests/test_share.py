@@ -11,7 +11,7 @@ import pytest
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.recipe import load_recipe
-from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.rows import hash_file, read_info, read_rows, temporary_path, write_rows
 from pipeline.schema import SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share import folder
@@ -373,3 +373,20 @@ def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path) ->
         other.plan_path.unlink()
         pull_to(made / "there", other.root)
     assert samples_of(other) == before
+
+
+def test_what_a_folder_is_given_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a.tar"
+    source.write_bytes(b"x" * 1000)
+    there = tmp_path / "there"
+    log: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(
+        folder, "sync", lambda path: log.append((path, (there / "samples" / "a.tar").exists()))
+    )
+    folder.FolderStore(str(there)).put(
+        {"samples/a.tar": (source, hash_file(source))}, lambda num_bytes: None
+    )
+    temporary = temporary_path(there / "samples" / "a.tar")
+    assert log == [(temporary, False), (there / "samples", True)]
