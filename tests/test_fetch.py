@@ -11,10 +11,11 @@ from pytest_httpserver import HTTPServer
 from pipeline.client import close_shared_clients
 from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
-from pipeline.plan import hash_table, plan_posts, planned_shards, write_plan
+from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import Recipe
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, build_table
+from pipeline.settled import count_unfetched
 from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
 from tests.files import flip
@@ -268,3 +269,16 @@ def test_of_two_ledgers_the_later_runs_has_the_last_word(tmp_path: Path) -> None
     assert list(stage._read_ledger(name).values()) == rows.to_pylist()
     path.unlink()
     assert list(stage._read_ledger(name).values()) == older
+
+
+def test_what_was_set_aside_for_another_plan_counts_as_settled(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 6)
+    fetch_all(work, recipe)
+    posts = pa.concat_tables(
+        [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]
+    )
+    (work.reuse_dir / "1").mkdir(parents=True)
+    work.raw_dir.rename(work.reuse_dir / "1" / work.raw_dir.name)
+    assert count_unfetched(work, posts, recipe.source) == 0
+    shutil.rmtree(work.reuse_dir)
+    assert count_unfetched(work, posts, recipe.source) == 6
