@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.parametrizations import spectral_norm
 
+from model.ranks import Ranks
+
 
 class Verdict(NamedTuple):
     """What a discriminator says of pictures.
@@ -31,8 +33,8 @@ class Discriminator(nn.Module):
     """Strided convolutions down to a sixteenth or less, averaged over space, then the heads.
 
     It takes pictures, float N x 3 x H x W in [0, 1], of any sides from 64 on. The style vectors
-    that it is asked for are standardised: each number less its mean and over its deviation on the
-    training set, both kept with the weights (``fit_style``).
+    that it is asked for are standardised: each number less its mean and over its deviation, both
+    kept with the weights (``fit_style``).
 
     Args:
         style_size: length of the style vectors.
@@ -63,10 +65,20 @@ class Discriminator(nn.Module):
         features = self.body(picture * 2 - 1)
         return Verdict(self.source(features), self.style(features) if self.style else None)
 
-    def fit_style(self, vectors: Tensor) -> None:
-        """Take mean and deviation of style vectors (N x style size) for ``standardise``."""
-        self.style_mean.copy_(vectors.mean(0))
-        self.style_std.copy_((vectors.var(0, correction=0) + 1e-5).sqrt())  # as BatchNorm's
+    @torch.no_grad()
+    def fit_style(self, vectors: Tensor, ranks: Ranks | None = None) -> None:
+        """Take mean and deviation of style vectors for ``standardise``.
+
+        Args:
+            vectors: N x style size.
+            ranks: processes of which each has a part of them; this one has all if None.
+        """
+        ranks = ranks or Ranks()
+        num = ranks.sum(vectors.new_tensor(len(vectors)))
+        mean = ranks.sum(vectors.sum(0)) / num
+        variance = ranks.sum((vectors - mean).square().sum(0)) / num
+        self.style_mean.copy_(mean)
+        self.style_std.copy_((variance + 1e-5).sqrt())  # as BatchNorm's
 
     def standardise(self, vectors: Tensor) -> Tensor:
         """Bring style vectors to mean 0 and deviation 1, number by number."""

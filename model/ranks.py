@@ -51,7 +51,7 @@ class Ranks:
         return self.part_size(batch_size) * self.world_size / batch_size
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of a CPU tensor over the ranks; ``values`` itself where there is one."""
+        """Return the sum of a tensor over the ranks; ``values`` itself where there is one."""
         if self.world_size == 1:
             return values
         total = values.clone()

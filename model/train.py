@@ -161,7 +161,7 @@ def _train(
                 raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
             state.restore(tensors, info)
             del tensors, resumed
-        elif isinstance(state.discriminator, Discriminator):
+        elif isinstance(state.discriminator, Discriminator) and not config.style_train:
             train_set.expect(windows_of(train_set, config, 0))
             order = order_of(train_set, config, 0)[:NUM_STYLE_SAMPLES]
             batches = iterate_batches(train_set, order, config.batch_size)
@@ -217,8 +217,11 @@ def _train(
         ):
             sketch, color, reference = present(batch, config, epoch, device, memory_format)
             style = live(reference) if config.style_train else features(batch, reference)
-            asked = isinstance(state.discriminator, Discriminator)
-            vector = style_network.vector(style.detach()) if asked else None
+            vector = None
+            if isinstance(state.discriminator, Discriminator):
+                vector = style_network.vector(style.detach())
+                if config.style_train:  # what they are on the training set changes step by step
+                    state.discriminator.fit_style(vector, ranks)
             scale = ranks.loss_scale(config.batch_size)
             terms = training_step(state, config, color, sketch, style, vector, autocast, scale)
             state.advance(config, epoch, position)

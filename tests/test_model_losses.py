@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from model import build_discriminator, build_generator
 from model.discriminator import PatchDiscriminator, PatchVerdict, Verdict
@@ -20,6 +21,7 @@ from model.losses import (
     to_grey,
     total,
 )
+from model.ranks import Ranks
 from tests import one_thread  # noqa: F401
 
 
@@ -170,6 +172,23 @@ def test_style_vectors_are_standardised_by_the_training_set() -> None:
         atol=1e-4,
     )
     assert torch.equal(discriminator.state_dict()["style_mean"], torch.tensor([2.0, 20.0, 5.0]))
+
+
+def test_style_vectors_are_standardised_over_all_ranks() -> None:
+    vectors = torch.tensor([[0.0, 10.0], [4.0, 30.0], [5.0, 5.0]])
+
+    class First(Ranks):
+        """Has two of the vectors; the other rank adds what it has of the third."""
+
+        def sum(self, values: Tensor) -> Tensor:
+            return values + next(others)
+
+    others = iter([torch.tensor(1), vectors[2], (vectors[2] - vectors.mean(0)).square()])
+    found, expected = (build_discriminator(2, "acgan", 0.25) for _ in range(2))
+    found.fit_style(vectors[:2], First())
+    expected.fit_style(vectors)
+    assert torch.allclose(found.style_mean, expected.style_mean)
+    assert torch.allclose(found.style_std, expected.style_std)
 
 
 def test_generators_and_discriminators_are_built_by_name() -> None:
