@@ -71,7 +71,7 @@ def first_line(error: Exception) -> str:
 
 def without_password(text: str) -> str:
     """Return a text to show, with neither user nor password in URLs that hold both."""
-    return re.sub(r"//[^/\s@]*:[^/\s]*@", "//", text)
+    return re.sub(r"//[^/\s@]*:(?!\d+/)\S*@", "//", text)  # what is no port may have a slash
 
 
 def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:
