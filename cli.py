@@ -82,7 +82,8 @@ def main() -> None:
         if os.environ.get("NURIE_DEBUG"):
             traceback.print_exc()
         if isinstance(error, PermissionError):
-            error = UserError(f"{error.filename}: {error.strerror}.")
+            where = f"{error.filename}: " if error.filename else ""
+            error = UserError(f"{where}{error.strerror or error}.")
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         _leave(_stopped(), 130)
