@@ -11,8 +11,8 @@ from pipeline.errors import UserError
 from pipeline.hold import Part
 from pipeline.plan import planned_shards, read_planned
 from pipeline.removals import read_removals
-from pipeline.rows import DamagedError, read_rows, temporary_path
-from pipeline.schema import SAMPLES
+from pipeline.rows import DamagedError, read_info, read_rows, temporary_path, write_rows
+from pipeline.schema import LEDGER, SAMPLES
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, PENDING
 from pipeline.share.pull import pull
@@ -241,9 +241,13 @@ def test_shards_that_are_not_made_yet_are_made_without_it(local: Source, tmp_pat
     left = tar_path(store / "raw", missing)
     for path in (left, temporary_path(left)):
         shutil.copy(tar_path(store / "raw", made), path)
+    told = rows_path(works[0].ledger_dir, made)
+    ledgers = [rows_path(root, missing) for root in (store / "ledger", works[0].ledger_dir)]
+    for path in ledgers:  # it is put there first, and tells what the hosts said of every post
+        write_rows(path, [read_rows(told, LEDGER)], read_info(told) | {"shard": missing})
     take_down(works[0], [gone], store=str(store))
-    assert not left.exists()
-    assert not temporary_path(left).exists()
+    for path in (left, temporary_path(left), *ledgers):
+        assert not path.exists()
     shutil.copytree(local.root / "undisturbed", whole.root)
     take_down(whole, [gone])
     for work in works:
