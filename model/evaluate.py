@@ -104,7 +104,8 @@ def evaluate(
         order = epoch_order(len(samples), config.seed, 0)
         sketches = samples.load(order[: config.num_sketches]).sketch
         palettes = samples.load(order[-config.num_references :]).color
-        follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
+        with memory_guard("eval.num_sketches", len(sketches)):  # all of them at once
+            follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
         settings, tables = {}, []
         for number, scene in enumerate(scenes):
             settings[scene.name], table = judge(
@@ -113,7 +114,8 @@ def evaluate(
             tables.append(table)
             name = grid_name(number, scene.name)
             shown = samples.load(scene.pairs[spread_places(config.num_grid, len(scene.pairs))])
-            sheet = draw(scene, shown, colorizer)
+            with memory_guard("eval.num_grid", len(shown.indices)):
+                sheet = draw(scene, shown, colorizer)
             with telling_unwritable(out_dir / name):
                 save_png(out_dir / name, sheet)
 

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -12,7 +13,7 @@ from torchvision.models import alexnet
 
 from model.augment import same_reference
 from model.checkpoint import load_checkpoint
-from model.colorize import load_colorizer
+from model.colorize import Colorizer, load_colorizer
 from model.config import EvalConfig
 from model.data import Samples
 from model.evaluate import evaluate, mean_picture
@@ -176,6 +177,31 @@ def test_nothing_is_coloured_of_which_nothing_is_measured(
     assert added == []
     assert metrics["following"] is not None
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == metrics["num_samples"]
+
+
+@pytest.mark.parametrize(
+    ("num_coloured", "setting"), [(3, "num_sketches"), (2, "num_grid"), (4, "batch_size")]
+)
+def test_a_full_memory_names_how_many_were_coloured_at_once(
+    samples_dir: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_coloured: int,
+    setting: str,
+) -> None:
+    colorize = Colorizer.__call__
+
+    def fill_memory(colorizer: Colorizer, sketch: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(sketch) == num_coloured:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return colorize(colorizer, sketch, *rest)
+
+    monkeypatch.setattr(Colorizer, "__call__", fill_memory)
+    config = EvalConfig(batch_size=4, num_sketches=3, num_grid=2)
+    advice = f"eval.{setting} = {num_coloured}: try --set eval.{setting}={num_coloured // 2}"
+    with pytest.raises(UserError, match=advice):
+        evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
 
 
 def test_every_setting_has_its_block_its_rows_and_its_grid(
