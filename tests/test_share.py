@@ -322,6 +322,23 @@ def test_of_two_pushes_at_a_time_none_passes_for_whole(
     assert samples_of(pull_to(there, tmp_path / "again")) == samples_of(other)
 
 
+def test_a_push_whose_files_another_one_takes_says_so(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, copy = tmp_path / "two", folder._copy
+
+    def push_another_meanwhile(*arguments: Any) -> None:
+        copy(*arguments)
+        if arguments[0].suffix == ".tar":
+            monkeypatch.setattr(folder, "_copy", copy)
+            same = {f"samples/{SHARD}.tar": arguments[:2]}
+            folder.FolderStore(str(there)).put(same, lambda num_bytes: None)
+
+    monkeypatch.setattr(folder, "_copy", push_another_meanwhile)
+    with pytest.raises(UserError, match="two: something else was pushed there at the same time"):
+        push(work, str(there), QUIET)
+
+
 def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -> None:
     work = Work(tmp_path / "again")
     work.incoming_dir.mkdir(parents=True)

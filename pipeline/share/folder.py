@@ -8,7 +8,15 @@ from typing import BinaryIO
 
 from pipeline.errors import UserError
 from pipeline.rows import hash_file, is_out_of_space, sync, telling_unwritable, temporary_path
-from pipeline.share.transfer import Outgoing, Tick, changed, copy_bytes, in_threads, unreadable
+from pipeline.share.transfer import (
+    Outgoing,
+    Tick,
+    changed,
+    copy_bytes,
+    in_threads,
+    not_alone,
+    unreadable,
+)
 
 _FOLDERS = ("ledger", "plan", "raw", "samples")  # that `push` or `--store` puts files into
 
@@ -96,6 +104,8 @@ class FolderStore:
                 _copy(*files[name], temporary, tick)
                 sync(temporary)
                 temporary.replace(target)
+            except FileNotFoundError as error:  # another one took it away, or for its own
+                raise not_alone(self.url) from error
             finally:
                 temporary.unlink(missing_ok=True)
 

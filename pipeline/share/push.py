@@ -39,7 +39,7 @@ from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
 from pipeline.share.place import check_place
 from pipeline.share.stores import one_form, open_writable
-from pipeline.share.transfer import Outgoing, Tick, WritableStore
+from pipeline.share.transfer import Outgoing, Tick, WritableStore, not_alone
 from pipeline.words import counted
 from pipeline.work import Work
 
@@ -223,10 +223,7 @@ def _check_alone(store: WritableStore, draft: Index, share_dir: Path) -> None:
     if open_writable(store.url).read(PENDING, MAX_INDEX_BYTES) == write_index(draft):
         return
     _begin(store, replace(draft, files=()), (), (), share_dir)
-    raise UserError(
-        f"{store.url}: something else was pushed there at the same time, and what is there is of "
-        "both; when that has ended, run the same command again."
-    )
+    raise not_alone(store.url)
 
 
 def _outgoing(work: Work, files: Iterable[SharedFile]) -> dict[str, Outgoing]:

@@ -166,3 +166,11 @@ def unreadable(place: object, error: Exception) -> UserError:
 def unwritable(place: object, error: Exception) -> UserError:
     """Return the sentence for a place that cannot be written."""
     return UserError(f"{place}: cannot be written: {first_line(error)}.")
+
+
+def not_alone(place: object) -> UserError:
+    """Return the sentence for a place that two pushes go to at a time."""
+    return UserError(
+        f"{place}: something else was pushed there at the same time, and what is there is of "
+        "both; when that has ended, run the same command again."
+    )
