@@ -31,7 +31,15 @@ from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import scratch, sweep
 from pipeline.shard import list_shards, rows_path
-from pipeline.share.index import INDEX, LOCK, MAX_INDEX_BYTES, PENDING, read_index, write_index
+from pipeline.share.index import (
+    IDENTITY,
+    INDEX,
+    LOCK,
+    MAX_INDEX_BYTES,
+    PENDING,
+    read_index,
+    write_index,
+)
 from pipeline.share.stores import check_no_secrets, one_form, open_writable
 from pipeline.share.transfer import WritableStore, in_threads
 from pipeline.stores import SHARE_SCHEMES
@@ -40,9 +48,6 @@ from pipeline.work import Work
 
 KINDS = (LEDGER, RAW, SAMPLES)
 """Folders of rows, in the order in which they are brought."""
-
-IDENTITY = "plan.json"
-"""Says whose shards a store holds."""
 
 _AT_A_TIME = 500  # shards whose plans are put together
 _MAX_BYTES = 2**16

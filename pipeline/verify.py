@@ -21,7 +21,7 @@ from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES, Row, members_of
 from pipeline.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
-from pipeline.share.index import INDEX, read_index
+from pipeline.share.index import IDENTITY, INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
 from pipeline.work import Work
 
@@ -100,6 +100,11 @@ def name_remedy(directory: Path) -> str:
     """Return what mends a folder in which ``verify`` finds problems."""
     for place in (directory, directory.absolute().parent):
         work = Work(place)
+        if (place / IDENTITY).is_file():
+            return (
+                f"{place} holds what `--store` put there: remove the files of these shards, and "
+                "the same `fetch`, `prepare` and `push` make and bring them anew."
+            )
         if _is_shared(work):
             return "`push` to there from the work folder, or `pull` from elsewhere, brings it anew."
         if _is_work(work):
@@ -116,7 +121,8 @@ def check_is_repairable(work: Work) -> None:
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder.")
     check_is_ours(work.root)
-    if _is_shared(work) or not _is_work(work):
+    is_elsewhere = (work.root / IDENTITY).is_file()
+    if is_elsewhere or _is_shared(work) or not _is_work(work):
         raise UserError(f"{work.root}: is no work folder; {name_remedy(work.root)}")
     if not work.plan_path.exists():
         raise UserError(f"{work.plan_path}: is not there; run the same `fetch` command as before.")

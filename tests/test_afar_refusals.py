@@ -22,6 +22,7 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.afar_stores import URL, both, contents_of, rows_of
 from tests.crashing import QUIET, contents, fetch, prepare
+from tests.files import flip
 from tests.shares import call
 from tests.test_crash_commands import Source, finish, start
 
@@ -104,6 +105,31 @@ def test_a_store_and_a_folder_that_do_not_go_together_are_refused(
         with pytest.raises(UserError, match=why):
             fetch(local.root, other, store=url)
     assert contents_of(tmp_path / "store") == contents(done) == local.expected
+
+
+@pytest.mark.parametrize("is_pushed", [False, True])
+def test_verify_says_what_mends_a_store_and_that_does(
+    local: Source, work: Work, tmp_path: Path, is_pushed: bool
+) -> None:
+    store = tmp_path / "store"
+    both(local, work, str(store))
+    if is_pushed:
+        push(work, str(store), QUIET)
+    for kind in ("samples",) if is_pushed else ("raw", "samples"):
+        tar = next((store / kind).glob("*.tar"))
+        flip(tar, -2000)
+        for place in (store, store / kind):
+            output = call("verify", place).output
+            assert f"{store} holds what `--store` put there: remove" in output
+        tar.unlink()
+        tar.with_suffix(".parquet").unlink()
+    error = call("repair", store).exception
+    assert "is no work folder" in str(error)
+    assert "holds what `--store` put there" in str(error)
+    both(local, work, str(store))
+    push(work, str(store), QUIET)
+    assert contents_of(store) == local.expected
+    assert verify(store) == []
 
 
 def test_only_the_recipe_is_pushed_elsewhere(local: Source, work: Work, tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ INDEX = "index.json"
 PENDING = "incomplete.json"
 """What stands in for the index while a push is under way: what is there of it, or will be."""
 
+IDENTITY = "plan.json"
+"""Says whose shards a ``--store`` holds."""
+
 CARD, CROISSANT, LOCK, RECIPE = "README.md", "croissant.json", "posts.parquet", "recipe.toml"
 PAPERS = (CARD, CROISSANT, LOCK, RECIPE)
 """The files beside the samples."""

@@ -4,11 +4,19 @@ import os
 from collections.abc import Mapping
 
 from pipeline.clearing_afar import removals_in
-from pipeline.depot import IDENTITY
 from pipeline.errors import UserError
 from pipeline.removals import read_removals
 from pipeline.shard import list_shards
-from pipeline.share.index import CARD, INDEX, PAPERS, PENDING, SAMPLES, Index, match_shard
+from pipeline.share.index import (
+    CARD,
+    IDENTITY,
+    INDEX,
+    PAPERS,
+    PENDING,
+    SAMPLES,
+    Index,
+    match_shard,
+)
 from pipeline.share.transfer import WritableStore
 from pipeline.urls import scheme_of
 from pipeline.work import Work
