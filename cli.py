@@ -1,14 +1,17 @@
 """The command line: all commands under their names, and how each of them ends."""
 
 import atexit
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 import model.commands
 import model.commands_demo
@@ -16,6 +19,7 @@ import model.commands_use
 import pipeline.commands
 import pipeline.commands_make
 import pipeline.commands_share
+from pipeline.errors import UserError
 from pipeline.words import harmless
 
 app = typer.Typer(
@@ -66,18 +70,28 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "pull": pipeline.commands_share.pull,
     "takedown": pipeline.commands_share.takedown,
 }
+
+
+class _Command(TyperCommand):
+    """Refuses numbers that no file can hold: JSON's and Parquet's have 64 bits."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for name, value in ctx.params.items():
+            if isinstance(value, int) and value >= 2**63:
+                raise UserError(f"--{name.replace('_', '-')} {value}: is too large a number.")
+        return super().invoke(ctx)
+
+
 for name, command in _COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=_Command)(command)
 
 
 def main() -> None:
     """Run the command line; turn errors into sentences and exit codes."""
-    from pipeline.errors import UserError
-
     if isinstance(sys.stdout, TextIOWrapper):  # names of files need be no text that it knows
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        _run()
     except (UserError, PermissionError) as error:
         if os.environ.get("NURIE_DEBUG"):
             traceback.print_exc()
@@ -93,6 +107,31 @@ def main() -> None:
         raise
 
 
+def _run() -> None:
+    """Run the command, and see to it that all that it prints is taken.
+
+    Raises:
+        UserError: where standard output takes no more, as on a full disk.
+    """
+    try:
+        app()
+    except SystemExit:
+        _flush()
+        raise
+    except OSError as error:
+        if error.filename is None:  # some write failed; where it was a print, so does another one
+            _flush("\n")
+        raise
+
+
+def _flush(text: str = "") -> None:
+    try:
+        print(end=text, flush=True)
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # who reads it has seen enough
+            raise UserError(f"standard output: cannot be written: {error.strerror}.") from error
+
+
 def _stopped() -> str:
     """Return what to say after Ctrl-C; the first plain word is the command."""
     words = (word for word in sys.argv[1:] if not word.startswith("-"))
@@ -105,7 +144,8 @@ def _leave(message: str, code: int) -> NoReturn:
     An ordinary exit would wait for these, for as long as their time-outs allow.
     """
     print(harmless(message), file=sys.stderr)
-    sys.stdout.flush()
+    with suppress(UserError):
+        _flush()
     sys.stderr.flush()
     atexit._run_exitfuncs()
     os._exit(code)

@@ -132,6 +132,51 @@ def test_debug_shows_where_an_error_arose_and_changes_no_exit_code() -> None:
     assert done.stderr.splitlines()[-1].startswith("error: nowhere/selection.parquet: no such")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["status --help", "status WORK", "status nowhere"])
+def test_a_full_standard_output_is_said_in_a_sentence(
+    words: str, unbuffered: str, work: Work
+) -> None:
+    command = [sys.executable, "cli.py", *words.replace("WORK", str(work.root)).split()]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 2
+    sentence = "error: standard output: cannot be written: No space left on device.\n"
+    if "nowhere" in words:
+        sentence = "error: nowhere/selection.parquet: no such file; `fetch` makes it. "
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_error_is_said_where_there_is_no_standard_output() -> None:
+    command = f'exec "{sys.executable}" cli.py status nowhere >&-'
+    done = subprocess.run(
+        command, shell=True, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere/selection.parquet: no such file")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--limit", "--rank", "--world-size", "--workers"])
+def test_numbers_that_no_file_can_hold_are_refused(option: str, tmp_path: Path) -> None:
+    number, most = "9223372036854775808", "9223372036854775807"
+    error = call("fetch", "dolls-64", option, number, "--work", tmp_path / "w").exception
+    assert str(error) == f"{option} {number}: is too large a number."
+    error = call("fetch", "dolls-64", option, most, "--work", tmp_path / "w").exception
+    assert "too large" not in str(error)
+
+
 @pytest.mark.parametrize("name", ["a [/b] [bold]c :x:", "long" * 25])
 def test_advice_names_paths_as_they_are_in_one_line(name: str, tmp_path: Path) -> None:
     make_source(tmp_path)
