@@ -221,7 +221,10 @@ def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
     if not found.num_different:
         return []
     different = counted(found.num_different, "post is", "posts are")
-    return [f"{different} not as locked; see {work.differences_path}."]
+    where = f"see {work.differences_path}."
+    if found.why_unwritten:
+        where = f"{work.differences_path}: cannot be written: {found.why_unwritten}."
+    return [f"{different} not as locked; {where}"]
 
 
 def recipe_of(name: str, overrides: list[str]) -> "Recipe":

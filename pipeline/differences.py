@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -51,10 +51,12 @@ class Comparison:
     Attributes:
         counts: posts by ``Difference``, or ``SAME``.
         notes: sentences about all of them.
+        why_unwritten: what kept ``differences.csv`` from being written; "" where nothing did.
     """
 
     counts: Counter[str]
     notes: list[str]
+    why_unwritten: str = ""
 
     @property
     def num_different(self) -> int:
@@ -136,10 +138,11 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
 
     Samples are compared where they are prepared as the lock's were. ``differences.csv`` gets a
     line for each post that differs: ``post_id, shard, what, locked, found``, the last two being
-    fates or SHA-256 sums. Where none differs there is no such file.
+    fates or SHA-256 sums. Where none differs there is no such file. A folder that cannot be written
+    is compared without it.
 
     Raises:
-        UserError: where there is no folder, it cannot be written, or rows are damaged.
+        UserError: where there is no folder, or rows are damaged.
     """
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder; `fetch` makes it. Is that the work folder?")
@@ -147,7 +150,16 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
         {"prepare": to_table(lock.info.recipe.prepare)}, {"prepare": to_table(recipe.prepare)}
     )
     notes = [f"Samples are not compared: {'; '.join(odd)}."] if odd else []
-    counts: Counter[str] = Counter()
+
+    def count(write: Callable[[Sequence[object]], object]) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for row in _compare_shards(lock, work, with_samples=not odd):
+            counts[row[2]] += 1
+            if row[2] != SAME:
+                write(row)
+        return counts
+
+    why_unwritten = ""
     try:
         with (
             replacing(work.differences_path) as temporary,
@@ -155,19 +167,16 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
         ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
-            for row in _compare_shards(lock, work, with_samples=not odd):
-                counts[row[2]] += 1
-                if row[2] != SAME:
-                    writer.writerow(row)
+            counts = count(writer.writerow)
     except OSError as error:
         if is_out_of_space(error):
             raise
-        reason = os.strerror(error.errno or 0)
-        raise UserError(f"{work.differences_path}: cannot be written: {reason}.") from error
+        why_unwritten = os.strerror(error.errno or 0)
+        counts = count(lambda row: None)
     if counts[Difference.SAMPLE] or counts[Difference.FATE]:
         notes += _other_versions(lock)
-    comparison = Comparison(counts, notes)
-    if not comparison.num_different:
+    comparison = Comparison(counts, notes, why_unwritten)
+    if not comparison.num_different and not why_unwritten:
         work.differences_path.unlink()
     return comparison
 

@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -65,6 +67,28 @@ def test_from_lock_to_the_same_bytes_and_to_what_is_gone(recipe: str, tmp_path: 
     compared = run("lock", recipe, "--work", third, "--check")
     assert compared.exit_code == 1
     assert not (third / "posts.parquet").samefile(tmp_path / "mine" / "posts.parquet")
+
+
+def test_a_folder_that_cannot_be_written_is_checked_all_the_same(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, one = tmp_path / "work", ("--workers", 1)
+    run("fetch", recipe, "--metadata", tmp_path / "metadata", "--work", work, *one)
+    run("prepare", recipe, "--work", work, *one)
+    run("lock", recipe, "--work", work)
+
+    def refuse(path: Path) -> Path:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("pipeline.rows.temporary_path", refuse)
+    assert run("lock", recipe, "--work", work, "--check").exit_code == 0
+    for folder in ("raw", "samples"):
+        shutil.rmtree(work / folder)
+    checked = run("lock", recipe, "--work", work, "--check")
+    assert checked.exit_code == 1
+    assert "30  waiting" in checked.stdout
+    unwritten = f"{work}/differences.csv: cannot be written: Read-only file system."
+    assert checked.stderr == f"30 posts are not as locked; {unwritten}\n"
 
 
 @pytest.mark.parametrize("option", [("--metadata", "x"), ("--limit", "3")])
