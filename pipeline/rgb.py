@@ -12,8 +12,12 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
 
     Grey stays grey, as its colour profile is one of grey.
     """
+    key = image.info.get("transparency")  # of a PNG without alpha: the colour that is none
+    if isinstance(key, tuple) and max(key) > 255:  # of 16 bits, of which the pixels have the high 8
+        image.info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode.startswith("I"):
-        grey = np.asarray(image, dtype=np.float64) / 257.0
+        grey = np.asarray(image, dtype=np.float64)
+        grey = np.where(grey == key, 65535, grey) / 257.0
         flat = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     elif "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -1,6 +1,7 @@
 import io
 import resource
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -73,6 +74,19 @@ def test_palette_with_transparency_and_sixteen_bit_grey() -> None:
     assert decode(encoded(palette, "png"))[0, 0].tolist() == [255, 0, 0]
     grey = Image.fromarray(np.full((4, 4), 0x8080, np.uint16))
     assert decode(encoded(grey, "png"))[0, 0].tolist() == [128, 128, 128]
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 2, 3)])
+def test_the_colour_that_is_none_is_white_in_pictures_of_sixteen_bits(
+    shape: tuple[int, ...],
+) -> None:
+    pixels = np.full(shape, 0x8080, np.uint16)
+    pixels[:, 0] = 0x1234
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    key = b"tRNS" + pixels[0, 0].astype(">u2").tobytes()
+    chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
+    decoded = decode(data[:33] + chunk + data[33:])  # right after the header
+    assert decoded[0].tolist() == [[255] * 3, [128] * 3]
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
