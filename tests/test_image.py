@@ -83,7 +83,7 @@ def test_the_colour_that_is_none_is_white_in_pictures_of_sixteen_bits(
     pixels = np.full(shape, 0x8080, np.uint16)
     pixels[:, 0] = 0x1234
     data = cv2.imencode(".png", pixels)[1].tobytes()
-    key = b"tRNS" + pixels[0, 0].astype(">u2").tobytes()
+    key = b"tRNS" + pixels[:, 0].astype(">u2").tobytes()
     chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
     decoded = decode(data[:33] + chunk + data[33:])  # right after the header
     assert decoded[0].tolist() == [[255] * 3, [128] * 3]
