@@ -186,7 +186,7 @@ def adopt_shard(directory: Path, name: str, tar: Path, rows: Path) -> None:
         rows: elsewhere on the same disk.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    sync(tar)
+    sync(tar)  # now: an older shard's rows go before `commit` would
     if tar != tar_path(directory, name):
         tar = tar.replace(temporary_path(tar_path(directory, name)))
     sync(rows)

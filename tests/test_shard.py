@@ -11,6 +11,7 @@ from pipeline.rows import DamagedError, read_info, read_rows, sync, temporary_pa
 from pipeline.shard import (
     ShardWriter,
     Span,
+    adopt_shard,
     is_current,
     list_shards,
     parse_shard_name,
@@ -154,6 +155,27 @@ def test_each_step_of_a_commit_is_on_the_disk_before_the_next(
         "to train-000000.parquet",
         f"sync {tmp_path.name}",
     ]
+
+
+def test_what_is_adopted_is_on_the_disk_before_the_old_shard_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power loss could leave neither of them."""
+    place, elsewhere, name = tmp_path / "place", tmp_path / "elsewhere", "train-000000"
+    write_shard(place, proof="old")
+    write_shard(elsewhere, proof="new")
+    new = [path(elsewhere, name) for path in (tar_path, rows_path)]
+    numbers = {path.stat().st_ino for path in new}
+    synced: set[int] = set()
+
+    def log_sync(path: Path) -> None:
+        if rows_path(place, name).exists():
+            synced.add(path.stat().st_ino)
+
+    monkeypatch.setattr("pipeline.shard.sync", log_sync)
+    adopt_shard(place, name, *new)
+    assert synced == numbers
+    assert read_shard(place, name, SCHEMA)[1]["fingerprint"] == "new"
 
 
 def test_a_tar_without_rows_does_not_exist(tmp_path: Path) -> None:
