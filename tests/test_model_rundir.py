@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,6 +122,33 @@ def test_the_best_checkpoint_of_a_longer_run_is_not_replaced(
         (tmp_path / f"{name}.safetensors").unlink()
     with pytest.raises(UserError, match=r"holds best\.safetensors"):
         run(samples_dir, tmp_path, SHORT, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("trained", "validated", "samples", "begins"),
+    [
+        ((1, 3), (3,), "", True),
+        ((1, 3), (), "", True),  # it was killed before the validation's line
+        ((1, 3), (3,), "others", False),
+        ((1, 3, 4), (3,), "", False),
+        ((1, 3), (2, 3), "", False),  # the best is of the second
+        ((), (), "", False),
+    ],
+)
+def test_what_began_anew_would_give_again_is_all_that_is_replaced(
+    tmp_path: Path, trained: tuple[int, ...], validated: tuple[int, ...], samples: str, begins: bool
+) -> None:
+    """A log that says more than the best checkpoint, which is of step 3, is of a longer run."""
+    best = write_checkpoint(tmp_path / "best.safetensors")
+    config = load_checkpoint(best)[1].train
+    lines = [{"kind": "train", "step": step, "l1": 0.5} for step in trained]
+    lines += [{"kind": "validation", "step": step, "mse": 0.5} for step in validated]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    if begins:
+        assert load_last(tmp_path, config, samples, QUIET, resume=True) is None
+    else:
+        with pytest.raises(UserError, match=r"holds best\.safetensors of a run"):
+            load_last(tmp_path, config, samples, QUIET, resume=True)
 
 
 def test_runs_reads_the_checkpoint_before_where_the_last_is_gone(
