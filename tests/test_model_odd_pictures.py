@@ -73,6 +73,18 @@ def test_levels_are_scaled_from_their_range(tmp_path: Path, levels: np.ndarray) 
     assert found == pytest.approx(RAMP * 255, abs=1)
 
 
+def test_a_dark_scan_of_sixteen_bits_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray((RAMP * 255).astype(np.uint16)).save(tmp_path / "dark.tif")
+    assert np.asarray(open_picture(tmp_path / "dark.tif")).max() == 1
+
+
+def test_levels_below_black_are_black(tmp_path: Path) -> None:
+    """Enlarging in floats overshoots."""
+    Image.fromarray(RAMP * 300 - 45).save(tmp_path / "over.tif")
+    found = np.asarray(open_picture(tmp_path / "over.tif"))[..., 0]
+    assert found == pytest.approx(np.maximum(RAMP * 300 - 45, 0), abs=0.51)
+
+
 @pytest.mark.parametrize("highest", [np.nan, np.inf, 1e6])
 def test_levels_of_no_known_range_are_refused(tmp_path: Path, highest: float) -> None:
     levels = RAMP.copy()

@@ -148,6 +148,16 @@ def test_colour_pictures_are_no_line_art() -> None:
         assert not has_color(grey)
 
 
+@pytest.mark.parametrize(
+    ("num_pixels", "levels", "is_one"), [(201, 24, True), (200, 24, False), (201, 23, False)]
+)
+def test_a_little_colour_is_none(num_pixels: int, levels: int, is_one: bool) -> None:
+    """Of 40,000 pixels over 0.5% differ from grey by 24 levels."""
+    pixels = np.full((200, 200, 3), 128, np.uint8)
+    pixels.reshape(-1, 3)[:num_pixels, 1] += levels
+    assert has_color(Image.fromarray(pixels)) == is_one
+
+
 @pytest.mark.parametrize("ink", [(0, 0, 0), (60, 110, 220), (150, 60, 40)])
 @pytest.mark.parametrize("paper", [(255, 255, 255), (245, 232, 205), (180, 200, 220)])
 def test_one_ink_on_one_paper_is_line_art(
