@@ -72,6 +72,7 @@ def test_only_what_may_pass_is_tried_again(fate: Fate, status: int, passes: bool
         ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:50:00 GMT", 0),
         ("Sun, 06 Nov 2094 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:30 GMT", 300),
         ("Sun, 06 Nov 1994 08:49:37 GMT", "", 0),
+        (f"Sun, 06 Nov {10**20} 08:49:37 GMT", "", 0),
     ],
 )
 def test_retry_after_is_read(value: str, date: str, seconds: float) -> None:
@@ -184,6 +185,34 @@ def test_a_host_that_has_answered_gets_ten_minutes() -> None:
             turns.wait_for_turn()
     assert 600 <= time.now - 1000 < 700
     assert time.slept[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_the_ten_minutes_begin_with_the_first_miss() -> None:
+    time = FakeTime()
+    turns = time.turns()
+    for _ in range(3):
+        turns.note_reached()
+        time.now += 1000
+        assert turns.note_missed("refused") is False
+        turns.wait_for_turn()
+
+
+def test_who_waits_while_the_host_is_given_up_does_not_ask_it() -> None:
+    time = FakeTime()
+    turns = time.turns(interval=1.0)
+    turns.wait_for_turn()
+
+    def give_up() -> None:
+        with pytest.raises(SourceRefusesError):
+            for _ in range(5):
+                turns.note(403)
+
+    time.meanwhile.append(give_up)
+    with pytest.raises(SourceRefusesError):
+        turns.wait_for_turn()
+    with pytest.raises(SourceRefusesError):
+        turns.wait_for_turn()
+    assert time.slept == [1]  # nobody waits for a turn that will not come
 
 
 def test_misses_of_one_moment_are_one() -> None:
