@@ -97,6 +97,14 @@ def test_what_comes_next_is_brought_before_anybody_asks(tmp_path: Path) -> None:
         assert bringer.most <= 4 * SIZE
 
 
+def test_what_is_wanted_in_several_windows_is_wanted_in_the_first(tmp_path: Path) -> None:
+    with caching(tmp_path, 1) as (cache, _):
+        cache.expect(["a", "b", "c", "a"])
+        assert read(cache, "a") == content_of("a")
+        cache.expect(["b", "a", "b"])
+        assert read(cache, "b") == content_of("b")
+
+
 def test_what_is_wanted_again_the_latest_makes_way(tmp_path: Path) -> None:
     with caching(tmp_path, 3) as (cache, bringer):
         cache.expect(["abc"])

@@ -13,7 +13,7 @@ from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import SAMPLES
 from pipeline.serve import serve_folder
 from pipeline.shard import rows_path
-from pipeline.share.index import CARD, INDEX, LOCK
+from pipeline.share.index import CARD, INDEX, LOCK, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.share.web import WebStore
@@ -51,17 +51,20 @@ def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path)
     push(owner, str(store), QUIET)
 
 
+SHARD = "samples/train-000000.tar"
 FOREIGN: dict[str, Callable[[Path], object]] = {
     CARD: lambda place: (place / CARD).write_text("thesis"),
     LOCK: lambda place: (place / LOCK).write_text("letters"),
     INDEX: lambda place: (place / INDEX).write_text('{"name": "a site"}'),
+    PENDING: lambda place: (place / PENDING).write_text('{"name": "a site"}'),
+    SHARD: lambda place: (place / SHARD).write_text("tar"),
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_files_that_no_push_brought_are_left_alone(work: Work, tmp_path: Path, name: str) -> None:
     place = tmp_path / "proj"
-    place.mkdir()
+    (place / name).parent.mkdir(parents=True)
     (place / "notes.txt").write_text("are in nobody's way")
     FOREIGN[name](place)
     before = files_in(place)
@@ -96,6 +99,25 @@ def test_a_pull_leaves_files_alone_that_no_pull_brought(
     with pytest.raises(UserError, match=f"mine/{name.split('/')[0]}: is there already"):
         pull_to(made / "there", mine)
     assert files_in(mine) == {name: b"mine"}
+
+
+def test_a_link_to_nowhere_is_left_alone(made: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "posts.parquet").symlink_to(tmp_path / "moved.parquet")
+    with pytest.raises(UserError, match=r"mine/posts\.parquet: is there already"):
+        pull_to(made / "there", mine)
+
+
+def test_what_a_pull_left_before_it_had_a_plan_is_in_nobodys_way(
+    made: Path, tmp_path: Path
+) -> None:
+    work = Work(tmp_path / "again")
+    work.share_dir.mkdir(parents=True)
+    work.incoming_dir.mkdir()
+    shutil.copy(made / "there" / LOCK, work.incoming_dir)
+    pull_to(made / "there", work.root)
+    assert not work.incoming_dir.exists()
 
 
 def test_what_lies_beside_files_that_come_stays(made: Path, tmp_path: Path) -> None:
