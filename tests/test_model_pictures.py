@@ -210,6 +210,18 @@ def test_thin_lines_stay_dark_when_a_large_drawing_shrinks() -> None:
     assert (fit_sketch(small, (128, 128), pad=False) == np.asarray(small)).all()
 
 
+def test_what_is_black_already_stays_black_where_thin_lines_are_made_darker() -> None:
+    large = np.full((2048, 2048), 255, np.uint8)
+    large[:, 100::200] = large[:, 101::200] = 0
+    large[1000:1064, 1010:1074] = 0  # less than half a percent
+    seen = fit_sketch(Image.fromarray(large), (128, 128), pad=False)
+    assert seen[63:66, 64:66].max() < 20
+
+
+def test_blank_paper_stays_blank() -> None:
+    assert (fit_sketch(Image.new("L", (900, 600), 255), (64, 64), pad=True) == 255).all()
+
+
 def test_padding_makes_no_line_darker() -> None:
     """What covers more than half a percent of a sketch may cover less with the bars."""
     sketch = np.full((32, 128), 255, np.uint8)
@@ -242,19 +254,34 @@ def test_lines_come_back_sharp_and_colours_stay(pad: bool) -> None:
     assert np.percentile(found[..., 0][inside][~lines], 5) > 210
 
 
+@pytest.mark.parametrize("size", [(64, 64), (96, 64)])
 @pytest.mark.parametrize("sides", [(500, 334), (334, 500), (2000, 20)])
-def test_padded_colours_come_back_where_they_were(sides: tuple[int, int]) -> None:
+def test_padded_colours_come_back_where_they_were(
+    sides: tuple[int, int], size: tuple[int, int]
+) -> None:
     """To the pixel, and without white from the bars at the edges; of a thin picture as well."""
     width, height = sides
     painted = Image.new("RGB", sides, (30, 90, 60))
     painted.paste((200, 40, 40), (0, 0, width // 2, height))
-    answer = np.asarray(fit(painted, (64, 64), pad=True))
-    blank = np.full((64, 64), 255, np.uint8)
+    answer = np.asarray(fit(painted, size, pad=True))
+    blank = np.full(size[::-1], 255, np.uint8)
     found = np.asarray(bring_back(answer, blank, Image.new("RGB", sides, "white"), pad=True))
     apart = np.abs(found.astype(int) - np.asarray(painted)).max(axis=2)
     apart[:, width // 2 - width // 8 : width // 2 + width // 8] = 0  # where they meet
     assert apart.max() <= 3
     assert (found[height // 2, :, 0] > 115).sum() == pytest.approx(width // 2, abs=1)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_colours_from_above_come_back_above(pad: bool) -> None:
+    painted = Image.new("RGB", (500, 334), (30, 90, 60))
+    painted.paste((200, 40, 40), (0, 0, 500, 167))
+    answer = np.asarray(fit(painted, (64, 64), pad))
+    blank = np.full((64, 64), 255, np.uint8)
+    found = np.asarray(bring_back(answer, blank, Image.new("L", painted.size, 255), pad))
+    apart = np.abs(found.astype(int) - np.asarray(painted)).max(axis=2)
+    apart[147:187] = 0  # where they meet
+    assert apart.max() <= 3
 
 
 def test_beside_lines_nothing_glows() -> None:
@@ -277,11 +304,20 @@ def test_at_the_models_own_size_nothing_changes(seed: int, pad: bool) -> None:
     assert (np.asarray(found) == answer).all()
 
 
-def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
-    sketch = Image.fromarray(dodge(DOLLS[2], 3.5))
-    seen = fit_sketch(sketch, (64, 64), pad=True)
+def test_a_padded_picture_fills_one_side() -> None:
+    for sides, shape in (((300, 100), (32, 96)), ((100, 300), (64, 21))):
+        rows, columns = np.nonzero(np.asarray(fit(Image.new("L", sides), (96, 64), pad=True)) < 128)
+        assert (len(set(rows)), len(set(columns))) == shape
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("num_rows", [0.5, 7])
+def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch, num_rows: float, pad: bool) -> None:
+    """Not even where a single row is more than a strip ought to have."""
+    sketch = Image.fromarray(dodge(DOLLS[2], 3.5)).crop((0, 0, 150, 100))
+    seen = fit_sketch(sketch, (64, 64), pad)
     answer = draw_picture(5, 64, 64)
-    whole = np.asarray(bring_back(answer, seen, sketch, pad=True), np.int16)
-    monkeypatch.setattr("model.pictures._STRIP", sketch.width * 7)
-    in_strips = np.asarray(bring_back(answer, seen, sketch, pad=True), np.int16)
+    whole = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
+    monkeypatch.setattr("model.pictures._STRIP", int(sketch.width * num_rows))
+    in_strips = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
     assert np.abs(whole - in_strips).max() <= 1  # Pillow's own rounding of a box
