@@ -18,7 +18,7 @@ from model.epochs import iterate_steps, order_of, windows_of
 from model.features import StyleFeatures
 from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
-from model.ranks import Ranks, join_ranks
+from model.ranks import join_ranks
 from model.rundir import claim, load_last, write_config
 from model.shards import Shards
 from model.state import TrainState
@@ -88,32 +88,14 @@ def train(
         UserError: on unusable samples, settings, weights or run folder, when memory is full, and
             when a loss is not finite.
     """
-    with join_ranks(config.device, config.batch_size) as ranks:
+    with join_ranks(config.device, config.batch_size) as ranks, ExitStack() as stack:
         console = (console or PlainConsole(stderr=False)) if ranks.is_first else Console(quiet=True)
-        if style_dir is None and isinstance(shards, Path):
-            style_dir = shards.parent / "style"
-        places = (shards, run_dir, style_dir)
-        return _train(config, *places, ranks, recipe or {}, resume, max_steps, console)
+        device = pick_device(config.device)
+        # A run that goes on elsewhere must not change its precision unseen.
+        config = replace(config, precision=pick_precision(config.precision, device))
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
-
-def _train(
-    config: TrainConfig,
-    shards: Path | Shards,
-    run_dir: Path,
-    style_dir: Path | None,
-    ranks: Ranks,
-    recipe: Table,
-    resume: bool,
-    max_steps: int | None,
-    console: Console,
-) -> TrainResult:
-    device = pick_device(config.device)
-    # A run that goes on elsewhere must not change its precision unseen.
-    config = replace(config, precision=pick_precision(config.precision, device))
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
-
-    with ExitStack() as stack:
         train_set = stack.enter_context(Samples(shards, "train", config.sketch))
         val_set = stack.enter_context(Samples(shards, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, val_set, config)
@@ -146,6 +128,8 @@ def _train(
         if config.style_train:
             state.train_style(style_network, config, ranks)
         can_cache = config.cache_style and learned and not config.style_train
+        if style_dir is None and isinstance(shards, Path):
+            style_dir = shards.parent / "style"
         cache_dir = style_dir if can_cache else None
         live = state.parallel.get("style", style_network)
         stays = config.is_self_reference() and not config.mirror  # what a style is computed from
@@ -171,7 +155,7 @@ def _train(
                 ]
             state.discriminator.fit_style(torch.cat(vectors))
         if ranks.is_first:
-            write_config(run_dir, config, recipe, state.count_parameters(), total_steps)
+            write_config(run_dir, config, recipe or {}, state.count_parameters(), total_steps)
 
         def save(name: str) -> None:
             nonlocal last_is_damaged
