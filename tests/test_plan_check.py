@@ -37,8 +37,11 @@ def setting(column: str, value: object, place: int = 0) -> Callable[[Rows], Rows
 
 
 FORGED: dict[str, tuple[str, Callable[[Rows], Rows]]] = {
-    "an id below 1": ("post_id is under 1", setting("post_id", -5)),
+    "an id below 1": ("post_id is under 1", setting("post_id", 0)),
     "a family below 1": ("family is under 1", setting("family", 0)),
+    "a parent below 0": ("parent_id is under 0", setting("parent_id", -1)),
+    "a height below 0": ("height is under 0", setting("height", -1)),
+    "a shard below 0": ("shard is under 0", setting("shard", -1)),
     "a width below 0": ("width is under 0", setting("width", -1)),
     "another order": ("not in the order", lambda rows: rows[::-1]),
     "a post twice": ("holds one twice", lambda rows: [rows[0], rows[0], *rows[2:]]),
@@ -48,6 +51,8 @@ FORGED: dict[str, tuple[str, Callable[[Rows], Rows]]] = {
     "another rating": ("rating is not one of", setting("rating", "x")),
     "another fate": ("no planned post has", setting("status", "fetched")),
     "a reason": ("no planned post has", setting("reason", "takedown")),
+    "an md5 in capitals": ("an md5 that is none", setting("md5", "A" * 32)),
+    "an md5 and a line end": ("an md5 that is none", setting("md5", "a" * 32 + "\n")),
     "an odd md5": ("an md5 that is none", setting("md5", "../" * 8 + "x" * 8)),
 }
 
@@ -64,6 +69,14 @@ def test_posts_that_nothing_of_ours_plans_are_named(work: Work, forgery: str) ->
     problem, *_ = verify(work.root)
     assert problem.path == work.plan_path
     assert message in problem.what
+
+
+def test_a_shard_in_whose_place_no_posts_are_is_named(work: Work) -> None:
+    names = list(planned_shards(work.plan_path))
+    tables = [read_planned(work.plan_path, name) for name in names]
+    write_rows(work.plan_path, [tables[0].slice(0, 0), *tables], read_info(work.plan_path))
+    with pytest.raises(DamagedError, match=f"{names[0]}: holds no posts"):
+        read_planned(work.plan_path, names[0])
 
 
 def test_columns_that_are_not_a_plans_are_named(work: Work) -> None:
