@@ -165,6 +165,28 @@ def test_what_is_on_its_way_but_not_wanted_soon_is_not_waited_for(tmp_path: Path
         assert None not in found
 
 
+def test_what_is_on_its_way_takes_its_room(tmp_path: Path) -> None:
+    with caching(tmp_path, 2) as (cache, bringer):
+        bringer.gate.clear()
+        cache.expect(["a"])
+        until(lambda: bringer.brought == ["a"])
+        cache.expect(["bc"])
+        bringer.gate.set()
+        assert read(cache, "b") == content_of("b")
+        assert read(cache, "c") is None
+
+
+def test_what_has_made_way_is_open_no_more(tmp_path: Path) -> None:
+    """Or its room on the disk would not be free."""
+    with caching(tmp_path, 1) as (cache, _):
+        cache.expect(["a"])
+        assert read(cache, "a") == content_of("a")
+        cache.expect(["b"])
+        assert read(cache, "b") == content_of("b")
+        with pytest.raises(FileNotFoundError):
+            cache._pool.open(cache._paths["a"])
+
+
 def test_what_cannot_be_had_is_said_to_whoever_waits_and_asked_for_again_later(
     tmp_path: Path,
 ) -> None:
