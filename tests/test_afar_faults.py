@@ -187,7 +187,8 @@ def test_rows_that_another_wrote_with_a_seal_of_their_own_are_no_input(
         summary = prepare(local.root, work, store=str(store))
         assert list(summary.fates.elements()) == ["kept"] * planned_shards(work.plan_path)[second]
     else:
-        write_rows(forged, [table.set_column(0, "post_id", pc.add(table["post_id"], 10))], info)
+        later = table.set_column(0, table.schema.field(0), pc.add(table["post_id"], 10))
+        write_rows(forged, [later], info)
         monkeypatch.setattr(Depot, "_put_plans", lambda *_: None)
         (store / "raw" / f"{first}.parquet").unlink()
         summary = fetch(local.root, work, store=str(store))

@@ -146,7 +146,7 @@ def test_a_damaged_member_is_named_with_its_shard(
     assert message in str(caught.value)
     assert str(tar) in str(caught.value)
     assert row["key"] in str(caught.value)
-    assert f"python cli.py verify {tmp_path}" in str(caught.value)
+    assert f"`verify {tmp_path}`" in str(caught.value)
 
 
 def test_a_tar_that_shrank_is_found(tmp_path: Path) -> None:
