@@ -51,6 +51,16 @@ def options(
         os.environ["NURIE_DEBUG"] = "1"
 
 
+class _Command(TyperCommand):
+    """Refuses numbers that no file can hold: JSON's and Parquet's have 64 bits."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for name, value in ctx.params.items():
+            if isinstance(value, int) and value >= 2**63:
+                raise UserError(f"--{name.replace('_', '-')} {value}: is too large a number.")
+        return super().invoke(ctx)
+
+
 _COMMANDS: dict[str, Callable[..., None]] = {
     "fetch": pipeline.commands_make.fetch,
     "prepare": pipeline.commands_make.prepare,
@@ -70,18 +80,6 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "pull": pipeline.commands_share.pull,
     "takedown": pipeline.commands_share.takedown,
 }
-
-
-class _Command(TyperCommand):
-    """Refuses numbers that no file can hold: JSON's and Parquet's have 64 bits."""
-
-    def invoke(self, ctx: Any) -> Any:
-        for name, value in ctx.params.items():
-            if isinstance(value, int) and value >= 2**63:
-                raise UserError(f"--{name.replace('_', '-')} {value}: is too large a number.")
-        return super().invoke(ctx)
-
-
 for name, command in _COMMANDS.items():
     app.command(name, cls=_Command)(command)
 

@@ -17,7 +17,8 @@ from pipeline.libraries import library_versions
 from pipeline.lock import Lock, check_done
 from pipeline.plan import by_shard
 from pipeline.plan_check import read_about
-from pipeline.recipe import Recipe, shared_recipe
+from pipeline.recipe import Recipe
+from pipeline.recipe_shared import shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status
 from pipeline.rows import is_out_of_space, read_info, read_rows, replacing
 from pipeline.schema import RAW, SAMPLES, Row

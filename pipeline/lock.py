@@ -21,7 +21,8 @@ from pipeline.lock_check import check_posts, check_size
 from pipeline.plan import planned_recipe, planned_shards, read_planned
 from pipeline.plan_check import read_about
 from pipeline.ratings import allowed_ratings
-from pipeline.recipe import Recipe, without_secrets
+from pipeline.recipe import Recipe
+from pipeline.recipe_shared import without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
 from pipeline.rows import (

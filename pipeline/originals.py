@@ -25,9 +25,9 @@ from pipeline.letterbox import Letterbox, crop, find_letterbox, predict_box
 from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status, key_of
 from pipeline.schema import Row
-from pipeline.stores import check_store, read_store, without_password
+from pipeline.stores import check_store, read_store
 from pipeline.tars import TarReader
-from pipeline.urls import is_http, is_on_disk, scheme_of
+from pipeline.urls import is_http, is_on_disk, scheme_of, without_password
 
 _EXT = re.compile("[a-z0-9]{1,8}")
 _MD5 = re.compile("[0-9a-f]{32}")

@@ -25,7 +25,8 @@ from pipeline.plan import (
 )
 from pipeline.plan_check import read_about
 from pipeline.posts import UNREADABLE, Malformed
-from pipeline.recipe import Recipe, fingerprint, shared_recipe
+from pipeline.recipe import Recipe, fingerprint
+from pipeline.recipe_shared import shared_recipe
 from pipeline.records import Status
 from pipeline.removals import Removals, clear_posts, count_cleared, count_removed, read_removals
 from pipeline.rows import read_seal, replacing, write_rows

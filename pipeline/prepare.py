@@ -23,7 +23,8 @@ from pipeline.image import (
     resize,
 )
 from pipeline.letterbox import Box, Letterbox, crop, find_letterbox
-from pipeline.recipe import PrepareSettings, fingerprint, portable
+from pipeline.recipe import PrepareSettings, fingerprint
+from pipeline.recipe_shared import portable
 from pipeline.records import Fate, Status, key_of
 from pipeline.rows import DamagedError, check_seal, read_rows, read_seal
 from pipeline.schema import (

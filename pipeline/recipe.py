@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 import tomli_w
@@ -18,7 +17,6 @@ import tomli_w
 from pipeline.errors import UserError
 from pipeline.schema import MAX_SIDE, SKETCH, is_sketch_name
 from pipeline.settings import apply_overrides, convert, to_table
-from pipeline.urls import is_on_disk
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
 
@@ -340,43 +338,6 @@ def fingerprint(*parts: Any) -> str:
         part if isinstance(part, dict | list | str | int) else to_table(part) for part in parts
     ]
     return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
-
-
-def without_secrets(recipe: Recipe) -> Recipe:
-    """Return an effective recipe as it may be written into what others get to see.
-
-    It has no path of this machine, and no user, password or key in a URL.
-    """
-    images = recipe.source.images
-    if is_on_disk(images):
-        images = ""
-    elif "://" in images:
-        parts = urlsplit(images)
-        images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-    select = replace(recipe.select, nsfw_ids="")
-    source = replace(recipe.source, metadata="", images=images)
-    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
-
-
-def shared_recipe(recipe: Recipe) -> Recipe:
-    """Return a recipe as it is shared: what decides the data set, and no place.
-
-    It names no host, so whoever fetches by it decides whom to ask, and how often; and no file of
-    this machine.
-    """
-    deciding = ("layout", "max_bytes", "max_pixels", "check_md5")
-    source = SourceSettings(**{name: getattr(recipe.source, name) for name in deciding})
-    select = replace(recipe.select, nsfw_ids="")
-    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
-
-
-def portable(prepare: PrepareSettings) -> PrepareSettings:
-    """Return settings with each sketch's network by its file's name and SHA-256 alone."""
-
-    def name_alone(member: str, sketch: SketchSettings) -> SketchSettings:
-        return replace(sketch, onnx=replace(sketch.onnx, model=Path(sketch.onnx.model).name))
-
-    return prepare.map_sketches(name_alone)
 
 
 def recipe_toml(recipe: Recipe) -> str:

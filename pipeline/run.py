@@ -22,7 +22,8 @@ from pipeline.plan import planned_shards
 from pipeline.plan_check import read_about
 from pipeline.planning import check_removals, ensure_plan, find_metadata, keep_lock, say_what_is_cut
 from pipeline.prepare import PrepareStage
-from pipeline.recipe import Recipe, SourceSettings, without_secrets
+from pipeline.recipe import Recipe, SourceSettings
+from pipeline.recipe_shared import without_secrets
 from pipeline.removals import read_removals
 from pipeline.rows import DamagedError, read_info
 from pipeline.settings import Table, to_table

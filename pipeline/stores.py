@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.records import Download, Fate, Status
-from pipeline.urls import scheme_of
+from pipeline.urls import scheme_of, without_password
 
 SCHEMES = ("file", "s3", "gs", "hf", "az", "memory")
 """Stores that may be named. fsspec knows more, some of which would run or ask anything."""
@@ -67,11 +67,6 @@ def first_line(error: Exception) -> str:
     """Return the first line of what a store's library says, without its full stop."""
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return without_password(lines[0] if lines else type(error).__name__).rstrip(".")
-
-
-def without_password(text: str) -> str:
-    """Return a text to show, with neither user nor password in URLs that hold both."""
-    return re.sub(r"//[^/\s@]*:(?!\d+/)\S*@", "//", text)  # what is no port may have a slash
 
 
 def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:

@@ -1,5 +1,7 @@
 """What a path, URL or template of one names, by its text alone."""
 
+import re
+
 
 def scheme_of(place: str) -> str:
     """Return what stands before ``://``, "file" for a plain path."""
@@ -15,3 +17,8 @@ def is_http(place: str) -> bool:
 def is_on_disk(template: str) -> bool:
     """Whether a template names files on this machine, for which nobody is asked."""
     return template != "{file_url}" and scheme_of(template) == "file"
+
+
+def without_password(text: str) -> str:
+    """Return a text to show, with neither user nor password in URLs that hold both."""
+    return re.sub(r"//[^/\s@]*:(?!\d+/)\S*@", "//", text)  # what is no port may have a slash

@@ -15,8 +15,8 @@ from pipeline.recipe import (
     SourceSettings,
     load_recipe,
     recipe_toml,
-    shared_recipe,
 )
+from pipeline.recipe_shared import shared_recipe
 from pipeline.settings import convert
 from pipeline.share.index import (
     MAX_INDEX_BYTES,

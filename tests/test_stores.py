@@ -7,8 +7,8 @@ import fsspec
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.stores import check_store, file_system, first_line, read_store, without_password
-from pipeline.urls import scheme_of
+from pipeline.stores import check_store, file_system, first_line, read_store
+from pipeline.urls import scheme_of, without_password
 
 
 @pytest.fixture(params=["path", "file", "memory"])

@@ -13,7 +13,8 @@ import msgspec
 import orjson
 
 from pipeline.errors import UserError
-from pipeline.recipe import Recipe, fingerprint, shared_recipe
+from pipeline.recipe import Recipe, fingerprint
+from pipeline.recipe_shared import shared_recipe
 from pipeline.schema import SPLITS
 from pipeline.settings import convert, to_table
 

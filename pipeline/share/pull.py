@@ -21,7 +21,8 @@ from pipeline.lock_check import MAX_POSTS, check_size, check_text
 from pipeline.members import find_wrong_member
 from pipeline.plan import by_shard
 from pipeline.planning import adopt_plan
-from pipeline.recipe import load_recipe, shared_recipe
+from pipeline.recipe import load_recipe
+from pipeline.recipe_shared import shared_recipe
 from pipeline.rows import (
     DamagedError,
     check_seal,

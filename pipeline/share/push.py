@@ -17,7 +17,8 @@ from pipeline.depot import KINDS, Depot
 from pipeline.errors import UserError
 from pipeline.lock import check_done, write_lock
 from pipeline.plan import planned_recipe
-from pipeline.recipe import recipe_toml, shared_recipe
+from pipeline.recipe import recipe_toml
+from pipeline.recipe_shared import shared_recipe
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, replacing
 from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.folder import FolderStore

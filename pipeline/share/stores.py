@@ -9,8 +9,8 @@ from pipeline.share.folder import FolderStore
 from pipeline.share.remote import RemoteStore
 from pipeline.share.transfer import Store, WritableStore
 from pipeline.share.web import WebStore
-from pipeline.stores import SHARE_SCHEMES, check_store, without_password
-from pipeline.urls import is_http, scheme_of
+from pipeline.stores import SHARE_SCHEMES, check_store
+from pipeline.urls import is_http, scheme_of, without_password
 
 _LOOKS_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _LOOKS_LIKE_SCP = re.compile(r"[^/]+@[^/]+:")

@@ -1,0 +1,45 @@
+"""A recipe as others may see it: in rows and locks, and in what is shared."""
+
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.recipe import PrepareSettings, Recipe, SketchSettings, SourceSettings
+from pipeline.urls import is_on_disk, without_password
+
+
+def without_secrets(recipe: Recipe) -> Recipe:
+    """Return an effective recipe as it may be written into what others get to see.
+
+    It has no path of this machine, and no user, password or key in a URL.
+    """
+    images = recipe.source.images
+    if is_on_disk(images):
+        images = ""
+    elif "://" in images:
+        parts = urlsplit(without_password(images))
+        images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    select = replace(recipe.select, nsfw_ids="")
+    source = replace(recipe.source, metadata="", images=images)
+    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
+
+
+def shared_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe as it is shared: what decides the data set, and no place.
+
+    It names no host, so whoever fetches by it decides whom to ask, and how often; and no file of
+    this machine.
+    """
+    deciding = ("layout", "max_bytes", "max_pixels", "check_md5")
+    source = SourceSettings(**{name: getattr(recipe.source, name) for name in deciding})
+    select = replace(recipe.select, nsfw_ids="")
+    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
+
+
+def portable(prepare: PrepareSettings) -> PrepareSettings:
+    """Return settings with each sketch's network by its file's name and SHA-256 alone."""
+
+    def name_alone(member: str, sketch: SketchSettings) -> SketchSettings:
+        return replace(sketch, onnx=replace(sketch.onnx, model=Path(sketch.onnx.model).name))
+
+    return prepare.map_sketches(name_alone)
