@@ -92,17 +92,13 @@ class StyleFeatures:
             return features
         self._write_late()
         known = self._known[batch.indices]
-        rows = np.zeros((len(known), *self._shape), dtype=np.float16)
+        on_gpu = reference.device.type == "cuda"  # where pageable memory would stall the host
+        kept = torch.empty(len(known), *self._shape, dtype=torch.float16, pin_memory=on_gpu)
+        rows = kept.numpy()
         for i in np.flatnonzero(known):
             offset = int(batch.indices[i]) * self._row_bytes
-            row = os.pread(self._file, self._row_bytes, offset)
-            if len(row) == self._row_bytes:
-                rows[i].flat = np.frombuffer(row, np.float16)
-            else:  # the file was cut short meanwhile
-                known[i] = False
-        kept = torch.from_numpy(rows)
-        if reference.device.type == "cuda":  # a copy from pageable memory would stall the host
-            kept = kept.pin_memory()
+            # False where the file was cut short meanwhile
+            known[i] = os.preadv(self._file, [rows[i]], offset) == self._row_bytes
         kept = kept.to(reference.device, non_blocking=True)
         if not known.all():
             missing = np.flatnonzero(~known)

@@ -80,16 +80,13 @@ class TrainState:
         if discriminator is not None:
             ranks.share_batchnorm(discriminator, device)
             discriminator.to(device).to(memory_format=memory_format)
-            if config.compile:
-                discriminator.compile()  # itself: the generator's turn is not through ``parallel``
         state = cls(generator, discriminator, {})
         if config.ema:
             state.ema = copy.deepcopy(generator).requires_grad_(False)
         for name, network in state.networks().items():
             state._learn(name, network, config, ranks)
-        if config.compile:  # as it is trained; what validates it would compile it once more
-            run = torch.compile(state.parallel["generator"])
-            state.parallel["generator"] = cast(nn.Module, run)
+        if config.compile:
+            state._compile(device, config, ranks)
         return state
 
     def train_style(self, style: StyleNetwork, config: TrainConfig, ranks: Ranks) -> None:
@@ -106,6 +103,17 @@ class TrainState:
             fused=True,
         )
         self.parallel[name] = ranks.wrap(network)
+
+    def _compile(self, device: torch.device, config: TrainConfig, ranks: Ranks) -> None:
+        """Compile the networks as they are trained; what validates would compile them once more."""
+        # A step of the article's is a thousand short kernels, which a host takes longer to launch
+        # than a GPU to run: CUDA graphs launch them at once. ``reference`` is bound by its memory.
+        as_graphs = device.type == "cuda" and ranks.world_size == 1 and config.model != "reference"
+        mode = "reduce-overhead" if as_graphs else None
+        generator = torch.compile(self.parallel["generator"], mode=mode)
+        self.parallel["generator"] = cast(nn.Module, generator)
+        if self.discriminator is not None:  # itself: one of its turns is not through ``parallel``
+            self.discriminator.compile(mode=mode)
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks that learn, by name."""

@@ -72,6 +72,8 @@ def training_step(
     Returns:
         Every loss term by name, and the norms of the gradients where they are clipped.
     """
+    if config.compile:  # what CUDA graphs gave in the step before, they may write over
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     descending = partial(descend, clip_norm=config.clip_norm, scale=scale)
     learners = {
         name: state.optimizers[name] for name in state.optimizers if name != "discriminator"

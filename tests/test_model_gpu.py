@@ -42,6 +42,22 @@ def test_a_gpu_learns_as_the_cpu_does(
     assert losses["cuda"][-1] == pytest.approx(losses["cpu"][-1], rel=0.2)
 
 
+@pytest.mark.parametrize("config", [CONFIG, REFERENCE], ids=lambda config: str(config.model))
+def test_a_compiled_model_learns_as_it_would_without(
+    samples_dir: Path, tmp_path: Path, config: TrainConfig
+) -> None:
+    """CUDA graphs are warmed up, recorded and then replayed: from the third step on."""
+    config = dataclasses.replace(config, device="cuda", precision="fp32", epochs=3)
+    losses = {}
+    for name, compiled in (("plain", False), ("compiled", True)):
+        chosen = dataclasses.replace(config, compile=compiled)
+        assert run(samples_dir, tmp_path / name, chosen).finished
+        lines = [line for line in log_of(tmp_path / name) if line["kind"] == "train"]
+        losses[name] = [line["l1"] for line in lines]
+    assert len(losses["plain"]) >= 6
+    assert losses["compiled"] == pytest.approx(losses["plain"], rel=0.05)
+
+
 def test_a_gpu_colours_as_the_cpu_does(samples_dir: Path, tmp_path: Path) -> None:
     run(samples_dir, tmp_path, dataclasses.replace(REFERENCE, device="cuda"))
     with Samples(samples_dir, "val") as samples:
