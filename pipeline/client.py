@@ -32,6 +32,7 @@ from pipeline.pacing import (
 )
 from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status
+from pipeline.stores import UnreachableError, read_store
 from pipeline.transport import (
     PrivateAddressError,
     Transport,
@@ -40,6 +41,7 @@ from pipeline.transport import (
     prepare_get,
     why_unreachable,
 )
+from pipeline.urls import without_password
 
 _MAX_REDIRECTS = 5
 _CHUNK = 64 * 2**10  # bytes a read of what has no length; also as much of an error page is read
@@ -147,6 +149,9 @@ class Client:
         self._hosts = {
             name: Turns(name, interval, start, self._sleep, clock, *words) for name in names
         }
+        store = "/".join(without_password(source.images).split("/")[:3])
+        in_settings = "source.images, or an endpoint in the store's own settings"
+        self._store = Turns(store, 0.0, start, self._sleep, clock, in_settings)
         local_hosts = {*named_hosts(source), *filter(is_local, names)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)
 
@@ -199,10 +204,37 @@ class Client:
                 return replace(download, num_attempts=num_tries, seconds=seconds)
             self._sleep(wait)
 
+    def read_stored(self, place: str, span: range | None, max_bytes: int) -> Download:
+        """Read from the store that the source's template names; see ``read_store``.
+
+        While nobody is there everyone waits for the store, as ``get`` does for a host.
+
+        Raises:
+            SourceDownError: when it cannot be reached, on which see ``Turns.note_missed``.
+            UserError: where its library lacks credentials.
+            RuntimeError: when the client was closed.
+        """
+        num_misses = 0
+        while num_misses < self._source.attempts:
+            self._wait_for_turn(self._store)
+            try:
+                download = read_store(place, max_bytes, span)
+            except UnreachableError as error:
+                num_misses += not self._store.note_missed(str(error))
+            else:
+                self._store.note_reached()
+                return download
+        return Download(Fate(Status.FAILED, "connection"), num_attempts=num_misses)
+
     def close(self) -> None:
         """Close the connections and wake the threads that wait; their calls raise."""
         self._closed.set()
         self._transport.close()
+
+    def _wait_for_turn(self, turns: Turns) -> None:
+        turns.wait_for_turn()
+        if self._closed.is_set():
+            raise RuntimeError("the client was closed")
 
     def _try(self, ask: _Ask) -> Download | None:
         """Ask once, and follow where it leads; None while the host is out of reach."""
@@ -219,9 +251,7 @@ class Client:
             origin = origin or origin_of(request)
             if ask.authorization and origin_of(request) == origin:
                 request.headers["Authorization"] = ask.authorization
-            host.wait_for_turn()
-            if self._closed.is_set():
-                raise RuntimeError("the client was closed")
+            self._wait_for_turn(host)
             try:
                 response = self._transport.send(request)
             except PrivateAddressError:

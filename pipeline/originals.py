@@ -105,7 +105,7 @@ def open_source(
     """Return what gets a post's original by the source's template; many threads may call it.
 
     Args:
-        client: for what is asked for over HTTP.
+        client: for what does not lie on this machine.
         source: with the template.
         index_dir: where indexes of remote tars are kept for all workers; None keeps none.
 
@@ -119,13 +119,15 @@ def open_source(
         )
     tar_template, member_template = split_tar(source.images)
     over_http = source.images == "{file_url}" or is_http(source.images)
+    is_remote = over_http or scheme_of(tar_template) != "file"
 
     def read(place: str, span: range | None = None, max_bytes: int = source.max_bytes) -> Download:
         if over_http:
             return client.get(place, span=span, max_bytes=max_bytes)
+        if is_remote:
+            return client.read_stored(place, span, max_bytes)
         return read_store(place, max_bytes, span)
 
-    is_remote = over_http or scheme_of(tar_template) != "file"
     tars = TarReader(read, index_dir if is_remote else None, source.max_bytes)
 
     def get(post: Row) -> Download:

@@ -1,6 +1,8 @@
 """Files that are not asked for over HTTP: on this disk, or in a store that fsspec knows."""
 
+import errno
 import re
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,10 +65,14 @@ def _why_not(scheme: str, error: Exception) -> str:
     return text
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of what a store's library says, without its full stop."""
     lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return without_password(lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+class UnreachableError(Exception):
+    """Nobody is there, as far as a store's library could tell."""
 
 
 def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:
@@ -81,6 +87,7 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
         span: the bytes wanted; all of the file by default. Fewer are ``failed/truncated``.
 
     Raises:
+        UnreachableError: where a store, not this disk, could not be connected to.
         UserError: where the store's library lacks credentials.
     """
     started = time.monotonic()
@@ -91,19 +98,32 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
             content = read_range(place, start, stop)
     except (FileNotFoundError, NotADirectoryError):
         fate = Fate(Status.MISSING, "no_file")
-    except OSError:
-        fate = Fate(Status.FAILED, "io")
     except Exception as error:  # each store has its own, beside the system's
-        if "Credentials" not in type(error).__name__:
+        if "Credentials" in type(error).__name__:
+            raise UserError(
+                f"{without_password(place)}: {first_line(error)}. Put them into the environment, "
+                f"or set FSSPEC_{scheme_of(place).upper()}_ANON=true where none are needed."
+            ) from error
+        if scheme_of(place) != "file" and (why := _why_unreachable(error)):
+            raise UnreachableError(why) from error
+        if not isinstance(error, OSError):
             raise
-        raise UserError(
-            f"{without_password(place)}: {first_line(error)}. Put them into the environment, or "
-            f"set FSSPEC_{scheme_of(place).upper()}_ANON=true where none are needed."
-        ) from error
+        fate = Fate(Status.FAILED, "io")
     else:
         fate = _judge(content, max_bytes, span)
     content = content if fate.status is Status.FETCHED else b""
     return Download(fate, content, num_attempts=1, seconds=time.monotonic() - started)
+
+
+def _why_unreachable(error: BaseException | None) -> str:
+    """Return the system's own error that a library's comes from, if it is one of connecting."""
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or (
+            isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+        ):
+            return first_line(error)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _judge(content: bytes, max_bytes: int, span: range | None) -> Fate:

@@ -212,6 +212,23 @@ def test_pictures_come_from_every_store(tree: str, few_lines: Path, tmp_path: Pa
     assert originals(work) == PICTURES
 
 
+def test_a_dead_store_stops_the_run_and_the_next_run_goes_on(
+    few_lines: Path, tmp_path: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "_MAX_MISSES", 1)
+    work, recipe = Work(tmp_path / "work"), recipe_of(few_lines, f"{TREES['hf']}/{{id}}.jpg")
+    serve_files(httpserver, {f"{n}.jpg": data for n, data in PICTURES.items()})
+    point_stores_at(httpserver, monkeypatch)
+    with FaultyServer(hang()) as server:
+        pass
+    with monkeypatch.context() as dead:
+        dead.setitem(fsspec.config.conf, "hf", {"endpoint": server.url, "token": False})
+        with pytest.raises(SourceDownError, match=r"^hf://datasets is out of reach, .*refused"):
+            fetch(recipe, work, QUIET)
+    assert not list_shards(work.raw_dir)
+    assert fetch(recipe, work, QUIET).fates == {"fetched": 6, "missing/no_file": 1}
+
+
 def test_a_wrong_index_fails_its_posts_and_a_mended_one_mends_them(
     few_lines: Path, tmp_path: Path
 ) -> None:
