@@ -1,8 +1,9 @@
-"""A run's folder: who may write into it, and whether it can go on."""
+"""A run's folder: who may write into it, whether it can go on, and its checkpoints."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +11,15 @@ import orjson
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from model.checkpoint import CheckpointInfo, load_checkpoint
+from model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from model.config import TrainConfig
 from model.runs import read_log
+from model.state import TrainState
 from model.weights import StateDict
 from pipeline.errors import UserError
 from pipeline.rows import DamagedError, replacing, telling_out_of_space
 from pipeline.settings import Table, to_table
+from pipeline.words import counted
 
 _PATIENCE = 0.3
 """Seconds to wait for a run's folder: ``runs`` holds it for a moment to see whether it is free."""
@@ -65,7 +68,13 @@ class Resumed(NamedTuple):
 
 
 def load_last(
-    run_dir: Path, config: TrainConfig, samples: str, console: Console, *, resume: bool
+    run_dir: Path,
+    config: TrainConfig,
+    samples: str,
+    steps_per_epoch: int,
+    console: Console,
+    *,
+    resume: bool,
 ) -> Resumed | None:
     """Return the checkpoint to go on from, or None where the run begins.
 
@@ -76,12 +85,14 @@ def load_last(
         run_dir: the run's folder.
         config: of this call.
         samples: fingerprint of the training samples.
+        steps_per_epoch: optimiser steps.
         console: where to say that it is the one before, or none.
         resume: whether going on was asked for.
 
     Raises:
         UserError: where a run is there and going on was not asked for, it had other settings or
-            other samples, no checkpoint is whole, or the best one is all that is left.
+            other samples or is further than this call goes, no checkpoint is whole, or the best
+            one is all that is left.
     """
     paths = [run_dir / f"{name}.safetensors" for name in ("last", "previous")]
     paths = [path for path in paths if path.exists()]
@@ -128,6 +139,12 @@ def load_last(
             f"{run_dir}: its run was trained on other samples than those here, and cannot go on "
             "exactly. Name another run."
         )
+    if info.step > (end := steps_per_epoch * config.epochs):
+        raise UserError(
+            f"{run_dir}: its run is {counted(info.step, 'step')} far, and "
+            f"{counted(config.epochs, 'epoch')} would end after {end}: give --epochs "
+            f"{-(-info.step // steps_per_epoch)} or more."
+        )
     return Resumed(tensors, info, last_is_damaged)
 
 
@@ -167,3 +184,43 @@ def write_config(
     }
     with replacing(run_dir / "config.json") as temporary:
         temporary.write_bytes(orjson.dumps(table, option=orjson.OPT_INDENT_2))
+
+
+@dataclass(slots=True)
+class Checkpoints:
+    """A run's checkpoints as they are written.
+
+    Attributes:
+        run_dir: the run's folder.
+        about: what all of them say; how far it is comes from the state.
+        last_is_damaged: see ``Resumed``.
+    """
+
+    run_dir: Path
+    about: CheckpointInfo
+    last_is_damaged: bool = False
+
+    def keep_best(self, state: TrainState) -> None:
+        """Write ``best.safetensors``, the generator alone."""
+        path = self.run_dir / "best.safetensors"
+        save_checkpoint(path, state.generator_tensors(), self._info(state))
+
+    def keep_last(self, state: TrainState) -> None:
+        """Write ``last.safetensors``, everything; the one before becomes ``previous``.
+
+        It is kept because the new one may come to be damaged, and so not if it is damaged itself.
+        """
+        path = self.run_dir / "last.safetensors"
+        previous = None if self.last_is_damaged else path.with_stem("previous")
+        save_checkpoint(path, state.tensors(), self._info(state), keep_as=previous)
+        self.last_is_damaged = False
+
+    def _info(self, state: TrainState) -> CheckpointInfo:
+        return replace(
+            self.about,
+            step=state.step,
+            epoch=state.epoch,
+            position=state.position,
+            metrics=state.metrics,
+            best=state.best,
+        )

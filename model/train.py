@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from model.augment import present
-from model.checkpoint import CheckpointInfo, save_checkpoint
+from model.checkpoint import CheckpointInfo
 from model.colorize import Colorizer
 from model.config import TrainConfig
 from model.data import Samples, iterate_batches, to_unit
@@ -19,11 +20,11 @@ from model.features import StyleFeatures
 from model.interact import show_progress, stop_on_signal
 from model.journal import Journal
 from model.ranks import join_ranks
-from model.rundir import claim, load_last, write_config
+from model.rundir import Checkpoints, claim, load_last, write_config
 from model.shards import Shards
 from model.state import TrainState
 from model.steps import training_step
-from model.style import build_style_network
+from model.style import StyleNetwork, build_style_network
 from model.validation import check_best_by, criterion, draw_samples, validate, validation_marks
 from pipeline.console import PlainConsole
 from pipeline.errors import UserError
@@ -102,17 +103,11 @@ def train(
         val_set.keep()
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
-        resumed = load_last(run_dir, config, train_set.fingerprint, console, resume=resume)
-        total_steps = steps_per_epoch * config.epochs
+        resumed = load_last(
+            run_dir, config, train_set.fingerprint, steps_per_epoch, console, resume=resume
+        )
         if resumed is None:
             check_best_by(val_set, config)
-        elif resumed[1].step > total_steps:
-            epochs = -(-resumed[1].step // steps_per_epoch)
-            raise UserError(
-                f"{run_dir}: its run is {counted(resumed[1].step, 'step')} far, and "
-                f"{counted(config.epochs, 'epoch')} would end after {total_steps}: give --epochs "
-                f"{epochs} or more."
-            )
         stack.enter_context(memory_guard("train.batch_size", config.batch_size))
 
         state = TrainState.build(config, device, ranks)
@@ -138,52 +133,32 @@ def train(
         stack.callback(features.close)
         stack.callback(val_features.close)
 
-        last_is_damaged = False
-        if resumed is not None:
-            tensors, info, last_is_damaged = resumed
-            if info.style.sha256 != style_network.provenance.sha256:
-                raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
-            state.restore(tensors, info)
-            del tensors, resumed
-        elif isinstance(state.discriminator, Discriminator) and not config.style_train:
-            train_set.expect(windows_of(train_set, config, 0))
-            order = order_of(train_set, config, 0)[:NUM_STYLE_SAMPLES]
-            batches = iterate_batches(train_set, order, config.batch_size)
-            with torch.no_grad():
-                vectors = [
-                    style_network.vector(features(b, to_unit(b.color, device))) for b in batches
-                ]
-            state.discriminator.fit_style(torch.cat(vectors))
-        if ranks.is_first:
-            write_config(run_dir, config, recipe or {}, state.count_parameters(), total_steps)
-
-        def save(name: str) -> None:
-            nonlocal last_is_damaged
-            features.flush()
-            val_features.flush()
-            if not ranks.is_first:
-                return
-            everything = name == "last"
-            info = CheckpointInfo(
+        checkpoints = Checkpoints(
+            run_dir,
+            CheckpointInfo(
                 model=config.model_config(),
                 train=config,
                 size=train_set.size,
                 style=style_network.provenance,
                 samples=train_set.fingerprint,
-                step=state.step,
-                epoch=state.epoch,
-                position=state.position,
-                metrics=state.metrics,
-                best=state.best,
+                step=0,
+                epoch=0,
+                position=0,
                 recipe=recipe or train_set.recipe,
-            )
-            tensors = state.tensors() if everything else state.generator_tensors()
-            path = run_dir / f"{name}.safetensors"
-            # The last one is kept, as the new one may come to be damaged; a damaged one is not.
-            keeps = everything and not last_is_damaged
-            previous = path.with_stem("previous") if keeps else None
-            save_checkpoint(path, tensors, info, keep_as=previous)
-            last_is_damaged = last_is_damaged and not everything
+            ),
+        )
+        if resumed is not None:
+            tensors, info, checkpoints.last_is_damaged = resumed
+            if info.style.sha256 != style_network.provenance.sha256:
+                raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
+            state.restore(tensors, info)
+            del tensors, resumed
+        elif isinstance(state.discriminator, Discriminator) and not config.style_train:
+            vectors = some_style_vectors(train_set, config, features, style_network, device)
+            state.discriminator.fit_style(vectors)
+        total_steps = steps_per_epoch * config.epochs
+        if ranks.is_first:
+            write_config(run_dir, config, recipe or {}, state.count_parameters(), total_steps)
 
         journal = Journal(run_dir, state.step, config.log_every, ranks, config.precision)
         stack.callback(journal.close)
@@ -213,22 +188,43 @@ def train(
             advance(1, journal.note)
 
             stop = ranks.any(stopping.is_set()) or state.step == last_step
-            if state.step in marks:
-                journal.flush()
+            is_due = state.step in marks
+            if not (is_due or stop):
+                continue
+            journal.flush()
+            if is_due:
                 state.metrics = validate(colorizer, val_set, val_features, config, autocast, ranks)
                 score = criterion(state.metrics, config.best_by)
                 if state.best is None or score < state.best:
                     state.best = score
-                    save("best")
+                    if ranks.is_first:
+                        checkpoints.keep_best(state)
                 journal.validation(state.metrics, draw_samples(colorizer, val_set, config))
-                save("last")
+            features.flush()
+            val_features.flush()
+            if ranks.is_first:
+                checkpoints.keep_last(state)
+            if is_due:
                 console.print(_describe(state, config))
-            elif stop:
-                journal.flush()
-                save("last")
             if stop:
                 break
         return TrainResult(state.step, state.epoch, state.best, state.step == total_steps)
+
+
+def some_style_vectors(
+    samples: Samples,
+    config: TrainConfig,
+    features: StyleFeatures,
+    style_network: StyleNetwork,
+    device: torch.device,
+) -> Tensor:
+    """Return the style vectors of the first ``NUM_STYLE_SAMPLES`` of a run, N x style size."""
+    samples.expect(windows_of(samples, config, 0))
+    order = order_of(samples, config, 0)[:NUM_STYLE_SAMPLES]
+    batches = iterate_batches(samples, order, config.batch_size)
+    with torch.no_grad():
+        vectors = [style_network.vector(features(b, to_unit(b.color, device))) for b in batches]
+    return torch.cat(vectors)
 
 
 def count_steps(samples: Samples, val_set: Samples, config: TrainConfig) -> int:

@@ -174,7 +174,7 @@ def test_a_disk_without_room(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("model.train.save_checkpoint", full)
+    monkeypatch.setattr("model.rundir.save_checkpoint", full)
     checkpoint = (work / "runs/one/best.safetensors").read_bytes()
     options = ("--run", "one", "--resume", "--epochs", "2")
     error = CliRunner().invoke(app, arguments("train", work, *options)).exception

@@ -27,12 +27,12 @@ pytestmark = pytest.mark.usefixtures("one_style_network")
 def test_a_run_of_which_only_the_best_checkpoint_is_left_is_not_replaced(
     tmp_path: Path, resume: bool
 ) -> None:
-    assert load_last(tmp_path, CONFIG, "", QUIET, resume=resume) is None
+    assert load_last(tmp_path, CONFIG, "", 4, QUIET, resume=resume) is None
     write_checkpoint(tmp_path / "best.safetensors")
     with pytest.raises(
         UserError, match=r"holds best\.safetensors of a run, and .* or remove the f"
     ):
-        load_last(tmp_path, CONFIG, "", QUIET, resume=resume)
+        load_last(tmp_path, CONFIG, "", 4, QUIET, resume=resume)
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +145,10 @@ def test_what_began_anew_would_give_again_is_all_that_is_replaced(
     lines += [{"kind": "validation", "step": step, "mse": 0.5} for step in validated]
     (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     if begins:
-        assert load_last(tmp_path, config, samples, QUIET, resume=True) is None
+        assert load_last(tmp_path, config, samples, 4, QUIET, resume=True) is None
     else:
         with pytest.raises(UserError, match=r"holds best\.safetensors of a run"):
-            load_last(tmp_path, config, samples, QUIET, resume=True)
+            load_last(tmp_path, config, samples, 4, QUIET, resume=True)
 
 
 def test_runs_reads_the_checkpoint_before_where_the_last_is_gone(
