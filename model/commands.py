@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 Checkpoint = Annotated[
     Path,
-    typer.Argument(metavar="CHECKPOINT", help="A run's folder, or a .safetensors of a run's."),
+    typer.Argument(metavar="CHECKPOINT", help="A run's folder, or a .safetensors file."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 StyleWeights = Annotated[
-    str, typer.Option(metavar="PATH", help="Where the style network's weights are now.")
+    str, typer.Option(metavar="PATH", help="The style network's weights, if they have moved.")
 ]
 
 _CACHE_SIZE = 20.0  # GB
@@ -39,33 +39,38 @@ def train(
     ] = "default",
     model: Annotated[
         str | None,
-        typer.Option(help="zhang2017, batchnorm, inception, reference; the recipe's if not given."),
+        typer.Option(help="zhang2017, batchnorm, inception, reference; by default the recipe's."),
     ] = None,
     gan: Annotated[str | None, typer.Option(help="acgan, paper, patch or none.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of the whole run; the recipe's if not given.")
+        int | None, typer.Option(min=1, help="Epochs of the whole run; by default the recipe's.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples a step; the recipe's if not given.")
+        int | None, typer.Option(min=1, help="Samples a step; by default the recipe's.")
     ] = None,
     best_by: Annotated[
         str | None,
-        typer.Option(help="mse, chroma_error, regional_error, paper_error or following."),
+        typer.Option(
+            help="Which figure chooses the best checkpoint: mse, chroma_error, regional_error, "
+            "paper_error or following."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
     style_weights: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH|imagenet|random", help="Of the style network; random for tests."
+            metavar="PATH|imagenet|random", help="The style network's weights; random is for tests."
         ),
     ] = None,
     style_train: Annotated[
         bool,
-        typer.Option("--style-train", help="Train the style network as well; by default frozen."),
+        typer.Option("--style-train", help="Train the style network too; frozen by default."),
     ] = False,
     shards: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Stream a data set that was pushed there; no pull."),
+        typer.Option(
+            metavar="URL", help="Stream the data set that was pushed there, without a pull."
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
@@ -74,11 +79,13 @@ def train(
     cache_size: Annotated[
         float | None,
         typer.Option(
-            min=0.0, metavar="GB", help=f"What the cache holds at most; {_CACHE_SIZE:g} by default."
+            min=0.0,
+            metavar="GB",
+            help=f"The most that the cache may hold; {_CACHE_SIZE:g} by default.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
     overrides: Overrides = [],
 ) -> None:
@@ -144,7 +151,7 @@ def evaluate(
     work: Annotated[
         Path | None,
         typer.Option(
-            "--work", help="With the samples; the checkpoint's WORK/runs/NAME by default."
+            "--work", help="Folder with the samples; by default the one that the run lies in."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
@@ -158,15 +165,15 @@ def evaluate(
         str, typer.Option(metavar="PATH", help="AlexNet weights for LPIPS.")
     ] = "",
     guidance: Annotated[
-        float, typer.Option(help="How far references are followed; 1 as in training.")
+        float, typer.Option(help="How closely to follow the reference; 1: as in training.")
     ] = 1.0,
     style_weights: StyleWeights = "",
     reference: Annotated[
         list[str],
         typer.Option(
-            help="self: each after itself; same: in other colours, after itself warped; "
-            "character: after another drawing of its character; any: after any other picture; "
-            "or the path of a picture. Repeat it for several."
+            help="What each picture is coloured after. self: itself; same: itself, recoloured and "
+            "warped; character: another drawing of its character; any: any other picture; or the "
+            "path of a picture. Repeatable."
         ),
     ] = ["self"],
     overrides: Annotated[
@@ -220,9 +227,10 @@ def evaluate(
 def runs(
     work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
     curves: Annotated[
-        bool, typer.Option("--curves", help="Draw learning curves as PNG beside the runs.")
+        bool,
+        typer.Option("--curves", help="Draw learning curves as PNG files beside the runs."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Compare the training runs of a work folder."""
     from dataclasses import asdict

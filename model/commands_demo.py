@@ -11,14 +11,14 @@ from pipeline.commands_make import fetch, prepare
 
 
 def demo(
-    work: Annotated[
-        Path, typer.Option("--work", help="Where everything that it makes goes.")
-    ] = Path("data/demo"),
+    work: Annotated[Path, typer.Option("--work", help="Where everything goes.")] = Path(
+        "data/demo"
+    ),
     characters: Annotated[
         int, typer.Option(min=24, help="How many to draw, in 8 poses each.")
     ] = 96,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="More colour better, and take longer.")
+        int | None, typer.Option(min=1, help="More colour better and take longer; 8 by default.")
     ] = None,
 ) -> None:
     """Do the whole job on drawn dolls, offline, in a few minutes."""

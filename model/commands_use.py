@@ -16,7 +16,7 @@ Model = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A run's folder, a .safetensors of a run's, or an .onnx that `export` wrote.",
+        help="A run's folder, a .safetensors, or an .onnx that `export` wrote.",
     ),
 ]
 
@@ -31,19 +31,23 @@ def colorize(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="The picture, its suffix being the format; of several, their folder."),
+        typer.Option(
+            help="The picture to write, in the format of its suffix; a folder for several."
+        ),
     ],
     extract_lines: Annotated[
         str | None,
         typer.Option(
             metavar="METHOD",
-            help="Colour pictures as sketches: draw their lines by dodge or xdog; none takes them "
-            "as they are.",
+            help="Turn colour pictures into sketches first: dodge or xdog; none takes them as they "
+            "are.",
         ),
     ] = None,
     guidance: Annotated[
         float,
-        typer.Option(help="How far to follow the reference: 0 not at all, 1 as trained, to 3."),
+        typer.Option(
+            help="How closely to follow the reference: 0 not at all, 1 as in training, up to 3."
+        ),
     ] = 1.0,
     device: Device = "auto",
     style_weights: StyleWeights = "",
@@ -79,12 +83,14 @@ def show_app(
     checkpoint: Model,
     work: Annotated[
         Path | None,
-        typer.Option("--work", help="Its samples are pictures to begin with; dolls if not given."),
+        typer.Option(
+            "--work", help="Folder whose samples the page offers as examples; dolls by default."
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Where to listen; on loopback only this machine can look.")
+        str, typer.Option(help="Address to listen on; the default is open to this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 7860,
     device: Device = "auto",
     style_weights: StyleWeights = "",
 ) -> None:
@@ -117,13 +123,15 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")],
     lock: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The data set's lock; the work folder's if not given."),
+        typer.Option(metavar="FILE", help="The data set's lock; by default the work folder's."),
     ] = None,
     metrics: Annotated[
         list[Path],
-        typer.Option(metavar="FILE", help="metrics.json for the card; the run's if not given."),
+        typer.Option(metavar="FILE", help="metrics.json for the card; by default the run's."),
     ] = [],
-    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="With an ONNX file.")] = True,
+    onnx: Annotated[
+        bool, typer.Option("--onnx/--no-onnx", help="Write an ONNX file as well.")
+    ] = True,
     style_weights: StyleWeights = "",
 ) -> None:
     """Write a model to carry away: safetensors, ONNX and a card."""

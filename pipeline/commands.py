@@ -28,28 +28,33 @@ RecipeName = Annotated[
 WorkDir = Annotated[Path | None, typer.Option("--work", help="Work folder; data/NAME by default.")]
 Overrides = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe's value: prepare.size=128."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value of the recipe: prepare.size=128. Repeatable.",
+    ),
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Worker processes; all cores by default.")
+    int, typer.Option("--workers", min=1, help="Worker processes.", show_default="one a core")
 ]
 AnyWorkers = Annotated[
     int | None,
     typer.Option(
         "--workers",
         min=1,
-        help="Workers: processes here, or tasks on a cluster; as many as cores by default.",
+        help="Worker processes here, or tasks on a cluster; one for each core by default.",
     ),
 ]
 Executor = Annotated[
-    str, typer.Option(metavar="local|ray", help="What does the work: this machine, or Ray.")
+    str,
+    typer.Option(metavar="local|ray", help="Where the work is done: on this machine, or on Ray."),
 ]
 RayAddress = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT|auto",
-        help="Of the Ray cluster's head, auto for one on this machine; without it, and without "
-        "RAY_ADDRESS, one is started.",
+        help="The Ray cluster's head; auto: the one on this machine. Without this option and "
+        "RAY_ADDRESS, a cluster is started.",
     ),
 ]
 StoreUrl = Annotated[
@@ -57,13 +62,13 @@ StoreUrl = Annotated[
     typer.Option(
         "--store",
         metavar="URL",
-        help="Where the shards go, out of scratch on each machine: s3://..., another store, or a "
-        "folder. WORK, which then need not be shared, has their rows.",
+        help="Keep the shards there: s3://..., another store, or a folder. Machines need only "
+        "scratch space; WORK keeps the shards' rows, and need not be shared.",
     ),
 ]
 Rank = Annotated[
     int | None,
-    typer.Option("--rank", min=0, help="Do one of N shares of the shards, I from 0 to N - 1."),
+    typer.Option("--rank", min=0, help="Do only share I of N of the shards, I from 0 to N - 1."),
 ]
 WorldSize = Annotated[
     int | None,
@@ -73,7 +78,7 @@ WorldSize = Annotated[
 
 def status(
     work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show what became of every record, and that the fates add up."""
     from pipeline.counts import count_retryable
@@ -97,8 +102,10 @@ def status(
 
 
 def verify(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A work folder, or its shards.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Sizes and indexes only.")] = False,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A work folder, or a folder of shards.")
+    ],
+    quick: Annotated[bool, typer.Option("--quick", help="Check only rows and sizes.")] = False,
 ) -> None:
     """Check every hash and every promise of a data folder."""
     from pipeline.verify import name_remedy
@@ -122,7 +129,7 @@ def repair(
         typer.Option(metavar="TEMPLATE", help="Where the originals are now, if they have moved."),
     ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and touch nothing.")
+        bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")
     ] = False,
     workers: Workers = os.cpu_count() or 1,
 ) -> None:
@@ -182,10 +189,11 @@ def lock(
     recipe: RecipeName,
     work: WorkDir = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="posts.parquet beside the recipe if not.")
+        Path | None,
+        typer.Option(metavar="FILE", help="posts.parquet beside the recipe by default."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare the folder with the lock; write none.")
+        bool, typer.Option("--check", help="Compare the folder with the lock; write no lock.")
     ] = False,
     overrides: Overrides = [],
 ) -> None:

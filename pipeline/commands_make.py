@@ -54,21 +54,23 @@ def fetch(
     ] = None,
     work: WorkDir = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N wanted posts.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and touch nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
     retry_failed: Annotated[
         bool,
         typer.Option(
             "--retry-failed",
-            help="Ask again for what failed before, files that were not there, and hosts that were "
-            "not allowed.",
+            help="Ask again for posts that failed, whose file was missing, or whose host was not "
+            "allowed.",
         ),
     ] = False,
     locked: Annotated[
         bool,
-        typer.Option("--locked", help="The posts of the lock beside the recipe; no metadata."),
+        typer.Option(
+            "--locked", help="Fetch the posts in the lock beside the recipe; needs no metadata."
+        ),
     ] = False,
     replan: Annotated[
-        bool, typer.Option("--replan", help="Plan anew, also in a folder that holds another plan.")
+        bool, typer.Option("--replan", help="Make a new plan, even where the folder holds another.")
     ] = False,
     workers: AnyWorkers = None,
     executor: Executor = "local",

@@ -28,7 +28,7 @@ def push(
         bool, typer.Option("--recipe-only", help="Share ids, hashes and recipe, no pictures.")
     ] = False,
     contact: Annotated[
-        str, typer.Option(help="Whom to ask for a picture to be taken down; for the card.")
+        str, typer.Option(help="Whom to ask to take a picture down; goes on the card.")
     ] = "",
 ) -> None:
     """Share samples, lock, recipe, card; only what differs travels."""
@@ -39,7 +39,7 @@ def push(
 
 
 def pull(
-    url: Annotated[str, typer.Argument(metavar="URL", help="As for push; or https://...")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="As for push, or https://...")],
     work: WorkFolder,
     split: Annotated[str | None, typer.Option(help="Only train, val or test.")] = None,
     shards: Annotated[
@@ -66,11 +66,16 @@ def takedown(
     work: WorkFolder,
     post_ids: Annotated[
         list[int] | None,
-        typer.Argument(metavar="ID...", help="Posts; none, to finish what was cut short."),
+        typer.Argument(
+            metavar="ID...",
+            help="Post ids; leave them out to finish a takedown that was cut short.",
+        ),
     ] = None,
     store: Annotated[
         str,
-        typer.Option(metavar="URL", help="Where `fetch` and `prepare` have put WORK's shards."),
+        typer.Option(
+            metavar="URL", help="The --store that `fetch` and `prepare` put WORK's shards into."
+        ),
     ] = "",
 ) -> None:
     """Take posts out of shards, rows, lock and card, for good."""
