@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -89,6 +90,10 @@ def test_the_readmes_code_runs(
     fetch(recipe, work, Console(quiet=True))
     prepare(recipe, work, Console(quiet=True))
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"^```python\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    first, second = re.findall(r"^```python\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
+    exec(compile(first, "README.md", "exec"), {})
     assert capsys.readouterr().out == "torch.Size([4, 1, 64, 64]) torch.Size([4, 3, 64, 64])\n"
+    found: dict[str, Any] = {}
+    exec(compile(second, "README.md", "exec"), found)
+    assert (found["sketch"].size, found["color"].size) == ((64, 64), (64, 64))
+    assert found["post"]["post_id"] > 0
