@@ -13,6 +13,7 @@ from pipeline.shard import Span
 from pipeline.share.cache import ShardCache, check_room
 from pipeline.share.index import SharedFile
 from pipeline.tar_pool import TarPool
+from tests.files import size_now
 
 SIZE = 100
 
@@ -43,7 +44,7 @@ class Bringer:
         if shard in self.broken:
             raise UserError(f"{shard} cannot be had")
         path.write_bytes(content_of(shard))
-        self.most = max(self.most, sum(p.stat().st_size for p in self._directory.iterdir()))
+        self.most = max(self.most, sum(map(size_now, self._directory.iterdir())))
 
 
 @contextmanager
@@ -125,6 +126,8 @@ def test_nothing_makes_way_for_what_is_wanted_later(tmp_path: Path) -> None:
         assert read(cache, "c") is None
         assert read(cache, "d") is None
         assert read(cache, "e") is None
+        cache.expect(["abc", "d"])
+        assert read(cache, "c") is None
         assert bringer.brought == ["a", "b"]
 
 
@@ -168,12 +171,13 @@ def test_what_is_on_its_way_but_not_wanted_soon_is_not_waited_for(tmp_path: Path
 def test_what_is_on_its_way_takes_its_room(tmp_path: Path) -> None:
     with caching(tmp_path, 2) as (cache, bringer):
         bringer.gate.clear()
-        cache.expect(["a"])
+        cache.expect(["ad"])
         until(lambda: bringer.brought == ["a"])
         cache.expect(["bc"])
         bringer.gate.set()
         assert read(cache, "b") == content_of("b")
         assert read(cache, "c") is None
+        assert bringer.brought == ["a", "b"]  # nobody wants d any more
 
 
 def test_what_has_made_way_is_open_no_more(tmp_path: Path) -> None:
@@ -185,6 +189,28 @@ def test_what_has_made_way_is_open_no_more(tmp_path: Path) -> None:
         assert read(cache, "b") == content_of("b")
         with pytest.raises(FileNotFoundError):
             cache._pool.open(cache._paths["a"])
+
+
+def test_a_closed_cache_lets_go_of_whoever_waits_and_of_its_files(tmp_path: Path) -> None:
+    before = count_open_files()
+    with caching(tmp_path, 8) as (cache, bringer):
+        cache.expect(["a"])
+        assert read(cache, "a") == content_of("a")
+        bringer.gate.clear()
+        cache.expect(["bc"])
+        until(lambda: bringer.brought == ["a", "b"])
+        waiting = threading.Thread(target=cache.find, args=("b",), daemon=True)
+        waiting.start()
+        time.sleep(0.05)
+        cache.close()
+        waiting.join(120)
+        assert not waiting.is_alive()
+        bringer.gate.set()
+        for thread in threading.enumerate():
+            if thread.name == "shards":
+                thread.join(120)
+        assert bringer.brought == ["a", "b"]
+    assert count_open_files() == before
 
 
 def test_what_cannot_be_had_is_said_to_whoever_waits_and_asked_for_again_later(
@@ -205,6 +231,8 @@ def test_a_full_disk_and_a_bug_are_errors_and_no_endless_wait(tmp_path: Path) ->
     errors = iter([OSError(28, os.strerror(28)), ZeroDivisionError("a bug")])
 
     def fail(shard: str, path: Path) -> None:
+        assert not path.exists()  # a half takes no room on a full disk
+        path.write_bytes(b"half")
         raise next(errors)
 
     cache = ShardCache(tmp_path, 8 * SIZE, tars_of("a"), fail, 1)
@@ -278,9 +306,9 @@ def test_processes_share_what_is_there(tmp_path: Path) -> None:
         for cache in (one, two):
             assert [read(cache, shard) for shard in "ab"] == [content_of(s) for s in "ab"]
         assert sorted(first.brought + second.brought) == ["a", "b"]
-        next(tmp_path.glob(f"{tars_of('a')['a'].sha256}.tar")).unlink()  # the other made room
         three = ShardCache(tmp_path, 8 * SIZE, tars_of("ab"), first, 1)
-        three.expect(["b"])
+        three.expect(["ab"])
+        next(tmp_path.glob(f"{tars_of('a')['a'].sha256}.tar")).unlink()  # the other made room
         assert read(three, "a") is None
         three.close()
 
@@ -302,6 +330,7 @@ def test_what_another_process_is_bringing_does_not_make_way(tmp_path: Path) -> N
     with caching(tmp_path, 3, "xyz") as (two, other):
         two.expect(["xyz"])
         until(lambda: other.brought == ["x", "y"])
+        assert read(two, "z") is None
         gate.set()
         assert read(one, "a") == content_of("a")
     one.close()
@@ -313,13 +342,16 @@ def test_what_makes_way_while_it_is_looked_at_is_no_error(
     """Another process evicts between the listing of the folder and the look at each file."""
     gone = tmp_path / f"{tars_of('b')['b'].sha256}.tar"
     real_iterdir, real_glob = Path.iterdir, Path.glob
-    with caching(tmp_path, 4) as (cache, bringer):
+    old = tmp_path / f"{tars_of('x')['x'].sha256}.tar"
+    old.write_bytes(content_of("x"))
+    with caching(tmp_path, 1) as (cache, bringer):
         bringer.gate.clear()  # it looks into the folder, too
         with monkeypatch.context() as patch:
             patch.setattr(Path, "iterdir", lambda self: [*real_iterdir(self), gone])
             patch.setattr(Path, "glob", lambda self, pattern: [*real_glob(self, pattern), gone])
             cache.expect(["a"])
             check_room(tmp_path, SIZE, SIZE)
+        assert not old.exists()
         bringer.gate.set()
         assert read(cache, "a") == content_of("a")
 
@@ -328,13 +360,16 @@ def test_a_cache_that_the_disk_cannot_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full:
-        free = 5 * 10**9
+        free = 5 * 10**9 - 100
 
     monkeypatch.setattr("shutil.disk_usage", lambda path: Full)
-    check_room(tmp_path / "cache", 4 * 10**9, 10**12)
-    check_room(tmp_path / "cache", 10**12, 4 * 10**9)
-    with pytest.raises(UserError, match=r"room for 5\.0 GB, and the cache may need 9\.0 GB"):
-        check_room(tmp_path / "cache", 9 * 10**9, 10**12)
+    for name, num_bytes in {"a.tar": 60, "b.tar.part": 40, "c.parquet": 9}.items():
+        (tmp_path / name).write_bytes(bytes(num_bytes))  # what tars take may be taken again
+    check_room(tmp_path, 5 * 10**9, 10**12)
+    check_room(tmp_path, 10**12, 5 * 10**9)
+    for max_bytes in (9 * 10**9, 5 * 10**9 + 1):
+        with pytest.raises(UserError, match=r"room for 5\.0 GB, .* give less: --cache-size 2\.5"):
+            check_room(tmp_path, max_bytes, 10**12)
 
 
 def count_open_files() -> int:

@@ -51,7 +51,7 @@ class ShardCache:
     wanted before what it would make way for.
 
     Args:
-        directory: of the tars; made where it is missing.
+        directory: of the tars; see ``check_room``, which makes it.
         max_bytes: of all tars in it, those of other data sets included.
         tars: of the data set, by shard.
         bring: see ``Bring``; a UserError of it is raised to whoever waits for the shard.
@@ -66,7 +66,6 @@ class ShardCache:
         bring: Bring,
         num_threads: int,
     ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._max_bytes = max_bytes
         self._tars = tars

@@ -111,10 +111,11 @@ class RemoteShards:
         needed = val + 2 * num_together * max(train, default=0)
         if needed <= self._max_bytes:
             return f"{text}; the cache of {sized(self._max_bytes)} holds what comes next."
+        enough = 1.01 * min(needed, total)  # three digits of it are no less than what is needed
         return (
             f"{text}; the cache of {sized(self._max_bytes)} is less than two windows of "
             f"{counted(num_together, 'shard')}, so that training may wait. --cache-size "
-            f"{min(needed, total) / 1e9:.3g} is enough, or a lower train.shuffle_shards."
+            f"{enough / 1e9:.3g} is enough, or a lower train.shuffle_shards."
         )
 
     def names(self, split: str) -> list[str]:
