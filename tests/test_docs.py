@@ -67,14 +67,24 @@ def test_every_recipe_is_in_the_readme() -> None:
 def test_every_file_that_a_page_links_to_is_there() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for target, anchor in re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", text):
+        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text):
             if "://" in target:
                 continue
-            path = page.parent / target
+            path = page.parent / target if target else page
             assert path.exists(), f"{page.name}: {target}"
-            if anchor:
-                heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-                assert anchor in {head.lower().replace(" ", "-") for head in heads}, anchor
+            assert not anchor or anchor in anchors_of(path), f"{page.name}: #{anchor}"
+
+
+def test_the_contents_of_the_results_name_every_section() -> None:
+    path = ROOT / "benchmarks" / "RESULTS.md"
+    contents = re.findall(r"\(#([^)]+)\)", path.read_text(encoding="utf-8").partition("\n## ")[0])
+    assert contents == anchors_of(path)[1:]
+
+
+def anchors_of(page: Path) -> list[str]:
+    """Return what links call a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
 
 
 def test_the_readmes_code_runs(
