@@ -111,7 +111,10 @@ def _describe_training(info: CheckpointInfo) -> list[str]:
 
 
 def _tabulate(metrics: Table, info: CheckpointInfo) -> list[_Figures]:
-    """Return the tables of a ``metrics.json``, one a setting."""
+    """Return the tables of a ``metrics.json``, one a setting.
+
+    Intervals of earlier versions, over single pictures, are too narrow, and left out.
+    """
     # What is not as in training is said; metrics of earlier versions may not say it.
     sketch, guidance = metrics.get("sketch", info.train.sketch), metrics.get("guidance", 1)
     unlike = f", sketches {quoted(str(sketch))}" if sketch != info.train.sketch else ""
@@ -121,24 +124,29 @@ def _tabulate(metrics: Table, info: CheckpointInfo) -> list[_Figures]:
         rows = {metrics["model"]: block, **block["baselines"]}
         names = [name for name in _FIGURES if block.get(name) is not None]
         file = f" ({plain(block['file'])})" if "file" in block else ""
+        clusters = block.get("num_clusters")
+        within = f" in {counted(clusters, 'cluster')}" if clusters else ""
         heading = (
-            f"{counted(block['num_samples'], 'picture')} of the {plain(metrics['split'])} split, "
-            f"reference: {plain(block['reference'])}{file}{unlike}."
+            f"{counted(block['num_samples'], 'picture')}{within} of the {plain(metrics['split'])} "
+            f"split, reference: {plain(block['reference'])}{file}{unlike}."
         )
         tables.append(
             _Figures(
                 heading,
                 [name.replace("_", " ") for name in names],
-                [(plain(name), [_cell(row, n) for n in names]) for name, row in rows.items()],
+                [
+                    (plain(name), [_cell(row, n, bool(clusters)) for n in names])
+                    for name, row in rows.items()
+                ],
             )
         )
     return tables
 
 
-def _cell(row: dict[str, Any], name: str) -> str:
+def _cell(row: dict[str, Any], name: str, with_interval: bool) -> str:
     value = row.get(name)
     if value is None:
         return "-"
-    interval = row.get("intervals", {}).get(name)
+    interval = row.get("intervals", {}).get(name) if with_interval else None
     text = f"{round(value, 3) + 0:.3f}"  # without a -0
     return text if interval is None else f"{text} ({interval[0]:.3f} to {interval[1]:.3f})"

@@ -34,6 +34,7 @@ from model.scenes import Scene, make_scenes
 from model.tally import NEEDS_TRUTH, Tally
 from pipeline.console import PlainConsole
 from pipeline.errors import UserError
+from pipeline.families import join_characters
 from pipeline.rows import replacing, telling_unwritable
 
 
@@ -51,7 +52,8 @@ def evaluate(
 
     ``metrics.json`` has the first setting's figures at its top, and those of all under
     ``settings``; each further one has its ``grid-SETTING.png``. Means have a 95% bootstrap
-    interval beside them, over the pictures; other runs are not seen.
+    interval beside them, over ``num_clusters`` clusters: pictures with a character in common, or
+    of one family, are one. Other runs are not seen.
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.
@@ -185,12 +187,13 @@ def judge(
             if extractor is not None:
                 real.append(extract_features(extractor, truth))
             advance(len(batch.indices))
+    clusters = join_characters(samples.families, samples.characters)[scene.pairs[:, 0]]
     results: dict[str, dict[str, Any]] = {
         name: {
             **tally.summary(),
             "following": follows[name],
             **_fid_and_kid(real, tally.features, config.seed),
-            "intervals": tally.intervals(config.seed),
+            "intervals": tally.intervals(clusters, config.seed),
         }
         for name, tally in tallies.items()
     }
@@ -198,6 +201,7 @@ def judge(
         "reference": scene.name,
         **({"file": scene.file} if scene.file else {}),
         "num_samples": len(scene.pairs),
+        "num_clusters": len(np.unique(clusters)),
         **results.pop("model"),
         "baselines": results,
     }
@@ -211,6 +215,7 @@ def judge(
             "reference_id": pa.nulls(len(post_ids), pa.int64())
             if scene.picture is not None
             else pa.array(reference_ids),
+            "cluster": clusters,
             **tallies["model"].columns(),
         }
     )

@@ -4,7 +4,7 @@ A hash tells that a file is whole, not that this program wrote it. Keys beyond t
 versions, and nobody's business.
 """
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -58,6 +58,7 @@ class _Measured(TypedDict, total=False):
 class _Setting(_Measured):
     reference: str
     num_samples: int
+    num_clusters: NotRequired[int]
     baselines: dict[str, _Measured]
 
 

@@ -19,6 +19,7 @@ from model.metrics import (
     regional_distances,
     ssim,
 )
+from model.order import Indices
 from model.perceptual import lpips_distance
 
 _MEANS = {"mse": mse, "psnr": psnr, "ssim": ssim}
@@ -74,9 +75,12 @@ class Tally:
         found = {name: ratio(np.concatenate(parts)) for name, parts in self.parts.items()}
         return {name: found.get(name) for name in NEEDS_TRUTH}
 
-    def intervals(self, seed: int) -> dict[str, list[float] | None]:
-        """Return the 95% bootstrap interval of each mean of ``summary``."""
-        return {name: bootstrap(np.concatenate(p), seed) for name, p in self.parts.items()}
+    def intervals(self, clusters: Indices, seed: int) -> dict[str, list[float] | None]:
+        """Return the 95% interval of each mean of ``summary``; see ``metrics.bootstrap``."""
+        return {
+            name: bootstrap(np.concatenate(parts), clusters, seed)
+            for name, parts in self.parts.items()
+        }
 
     def columns(self) -> dict[str, pa.Array]:
         """Return one value a picture of what was measured; null where it has none."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.plan import find_families
+from pipeline.families import find_families
 from pipeline.recipe import fingerprint
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, read_seal, write_rows
 from pipeline.schema import DUPLICATES, RAW, SCHEMA_VERSION

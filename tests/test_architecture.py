@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_MAY_USE = {
     "errors",
+    "families",
     "settings",
     "records",
     "schema",

@@ -2,11 +2,15 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from pipeline.dolls import Doll, make_dolls, picture_of
 from pipeline.duplicates import find_duplicates
+from pipeline.families import find_families, join_characters
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES
@@ -18,6 +22,40 @@ from tests.pictures import encoded, letterboxed
 QUIET = Console(quiet=True)
 NUM_PARENTS = 24
 CHILD, COPY = 100, 200  # added to a parent's id
+
+
+def families(posts: dict[int, int]) -> dict[int, int]:
+    ids = np.array(list(posts), np.int64)
+    found = find_families(ids, np.array(list(posts.values()), np.int64))
+    return dict(zip(ids.tolist(), found.tolist(), strict=True))
+
+
+def test_parents_children_and_siblings_are_one_family() -> None:
+    posts = {5: 0, 9: 5, 7: 9, 3: 0, 20: 100, 30: 100, 40: 40}
+    assert families(posts) == {5: 5, 9: 5, 7: 5, 3: 3, 20: 20, 30: 20, 40: 40}
+
+
+def test_a_circle_of_parents_ends() -> None:
+    assert families({1: 2, 2: 3, 3: 1}) == {1: 1, 2: 1, 3: 1}
+
+
+@given(st.dictionaries(st.integers(1, 40), st.integers(0, 40), min_size=1, max_size=40))
+def test_families_are_the_connected_components(posts: dict[int, int]) -> None:
+    found = families(posts)
+    component = {post: {post, parent} - {0} for post, parent in posts.items()}
+    for _ in posts:
+        for post in posts:
+            for other in posts:
+                if component[post] & component[other]:
+                    component[post] = component[other] = component[post] | component[other]
+    assert found == {post: min(component[post]) for post in posts}
+
+
+def test_families_with_a_character_in_common_are_joined() -> None:
+    found = join_characters(
+        np.array([7, 7, 3, 9, 12, 20, 21], np.int64), ["a", "b", "c b", "d", "", "e d", ""]
+    )
+    assert found.tolist() == [3, 3, 3, 9, 12, 9, 21]
 
 
 @pytest.fixture(scope="module")

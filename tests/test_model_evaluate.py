@@ -17,7 +17,7 @@ from model.colorize import Colorizer, load_colorizer
 from model.config import EvalConfig
 from model.data import Samples
 from model.evaluate import evaluate, mean_picture
-from model.metrics import mse
+from model.metrics import bootstrap, mse
 from model.tally import NEEDS_TRUTH, Tally
 from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
@@ -92,6 +92,19 @@ def test_rows_and_means_agree(samples_dir: Path, checkpoint: Path, tmp_path: Pat
     assert all(value > 0 for value in rows["chroma_error"])
 
 
+def test_intervals_are_over_characters_and_families(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, CONFIG, console=QUIET)
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pydict()
+    a, b, *_ = clusters = rows["cluster"]  # a b - a b - a: those of no character stand alone
+    assert clusters == [a, b, clusters[2], a, b, clusters[5], a]
+    assert metrics["num_clusters"] == len(set(clusters)) == 4
+    parts = np.stack([rows["mse"], np.ones(7)], axis=1)
+    expected = bootstrap(parts, np.array(clusters), CONFIG.seed)
+    assert metrics["intervals"]["mse"] == pytest.approx(expected)
+
+
 def test_what_cannot_be_computed_is_null_with_its_reason(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -162,7 +175,7 @@ def test_any_reference_has_no_truth_but_a_palette_to_follow(
     assert metrics["baselines"]["copy"]["fid"] == pytest.approx(0, abs=1e-4)
     assert metrics["fid"] > 0
     rows = pq.read_table(tmp_path / "rows.parquet")
-    assert rows.column_names == ["setting", "post_id", "reference_id"]
+    assert rows.column_names == ["setting", "post_id", "reference_id", "cluster"]
     assert set(rows["post_id"].to_pylist()) == set(rows["reference_id"].to_pylist())
     assert Image.open(tmp_path / "grid.png").width == 4 + 3 * 68  # no column for the truth
 

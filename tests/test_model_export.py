@@ -59,6 +59,7 @@ def write_metrics(path: Path, **changed: Any) -> Path:
     block = {
         "reference": "character",
         "num_samples": 40,
+        "num_clusters": 9,
         **figures,
         "intervals": {"psnr": [19.0, 20.0]},
         "baselines": {"grey": {"psnr": 10.0, "following": -1e-17, "chroma_error": 1.0}},
@@ -184,7 +185,7 @@ def test_the_card_says_what_is_known(work: Path, exported: tuple[Path, Result]) 
         f"lock (`posts.parquet`): SHA-256 {read_seal(work / 'posts.parquet')}",
         "3 steps of",
         f"torch {info.versions['torch']}",
-        "40 pictures of the test split, reference: character.",
+        "40 pictures in 9 clusters of the test split, reference: character.",
         "| answer | psnr | following | chroma error |",
         "| `reference` | 19.500 (19.000 to 20.000) | 0.900 | 0.610 |",
         "| `grey` | 10.000 | 0.000 | 1.000 |",
@@ -294,12 +295,24 @@ def test_one_of_each_is_said_as_one(tmp_path: Path) -> None:
     lone = dataclasses.replace(info, step=1, train=dataclasses.replace(info.train, batch_size=1))
     save_checkpoint(checkpoint, tensors, lone)
     block = {"reference": "self", "num_samples": 1, "psnr": 20.0, "baselines": {}}
+    block |= {"num_clusters": 1, "intervals": {"psnr": None}}
     metrics = write_metrics(tmp_path / "m.json", step=1, settings={"self": block})
     export(checkpoint, tmp_path / "out", metrics_paths=[metrics], onnx=False)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "- 1 step of 1 picture, in epoch" in card
-    assert "1 picture of the test split, reference: self." in card
+    assert "1 picture in 1 cluster of the test split, reference: self." in card
     assert plurals_of_one(card) == []
+
+
+def test_intervals_over_single_pictures_are_not_shown(work: Path, tmp_path: Path) -> None:
+    """Versions that resampled pictures counted no clusters."""
+    figures = {"psnr": 19.5, "intervals": {"psnr": [19.0, 20.0]}}
+    block = {"reference": "self", "num_samples": 40, **figures, "baselines": {}}
+    metrics = write_metrics(tmp_path / "m.json", settings={"self": block})
+    export(work / "runs" / "first", tmp_path / "out", metrics_paths=[metrics], onnx=False)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "40 pictures of the test split, reference: self." in card
+    assert "| `reference` | 19.500 |" in card
 
 
 def test_paths_of_weights_become_names() -> None:

@@ -146,18 +146,34 @@ def test_the_paper_error_is_the_haze_on_paper_by_hand() -> None:
 
 def test_the_interval_is_the_percentiles_of_resampled_ratios() -> None:
     constant = np.array([[3.0, 2.0]] * 5)
-    assert bootstrap(constant, seed=0) == [1.5, 1.5]
+    assert bootstrap(constant, np.arange(5), seed=0) == [1.5, 1.5]
     # Of 400 pictures, half 0 and half 1, the mean deviates by 0.5 / 20 = 0.025.
-    halves = np.array([[0.0, 1.0], [1.0, 1.0]] * 200)
-    interval = bootstrap(halves, seed=0)
+    halves, apart = np.array([[0.0, 1.0], [1.0, 1.0]] * 200), np.arange(400)
+    interval = bootstrap(halves, apart, seed=0)
     assert interval == pytest.approx([0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025], abs=0.006)
-    assert interval == bootstrap(halves, seed=0) != bootstrap(halves, seed=1)
-    assert bootstrap(np.zeros((3, 2)), seed=0) is None
+    assert interval == bootstrap(halves, apart, seed=0) != bootstrap(halves, apart, seed=1)
+    assert bootstrap(np.zeros((3, 2)), np.arange(3), seed=0) is None
+
+
+@pytest.mark.parametrize("num_copies", [2, 9])
+def test_copies_within_a_cluster_are_no_further_evidence(num_copies: int) -> None:
+    parts, clusters = np.random.default_rng(0).random((30, 2)), np.arange(30)
+    copies = np.repeat(parts, num_copies, axis=0), np.repeat(clusters, num_copies)
+    shuffled = np.random.default_rng(1).permutation(len(copies[1]))
+    expected = bootstrap(parts, clusters, seed=0)
+    assert bootstrap(copies[0][shuffled], copies[1][shuffled], seed=0) == pytest.approx(expected)
+
+
+def test_one_cluster_alone_has_no_interval() -> None:
+    parts = np.random.default_rng(0).random((5, 2))
+    assert bootstrap(parts, np.zeros(5, np.int64), seed=0) is None
+    one_tells = np.array([[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
+    assert bootstrap(one_tells, np.arange(3), seed=0) is None
 
 
 def test_a_large_picture_weighs_as_in_the_measure_itself() -> None:
     parts = np.array([[10.0, 100.0], [1.0, 1.0]] * 50)
-    low, high = bootstrap(parts, seed=0) or (0.0, 0.0)
+    low, high = bootstrap(parts, np.arange(100), seed=0) or (0.0, 0.0)
     error = ratio(parts)
     assert error is not None
     assert low < error < high < 0.2  # not the mean of ratios, 0.55
