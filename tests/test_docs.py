@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cli import app
 from pipeline.dolls import write_dolls
 from pipeline.recipe import load_recipe, recipe_names
+from pipeline.records import REASONS, Fate
 from pipeline.run import fetch, prepare
 from pipeline.work import Work
 
@@ -58,6 +59,13 @@ def test_the_commands_of_every_page_are_looked_at() -> None:
     assert ["fetch", "live-white-background-256", "--limit", "1000"] in used  # after a variable
     assert any("--cache-size" in words for words in used)  # sharing.md
     assert any(words[0] == "train" and "long" in words for words in used)  # under torchrun
+
+
+def test_every_fate_is_explained_once() -> None:
+    table, _, _ = (ROOT / "docs" / "fates.md").read_text(encoding="utf-8").partition("`fetch --")
+    fates = re.findall(r"`([a-z_]+(?:/\w+)?)`(?=[^|]*\|[^|]*\|$)", table, re.MULTILINE)
+    known = [str(Fate(status, reason)) for status in REASONS for reason in REASONS[status]]
+    assert sorted(fates) == sorted(known)
 
 
 def test_every_recipe_is_in_the_readme() -> None:
