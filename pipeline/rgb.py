@@ -18,7 +18,7 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float64)
         grey = np.where(grey == key, 65535, grey) / 257.0
-        flat = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+        flat = Image.fromarray(grey.round().astype(np.uint8))
     elif "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

@@ -12,10 +12,11 @@ from pipeline.client import close_shared_clients
 from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, SourceSettings
+from pipeline.removals import clear_posts
 from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, build_table
-from pipeline.settled import count_unfetched
+from pipeline.settled import content_settings, count_unfetched
 from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
 from tests.files import flip
@@ -280,5 +281,27 @@ def test_what_was_set_aside_for_another_plan_counts_as_settled(tmp_path: Path) -
     (work.reuse_dir / "1").mkdir(parents=True)
     work.raw_dir.rename(work.reuse_dir / "1" / work.raw_dir.name)
     assert count_unfetched(work, posts, recipe.source) == 0
+    taken_down = clear_posts(posts, posts["post_id"].to_pylist())
+    assert count_unfetched(work, taken_down, recipe.source) == 0
+    rows = next(work.reuse_dir.glob("1/raw/*.parquet"))
+    num_damaged = len(read_rows(rows, RAW))
+    rows.write_bytes(b"damaged")
+    assert count_unfetched(work, posts, recipe.source) == num_damaged
     shutil.rmtree(work.reuse_dir)
     assert count_unfetched(work, posts, recipe.source) == 6
+
+
+def test_what_decides_an_original_is_neither_its_host_nor_how_politely_it_is_asked_for() -> None:
+    source = SourceSettings(images="https://a.org/x/{id}.{ext}")
+    other = replace(source, images="http://b.org:8000/x/{id}.{ext}", rate=9.0, hosts=("c.org",))
+    assert content_settings(other) == content_settings(source)
+    local = replace(source, images="/data/x/{id}.{ext}")
+    for one, change in (
+        (source, {"images": "https://a.org/y/{id}.{ext}"}),
+        (local, {"images": "/data/y/{id}.{ext}"}),
+        (source, {"layout": "original"}),
+        (source, {"max_bytes": 99}),
+        (source, {"max_pixels": 99}),
+        (source, {"check_md5": True}),
+    ):
+        assert content_settings(replace(one, **change)) != content_settings(one)

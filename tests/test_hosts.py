@@ -26,6 +26,10 @@ def test_a_template_names_its_host(template: str, host: str) -> None:
 def test_a_template_without_a_readable_host_is_an_error(template: str) -> None:
     with pytest.raises(UserError, match=r"source\.images"):
         url_host(template)
+    source = SourceSettings(metadata=template, images="{file_url}")
+    for hosts_of in (named_hosts, allowed_hosts):
+        with pytest.raises(UserError, match=r"source\.metadata"):
+            hosts_of(source)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,13 @@ def test_the_allowed_hosts(images: str, hosts: tuple[str, ...], allowed: set[str
     assert allowed_hosts(SourceSettings(images=images, hosts=hosts)) == allowed
 
 
-@pytest.mark.parametrize("entry", ["https://a.org", "a.org/x", "*.a.org", "", "a b", "a@b", "a:b"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("https://a.org", "a.org/x", "a.org?x", "a.org#x", "a.org\\x", "a{id}.org"),
+        *("*.a.org", "", "a b", "a@b", "a:b"),
+    ],
+)
 def test_an_entry_that_is_no_host_is_an_error(entry: str) -> None:
     with pytest.raises(UserError, match=r"source\.hosts"):
         allowed_hosts(SourceSettings(images="https://a.org/{id}", hosts=(entry,)))

@@ -72,16 +72,17 @@ def test_palette_with_transparency_and_sixteen_bit_grey() -> None:
     palette.putpalette([0, 255, 0, 255, 0, 0])
     assert decode(encoded(palette, "png", transparency=1))[0, 0].tolist() == [255, 255, 255]
     assert decode(encoded(palette, "png"))[0, 0].tolist() == [255, 0, 0]
-    grey = Image.fromarray(np.full((4, 4), 0x8080, np.uint16))
-    assert decode(encoded(grey, "png"))[0, 0].tolist() == [128, 128, 128]
+    levels = np.array([[0, 200 * 257 - 1, 65535]], np.uint16)  # is rounded, and no multiple of 256
+    grey = decode(encoded(Image.fromarray(levels), "png"))
+    assert grey.tolist() == [[[0] * 3, [200] * 3, [255] * 3]]
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (1, 2, 3)])
+@pytest.mark.parametrize("color", [0x1234, (0x1234, 0, 0x1234)])
 def test_the_colour_that_is_none_is_white_in_pictures_of_sixteen_bits(
-    shape: tuple[int, ...],
+    color: int | tuple[int, ...],
 ) -> None:
-    pixels = np.full(shape, 0x8080, np.uint16)
-    pixels[:, 0] = 0x1234
+    pixels = np.full((1, 2, *np.shape(color)), 0x8080, np.uint16)
+    pixels[:, 0] = color
     data = cv2.imencode(".png", pixels)[1].tobytes()
     key = b"tRNS" + pixels[:, 0].astype(">u2").tobytes()
     chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
@@ -145,15 +146,17 @@ def test_the_profile_of_a_palette_is_brought_to_srgb(alpha: int | None) -> None:
     assert np.abs(decoded.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["LA", "16 bits"])
-def test_the_profile_of_grey_with_alpha_or_of_sixteen_bits_counts(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["LA", "L", "16 bits"])
+def test_the_profile_of_grey_with_transparency_or_of_sixteen_bits_counts(kind: str) -> None:
     grey = np.array([[40, 128, 220]] * 3, np.uint8)
     expected = decode(encoded(Image.fromarray(grey), "png", icc_profile=linear_grey()))
     assert expected[0, 1].tolist() == [188] * 3
-    image = Image.fromarray(grey).convert("LA")
-    if kind == "16 bits":
-        image = Image.fromarray(grey.astype(np.uint16) * 257)
-    assert np.array_equal(decode(encoded(image, "png", icc_profile=linear_grey())), expected)
+    image = Image.fromarray(grey if kind == "L" else grey.astype(np.uint16) * 257)
+    if kind == "LA":
+        image = Image.fromarray(grey).convert("LA")
+    options = {"transparency": 7} if kind == "L" else {}
+    data = encoded(image, "png", icc_profile=linear_grey(), **options)
+    assert np.array_equal(decode(data), expected)
 
 
 def linear_grey() -> bytes:
@@ -175,12 +178,9 @@ def linear_grey() -> bytes:
 def test_linear_light_in_the_primaries_of_srgb_is_not_taken_for_srgb() -> None:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     curve = profile.index(b"para") + 8
+    colors = draw_picture(2)
+    assert np.array_equal(decode(encoded(colors, "png", icc_profile=bytes(profile))), colors)
     picture = Image.new("RGB", (8, 8), (40, 128, 220))
-    assert decode(encoded(picture, "png", icc_profile=bytes(profile)))[0, 0].tolist() == [
-        40,
-        128,
-        220,
-    ]
     profile[curve : curve + 8] = struct.pack(">HHi", 0, 0, 65536)  # a plain gamma of 1
     linear = decode(encoded(picture, "png", icc_profile=bytes(profile)))[0, 0]
     assert np.abs(linear.astype(int) - [110, 188, 239]).max() <= 1

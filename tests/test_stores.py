@@ -153,4 +153,5 @@ def test_a_password_is_not_shown() -> None:
     assert first_line(OSError("401 for 'https://me:a@b@host/x'.")) == "401 for 'https://host/x'"
     assert without_password("sftp://me@host/x: a:b@c") == "sftp://me@host/x: a:b@c"
     assert without_password("s3://key:hunt/er@bucket/{id}") == "s3://bucket/{id}"
+    assert without_password("s3://key:80hunter@bucket/{id}") == "s3://bucket/{id}"
     assert without_password("http://host:80/{id}@2x.jpg") == "http://host:80/{id}@2x.jpg"
