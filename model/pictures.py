@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError
-from pipeline.rgb import flatten_alpha, to_srgb
+from pipeline.rgb import flatten_alpha, to_srgb, widen_key
 
 Pixels = NDArray[np.uint8]
 """H x W grey, or H x W x 3 RGB."""
@@ -49,6 +49,7 @@ def open_picture(path: Path, name: str = "") -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _check_size(name, image)
+            widen_key(image)
             return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise

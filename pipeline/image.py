@@ -19,7 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.rgb import flatten_alpha, to_srgb
+from pipeline.rgb import flatten_alpha, to_srgb, widen_key
 
 Picture = NDArray[np.uint8]
 
@@ -159,7 +159,9 @@ def _before_scan(data: bytes) -> bytes:
 def _open(data: bytes, format_name: str) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(io.BytesIO(data), formats=[format_name.upper()])
+        image = Image.open(io.BytesIO(data), formats=[format_name.upper()])
+    widen_key(image)
+    return image
 
 
 def _decode_with_pillow(data: bytes, format_name: str, pixels: Picture | None) -> Picture:

@@ -4,7 +4,17 @@ import io
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
+
+
+def widen_key(image: ImageFile.ImageFile) -> None:
+    """Bring the grey that stands for transparency to 8 bits, as Pillow does with pixels alone.
+
+    To be called before these are loaded: how many bits they had is forgotten then.
+    """
+    key = image.info.get("transparency")
+    if image.mode == "L" and isinstance(key, int) and image.tile:
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
 
 
 def flatten_alpha(image: Image.Image) -> Image.Image:

@@ -1,9 +1,12 @@
 """Small synthetic pictures for tests: deterministic, all different, with edges and colour."""
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.image import Picture
@@ -39,3 +42,20 @@ def encoded(picture: Picture | Image.Image, format_name: str = "jpeg", **options
     buffer = io.BytesIO()
     image.save(buffer, format_name, **options)
     return buffer.getvalue()
+
+
+def grey_png(levels: NDArray[np.uint8], depth: int, key: int) -> bytes:
+    """Return a grey PNG (H x W levels) of 1, 2, 4 or 8 bits a pixel, in which one level is none."""
+    height, width = levels.shape
+    bits = np.unpackbits(levels[..., None], axis=2)[..., -depth:].reshape(height, -1)
+    rows = np.pad(np.packbits(bits, axis=1), ((0, 0), (1, 0)))  # each begins with its filter
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0),
+        b"tRNS": struct.pack(">H", key),
+        b"IDAT": zlib.compress(rows.tobytes()),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )

@@ -24,7 +24,7 @@ from pipeline.image import (
     resize,
     sniff_format,
 )
-from tests.pictures import draw_picture, encoded
+from tests.pictures import draw_picture, encoded, grey_png
 
 FORMATS = ["jpeg", "png", "webp", "avif", "gif"]
 
@@ -88,6 +88,14 @@ def test_the_colour_that_is_none_is_white_in_pictures_of_sixteen_bits(
     chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
     decoded = decode(data[:33] + chunk + data[33:])  # right after the header
     assert decoded[0].tolist() == [[255] * 3, [128] * 3]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_the_grey_that_is_none_is_white_whatever_its_bits(depth: int) -> None:
+    levels = np.arange(16, dtype=np.uint8).reshape(1, 16) & (2**depth - 1)
+    decoded = decode(grey_png(levels, depth, key=1))
+    expected = np.where(levels == 1, 255, levels * (255 // (2**depth - 1)))
+    assert decoded[..., 0].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])

@@ -22,7 +22,7 @@ from pipeline.dolls import make_dolls, picture_of
 from pipeline.errors import UserError
 from pipeline.image import decode
 from pipeline.sketch import dodge
-from tests.pictures import draw_picture, encoded
+from tests.pictures import draw_picture, encoded, grey_png
 from tests.test_image import swapped_profile
 
 SMALL = {
@@ -65,6 +65,11 @@ def test_colours_are_those_that_the_profile_says(tmp_path: Path) -> None:
     opened = np.asarray(open_picture(tmp_path / "swapped.png"))
     assert (opened == decode(data)).all()
     assert np.abs(opened[..., ::-1].astype(int) - draw_picture(4)).mean() < 8
+
+
+def test_the_grey_of_four_bits_that_is_none_is_opened_as_white(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(grey_png(np.full((16, 16), 9, np.uint8), 4, key=9))
+    assert np.asarray(open_picture(tmp_path / "a.png")).min() == 255
 
 
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
