@@ -4,7 +4,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -20,6 +20,7 @@ from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE, Index
 from pipeline.share.part import parse_numbers
 from pipeline.share.pull import pull
 from pipeline.share.push import push
+from pipeline.share.transfer import copy_bytes
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.files import files_in, flip
@@ -320,6 +321,19 @@ def test_of_two_pushes_at_a_time_none_passes_for_whole(
     push(other, str(there), QUIET)
     assert verify(there) == []
     assert samples_of(pull_to(there, tmp_path / "again")) == samples_of(other)
+
+
+def test_a_push_whose_file_another_one_writes_says_so(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_over(source: BinaryIO, out: BinaryIO, *rest: Any) -> None:
+        copy_bytes(source, out, *rest)
+        out.seek(0)
+        out.write(b"theirs")
+
+    monkeypatch.setattr(folder, "copy_bytes", copy_over)
+    with pytest.raises(UserError, match="two: something else was pushed there at the same time"):
+        push(work, str(tmp_path / "two"), QUIET)
 
 
 def test_a_push_whose_files_another_one_takes_says_so(
