@@ -126,8 +126,9 @@ def _flush(text: str = "") -> None:
     try:
         print(end=text, flush=True)
     except OSError as error:
-        if error.errno != errno.EPIPE:  # who reads it has seen enough
+        if error.errno != errno.EPIPE:
             raise UserError(f"standard output: cannot be written: {error.strerror}.") from error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # its reader has seen enough
 
 
 def _stopped() -> str:

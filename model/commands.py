@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands import Overrides, RecipeName, WorkDir, recipe_of, work_of
+from pipeline.commands import (
+    Overrides,
+    RecipeName,
+    WorkDir,
+    WorkFolder,
+    named_folder,
+    recipe_of,
+    work_of,
+)
 from pipeline.words import counted
 
 if TYPE_CHECKING:
@@ -151,7 +159,10 @@ def evaluate(
     work: Annotated[
         Path | None,
         typer.Option(
-            "--work", help="Folder with the samples; by default the one that the run lies in."
+            "--work",
+            metavar="WORK",
+            parser=named_folder,
+            help="Folder with the samples; by default the one that the run lies in.",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
@@ -225,7 +236,7 @@ def evaluate(
 
 
 def runs(
-    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    work: WorkFolder,
     curves: Annotated[
         bool,
         typer.Option("--curves", help="Draw learning curves as PNG files beside the runs."),

@@ -6,14 +6,15 @@ from typing import Annotated
 import typer
 
 from model.commands import evaluate, print_table, train
-from pipeline.commands import recipe_of, status
+from pipeline.commands import named_folder, recipe_of, status
 from pipeline.commands_make import fetch, prepare
 
 
 def demo(
-    work: Annotated[Path, typer.Option("--work", help="Where everything goes.")] = Path(
-        "data/demo"
-    ),
+    work: Annotated[
+        Path,
+        typer.Option("--work", metavar="WORK", parser=named_folder, help="Where everything goes."),
+    ] = Path("data/demo"),
     characters: Annotated[
         int, typer.Option(min=24, help="How many to draw, in 8 poses each.")
     ] = 96,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from model.commands import Checkpoint, Device, StyleWeights, work_around
-from pipeline.commands import console
+from pipeline.commands import console, named_folder
 from pipeline.words import counted, sized
 
 Model = Annotated[
@@ -84,7 +84,10 @@ def show_app(
     work: Annotated[
         Path | None,
         typer.Option(
-            "--work", help="Folder whose samples the page offers as examples; dolls by default."
+            "--work",
+            metavar="WORK",
+            parser=named_folder,
+            help="Folder whose samples the page offers as examples; dolls by default.",
         ),
     ] = None,
     host: Annotated[

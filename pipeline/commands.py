@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from pipeline.errors import UserError
 from pipeline.words import counted, harmless, sized
 
 if TYPE_CHECKING:
@@ -22,10 +23,30 @@ if TYPE_CHECKING:
     from pipeline.recipe import Recipe
     from pipeline.work import Work
 
+
+def named_folder(text: str) -> Path:
+    """Return the folder that a word of the command line names.
+
+    Raises:
+        UserError: where it is empty, as a variable is that is not set: none is meant then.
+    """
+    if not text:
+        raise UserError("'': names no folder; the current one is `.`. Is a variable not set?")
+    return Path(text)
+
+
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
 ]
-WorkDir = Annotated[Path | None, typer.Option("--work", help="Work folder; data/NAME by default.")]
+WorkFolder = Annotated[
+    Path, typer.Argument(metavar="WORK", parser=named_folder, help="A work folder.")
+]
+WorkDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--work", metavar="WORK", parser=named_folder, help="Work folder; data/NAME by default."
+    ),
+]
 Overrides = Annotated[
     list[str],
     typer.Option(
@@ -77,7 +98,7 @@ WorldSize = Annotated[
 
 
 def status(
-    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    work: WorkFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show what became of every record, and that the fates add up."""
@@ -103,7 +124,10 @@ def status(
 
 def verify(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A work folder, or a folder of shards.")
+        Path,
+        typer.Argument(
+            metavar="DIR", parser=named_folder, help="A work folder, or a folder of shards."
+        ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Check only rows and sizes.")] = False,
 ) -> None:
@@ -123,7 +147,7 @@ def verify(
 
 
 def repair(
-    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    work: WorkFolder,
     images: Annotated[
         str,
         typer.Option(metavar="TEMPLATE", help="Where the originals are now, if they have moved."),
@@ -171,7 +195,7 @@ def repair(
 
 
 def report(
-    work: Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")],
+    work: WorkFolder,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="WORK/report.html by default.")
     ] = None,
@@ -255,15 +279,12 @@ def check_writable_name(option: str, text: str) -> None:
     Raises:
         UserError: where its bytes are no UTF-8, as names from old archives may be.
     """
-    from pipeline.errors import UserError
-
     if text.encode("utf-8", "replace").decode() != text:
         raise UserError(f"{option} {text!a}: is not UTF-8, as what is written here must be.")
 
 
 def part_of(rank: int | None, world_size: int | None) -> "Part":
     """Return which part of the shards a command is to do, by its options."""
-    from pipeline.errors import UserError
     from pipeline.hold import WHOLE, Part
 
     if rank is None and world_size is None:

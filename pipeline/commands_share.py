@@ -4,12 +4,11 @@ As all commands do: parse, call one function, print; heavy imports stay inside t
 """
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands import console
+from pipeline.commands import WorkFolder, console
 from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 Place = Annotated[
     str, typer.Argument(metavar="URL", help="A folder, s3://..., hf://datasets/OWNER/NAME, ...")
 ]
-WorkFolder = Annotated[Path, typer.Argument(metavar="WORK", help="A work folder.")]
 
 
 def push(

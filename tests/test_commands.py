@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,34 @@ def test_a_full_standard_output_is_said_in_a_sentence(
         sentence = "error: nowhere/selection.parquet: no such file; `fetch` makes it. "
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["status WORK", "verify WORK"])
+def test_a_reader_that_has_seen_enough_is_no_error(words: str, work: Work) -> None:
+    words = words.replace("WORK", shlex.quote(str(work.root)))
+    command = f'("{sys.executable}" cli.py {words}; echo $? >&2) | true'
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        command, shell=True, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=True
+    )
+    assert done.stderr == b"0\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("status|", "verify|", "pull|x|", "takedown||1", "runs|", "prepare|dolls-64|--work|"),
+        *("train|dolls-64|--work=", "eval|run|--work|", "app|run|--work|"),
+    ],
+)
+def test_an_empty_name_is_not_taken_for_the_current_folder(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = call(*words.split("|")).exception
+    assert isinstance(error, UserError)
+    assert "names no folder; the current one is `.`" in str(error)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_is_said_where_there_is_no_standard_output() -> None:
