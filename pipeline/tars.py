@@ -27,7 +27,7 @@ _WRONG_INDEX = Fate(Status.FAILED, "wrong_index")
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    offset: Annotated[int, msgspec.Meta(ge=_HEADER)]
+    offset: Annotated[int, msgspec.Meta(ge=_HEADER, lt=2**62)]  # no file system has longer files
     size: Annotated[int, msgspec.Meta(ge=0)]
     sha256: str = ""
 

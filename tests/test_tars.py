@@ -97,6 +97,7 @@ LIES: dict[str, Change] = {
     "offset 0": set_entry(offset=0),
     "negative offset": set_entry(offset=-512),
     "past the end": set_entry(offset=10**12),
+    "past every end": set_entry(offset=2**63 + 512),
     "too small": set_entry(size=999),
     "too large": set_entry(size=1001),
     "negative size": set_entry(size=-1),
