@@ -177,11 +177,26 @@ def test_what_a_recipe_says_is_no_markdown(made: Path) -> None:
     assert "; at least one of `<o>_<o>`, `a'b`; without `x # Heading`." in before_recipe
 
 
+def test_what_a_lock_says_is_no_markdown(made: Path) -> None:
+    """It may be a stranger's, and ``push`` publishes it once it was fetched or pulled."""
+    evil = "x\n\n# [Log in](https://evil.example) | <b>`"
+    index, lock = parts(made)
+    words: dict[str, Any] = {
+        "ratings": (evil,),
+        "versions": {evil: evil},
+        "counts": {evil: 1, **lock.info.counts},
+    }
+    card = write_card(index, replace(lock, info=replace(lock.info, **words)))
+    assert "evil.example" in card
+    assert not re.search(r"^# [^t]|\[Log in\]|<b>", card, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("images", "words"),
     [
         ("/disk/512px/{id}.jpg", "copies on their publisher's disk"),
         ("https://me:hunter2@example.org/x/{id}.jpg?key=hunter3", "`https://example.org`"),
+        ("http://a`b/{id}.jpg", "`http://a'b`"),
         ("{file_url}", "what each record names as its file"),
     ],
 )

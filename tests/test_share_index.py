@@ -128,6 +128,10 @@ SEALED_LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda t: t.update(url="\x1b[2J"),
         "its url or contact holds what nobody can print",
     ),
+    "a day over lines": (
+        lambda t: t.update(published="2026-01-01\n\n# More"),
+        "does not say on which day it was published",
+    ),
     "a contact over lines": (
         lambda t: t.update(contact="me\nyou"),
         "its url or contact holds what nobody can print",

@@ -84,7 +84,7 @@ def write_card(index: Index, lock: Lock) -> str:
     with_samples = [split for split in splits if split.num_examples]
     environment = Environment(
         loader=PackageLoader("pipeline.share", "."),
-        autoescape=False,  # Markdown; what a recipe says goes through filters
+        autoescape=False,  # Markdown; what strangers may have written goes through filters
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -130,7 +130,7 @@ def _origin(recipe: Recipe) -> str:
     if images == "{file_url}":
         return "what each record names as its file"
     host = urlsplit(images).hostname if "://" in images else None
-    return f"`{scheme_of(images)}://{host}`" if host else "copies on their publisher's disk"
+    return quoted(f"{scheme_of(images)}://{host}") if host else "copies on their publisher's disk"
 
 
 def _front_matter(index: Index, splits: list[Split], num_samples: int) -> str:

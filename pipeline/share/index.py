@@ -36,6 +36,7 @@ _MAX_FILES = 400_000
 _VERSION = 1
 _NUMBER = "[0-9]{6}|[1-9][0-9]{6,8}"
 _SHARD_FILE = re.compile(rf"{SAMPLES}/((?:{'|'.join(SPLITS)})-(?:{_NUMBER}))(\.tar|\.parquet)")
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -157,6 +158,8 @@ def _wrongs(index: Index, is_whole: bool) -> Iterable[str]:
         yield f"lacks {min(missing)}"
     if not (index.url.isprintable() and index.contact.isprintable()):
         yield "its url or contact holds what nobody can print"
+    if not _DAY.fullmatch(index.published):
+        yield "does not say on which day it was published"
     if index.recipe != shared_recipe(index.recipe):
         yield "its recipe names places"
     if index.name != index.recipe.name:
