@@ -71,7 +71,7 @@ def test_the_card_says_how_its_figures_came_about(
 ) -> None:
     write_metrics(run_dir / "eval-test" / "metrics.json", **changed)
     _, card = card_of(run_dir, tmp_path / "out")
-    assert f"40 pictures of the test split, reference: character{said}.\n" in card
+    assert f"40 pictures in 9 clusters of the test split, reference: character{said}.\n" in card
 
 
 def test_the_card_names_the_picture_that_all_were_coloured_after(
