@@ -26,7 +26,7 @@ from model import match, reference
 from model.config import TrainConfig, train_config
 from model.crossing import judge_crossing
 from model.train import train
-from pipeline.dolls import doll_of, true_answer
+from pipeline.dolls.data_set import doll_of, true_answer
 from pipeline.image import resize
 from pipeline.recipe import load_recipe
 

@@ -24,7 +24,7 @@ from model.export import export
 from model.painter import Painter, load_painter
 from model.state import TrainState
 from model.style import build_style_network
-from pipeline.dolls import make_dolls, picture_of
+from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.sketch import dodge
 
 SIZES = (256, 2048)

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from pipeline.libraries import library_versions
 from pipeline.lock import LOCK_ENCODING, lock_posts, read_lock
-from pipeline.metadata import read_posts
+from pipeline.metadata.files import read_posts
+from pipeline.metadata.record import parse_record
 from pipeline.plan import plan_posts
-from pipeline.posts import parse_record
 from pipeline.recipe import Recipe
 from pipeline.records import Post
 from pipeline.rows import write_rows

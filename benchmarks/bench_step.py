@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from model.config import MODELS, TrainConfig, train_config
-from pipeline.dolls import write_dolls
+from pipeline.dolls.data_set import write_dolls
 from pipeline.recipe import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.work import Work

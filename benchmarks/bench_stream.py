@@ -36,7 +36,7 @@ from model.ranks import Ranks
 from model.shards import LocalShards, Shards
 from model.train import train
 from pipeline.arrow import leave_pandas_out
-from pipeline.dolls import write_dolls
+from pipeline.dolls.data_set import write_dolls
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
 from pipeline.work import Work

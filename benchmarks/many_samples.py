@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.dolls import make_dolls, picture_of
+from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.image import encode_jpeg, encode_png, resize
 from pipeline.prepare import add_sample
 from pipeline.records import Status, key_of

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.dolls import write_dolls
+from pipeline.dolls.data_set import write_dolls
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
+from pipeline.metadata.record import parse_record
 from pipeline.plan import plan_posts, planned_shards, write_plan
-from pipeline.posts import parse_record
 from pipeline.recipe import Recipe, SourceSettings, SplitSettings
 from pipeline.work import Work
 

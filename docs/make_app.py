@@ -13,10 +13,10 @@ from threading import Thread
 
 from PIL import Image
 
-from model.app import Studio, build_page
-from model.app_server import bind, keep_gradio_home
+from model.app.page import Studio, build_page
+from model.app.server import bind, keep_gradio_home
 from model.painter import load_painter
-from pipeline.dolls import draw_examples
+from pipeline.dolls.data_set import draw_examples
 from pipeline.sketch import SCALABLE, line_drawer
 from tests.browser import open_browser
 

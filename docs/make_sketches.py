@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.dolls import make_dolls, picture_of
+from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.image import Picture, resize
 from pipeline.recipe import SketchSettings, XdogSettings
 from pipeline.sketch import draw_sketch

@@ -24,7 +24,7 @@ def demo(
 ) -> None:
     """Do the whole job on drawn dolls, offline, in a few minutes."""
     from model.crossing import judge_crossing
-    from pipeline.dolls import doll_of, true_answer, write_dolls
+    from pipeline.dolls.data_set import doll_of, true_answer, write_dolls
     from pipeline.image import resize
     from pipeline.rows import telling_unwritable
     from pipeline.serve import serve_folder

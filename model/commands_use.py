@@ -100,7 +100,7 @@ def show_app(
     """Open a page to colour on, in the browser."""
     from functools import partial
 
-    from model.app_server import serve
+    from model.app.server import serve
     from model.painter import load_painter
     from pipeline.sketch import SCALABLE, line_drawer
 
@@ -108,14 +108,14 @@ def show_app(
     prepare = painter.recipe.get("prepare", {})
     draw_lines = {method: line_drawer(method, prepare) for method in SCALABLE}
     if work is not None:
-        from model.app_examples import take_examples
+        from model.app.examples import take_examples
         from pipeline.work import Work
 
         place = Work(work)
         place.check_store()
         find_examples = partial(take_examples, place.samples_dir)
     else:
-        from pipeline.dolls import draw_examples
+        from pipeline.dolls.data_set import draw_examples
 
         find_examples = partial(draw_examples, draw_lines["dodge"])
     serve(painter, draw_lines, find_examples, host, port, console())

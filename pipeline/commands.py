@@ -201,7 +201,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one page to look at: fates, figures and pictures."""
-    from pipeline.report import write_report
+    from pipeline.report.page import write_report
     from pipeline.work import Work
 
     place = out if out is not None else Work(work).report_path

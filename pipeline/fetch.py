@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.client import Client, shared_client
 from pipeline.counts import Fates, count_fates, sum_ledger
 from pipeline.executor import Tick
 from pipeline.image import FORMATS
@@ -35,6 +34,7 @@ from pipeline.shard import (
     shard_name,
     tar_path,
 )
+from pipeline.web.client import Client, shared_client
 
 _TAKEN_DOWN: Row = {
     "status": TAKEN_DOWN.status,

@@ -9,9 +9,7 @@ from pathlib import Path
 import cv2
 import xxhash
 
-from pipeline.client import Client
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts
 from pipeline.image import (
     Header,
     UndecodableError,
@@ -28,6 +26,8 @@ from pipeline.schema import Row
 from pipeline.stores import check_store, read_store
 from pipeline.tars import TarReader
 from pipeline.urls import is_http, is_on_disk, scheme_of, without_password
+from pipeline.web.client import Client
+from pipeline.web.hosts import allowed_hosts
 
 _EXT = re.compile("[a-z0-9]{1,8}")
 _MD5 = re.compile("[0-9a-f]{32}")

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from pipeline.differences import check_recipe, name_differences
 from pipeline.errors import UserError
-from pipeline.listing import Listing, make_listing
 from pipeline.lock import Lock, restore_plan
+from pipeline.metadata.listing import Listing, make_listing
+from pipeline.metadata.record import UNREADABLE, Malformed
 from pipeline.plan import (
     hash_table,
     plan_posts,
@@ -24,7 +25,6 @@ from pipeline.plan import (
     write_plan,
 )
 from pipeline.plan_check import read_about
-from pipeline.posts import UNREADABLE, Malformed
 from pipeline.recipe import Recipe, fingerprint
 from pipeline.recipe_shared import shared_recipe
 from pipeline.records import Status

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.client import close_shared_clients
 from pipeline.counts import count_retryable
 from pipeline.differences import name_differences
 from pipeline.errors import UserError
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
-from pipeline.listing import Listing
 from pipeline.lock import Lock, read_lock
+from pipeline.metadata.listing import Listing
 from pipeline.originals import check_source
 from pipeline.plan import planned_recipe, planned_shards, write_plan
 from pipeline.plan_check import read_about
@@ -34,6 +33,7 @@ from pipeline.settled import content_settings
 from pipeline.shard import list_shards, remove_shard, rows_path
 from pipeline.sketch import pin_sketches
 from pipeline.verify import Problem, check_is_repairable, verify
+from pipeline.web.client import close_shared_clients
 from pipeline.work import Work
 
 

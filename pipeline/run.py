@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.afar import RAW
-from pipeline.client import close_shared_clients
 from pipeline.depot import Depot, place_of
 from pipeline.differences import check_recipe, name_differences
 from pipeline.duplicates import recall_duplicates
@@ -30,6 +29,7 @@ from pipeline.settings import Table, to_table
 from pipeline.shard import list_shards, rows_path
 from pipeline.sketch import pin_sketches
 from pipeline.urls import is_on_disk
+from pipeline.web.client import close_shared_clients
 from pipeline.words import counted
 from pipeline.work import Work
 

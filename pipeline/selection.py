@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.listing import Listing, read_listing
-from pipeline.metadata import read_posts
-from pipeline.posts import UNREADABLE, Counted, Item, Malformed, Unparsed
+from pipeline.metadata.files import read_posts
+from pipeline.metadata.listing import Listing, read_listing
+from pipeline.metadata.record import UNREADABLE, Counted, Item, Malformed, Unparsed
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import SelectSettings
 from pipeline.records import Fate, Post, Status
@@ -91,7 +91,7 @@ class Selection:
         malformed: places of the first thousand malformed records, and all where a file is cut.
 
     Args:
-        metadata: path as for ``metadata.read_posts``, or an API's listing.
+        metadata: path as for ``metadata.files.read_posts``, or an API's listing.
         select: what is wanted.
         nsfw_ids: ids to leave out, as ``load_nsfw_ids`` gives them.
         limit: stop after as many wanted posts, one at least; None for no limit.

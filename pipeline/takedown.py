@@ -24,7 +24,7 @@ from pipeline.planning import lock_proof
 from pipeline.recipe import fingerprint
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.repair import recorded_recipes, stages_of
-from pipeline.report import write_report
+from pipeline.report.page import write_report
 from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
 from pipeline.shard import list_shards, rows_path, tar_path

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.client import Client
-from pipeline.hosts import allowed_hosts
-from pipeline.pacing import Turns
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
+from pipeline.web.client import Client
+from pipeline.web.hosts import allowed_hosts
+from pipeline.web.pacing import Turns
 
 Connect = Callable[..., Client]
 """``make_client`` whose clients are closed at the end of the test: the fixture ``connect``."""

@@ -8,7 +8,7 @@ import orjson
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from pipeline.listing import Listing, make_listing
+from pipeline.metadata.listing import Listing, make_listing
 from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
 from tests.faulty_server import Script, answer
 from tests.pictures import draw_picture, encoded

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.metadata import read_posts
+from pipeline.metadata.files import read_posts
+from pipeline.metadata.record import Counted, Unparsed
 from pipeline.originals import inspect
 from pipeline.plan import planned_shards, read_planned
-from pipeline.posts import Counted, Unparsed
 from pipeline.prepare import prepare_picture
 from pipeline.recipe import PrepareSettings, SourceSettings, load_recipe
 from pipeline.rows import check_seal, peek_info, read_info, read_rows, read_seal
@@ -39,7 +39,7 @@ from tests.crashing import fetch, make_source, prepare
 from tests.indexed_tars import pack
 from tests.metadata_records import lines_of, make_post, new_record, old_record
 from tests.pictures import draw_picture, encoded
-from tests.test_metadata import zstd
+from tests.test_metadata_files import zstd
 
 Read = Callable[[Path], str]
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"

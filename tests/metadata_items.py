@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline.metadata import read_posts
-from pipeline.posts import Counted, Item, Malformed, Unparsed
+from pipeline.metadata.files import read_posts
+from pipeline.metadata.record import Counted, Item, Malformed, Unparsed
 from pipeline.records import Post
 
 

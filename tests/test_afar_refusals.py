@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.repair import repair
-from pipeline.report import render_report
+from pipeline.report.page import render_report
 from pipeline.shard import ShardWriter
 from pipeline.share.index import INDEX
 from pipeline.share.pull import pull

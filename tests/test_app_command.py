@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.app_examples import take_examples
-from pipeline.dolls import draw_examples
+from model.app.examples import take_examples
+from pipeline.dolls.data_set import draw_examples
 from pipeline.sketch import line_drawer
 from tests.model_checkpoints import write_checkpoint
 from tests.model_samples import write_samples

@@ -17,8 +17,8 @@ import pytest
 import requests
 from PIL import Image
 
-from model.app import Studio, build_page
-from model.app_server import bind, keep_gradio_home
+from model.app.page import Studio, build_page
+from model.app.server import bind, keep_gradio_home
 from model.painter import Painter
 from model.pictures import open_picture
 from pipeline.sketch import dodge, line_drawer

@@ -41,7 +41,7 @@ def test_the_pipeline_knows_neither_model_nor_torch(path: Path) -> None:
     assert not roots & {"model", "cli", "torch", "torchvision"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "model").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "model").rglob("*.py")), ids=lambda p: p.stem)
 def test_the_model_knows_only_the_shards(path: Path) -> None:
     used = {name.split(".")[1] for name in imported(path) if name.startswith("pipeline.")}
     if not path.stem.startswith("commands"):  # these are the command line's, as cli.py

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
-from pipeline.client import close_shared_clients, fate_of_status, shared_client, user_agent
 from pipeline.errors import UserError
-from pipeline.pacing import SourceDownError, SourceRefusesError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
+from pipeline.web.client import close_shared_clients, fate_of_status, shared_client, user_agent
+from pipeline.web.pacing import SourceDownError, SourceRefusesError
 from tests.clients import (
     CHUNKED,
     FETCHED,

@@ -7,9 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from pipeline.client import Client
-from pipeline.hosts import allowed_hosts
 from pipeline.recipe import SourceSettings
+from pipeline.web.client import Client
+from pipeline.web.hosts import allowed_hosts
 from tests.clients import FETCHED, NOT_ALLOWED, PICTURE, Connect
 from tests.faulty_server import FaultyServer, answer
 

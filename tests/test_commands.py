@@ -100,7 +100,7 @@ def test_another_demo_takes_another_folder(tmp_path: Path, monkeypatch: pytest.M
     def stop(*arguments: object) -> None:
         raise UserError("stopped here")
 
-    monkeypatch.setattr("pipeline.dolls.write_dolls", stop)
+    monkeypatch.setattr("pipeline.dolls.data_set.write_dolls", stop)
     first = ("demo", "--work", tmp_path, "--characters", 24)
     assert str(call(*first).exception) == "stopped here"
     for options in ((), ("--characters", 24, "--epochs", 1)):

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cli import app
-from pipeline.dolls import write_dolls
+from pipeline.dolls.data_set import write_dolls
 from pipeline.recipe import load_recipe, recipe_names
 from pipeline.records import REASONS, Fate
 from pipeline.run import fetch, prepare

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
-from pipeline.dolls import (
+from pipeline.dolls.canvas import Part, Tone, label_of
+from pipeline.dolls.data_set import (
     MAX_POSES,
     Doll,
     doll_of,
@@ -22,8 +23,7 @@ from pipeline.dolls import (
     true_answer,
     write_dolls,
 )
-from pipeline.dolls_canvas import Part, Tone, label_of
-from pipeline.dolls_drawing import (
+from pipeline.dolls.drawing import (
     ARMS,
     FRAMINGS,
     LEGWEAR,
@@ -34,13 +34,13 @@ from pipeline.dolls_drawing import (
     draw_labels,
     mix_colors,
 )
-from pipeline.dolls_face import BROWS, EYELIDS, EYES, MOUTHS
-from pipeline.dolls_hair import FRINGES, HAIR, SIDELOCKS
-from pipeline.dolls_outfits import HEADWEAR, OUTFITS
+from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
+from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
+from pipeline.dolls.outfits import HEADWEAR, OUTFITS
 from pipeline.image import Picture, decode, perceptual_hash, resize
 from pipeline.letterbox import Letterbox, crop, find_letterbox, predict_box
+from pipeline.metadata.record import parse_record
 from pipeline.planning import make_plan
-from pipeline.posts import parse_record
 from pipeline.recipe import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.serve import serve_folder

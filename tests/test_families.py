@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.dolls import Doll, make_dolls, picture_of
+from pipeline.dolls.data_set import Doll, make_dolls, picture_of
 from pipeline.duplicates import find_duplicates
 from pipeline.families import find_families, join_characters
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings

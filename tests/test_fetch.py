@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 from pytest_httpserver import HTTPServer
 
-from pipeline.client import close_shared_clients
 from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
 from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
@@ -18,6 +17,7 @@ from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, build_table
 from pipeline.settled import content_settings, count_unfetched
 from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
+from pipeline.web.client import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip
 from tests.works import POST, draw_original, make_work, plan_work

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.metadata import read_posts
+from pipeline.metadata.files import read_posts
+from pipeline.metadata.record import Malformed
 from pipeline.originals import inspect
-from pipeline.posts import Malformed
 from pipeline.recipe import SourceSettings, load_recipe
 from pipeline.records import Post
 from pipeline.selection import load_nsfw_ids
@@ -43,7 +43,7 @@ NUMBERS = {"metadata": 12, "pictures": 15, "recipes": 150, "shards": 10, "work f
 READ_IN_LITTLE_MEMORY = """
 import resource, sys
 from collections import Counter
-from pipeline.metadata import read_posts
+from pipeline.metadata.files import read_posts
 list(read_posts(sys.argv[2]))  # brings all imports and pools into being
 pages = int(open("/proc/self/statm").read().split()[0])
 cap = pages * resource.getpagesize() + int(sys.argv[1])

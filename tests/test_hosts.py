@@ -1,8 +1,8 @@
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts, named_hosts, url_host
 from pipeline.recipe import SourceSettings
+from pipeline.web.hosts import allowed_hosts, named_hosts, url_host
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipeline.differences import compare
 from pipeline.lock import write_lock
-from pipeline.metadata import read_posts
+from pipeline.metadata.files import read_posts
 from pipeline.plan import planned_shards, read_planned
 from pipeline.planning import make_plan
 from pipeline.recipe import Recipe, load_recipe

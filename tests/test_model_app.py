@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.app import LINE_ART, Dropped, Studio, name_of, say
+from model.app.page import LINE_ART, Dropped, Studio, name_of, say
 from pipeline.sketch import dodge, line_drawer
 from tests.painters import tinting_painter
 from tests.pictures import draw_picture
@@ -115,7 +115,7 @@ def test_only_what_was_dropped_is_opened(
 def test_only_the_last_results_are_kept(
     studio: Studio, sketch: Dropped, red: Dropped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.app._NUM_KEPT", 3)
+    monkeypatch.setattr("model.app.page._NUM_KEPT", 3)
     paths = [Path(str(studio.color(sketch, red, LINE_ART)[0])) for _ in range(5)]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
     assert len([path for path in studio.home.iterdir() if path.is_dir()]) == 3

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from model.app_server import POLICY, Guard, bind, is_loopback, names_of
+from model.app.server import POLICY, Guard, bind, is_loopback, names_of
 from pipeline.errors import UserError
 
 HOSTS = frozenset({"127.0.0.1:7860", "localhost:7860"})

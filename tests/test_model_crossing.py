@@ -11,7 +11,7 @@ from model.config import TrainConfig
 from model.crossing import MIN_CHARACTERS, judge_crossing
 from model.data import Samples
 from model.train import train
-from pipeline.dolls import make_dolls
+from pipeline.dolls.data_set import make_dolls
 from pipeline.errors import UserError
 from pipeline.plan import assign_shards
 from pipeline.recipe import load_recipe

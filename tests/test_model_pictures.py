@@ -18,7 +18,7 @@ from model.pictures import (
     is_line_art,
     open_picture,
 )
-from pipeline.dolls import make_dolls, picture_of
+from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.errors import UserError
 from pipeline.image import decode
 from pipeline.sketch import dodge

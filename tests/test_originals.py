@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.client import Client
 from pipeline.errors import UserError
 from pipeline.image import decode
 from pipeline.letterbox import find_letterbox
 from pipeline.originals import check_source, check_template, expand_template, inspect, open_source
 from pipeline.recipe import SourceSettings
+from pipeline.web.client import Client
 from tests.pictures import draw_picture, encoded, letterboxed
 
 POST = {

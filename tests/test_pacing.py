@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.pacing import (
+from pipeline.records import Fate, Status
+from pipeline.web.pacing import (
     SourceDownError,
     SourceRefusesError,
     Turns,
@@ -14,7 +15,6 @@ from pipeline.pacing import (
     may_pass,
     parse_retry_after,
 )
-from pipeline.records import Fate, Status
 from tests.clients import FakeTime
 
 TIMEOUT = Fate(Status.FAILED, "timeout")

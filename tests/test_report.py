@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from pipeline import report_statistics
 from pipeline.errors import UserError
 from pipeline.plan import plan_posts, planned_shards, write_plan
-from pipeline.report import clip, percent, render_report, write_report
-from pipeline.report_funnel import read_roll
-from pipeline.report_pictures import MAX_BYTES, SIDE
+from pipeline.report import distributions
+from pipeline.report.funnel import read_roll
+from pipeline.report.page import clip, percent, render_report, write_report
+from pipeline.report.pictures import MAX_BYTES, SIDE
 from pipeline.rows import read_info
 from pipeline.run import prepare
 from pipeline.shard import rows_path, tar_path
@@ -218,7 +218,7 @@ def test_distributions_come_from_a_few_shards_and_say_so(
 ) -> None:
     names = list(planned_shards(work.plan_path))
     assert "random sample of its split" not in render_report(work)
-    monkeypatch.setattr(report_statistics, "MAX_SHARDS", 2)
+    monkeypatch.setattr(distributions, "MAX_SHARDS", 2)
     page = render_report(work)
     assert "random sample of its split" in page
     some = read_roll(work, [names[0], names[len(names) // 2]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.report import write_report
+from pipeline.report.page import write_report
 from tests.browser import READING, Page, open_browser
 from tests.report_folder import make_folder
 

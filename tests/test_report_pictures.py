@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import report_pictures
-from pipeline.report_pictures import MAX_BYTES, SIDE, build_wall, encode_image, look_at
+from pipeline.report import pictures as report_pictures
+from pipeline.report.pictures import MAX_BYTES, SIDE, build_wall, encode_image, look_at
 from tests.pictures import draw_picture, encoded
 from tests.works import draw_original
 

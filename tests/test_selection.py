@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline import selection
 from pipeline.errors import UserError
-from pipeline.metadata import read_posts
-from pipeline.posts import Counted, Item, Malformed, Unparsed
+from pipeline.metadata.files import read_posts
+from pipeline.metadata.record import Counted, Item, Malformed, Unparsed
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import SelectSettings
 from pipeline.records import Post

@@ -11,7 +11,6 @@ import s3fs
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from pipeline import pacing
 from pipeline.errors import UserError
 from pipeline.serve import serve_folder
 from pipeline.shard import list_shards, tar_path
@@ -24,6 +23,7 @@ from pipeline.share.remote import RemoteStore
 from pipeline.share.stores import open_store, open_writable
 from pipeline.stores import read_range
 from pipeline.verify import verify
+from pipeline.web import pacing
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server
 from tests.file_server import forget_stores

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dolls import make_dolls, picture_of
+from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.errors import UserError
 from pipeline.image import Picture, resize
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings

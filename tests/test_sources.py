@@ -15,15 +15,15 @@ from pytest_httpserver import HTTPServer
 from rich.console import Console
 from werkzeug import Request, Response
 
-from pipeline import pacing
 from pipeline.errors import UserError
-from pipeline.pacing import SourceDownError, SourceRefusesError
 from pipeline.recipe import SplitSettings
 from pipeline.run import fetch
 from pipeline.schema import RAW
 from pipeline.serve import serve_folder
 from pipeline.shard import list_shards, read_shard
 from pipeline.status import read_status
+from pipeline.web import pacing
+from pipeline.web.pacing import SourceDownError, SourceRefusesError
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
 from tests.file_server import HUB_REPO, point_stores_at, serve_files

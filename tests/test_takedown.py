@@ -17,7 +17,7 @@ from pipeline.planning import make_plan
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import key_of
 from pipeline.removals import Removals, read_removals
-from pipeline.report import write_report
+from pipeline.report.page import write_report
 from pipeline.rows import read_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION
 from pipeline.settings import convert

@@ -13,7 +13,7 @@ import pytest
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
-from pipeline.transport import (
+from pipeline.web.transport import (
     PrivateAddressError,
     Transport,
     find_private,
@@ -151,7 +151,7 @@ def test_a_name_may_lead_to_a_public_address(
     with FaultyServer(answer(200, PICTURE)) as server:
         lead_to("127.0.0.1")
         public = ipaddress.ip_address("8.8.8.8")
-        monkeypatch.setattr("pipeline.transport.ipaddress.ip_address", lambda _: public)
+        monkeypatch.setattr("pipeline.web.transport.ipaddress.ip_address", lambda _: public)
         port = server.host.partition(":")[2]
         assert fetch(f"http://pictures.example:{port}/1") == PICTURE
 

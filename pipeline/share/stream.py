@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.client import WholeFilesOnlyError
 from pipeline.errors import UserError
 from pipeline.members import find_wrong_member
 from pipeline.records import Status
@@ -28,6 +27,7 @@ from pipeline.share.index import SharedFile, shard_files
 from pipeline.share.pull import bring, check_rows, find_index
 from pipeline.share.stores import open_store
 from pipeline.share.transfer import in_threads
+from pipeline.web.client import WholeFilesOnlyError
 from pipeline.words import counted, sized
 
 _MAX_SAMPLE = 2**26

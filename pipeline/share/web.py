@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.client import Client, WholeFilesOnlyError
 from pipeline.errors import UserError
-from pipeline.hosts import url_host
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.share.transfer import SPAN, Tick, write_blocks
+from pipeline.web.client import Client, WholeFilesOnlyError
+from pipeline.web.hosts import url_host
 
 _AUTHORIZATION = "NURIE_AUTHORIZATION"
 _MAX_WHOLE = 2**30  # largest file that is taken from a server that does not serve parts of files

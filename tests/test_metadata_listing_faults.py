@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import listing as listing_module
-from pipeline.client import Client
 from pipeline.errors import UserError
-from pipeline.listing import read_listing
-from pipeline.posts import Counted, Item, Malformed
+from pipeline.metadata import listing as listing_module
+from pipeline.metadata.listing import read_listing
+from pipeline.metadata.record import Counted, Item, Malformed
 from pipeline.records import Download, Fate, Post, Status
+from pipeline.web.client import Client
 from tests.fake_danbooru import listing_of, page_of
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
 

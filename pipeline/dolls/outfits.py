@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from pipeline.dolls_canvas import (
+from pipeline.dolls.canvas import (
     Part,
     Pen,
     Points,

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
-from pipeline.transport import host_of, prepare_get
 from pipeline.urls import is_http
+from pipeline.web.transport import host_of, prepare_get
 
 
 def url_host(url: str, what: str = "source.images") -> str:

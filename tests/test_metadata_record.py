@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from pipeline.posts import Malformed, parse_record, read_record
+from pipeline.metadata.record import Malformed, parse_record, read_record
 from pipeline.records import Post
 from tests.metadata_records import make_post, new_record, old_record, posts
 

@@ -5,7 +5,7 @@ Coordinates are the head's, as for hair.
 
 import numpy as np
 
-from pipeline.dolls_canvas import (
+from pipeline.dolls.canvas import (
     Part,
     Pen,
     Tone,
@@ -17,7 +17,7 @@ from pipeline.dolls_canvas import (
     shape,
     symmetric,
 )
-from pipeline.dolls_hair import draw_fringe_shadow
+from pipeline.dolls.hair import draw_fringe_shadow
 
 EYES = {"": (0.31, 0.40, 0), "tsurime": (0.33, 0.35, -10), "tareme": (0.32, 0.36, 9)}
 """Half width, half height and slant (degrees) of each shape of eye."""

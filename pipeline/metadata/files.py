@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.posts import UNREADABLE, Counted, Item, Malformed
-from pipeline.posts_json import read_json
-from pipeline.posts_tables import read_parquet, read_sqlite
+from pipeline.metadata.json_lines import read_json
+from pipeline.metadata.record import UNREADABLE, Counted, Item, Malformed
+from pipeline.metadata.tables import read_parquet, read_sqlite
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

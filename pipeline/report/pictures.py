@@ -19,7 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from pipeline.image import Picture, UndecodableError, decode_reduced, read_header, sniff_format
-from pipeline.report_funnel import Place
+from pipeline.report.funnel import Place
 from pipeline.rows import read_rows
 from pipeline.schema import EDGES, RAW, SAMPLES, Row
 from pipeline.shard import Span, read_span, rows_path, tar_path

@@ -20,8 +20,12 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.errors import UserError
-from pipeline.hosts import allowed_hosts, canonical_host, is_local, named_hosts
-from pipeline.pacing import (
+from pipeline.recipe import SourceSettings
+from pipeline.records import Download, Fate, Status
+from pipeline.stores import UnreachableError, read_store
+from pipeline.urls import without_password
+from pipeline.web.hosts import allowed_hosts, canonical_host, is_local, named_hosts
+from pipeline.web.pacing import (
     REFUSED_PICTURES,
     Clock,
     Sleep,
@@ -30,10 +34,7 @@ from pipeline.pacing import (
     may_pass,
     parse_retry_after,
 )
-from pipeline.recipe import SourceSettings
-from pipeline.records import Download, Fate, Status
-from pipeline.stores import UnreachableError, read_store
-from pipeline.transport import (
+from pipeline.web.transport import (
     PrivateAddressError,
     Transport,
     host_of,
@@ -41,7 +42,6 @@ from pipeline.transport import (
     prepare_get,
     why_unreachable,
 )
-from pipeline.urls import without_password
 
 _MAX_REDIRECTS = 5
 _CHUNK = 64 * 2**10  # bytes a read of what has no length; also as much of an error page is read

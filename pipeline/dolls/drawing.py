@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dolls_canvas import (
+from pipeline.dolls.canvas import (
     SUPERSAMPLING,
     Labels,
     Part,
@@ -23,9 +23,9 @@ from pipeline.dolls_canvas import (
     polygon,
     shape,
 )
-from pipeline.dolls_face import draw_brows, draw_face
-from pipeline.dolls_hair import draw_back_hair, draw_front_hair, sway
-from pipeline.dolls_outfits import OUTFITS, draw_headwear, draw_limb
+from pipeline.dolls.face import draw_brows, draw_face
+from pipeline.dolls.hair import draw_back_hair, draw_front_hair, sway
+from pipeline.dolls.outfits import OUTFITS, draw_headwear, draw_limb
 from pipeline.image import Picture
 
 Color = tuple[int, int, int]
@@ -36,14 +36,14 @@ class Character:
     """What stays the same in every picture of a doll, colours apart.
 
     Attributes:
-        hair: out of ``dolls_hair.HAIR``.
-        fringe: out of ``dolls_hair.FRINGES``.
-        sidelocks: out of ``dolls_hair.SIDELOCKS``.
+        hair: out of ``hair.HAIR``.
+        fringe: out of ``hair.FRINGES``.
+        sidelocks: out of ``hair.SIDELOCKS``.
         ahoge: whether a loose strand stands up.
-        eyes: out of ``dolls_face.EYES``.
-        outfit: out of ``dolls_outfits.OUTFITS``.
+        eyes: out of ``face.EYES``.
+        outfit: out of ``outfits.OUTFITS``.
         legwear: out of ``LEGWEAR``.
-        headwear: out of ``dolls_outfits.HEADWEAR``.
+        headwear: out of ``outfits.HEADWEAR``.
         glasses: whether it wears any.
     """
 
@@ -72,9 +72,9 @@ class Pose:
         turn: of the face to the right, -0.35 to 0.35.
         nod: of the face down, -0.15 to 0.15.
         gaze: of the eyes right and down, -1 to 1.
-        eyelids: out of ``dolls_face.EYELIDS``.
-        brows: out of ``dolls_face.BROWS``.
-        mouth: out of ``dolls_face.MOUTHS``.
+        eyelids: out of ``face.EYELIDS``.
+        brows: out of ``face.BROWS``.
+        mouth: out of ``face.MOUTHS``.
         blush: whether the cheeks are red.
         arms: left and right in the picture before ``flip``, out of ``ARMS``.
         stride: -1 to 1; how far the legs stand apart, and which one is lifted.

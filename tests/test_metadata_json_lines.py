@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import posts_json
-from pipeline.posts import Counted, Item
-from pipeline.posts_json import read_json
+from pipeline.metadata import json_lines
+from pipeline.metadata.json_lines import read_json
+from pipeline.metadata.record import Counted, Item
 from pipeline.records import Post
 from tests.metadata_items import assert_conserved, malformed_in, num_unparsed, posts_in, read
 from tests.metadata_records import (
@@ -90,7 +90,7 @@ def test_a_line_over_the_cap_is_malformed_and_takes_no_memory(tmp_path: Path) ->
 def test_a_list_element_over_the_cap_ends_the_list(tmp_path: Path) -> None:
     good = json.dumps(new_record(POSTS[0])).encode()
     data = b"[" + good + b',{"a":"' + b" " * 5000 + b'"},' + good + b"]"
-    with patch.object(posts_json, "MAX_RECORD_BYTES", 1000):
+    with patch.object(json_lines, "MAX_RECORD_BYTES", 1000):
         items = list(read_json(_Trickle(data, 64), "a.json", ()))
     assert posts_in(items) == [POSTS[0]]
     assert [(m.line, m.why) for m in malformed_in(items)] == [
@@ -181,7 +181,7 @@ def test_mutated_lines_never_crash_and_add_up(data: st.DataObject) -> None:
         text[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     required = data.draw(st.sampled_from([(), ("white_background",)]))
     chunk = data.draw(st.integers(1, 300))
-    with patch.multiple(posts_json, _CHUNK=chunk, MAX_RECORD_BYTES=700):
+    with patch.multiple(json_lines, _CHUNK=chunk, MAX_RECORD_BYTES=700):
         items = read_bytes(bytes(text), required)
     if not text.lstrip().startswith(b"["):
         num_lines = sum(bool(line.removesuffix(b"\r")) for line in text.split(b"\n"))
@@ -196,7 +196,7 @@ def test_random_bytes_never_crash_and_add_up(data: bytes, start: bytes) -> None:
 
 @given(st.integers(1, 400))
 def test_lines_are_cut_the_same_whatever_the_chunks(chunk: int) -> None:
-    with patch.multiple(posts_json, _CHUNK=chunk):
+    with patch.multiple(json_lines, _CHUNK=chunk):
         items = read_bytes(LINES + b"{bad}\n" + LINES[:-1])
     assert posts_in(items) == POSTS * 2
     assert [m.line for m in malformed_in(items)] == [41]

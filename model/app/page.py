@@ -1,6 +1,6 @@
 """A page to colour on, in the browser: sketch, reference and result side by side.
 
-Gradio (extra ``app``) draws it and ``model.app_server`` serves it. It loads nothing from elsewhere.
+Gradio (extra ``app``) draws it and ``model.app.server`` serves it. It loads nothing from elsewhere.
 """
 
 import html

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.metadata import read_posts
+from pipeline.metadata.files import read_posts
 from pipeline.recipe import SelectSettings
 from pipeline.records import Post
 from pipeline.selection import Selection

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.dolls_posts import Doll, DollPost, make_trouble, picture_of, post_doll
-from pipeline.dolls_traits import invent_character, invent_palette, invent_pose, invent_size
+from pipeline.dolls.posts import Doll, DollPost, make_trouble, picture_of, post_doll
+from pipeline.dolls.traits import invent_character, invent_palette, invent_pose, invent_size
 from pipeline.image import Picture
 from pipeline.records import Fate
 from pipeline.words import counted

@@ -13,16 +13,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import cli
-from pipeline import listing as listing_module
-from pipeline import pacing
-from pipeline.client import Client
 from pipeline.errors import UserError
-from pipeline.listing import make_listing, make_query, read_listing
+from pipeline.metadata import listing as listing_module
+from pipeline.metadata.listing import make_listing, make_query, read_listing
 from pipeline.planning import find_metadata, make_plan
 from pipeline.recipe import SourceSettings
 from pipeline.rows import replacing
 from pipeline.run import fetch
 from pipeline.status import read_status
+from pipeline.web import pacing
+from pipeline.web.client import Client
 from pipeline.work import Work
 from tests.fake_danbooru import SELECT, FakeDanbooru, listing_of, page_of, recipe_for
 from tests.faulty_server import FaultyServer, answer, stopped_server

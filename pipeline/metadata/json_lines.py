@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pipeline.posts import UNREADABLE, Counted, Item, Malformed, Unparsed, read_record
+from pipeline.metadata.record import UNREADABLE, Counted, Item, Malformed, Unparsed, read_record
 from pipeline.records import Post
 
 MAX_RECORD_BYTES = 16 * 2**20
@@ -29,7 +29,7 @@ _CHUNK = 2**20  # read at a time: large enough for NumPy, small enough to stay i
 def read_json(
     stream: io.BufferedReader, path: str, required_tags: Collection[str]
 ) -> Iterator[Item]:
-    """Return the records of JSON lines, or of one JSON list, as ``metadata.read_posts`` does.
+    """Return the records of JSON lines, or of one JSON list, as ``metadata.files.read_posts`` does.
 
     In a list a record's place is its number, and an error ends it: only lines can be skipped.
     """

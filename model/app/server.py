@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
-from model.app import Studio, build_page
+from model.app.page import Studio, build_page
 from model.painter import DrawLines, Painter
 from pipeline.errors import UserError
 
@@ -99,7 +99,7 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
     """Bind a page to an address.
 
     Args:
-        page: see ``app.build_page``.
+        page: see ``page.build_page``.
         host: address or name of this machine.
         port: 0 for any that is free.
 
@@ -132,8 +132,8 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
         pwa=False,
         enable_monitoring=False,
         mcp_server=False,
-        css_paths=[Path(__file__).with_name("app.css")],
-        favicon_path=Path(__file__).with_name("app.svg"),
+        css_paths=[Path(__file__).with_name("page.css")],
+        favicon_path=Path(__file__).with_name("icon.svg"),
         theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
     # Its own launch() sets these. Without them Gradio takes any path of this machine for a file

@@ -19,14 +19,14 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from pipeline.client import Client
 from pipeline.errors import UserError
-from pipeline.hosts import is_danbooru, is_local, url_host
-from pipeline.posts import Counted, Item, read_record
+from pipeline.metadata.record import Counted, Item, read_record
 from pipeline.ratings import allowed_ratings
 from pipeline.recipe import RATINGS, SelectSettings, SourceSettings, fingerprint
 from pipeline.records import Fate, Status
 from pipeline.rows import replacing
+from pipeline.web.client import Client
+from pipeline.web.hosts import is_danbooru, is_local, url_host
 
 _PAGE_SIZE = 200  # posts: the most that Danbooru gives
 _MAX_TAGS = 2  # that it searches for at a time without a paid account; rating: is free

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.plan import planned_shards
-from pipeline.report_funnel import read_roll
-from pipeline.report_statistics import Colours, build_histogram, measure
+from pipeline.report.distributions import Colours, build_histogram, measure
+from pipeline.report.funnel import read_roll
 from tests.test_fetch import fetch_all
 from tests.works import make_work
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.posts import RECORD_KEYS, Counted, Item, Malformed, Unparsed, read_record
+from pipeline.metadata.record import RECORD_KEYS, Counted, Item, Malformed, Unparsed, read_record
 
 _MAX_VALUE_BYTES = 16 * 2**20  # in a database, as for JSON records
 _BATCH = 256  # rows: long texts that a dictionary stores once are many times as long in memory

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import simplejpeg
 
-from pipeline.dolls_drawing import Character, Color, Palette, Pose, draw_doll
+from pipeline.dolls.drawing import Character, Color, Palette, Pose, draw_doll
 from pipeline.image import Picture, encode_jpeg
 from pipeline.letterbox import predict_box
 from pipeline.records import Fate, Status
@@ -28,7 +28,7 @@ class Doll:
     """One drawn post of a character.
 
     Attributes:
-        post_id: says which character and which pose; see ``dolls.doll_of``.
+        post_id: says which character and which pose; see ``data_set.doll_of``.
         character_name: its character tag, such as ``doll_0012_(nurie)``.
         character: what all posts of this name share.
         pose: this post's own.

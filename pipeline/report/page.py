@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.plan import planned_shards
 from pipeline.plan_check import read_about
 from pipeline.records import Status
-from pipeline.report_funnel import Place, Roll, build_funnel, count_splits, read_roll
-from pipeline.report_pictures import Exhibit, build_wall, exhibit
-from pipeline.report_statistics import measure
+from pipeline.report.distributions import measure
+from pipeline.report.funnel import Place, Roll, build_funnel, count_splits, read_roll
+from pipeline.report.pictures import Exhibit, build_wall, exhibit
 from pipeline.rows import read_info, replacing, telling_unwritable
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
@@ -94,7 +94,7 @@ def render_report(work: Work) -> str:
     statistics = measure(work, roll)
     splits, straddling = count_splits(roll)
     recipe = _effective_recipe(work, info)
-    template = _environment().get_template("report.html.j2")
+    template = _environment().get_template("page.html.j2")
     return template.render(
         name=recipe.get("name") or work.root.resolve().name,
         description=recipe.get("description", ""),
@@ -164,7 +164,7 @@ def _tables(recipe: Table, path: str = "") -> list[tuple[str, list[tuple[str, st
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("pipeline", "."),
+        loader=PackageLoader("pipeline.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

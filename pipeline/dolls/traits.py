@@ -5,10 +5,10 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from pipeline.dolls_drawing import ARMS, FRAMINGS, LEGWEAR, Character, Color, Palette, Pose
-from pipeline.dolls_face import BROWS, EYELIDS, EYES, MOUTHS
-from pipeline.dolls_hair import FRINGES, HAIR, SIDELOCKS
-from pipeline.dolls_outfits import HEADWEAR, OUTFITS
+from pipeline.dolls.drawing import ARMS, FRAMINGS, LEGWEAR, Character, Color, Palette, Pose
+from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
+from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
+from pipeline.dolls.outfits import HEADWEAR, OUTFITS
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.letterbox import Letterbox
-from pipeline.report_funnel import ALIVE, Bar, Roll, latest_rows
+from pipeline.report.funnel import ALIVE, Bar, Roll, latest_rows
 from pipeline.rows import read_rows
 from pipeline.schema import RAW
 from pipeline.shard import rows_path

@@ -14,10 +14,10 @@ from unittest.mock import patch
 import pyarrow as pa
 import pytest
 
-from pipeline import posts_json
 from pipeline.errors import UserError
-from pipeline.metadata import list_files, read_posts
-from pipeline.posts import Counted, Malformed, Unparsed
+from pipeline.metadata import json_lines
+from pipeline.metadata.files import list_files, read_posts
+from pipeline.metadata.record import Counted, Malformed, Unparsed
 from tests.indexed_tars import pack
 from tests.metadata_items import malformed_in, posts_in, read
 from tests.metadata_records import LINES, POSTS, lines_of, make_post, new_record, old_record
@@ -86,7 +86,7 @@ def test_a_truncated_file_ends_with_one_complaint(name: str, share: float, tmp_p
         lines = pack({"posts.json": lines})
     packed = compress[name.rpartition(".")[2]](lines)
     (tmp_path / name).write_bytes(packed[: int(len(packed) * share)])
-    with patch.object(posts_json, "_CHUNK", 2**15):
+    with patch.object(json_lines, "_CHUNK", 2**15):
         items = read(tmp_path / name)
     *before, last = [item for item in items if not isinstance(item, Counted | Unparsed)]
     assert isinstance(last, Malformed)

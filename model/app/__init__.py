@@ -1,0 +1,1 @@
+"""A page to colour on, in the browser: see ``page.py``."""

@@ -1,0 +1,1 @@
+"""Drawn characters with records in Danbooru's shape: the data set that is always there."""

@@ -1,0 +1,1 @@
+"""Danbooru's metadata, in whatever shape it comes -> posts: see ``files.py``."""

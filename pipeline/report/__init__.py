@@ -1,0 +1,1 @@
+"""A work folder as one page to look at: see ``page.py``."""

@@ -1,0 +1,1 @@
+"""Asking web servers, politely and of no host that was not allowed: see ``client.py``."""
