@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ MAX_TEXT = 2**32
 """Bytes of all texts together, as they are in the plan."""
 
 _MAX_FILE_BYTES = 2**32
+_MAX_CHUNK = 2**31 - 1  # bytes of text that Arrow can have in one piece
 _MAX_TAGS = 2**31
 _MAX_TEXT_A_POST = 2**16  # bytes, on average over a shard's
 _EXTENSION = re.compile("[a-z0-9]{0,16}")
@@ -58,7 +60,7 @@ def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
 
 
 def check_text(path: Path, schema: pa.Schema) -> None:
-    """Check that plain texts of a table take no more memory than those of so many posts do.
+    """Check that the texts of a table take no more memory than those of so many posts do.
 
     A text that is in the file once may be that of every row, so they are looked at as numbered
     words first.
@@ -66,16 +68,16 @@ def check_text(path: Path, schema: pa.Schema) -> None:
     Raises:
         DamagedError: where they do, or cannot be read.
     """
-    texts = [field.name for field in schema if field.type == pa.string()]
+    texts = [f.name for f in schema if f.type == pa.string() or pa.types.is_dictionary(f.type)]
     try:
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            most = _MAX_TEXT_A_POST * (1 + file.metadata.num_rows)
+            most = min(_MAX_TEXT_A_POST * (1 + file.metadata.num_rows), _MAX_CHUNK)
             num_bytes = sum(group.total_byte_size for group in groups)
             if num_bytes <= most:
                 found = file.read(columns=texts, use_threads=False).columns
                 words = [column for column in found if pa.types.is_dictionary(column.type)]
-                num_bytes = sum(map(_count_bytes, words))
+                num_bytes = sum(chain.from_iterable(map(_count_bytes, words)))
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: cannot be read: {error}.") from error
     if num_bytes > most:
@@ -100,8 +102,10 @@ def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
     words = pc.list_flatten(posts["tags"])
     gaps = sum(posts[name].null_count for name in required) + words.null_count
     yield "has gaps in its columns", gaps == 0
-    num_bytes = sum(_count_bytes(texts) for texts in (words, posts["character"], posts["file_url"]))
-    yield "holds more text than so many posts have", num_bytes <= MAX_TEXT
+    texts = [words, *(posts[field.name] for field in LOCK if pa.types.is_dictionary(field.type))]
+    sizes = list(chain.from_iterable(map(_count_bytes, texts)))
+    is_small = sum(sizes) <= MAX_TEXT and max(sizes) <= _MAX_CHUNK
+    yield "holds more text than so many posts have", is_small
     yield from promises_of_posts(posts)
     yield "numbers its shards too high", pc.max(posts["shard"]).as_py() <= 2 * len(posts)
     is_split = set(words_of(posts, "split")) <= set(SPLITS)
@@ -119,13 +123,11 @@ def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
     yield "holds a post twice", len(np.unique(ids)) == len(ids)
 
 
-def _count_bytes(texts: pa.ChunkedArray) -> int:
-    """Return how long numbered words are, each as often as it occurs."""
-    total = 0
+def _count_bytes(texts: pa.ChunkedArray) -> Iterator[int]:
+    """Yield how long the numbered words of each chunk are, each as often as it occurs."""
     for chunk in pa.chunked_array(texts).chunks:
         lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
-        total += len(chunk) + (pc.sum(lengths.cast(pa.int64())).as_py() or 0)
-    return total
+        yield len(chunk) + (pc.sum(lengths.cast(pa.int64())).as_py() or 0)
 
 
 def _are_last_fates(columns: pa.Table) -> bool:

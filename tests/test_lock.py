@@ -326,6 +326,20 @@ def test_a_small_file_that_grows_in_memory_is_refused(
         read_lock(path)
 
 
+@pytest.mark.parametrize("name", ["status", "split", "character"])
+def test_words_that_are_too_long_for_all_posts_together_are_refused(
+    built: tuple[Work, Recipe, Lock], tmp_path: Path, name: str
+) -> None:
+    """Arrow holds two gigabytes of text in one piece, and raises where it should hold more."""
+    lock = built[2]
+    path, at, field = tmp_path / "posts.parquet", LOCK.get_field_index(name), LOCK.field(name)
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 30), pa.array(["x" * 72 * 2**20]))
+    posts = lock.posts.set_column(at, field, words.cast(field.type))
+    write_rows(path, [posts], read_info(lock.path))
+    with pytest.raises(UserError, match="more text"):
+        read_lock(path)
+
+
 def test_thirty_thousand_posts_stay_under_five_megabytes(tmp_path: Path) -> None:
     num_posts, rng = 3000, np.random.default_rng(0)
     vocabulary = [f"{rng.bytes(4).hex()}_{i}" for i in range(12_000)]

@@ -214,6 +214,10 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
         rows(tags=lambda v: ["x" * 2**18] * len(v)),
         "holds more text than so many posts have",
     ),
+    "a fate that grows with every row": (
+        rows(reason=lambda v: ["x" * 2**18] * len(v)),
+        "holds more text than so many posts have",
+    ),
     "texts that are no texts": (
         lambda t: spoil_type(t, pa.array([1])),
         "its columns are not those of this version's tables",
@@ -280,7 +284,15 @@ def test_forged_rows_and_papers_are_refused(there: Path, tmp_path: Path, what: s
         assert not list(again.incoming_dir.glob(f"{SHARD}.*"))
 
 
-ELSEWHERE = ("a lock", "a recipe", "a text that", "characters", "no recipe", "a shard that")
+ELSEWHERE = (
+    "a lock",
+    "a recipe",
+    "a text that",
+    "a fate that",
+    "characters",
+    "no recipe",
+    "a shard that",
+)
 IN_SHARDS = [what for what in ROWS if not what.startswith(ELSEWHERE)]
 
 
