@@ -65,7 +65,7 @@ def pair_epoch(order: Indices, casts: Casts | None, seed: int, epoch: int, share
         share: of the pairs, 0 to 1.
     """
     pairs = np.stack([order, order], axis=1)
-    if casts is None or share == 0 or not casts.paired.size:
+    if casts is None or not casts.paired.size:
         return pairs
     random = draw_uniform(seed, epoch, PAIR, np.array([0]), 3 * len(order)).reshape(-1, 3)
     for row in np.flatnonzero(random[:, 0] < share):

@@ -199,4 +199,4 @@ def lr_factor(config: TrainConfig, total_steps: int, step: int) -> float:
     warmth = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "constant":
         return warmth
-    return warmth * 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1.0)))
+    return warmth * 0.5 * (1 + math.cos(math.pi * step / total_steps))

@@ -69,6 +69,21 @@ def test_features_outlive_the_process_once_flushed(samples: Samples, tmp_path: P
     assert again.num_seen == 1
 
 
+def test_processes_side_by_side_take_each_others_features_and_lose_none(
+    samples: Samples, tmp_path: Path
+) -> None:
+    networks = [Means(), Means()]
+    one, other = (StyleFeatures(network, samples, tmp_path) for network in networks)
+    expected = [ask(one, samples, 0, 5), ask(other, samples, 1)]
+    for features in (one, other, one):
+        features.flush()
+    reopened = StyleFeatures(Means(), samples, tmp_path)
+    for features in (one, other, reopened):
+        assert torch.equal(ask(features, samples, 0, 5, 1), torch.cat(expected))
+        features.close()
+    assert [network.num_seen for network in networks] == [2, 1]
+
+
 def test_other_weights_and_other_samples_have_their_own_file(
     samples: Samples, tmp_path: Path
 ) -> None:
@@ -95,7 +110,7 @@ def test_without_a_folder_nothing_is_kept(samples: Samples) -> None:
     features.close()
 
 
-def test_a_full_disk_is_found_beforehand(
+def test_a_full_disk_and_a_file_in_the_way_are_found_beforehand(
     samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = SimpleNamespace(free=8 * np.prod(Means.shape) * 2 - 1)
@@ -104,6 +119,20 @@ def test_a_full_disk_is_found_beforehand(
         StyleFeatures(Means(), samples, tmp_path)
     full.free += 1
     StyleFeatures(Means(), samples, tmp_path).close()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be written"):
+        StyleFeatures(Means(), samples, tmp_path / "file")
+
+
+def test_features_of_another_size_than_can_be_kept_are_a_sentence(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Means, "shape", (3, 4, 4))
+    features = StyleFeatures(Means(), samples, tmp_path)
+    with pytest.raises(
+        UserError, match=r"means gives \(3, 2, 2\) .* \(3, 4, 4\) can be kept"
+    ):
+        ask(features, samples, 0)
 
 
 @pytest.mark.parametrize("num_left", [None, 0, 2.5])

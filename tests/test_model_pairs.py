@@ -52,6 +52,9 @@ def test_an_epochs_pairs_are_a_pure_function(samples: Samples) -> None:
     assert np.array_equal(one, pair_epoch(epoch_order(8, 3, 2), casts, 3, 2, share=0.5))
     assert not np.array_equal(one, pair_epoch(epoch_order(8, 3, 1), casts, 3, 1, share=0.5))
     assert not np.array_equal(one, pair_epoch(epoch_order(8, 4, 2), casts, 4, 2, share=0.5))
+    pairs = pair_epoch(np.arange(8), casts, 3, 2, share=0.75)  # the same on every machine
+    assert pairs[:4].tolist() == [[0, 3], [1, 7], [1, 7], [3, 0]]
+    assert pairs[4:].tolist() == [[4, 4], [7, 1], [6, 0], [7, 7]]
 
 
 def test_without_pairs_the_order_is_the_epochs(samples: Samples) -> None:
@@ -78,6 +81,13 @@ def test_one_family_alone_gives_no_pair(samples: Samples, monkeypatch: pytest.Mo
     casts = Casts(samples)
     assert casts.paired.tolist() == [0, 3, 6]
     assert casts.partner(1) is None
+    families[0] = families[3]
+    assert [Casts(samples).partner(place) for place in (0, 3, 6)] == [6, 6, 0]
+
+
+def test_the_next_drawing_of_a_character_gives_the_colours(samples: Samples) -> None:
+    pairs = pair_up(samples, "character")
+    assert pairs.tolist() == [[0, 3], [1, 4], [3, 6], [4, 7], [6, 0], [7, 1]]
 
 
 def test_any_other_picture_is_never_ones_own(samples: Samples) -> None:

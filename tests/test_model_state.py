@@ -14,17 +14,23 @@ NARROW = TrainConfig(width_multiplier=0.125, gan="none")
 
 
 def test_the_mean_of_the_weights_follows_them_and_is_what_is_shown() -> None:
-    config = dataclasses.replace(NARROW, ema=0.9)
+    config = dataclasses.replace(NARROW, ema=0.9, model="batchnorm")
     state = TrainState.build(config, CPU)
     assert state.ema is not None
     assert state.shown is state.ema
     before = state.ema.get_parameter("out.weight").clone()
     with torch.no_grad():
         state.generator.get_parameter("out.weight").add_(1.0)
+        for buffer in state.generator.buffers():
+            buffer.add_(1)
     state.advance(config, epoch=0, position=1)
     after = state.ema.get_parameter("out.weight")
     assert torch.allclose(after, before + 0.1)
-    assert torch.equal(state.generator_tensors()["generator.out.weight"], after)
+    tensors = state.generator_tensors()
+    assert torch.equal(tensors["generator.out.weight"], after)
+    current = dict(state.generator.named_buffers())
+    assert current
+    assert all(torch.equal(tensors[f"generator.{name}"], current[name]) for name in current)
 
 
 def test_without_a_mean_the_generator_itself_is_shown() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import UserError
+from pipeline.plan import planned_shards, read_planned
 from pipeline.recipe import load_recipe
 from pipeline.rows import hash_file, read_info, read_rows, temporary_path, write_rows
 from pipeline.schema import SAMPLES
@@ -392,18 +393,28 @@ def test_a_full_disk_is_a_sentence(
     assert "Make room, or pull a part" in refused(made / "there", tmp_path / "again")
 
 
-def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path) -> None:
-    other = make_prepared(tmp_path / "other")
-    table = load_index(made / "there").recipe
-    assert table.name == "tiny"
-    before = samples_of(other)
-    with pytest.raises(UserError, match="pull into another folder"):
-        recipe = replace(load_recipe(str(made / "there")), name="other")
-        assert recipe.name == "other"
-        shutil.rmtree(other.raw_dir)
-        other.plan_path.unlink()
-        pull_to(made / "there", other.root)
-    assert samples_of(other) == before
+def test_only_a_later_state_of_the_same_data_set_takes_the_place_of_what_is_there(
+    made: Path, tmp_path: Path
+) -> None:
+    source = make_prepared(tmp_path, 8)
+    push(source, str(tmp_path / "there"), QUIET)
+    other = pull_to(tmp_path / "there", tmp_path / "other")
+    pulled, fetched = (Work(shutil.copytree(other.root, tmp_path / p)) for p in ("a", "b"))
+    shutil.copytree(source.raw_dir, fetched.raw_dir)
+    prepared = Work(shutil.copytree(source.root, tmp_path / "c"))
+    shutil.rmtree(prepared.raw_dir)
+    pull_to(made / "there", pulled.root)
+    assert samples_of(pulled) == samples_of(Work(made / "work"))
+    plan = other.plan_path
+    tables = [read_planned(plan, name) for name in planned_shards(plan)]
+    info = read_info(plan)
+    info["recipe"]["name"] = "other"
+    write_rows(plan, tables, info)
+    for work in (source, prepared, fetched, other):
+        before = samples_of(work) | {"plan": work.plan_path.read_bytes()}
+        with pytest.raises(UserError, match="holds something else than this data set; pull into"):
+            pull_to(made / "there", work.root)
+        assert samples_of(work) | {"plan": work.plan_path.read_bytes()} == before
 
 
 def test_what_a_folder_is_given_is_on_the_disk_before_it_has_its_name(
