@@ -129,9 +129,7 @@ def test_features_of_another_size_than_can_be_kept_are_a_sentence(
 ) -> None:
     monkeypatch.setattr(Means, "shape", (3, 4, 4))
     features = StyleFeatures(Means(), samples, tmp_path)
-    with pytest.raises(
-        UserError, match=r"means gives \(3, 2, 2\) .* \(3, 4, 4\) can be kept"
-    ):
+    with pytest.raises(UserError, match=r"means gives \(3, 2, 2\) .* \(3, 4, 4\) can be kept"):
         ask(features, samples, 0)
 
 
