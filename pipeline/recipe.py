@@ -313,7 +313,8 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"{path}: cannot be read as TOML: {error}.") from error
     overrides = list(overrides)
     where = " ".join([str(path), *(f"--set {override}" for override in overrides)])
-    table.setdefault("name", path.parent.name if path.name == "recipe.toml" else path.stem)
+    folder = path.parent.resolve() if path.parent.name in ("", "..") else path.parent
+    table.setdefault("name", folder.name if path.name == "recipe.toml" else path.stem)
     try:
         recipe = convert(apply_overrides(table, overrides), Recipe, where)
         orjson.dumps(to_table(recipe))  # as it will be written into what it makes

@@ -26,13 +26,19 @@ def test_the_articles_recipe_is_the_articles() -> None:
     assert prepare.sketch.method == "dodge"
 
 
-def test_a_recipe_is_a_file_a_folder_or_a_name(tmp_path: Path) -> None:
+def test_a_recipe_is_a_file_a_folder_or_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "mine" / "recipe.toml"
     path.parent.mkdir()
     path.write_text('[select]\ntags = ["solo"]\n')
     for place in (path, path.parent):
         assert load_recipe(str(place), ["prepare.size=32"]).prepare.size == 32
         assert load_recipe(str(place)).name == "mine"
+    (path.parent / "pictures").mkdir()
+    for folder, place in ((".", "recipe.toml"), (".", "."), ("pictures", "..")):
+        monkeypatch.chdir(path.parent / folder)
+        assert load_recipe(place).name == "mine"
     with pytest.raises(UserError, match="white-background-256"):
         load_recipe("white-backgruond")
 
