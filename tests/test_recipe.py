@@ -36,9 +36,9 @@ def test_a_recipe_is_a_file_a_folder_or_a_name(
         assert load_recipe(str(place), ["prepare.size=32"]).prepare.size == 32
         assert load_recipe(str(place)).name == "mine"
     (path.parent / "pictures").mkdir()
-    for folder, place in ((".", "recipe.toml"), (".", "."), ("pictures", "..")):
+    for folder, name in ((".", "recipe.toml"), (".", "."), ("pictures", "..")):
         monkeypatch.chdir(path.parent / folder)
-        assert load_recipe(place).name == "mine"
+        assert load_recipe(name).name == "mine"
     with pytest.raises(UserError, match="white-background-256"):
         load_recipe("white-backgruond")
 
