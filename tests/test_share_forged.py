@@ -215,7 +215,7 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
         "holds more text than so many posts have",
     ),
     "a fate that grows with every row": (
-        rows(reason=lambda v: ["x" * 2**18] * len(v)),
+        rows(reason=lambda v: ["x" * 2**17] * len(v)),
         "holds more text than so many posts have",
     ),
     "texts that are no texts": (
