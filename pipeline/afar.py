@@ -7,6 +7,7 @@ shard exist: they are taken away before the tar that they prove is replaced, and
 
 import platform
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pipeline.counts import Fates
@@ -53,7 +54,7 @@ class Afar:
             DamagedError: where the store holds something else than was put there.
             UserError: where the store is out of reach, or there is no room for a shard.
         """
-        store = open_writable(self.url)
+        store = _open(self.url)
         remedy = f"make room there on {platform.node()}, or set TMPDIR, and run the command again."
         with scratch() as root, telling_out_of_space(root.parent, remedy):
             work = Work(root)
@@ -93,6 +94,12 @@ class Afar:
         fates = replace(stage, raw_dir=work.raw_dir, samples_dir=work.samples_dir)(name, tick)
         put_shard(store, SAMPLES, name, work.root)
         return fates
+
+
+@cache
+def _open(url: str) -> WritableStore:
+    """Return a store, kept for all shards of a process: one that has answered is waited for."""
+    return open_writable(url)
 
 
 def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:

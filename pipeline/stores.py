@@ -71,8 +71,12 @@ def first_line(error: BaseException) -> str:
     return without_password(lines[0] if lines else type(error).__name__).rstrip(".")
 
 
+_WHILE_DOWN = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EBUSY, getattr(errno, "EREMOTEIO", 0))
+"""Numbers of the system's errors that pass; the last two are s3fs's for S3's 503 and 500."""
+
+
 class UnreachableError(Exception):
-    """Nobody is there, as far as a store's library could tell."""
+    """Nobody is there, or has time, as far as a store's library could tell."""
 
 
 def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:
@@ -104,7 +108,7 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
                 f"{without_password(place)}: {first_line(error)}. Put them into the environment, "
                 f"or set FSSPEC_{scheme_of(place).upper()}_ANON=true where none are needed."
             ) from error
-        if scheme_of(place) != "file" and (why := _why_unreachable(error)):
+        if scheme_of(place) != "file" and (why := why_unavailable(error)):
             raise UnreachableError(why) from error
         if not isinstance(error, OSError):
             raise
@@ -115,12 +119,15 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
     return Download(fate, content, num_attempts=1, seconds=time.monotonic() - started)
 
 
-def _why_unreachable(error: BaseException | None) -> str:
-    """Return the system's own error that a library's comes from, if it is one of connecting."""
+def why_unavailable(error: BaseException | None) -> str:
+    """Return why a store does not answer, from what its library raised; "" where it did.
+
+    Each library has its own errors; the system's, from which they come, are alike.
+    """
     while error is not None:
-        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or (
-            isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-        ):
+        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+            return first_line(error)
+        if isinstance(error, OSError) and error.errno in _WHILE_DOWN:
             return first_line(error)
         error = error.__cause__ or error.__context__
     return ""

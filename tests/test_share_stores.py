@@ -174,6 +174,49 @@ def ranges(httpserver: HTTPServer, made: Path) -> str:
     return httpserver.url_for("/tiny").replace("localhost", "127.0.0.1")
 
 
+def _break_off(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> list[float]:
+    """Let reading fail with these in turn, None for an answer; return what is slept meanwhile."""
+    failing, slept = iter(errors), list[float]()
+
+    def read(place: str, start: int, stop: int) -> bytes:
+        if error := next(failing, None):
+            raise RuntimeError("no luck") from error
+        return b"data"
+
+    monkeypatch.setattr(remote, "read_range", read)
+    monkeypatch.setattr(remote.time, "sleep", slept.append)
+    return slept
+
+
+def test_a_store_that_has_answered_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = OSError(errno.EBUSY, "Please reduce your request rate")  # s3fs's word for HTTP 503
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    slept = _break_off(monkeypatch, None, busy, refused, TimeoutError(), refused)
+    store = RemoteStore("memory://waited-for")
+    for _ in range(2):
+        assert store.read("index.json", 99) == b"data"
+    assert slept == [1, 2, 4]  # the first time it is asked again at once, on a new connection
+    monkeypatch.setattr(remote, "_PATIENCE", 0)
+    _break_off(monkeypatch, refused, refused)
+    with pytest.raises(UserError, match="cannot be read"):
+        store.read("index.json", 99)
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), None])
+def test_a_store_that_never_answered_or_says_no_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    has_answered = [] if error else [None]
+    error = error or PermissionError(errno.EACCES, "Forbidden")
+    slept = _break_off(monkeypatch, *has_answered, error, error)
+    store = RemoteStore("memory://waited-for")
+    for _ in has_answered:
+        store.read("index.json", 99)
+    with pytest.raises(UserError, match="cannot be read"):
+        store.read("index.json", 99)
+    assert slept == []
+
+
 def test_a_web_server_is_pulled_from_in_parts(
     made: Path, tmp_path: Path, ranges: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

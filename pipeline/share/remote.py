@@ -1,6 +1,7 @@
 """A data set in a store that fsspec knows."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,12 @@ from pipeline.share.transfer import (
     unwritable,
     write_blocks,
 )
-from pipeline.stores import file_system, read_range
+from pipeline.stores import file_system, read_range, why_unavailable
 
 _T = TypeVar("_T")
+
+_PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
+_MAX_WAIT = 60.0
 
 _BEYOND_END = re.compile(
     r"\brange\b[^/]*\b(satisf|invalid)|InvalidRange|out of the range \[", re.IGNORECASE
@@ -37,6 +41,7 @@ class RemoteStore:
         files, _ = file_system(url)
         files.invalidate_cache()
         self._type: Any = type(files)
+        self._has_answered = False
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
         """Return a small file, or None; see ``Store``."""
@@ -144,16 +149,30 @@ class RemoteStore:
         files.rm_file(place)
 
     def _insist(self, do: Callable[..., _T], *arguments: object) -> _T:
-        """Do something, once more on a new connection: most libraries leave a broken one broken."""
-        try:
-            return do(*arguments)
-        except FileNotFoundError:
-            raise
-        except Exception:
-            if self._type.async_impl:  # its library has tried again
+        """Do something, and wait for a store that has answered as for a web server.
+
+        In any case once more on a new connection: most libraries leave a broken one broken.
+        """
+        give_up_at = time.monotonic() + (_PATIENCE if self._has_answered else 0.0)
+        has_insisted, wait = self._type.async_impl, 1.0  # such a library has tried again itself
+        while True:
+            try:
+                found = do(*arguments)
+            except FileNotFoundError:
+                self._has_answered = True
                 raise
-            self._type.clear_instance_cache()
-            return do(*arguments)
+            except Exception as error:
+                if has_insisted:
+                    if not why_unavailable(error) or time.monotonic() >= give_up_at:
+                        raise
+                    time.sleep(wait)
+                    wait = min(2 * wait, _MAX_WAIT)
+                if not self._type.async_impl:
+                    self._type.clear_instance_cache()
+                has_insisted = True
+            else:
+                self._has_answered = True
+                return found
 
 
 def _temporary(place: str) -> str:
