@@ -184,7 +184,7 @@ def _break_off(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> li
         return b"data"
 
     monkeypatch.setattr(remote, "read_range", read)
-    monkeypatch.setattr(remote.time, "sleep", slept.append)
+    monkeypatch.setattr("pipeline.share.remote.time.sleep", slept.append)
     return slept
 
 
