@@ -222,6 +222,8 @@ class Samples:
             height, width, _, _ = simplejpeg.decode_jpeg_header(color)
         except ValueError as error:
             raise self._damaged(0, f"its color: {error}") from error
+        if max(height, width) > MAX_SIDE:  # memory for a batch of it is taken before decoding
+            raise self._damaged(0, f"its color: is {(height, width)}, larger than any sample")
         return height, width
 
     def _damaged(self, index: int, what: str) -> UserError:

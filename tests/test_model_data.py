@@ -169,6 +169,17 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
     assert "its color: is (32, 32), not (64, 64)" in str(caught.value)
 
 
+def test_a_giant_by_its_header_takes_no_memory(tmp_path: Path) -> None:
+    """Rows of a stranger's may leave the size to the first picture."""
+    tar = tar_path(write_samples(tmp_path), "train-000000")
+    data = bytearray(tar.read_bytes())
+    sides = data.index(b"\xff\xc0") + 5
+    data[sides : sides + 4] = (60_000).to_bytes(2) * 2
+    tar.write_bytes(data)
+    with pytest.raises(UserError, match=r"its color: is \(60000, 60000\), larger than any sample"):
+        Samples(tmp_path, "train")
+
+
 def test_the_fingerprint_follows_the_samples(tmp_path: Path) -> None:
     one = write_samples(tmp_path / "one")
     same = write_samples(tmp_path / "same")
