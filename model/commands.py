@@ -195,7 +195,7 @@ def evaluate(
     ] = [],
 ) -> None:
     """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
-    from model.checkpoint import run_dir_of
+    from model.checkpoint import read_sum, run_dir_of
     from model.config import EvalConfig
     from model.evaluate import evaluate as run_evaluation
     from model.evaluate import grid_name
@@ -219,6 +219,7 @@ def evaluate(
             f"--set {others[0]}: an evaluation has eval.KEY only, as eval.batch_size=8."
         )
     config = convert(tables["eval"], EvalConfig, "eval")
+    read_sum(checkpoint)  # of one that is not there the folder is not known
     run_dir = run_dir_of(checkpoint)
     out_dir = out if out is not None else run_dir / _eval_name(checkpoint, split)
     if (place := Work(work) if work is not None else work_around(run_dir)) is None:

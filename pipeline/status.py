@@ -102,7 +102,9 @@ def _read_stage(
         try:
             num_bytes += tar_path(directory, name).stat().st_size
         except OSError as error:
-            raise DamagedError(f"{error.filename}: missing; its rows are there.") from error
+            raise DamagedError(
+                f"{error.filename}: missing; its rows are there, and `verify` says what mends it."
+            ) from error
     num_expected = sum(planned[name] for name in names)
     return StageStatus(len(names), num_bytes, fates, num_expected)
 

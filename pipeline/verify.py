@@ -107,8 +107,10 @@ def name_remedy(directory: Path) -> str:
             )
         if _is_shared(work):
             return "`push` to there from the work folder, or `pull` from elsewhere, brings it anew."
-        if _is_work(work):
+        if work.plan_path.exists():
             return f"`repair {place}` makes anew what is broken."
+        if _is_work(work):
+            return "run the same `fetch` command as before, or `pull` into another folder."
     return "bring these shards anew from where they came."
 
 
@@ -125,7 +127,7 @@ def check_is_repairable(work: Work) -> None:
     if is_elsewhere or _is_shared(work) or not _is_work(work):
         raise UserError(f"{work.root}: is no work folder; {name_remedy(work.root)}")
     if not work.plan_path.exists():
-        raise UserError(f"{work.plan_path}: is not there; run the same `fetch` command as before.")
+        raise UserError(f"{work.plan_path}: is not there; {name_remedy(work.root)}")
 
 
 def _is_work(work: Work) -> bool:

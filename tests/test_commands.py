@@ -82,6 +82,13 @@ def test_verify_names_what_mends_a_folder_that_is_no_work_folder(
     assert call("verify", work.root).exit_code == 0
 
 
+def test_without_a_plan_no_repair_is_advised(work: Work) -> None:
+    work.plan_path.unlink()
+    remedy = "; run the same `fetch` command as before, or `pull` into another folder."
+    assert call("verify", work.root).stderr == f"1 problem{remedy}\n"
+    assert str(call("repair", work.root).exception).endswith(f"is not there{remedy}")
+
+
 def test_repair_names_what_it_leaves(work: Work) -> None:
     (work.raw_dir / "notes.txt").write_text("mine")
     left = call("repair", work.root, "--workers", 1)

@@ -232,6 +232,8 @@ def test_a_checkpoints_own_work_folder_is_taken(
     error = CliRunner().invoke(app, ["eval", str(tmp_path / "carried")]).exception
     assert isinstance(error, UserError)
     assert "carried: is not in a WORK/runs/NAME; say with --work whose samples." in str(error)
+    error = CliRunner().invoke(app, ["eval", str(work / "runs/noe")]).exception
+    assert str(error).startswith(f"{work}/runs/noe: no such checkpoint. ")
     write_samples(tmp_path / "other/samples")
     other = str(tmp_path / "other")
     done = CliRunner().invoke(app, ["eval", str(tmp_path / "carried"), "--work", other])
