@@ -8,27 +8,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.counts import Fates, count_fates, sum_ledger
 from pipeline.executor import Tick
 from pipeline.image import FORMATS
 from pipeline.originals import inspect, open_source
-from pipeline.plan import hash_table, planned_shards, read_planned
+from pipeline.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings, fingerprint
 from pipeline.records import RETRYABLE, Download, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
-from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
+from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, SELECTION, Row, build_table
 from pipeline.settled import content_settings
 from pipeline.shard import (
     ShardWriter,
     Span,
     is_current,
-    parse_shard_name,
     read_span,
     rows_path,
     shard_name,
@@ -199,7 +200,8 @@ class FetchStage:
         """Return where earlier runs left this shard's posts: folders, and their shards' names."""
         places = [(self.raw_dir.parent, name)]
         for earlier in self.reuse_dirs:
-            old_names = _overlapping(earlier / self.plan_path.name, self.plan_path, name)
+            posts = read_planned(self.plan_path, name)
+            old_names = _shards_with(posts, earlier / self.plan_path.name)
             places += [(earlier, old) for old in old_names]
         return places
 
@@ -244,24 +246,20 @@ def _wait_for(post: Row, future: Future[Download] | None) -> tuple[Row, Download
     return post, future.result() if future is not None else None
 
 
-def _overlapping(old_path: Path, plan_path: Path, name: str) -> list[str]:
-    """Return the shards of an earlier plan that cover the hashes of shard ``name``.
+def _shards_with(posts: pa.Table, plan_path: Path) -> list[str]:
+    """Return the shards of an earlier plan that some posts were in."""
+    old = _read_places(plan_path, plan_path.stat().st_mtime_ns)
+    ids, wanted = old["post_id"].to_numpy(), posts["post_id"].to_numpy()
+    rows = np.searchsorted(ids, wanted)
+    rows = rows[rows < len(ids)]
+    found = old.take(rows[np.isin(ids[rows], wanted)])
+    places = set(zip(found["split"].to_pylist(), found["shard"].to_pylist(), strict=True))
+    return [shard_name(split, number) for split, number in sorted(places)]
 
-    Both plans divide the same range of hashes into equal parts. Where the split's share of the
-    range has changed the guess misses, and the posts are fetched again.
-    """
-    split, index = parse_shard_name(name)
-    old, new = (
-        [
-            number
-            for its_split, number in map(parse_shard_name, planned_shards(path))
-            if its_split == split
-        ]
-        for path in (old_path, plan_path)
-    )
-    num_old, num_new = (1 + max(numbers, default=0) for numbers in (old, new))
-    first, stop = index * num_old // num_new, -(-(index + 1) * num_old // num_new)
-    return [shard_name(split, number) for number in old if first <= number < stop]
+
+@lru_cache(2)  # every shard asks
+def _read_places(plan_path: Path, modified: int) -> pa.Table:
+    return read_rows(plan_path, SELECTION, ["post_id", "split", "shard"]).sort_by("post_id")
 
 
 def _unknown(post_id: int, found: Row) -> Row:

@@ -14,6 +14,7 @@ from rich.console import Console
 from pipeline.differences import check_recipe, name_differences
 from pipeline.errors import UserError
 from pipeline.lock import Lock, restore_plan
+from pipeline.metadata.files import list_files
 from pipeline.metadata.listing import Listing, make_listing
 from pipeline.metadata.record import UNREADABLE, Malformed
 from pipeline.plan import (
@@ -156,9 +157,7 @@ def _plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing | Lo
     if isinstance(metadata, Listing):
         path, files = metadata.directory, metadata.page_paths()
     else:
-        path, files = metadata, [metadata]
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
+        path, files = metadata, list_files(metadata)
     sizes = {str(file.relative_to(path)): file.stat().st_size for file in files}
     nsfw_ids = sorted(load_nsfw_ids(recipe.select, metadata))
     return fingerprint(SCHEMA_VERSION, recipe.select, recipe.split, limit or 0, sizes, nsfw_ids)

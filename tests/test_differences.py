@@ -207,9 +207,11 @@ def test_a_plan_from_metadata_drops_the_lock(
     recipe, _, lock = source
     again = Work(tmp_path / "again")
     fetch(recipe, again, QUIET, lock=lock)
+    again.differences_path.write_text("of another day")
     shutil.rmtree(tmp_path / "512px")
     fresh = make_source(tmp_path / "fresh", 30, odd_original)
     images = replace(fresh.source, images=recipe.source.images)
     fetch(replace(fresh, source=images), again, QUIET)
     assert not again.lock_path.exists()
+    assert not again.differences_path.exists()
     assert verify(again.root) == []
