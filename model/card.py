@@ -12,7 +12,7 @@ from pipeline.settings import Table
 from pipeline.words import counted, noun, plain, quoted
 
 _FIGURES = (
-    *("psnr", "ssim", "following", "chroma_error", "regional_error", "paper_error"),
+    *("psnr", "ssim", "lpips", "following", "chroma_error", "regional_error", "paper_error"),
     *("fid", "kid"),
 )
 

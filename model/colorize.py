@@ -49,6 +49,9 @@ class Colorizer:
 
         Returns:
             uint8 N x 3 x H x W, on the CPU.
+
+        Raises:
+            UserError: where the model paints what is no number.
         """
         was_training = self.generator.training
         self.generator.eval()
@@ -59,6 +62,11 @@ class Colorizer:
             without = self._paint(lines, torch.ones_like(looked_at[:1]))
             picture = without + self.guidance * (picture - without)
         self.generator.train(was_training)
+        if not bool(picture.isfinite().all()):  # as bytes it would pass for black
+            raise UserError(
+                "the model's picture is not finite: its weights are no numbers, or too large. Use "
+                "an earlier checkpoint, or train with a lower train.lr."
+            )
         return to_bytes(picture).cpu()
 
     def _paint(self, lines: Tensor, reference: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from pipeline.commands import (
     recipe_of,
     work_of,
 )
-from pipeline.words import counted
+from pipeline.words import counted, harmless
 
 if TYPE_CHECKING:
     from pipeline.work import Work
@@ -231,7 +231,7 @@ def evaluate(
         )
     metrics = run_evaluation(checkpoint, place.samples_dir, split, out_dir, config)
     for block in metrics["settings"].values():
-        _print_metrics(metrics["model"], split, block)
+        print_metrics(metrics["model"], split, block)
     grids = (grid_name(number, name) for number, name in enumerate(metrics["settings"]))
     print(f"{out_dir}: {', '.join(['metrics.json', 'rows.parquet', *grids])}")
 
@@ -291,13 +291,14 @@ def _run_name(name: str) -> str:
     return name
 
 
-def _print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
+def print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
     """Print one setting's figures, of the model and the baselines, and what is not there."""
     seen = ("following", "chroma_error", "regional_error", "paper_error")
     names = ("mse", "psnr", "ssim", "lpips", "fid", "kid", *seen)
     columns = [name for name in names if metrics.get(name) is not None]
     samples = counted(metrics["num_samples"], f"{split} sample")
-    print(f"{samples}, reference: {metrics['reference']}")
+    file = f" ({harmless(metrics['file'])})" if "file" in metrics else ""
+    print(f"{samples}, reference: {metrics['reference']}{file}")
     print_table({model: metrics, **metrics["baselines"]}, columns)
     for name, why in metrics["unavailable"].items():
         print(f"no {name}: {why}")
@@ -308,6 +309,5 @@ def print_table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -
     print(" " * 12 + "".join(f"{name:>16}" for name in columns))
     for name, values in rows.items():
         cells = (values.get(column) for column in columns)
-        print(
-            f"{name:12}" + "".join(f"{c:16.4f}" if c is not None else f"{'-':>16}" for c in cells)
-        )
+        texts = ("-" if c is None else f"{round(c, 4) + 0:.4f}" for c in cells)  # without a -0
+        print(f"{name:12}" + "".join(f"{text:>16}" for text in texts))

@@ -46,6 +46,7 @@ class Recipe(TypedDict, total=False):
 class _Measured(TypedDict, total=False):
     psnr: float | None
     ssim: float | None
+    lpips: float | None
     following: float | None
     chroma_error: float | None
     regional_error: float | None

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
+from model.commands import print_metrics
 from model.config import TrainConfig
 from model.train import TrainResult
 
@@ -75,3 +76,13 @@ def test_a_training_that_was_stopped_is_not_done(
     called = CliRunner().invoke(app, ["train", "white-background-256", "--work", str(tmp_path)])
     assert called.exit_code == 130
     assert "stopped; --resume goes on after 8 steps, best by mse: 0.2500\n" in called.output
+
+
+def test_eval_prints_which_picture_and_no_negative_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    baselines = {"mean": {"following": -1e-17}, "grey": {"following": None}}
+    block = {"reference": "picture-2", "file": "teal.png", "num_samples": 2, "following": 0.5}
+    print_metrics("batchnorm", "test", {**block, "unavailable": {}, "baselines": baselines})
+    said, *table = capsys.readouterr().out.splitlines()
+    assert said == "2 test samples, reference: picture-2 (teal.png)"
+    names = [["following"], ["batchnorm", "0.5000"], ["mean", "0.0000"], ["grey", "-"]]
+    assert [line.split() for line in table] == names

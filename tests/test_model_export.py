@@ -306,13 +306,14 @@ def test_one_of_each_is_said_as_one(tmp_path: Path) -> None:
 
 def test_intervals_over_single_pictures_are_not_shown(work: Path, tmp_path: Path) -> None:
     """Versions that resampled pictures counted no clusters."""
-    figures = {"psnr": 19.5, "intervals": {"psnr": [19.0, 20.0]}}
+    figures = {"psnr": 19.5, "lpips": 0.25, "intervals": {"psnr": [19.0, 20.0]}}
     block = {"reference": "self", "num_samples": 40, **figures, "baselines": {}}
     metrics = write_metrics(tmp_path / "m.json", settings={"self": block})
     export(work / "runs" / "first", tmp_path / "out", metrics_paths=[metrics], onnx=False)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "40 pictures of the test split, reference: self." in card
-    assert "| `reference` | 19.500 |" in card
+    assert "| answer | psnr | lpips |" in card
+    assert "| `reference` | 19.500 | 0.250 |" in card
 
 
 def test_paths_of_weights_become_names() -> None:

@@ -13,10 +13,20 @@ from model.data import Samples
 from model.metrics import mse, psnr, ratio
 from model.tally import RATIOS
 from model.validation import validate
+from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
 from tests.model_samples import write_samples
 from tests.test_model_waits import Thumbnails
+
+
+def test_a_model_that_paints_no_numbers_is_not_kept(tmp_path: Path) -> None:
+    """Its pictures would pass for black ones, whose chroma error is 1: better than many."""
+    samples_dir = write_samples(tmp_path / "samples")
+    config = dataclasses.replace(CONFIG, gan="none", lr=1e30, validations_per_epoch=4)
+    with pytest.raises(UserError, match="picture is not finite"):
+        run(samples_dir, tmp_path / "run", config)
+    assert list((tmp_path / "run").glob("*.safetensors")) == []
 
 
 @pytest.mark.parametrize(("ema", "kept"), [(0.0, "best"), (0.5, "best"), (0.5, "last")])
