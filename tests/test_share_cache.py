@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import threading
@@ -240,6 +241,21 @@ def test_a_full_disk_and_a_bug_are_errors_and_no_endless_wait(tmp_path: Path) ->
         cache.expect(["a"])
         with pytest.raises(UserError, match=what):
             cache.find("a")
+    cache.close()
+
+
+def test_a_disk_that_gives_nothing_up_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
+    """One that was mounted anew to be read only, say: what is half there cannot be removed."""
+
+    def fail(shard: str, path: Path) -> None:
+        path.mkdir()  # which cannot be removed as a file either
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    cache = ShardCache(tmp_path, 8 * SIZE, tars_of("a"), fail, 1)
+    cache.expect(["a"])
+    until(lambda: not cache._coming and not cache._queue)
+    with pytest.raises(UserError, match="a cannot be kept: Read-only file system"):
+        cache.find("a")
     cache.close()
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,7 +230,8 @@ class ShardCache:
         except UserError as error:
             return error
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # of a disk that may only be read now
+                part.unlink()
             return UserError(f"{self._directory}: {shard} cannot be kept: {error.strerror}.")
         except Exception as error:  # whoever waits must not wait for ever
             return UserError(f"{shard}: could not be brought: {error!r}.")
