@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipeline.differences import Comparison, compare
+from pipeline.differences import Comparison, compare, name_differences
 from pipeline.errors import UserError
 from pipeline.lock import Lock, read_lock, write_lock
 from pipeline.planning import make_plan
@@ -127,8 +127,11 @@ def test_what_has_changed_since_is_told_post_by_post(
 def test_samples_made_otherwise_are_told(source: tuple[Recipe, Work, Lock], tmp_path: Path) -> None:
     recipe, work, lock = source
     info = read_info(lock.path)
+    info["versions"] |= {"numpy": "1.0", "simplejpeg": "0.1", "paint": "2.0"}
+    here = info["versions"].pop("pillow")
+    write_rows(lock.path, [lock.posts], info)
+    assert compare(read_lock(lock.path), work, recipe).notes == []
     info["recipe"]["prepare"]["jpeg_quality"] = 80
-    info["versions"] |= {"numpy": "1.0", "simplejpeg": "0.1"}
     write_rows(lock.path, [lock.posts], info)  # as another version's encoder would have it
     other = read_lock(lock.path)
     recipe = replace(recipe, prepare=replace(recipe.prepare, jpeg_quality=80))
@@ -136,7 +139,20 @@ def test_samples_made_otherwise_are_told(source: tuple[Recipe, Work, Lock], tmp_
     assert prepared.counts == {"same": 30 - EXPECTED["kept"], "sample": EXPECTED["kept"]}
     assert "the lock's: 1.0" in prepared.notes[0]
     assert "0.1" in prepared.notes[0]
+    assert "paint none (the lock's: 2.0)" in prepared.notes[0]
+    assert f"pillow {here} (the lock's: none)" in prepared.notes[0]
     assert compare(lock, work, replace(recipe, prepare=lock.info.recipe.prepare)).notes == []
+
+
+def test_settings_are_named_that_one_side_lacks_and_no_network_for_its_place() -> None:
+    one = {"a": {"x": 1}, "b": {"y": 2}, "onnx": {"model": "here", "sha256": "12", "size": 3}}
+    assert name_differences(one, {"a": None, "b": {}, "onnx": one["onnx"]}, path="p.") == [
+        'p.a is null, the lock\'s {"x": 1}',
+        "p.b.y is null, the lock's 2",
+    ]
+    for sha256, num_different in (("", 0), ("12", 0), ("34", 1)):
+        other = one | {"onnx": {"model": "there", "sha256": sha256, "size": 3}}
+        assert len(name_differences(one, other)) == num_different
 
 
 def test_what_a_server_lacked_a_disk_may_lack(source: tuple[Recipe, Work, Lock]) -> None:
