@@ -408,6 +408,18 @@ def test_a_cache_that_is_too_small_is_refused_and_one_that_is_small_named(
                 assert "is less than two windows" not in shards.describe(together)
 
 
+def test_a_cache_that_cannot_be_written_is_named(made: Path, tmp_path: Path) -> None:
+    for name, file in load_index(made / "there").by_name.items():
+        if name.endswith(".parquet"):
+            (tmp_path / f"{file.sha256}.parquet.part").mkdir()
+    told = rf"^{tmp_path}: cannot be written: Is a directory"
+    with (
+        closing(RemoteShards(str(made / "there"), tmp_path, BIG)) as shards,
+        pytest.raises(UserError, match=told),
+    ):
+        shards.names("train")
+
+
 def test_a_recipe_alone_cannot_be_streamed(made: Path, tmp_path: Path) -> None:
     push(Work(made / "work"), str(tmp_path / "there"), QUIET, recipe_only=True)
     assert "shares no pictures" in refusal(tmp_path / "there", tmp_path / "cache")

@@ -96,7 +96,8 @@ class ShardCache:
                 for shard in shards:
                     self._wanted.setdefault(shard, window)
             self._errors.clear()
-            self._plan()
+            with telling_unwritable(self._directory):
+                self._plan()
             self._changed.notify_all()
 
     def find(self, shard: str, *, is_patient: bool = False) -> OpenTar | None:

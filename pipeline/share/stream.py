@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.members import find_wrong_member
 from pipeline.records import Status
-from pipeline.rows import commit, read_info, read_rows
+from pipeline.rows import commit, read_info, read_rows, telling_unwritable
 from pipeline.schema import SAMPLES, members_of
 from pipeline.shard import Span, parse_shard_name
 from pipeline.share.cache import ShardCache, check_room, lock_for
@@ -172,7 +172,7 @@ class RemoteShards:
 
     def _bring_rows(self, shard: str) -> None:
         path = self._rows_path(shard)
-        with lock_for(path):
+        with telling_unwritable(self._directory), lock_for(path):
             if not path.exists():
                 part = path.with_name(f"{path.name}.part")
                 bring(self._store, self._files[shard_files(shard)[1]], part, lambda num_bytes: None)
