@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from pipeline.errors import UserError
-from pipeline.words import counted, harmless, sized
+from pipeline.words import counted, harmless, is_utf8, sized
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -279,8 +279,10 @@ def check_writable_name(option: str, text: str) -> None:
     Raises:
         UserError: where its bytes are no UTF-8, as names from old archives may be.
     """
-    if text.encode("utf-8", "replace").decode() != text:
-        raise UserError(f"{option} {text!a}: is not UTF-8, as what is written here must be.")
+    if not is_utf8(text):
+        raise UserError(
+            f"{option} {text!a}: is not UTF-8, as what is written here must be; so must the locale."
+        )
 
 
 def part_of(rank: int | None, world_size: int | None) -> "Part":

@@ -1,5 +1,7 @@
 """Words for people: counts with their nouns, bytes in a unit that fits, and strangers' text."""
 
+import os
+
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -28,6 +30,17 @@ def sized(num_bytes: int) -> str:
     while round(value, 1) >= 1000 and unit != _UNITS[-1]:
         value, unit = value / 1000, next(units)
     return f"{value:.1f} {unit}"
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a path is in UTF-8 on the disk, as Arrow takes it to be.
+
+    Names from old archives may not be, nor any but plain ones in a locale with another encoding.
+    """
+    try:
+        return os.fsencode(path) == path.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def harmless(text: object) -> str:

@@ -10,6 +10,7 @@ from pipeline.hold import WHOLE, Entry, Part, Say, hold
 from pipeline.removals import read_removals
 from pipeline.rows import sweep_temporaries, telling_out_of_space
 from pipeline.shard import recover
+from pipeline.words import is_utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,10 @@ class Work:
     root: Path
 
     def __post_init__(self) -> None:
-        name = str(self.root)
-        if name.encode("utf-8", "replace").decode() != name:  # nor does Arrow open such names
-            raise UserError(f"{name!a}: is not UTF-8, as the name of a work folder must be.")
+        if not is_utf8(name := str(self.root)):
+            raise UserError(
+                f"{name!a}: is not UTF-8, as the name of a work folder must be; so must the locale."
+            )
 
     @property
     def plan_path(self) -> Path:

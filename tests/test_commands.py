@@ -369,6 +369,19 @@ def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path: Path) -> 
     assert not (tmp_path / "data").exists()
 
 
+def test_a_name_in_another_encoding_than_arrows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_source(tmp_path)
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))  # as its locales have
+    for name in ("\u00e9", "\u7d75"):
+        for option in ("--work", "--metadata"):
+            error = call("fetch", tmp_path / "recipe.toml", option, tmp_path / name).exception
+            assert isinstance(error, UserError)
+            assert "is not UTF-8" in str(error)
+            assert str(error).endswith("must be; so must the locale.")
+
+
 def test_originals_are_not_cropped_as_another_layout(work: Work, tmp_path: Path) -> None:
     before = contents(work)
     recipe = tmp_path / "recipe.toml"
