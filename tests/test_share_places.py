@@ -54,6 +54,7 @@ def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path)
 SHARD = "samples/train-000000.tar"
 FOREIGN: dict[str, Callable[[Path], object]] = {
     CARD: lambda place: (place / CARD).write_text("thesis"),
+    "readme.md": lambda place: (place / "readme.md").write_text("one file with README.md, or not"),
     LOCK: lambda place: (place / LOCK).write_text("letters"),
     INDEX: lambda place: (place / INDEX).write_text('{"name": "a site"}'),
     PENDING: lambda place: (place / PENDING).write_text('{"name": "a site"}'),

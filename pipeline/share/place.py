@@ -53,8 +53,8 @@ def check_place(
     if there is not None:
         return
     expected = {CARD} if scheme_of(store.url) == "hf" else set()
-    names = {*PAPERS, INDEX, PENDING, *draft.by_name} - expected
-    if found := sorted(names & sizes.keys()):
+    names = {name.lower() for name in {*PAPERS, INDEX, PENDING, *draft.by_name} - expected}
+    if found := sorted(name for name in sizes if name.lower() in names):  # one file on some disks
         raise UserError(
             f"{store.url}/{found[0]}: is there already, and no `push` can be seen to have brought "
             "it; push to a folder of its own, or move that file away."
