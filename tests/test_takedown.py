@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run, takedown
+from pipeline.differences import compare
 from pipeline.errors import UserError
 from pipeline.lock import read_lock, write_lock
 from pipeline.planning import make_plan
@@ -199,6 +200,7 @@ def test_a_lock_keeps_the_gap_and_no_old_lock_fills_it(work: Work, tmp_path: Pat
         make_plan(recipe, None, old, read_removals(work.removals_path))
     new = write_lock(work, tmp_path / "new.parquet")
     run.fetch(recipe, work, QUIET, lock=new)
+    assert compare(new, work, recipe).num_different == 0
     assert verify(work.root) == []
     again = Work(tmp_path / "again")
     run.fetch(recipe, again, QUIET, lock=new)
@@ -342,8 +344,9 @@ def test_wrong_use_changes_nothing(work: Work, tmp_path: Path) -> None:
 
 
 def test_a_damaged_list_is_a_sentence(work: Work) -> None:
-    for text in ("", "[]", '{"post_ids": ["x"]}', "[" * 10**6):
-        work.removals_path.write_text(text)
+    no_text = b'{"unfinished": {"raw": ["\xff"], "samples": []}}'
+    for data in (b"", b"[]", b'{"post_ids": ["x"]}', b'{"x": ' + b"[" * 10**6, no_text):
+        work.removals_path.write_bytes(data)
         with pytest.raises(UserError, match=r"takedown\.json"):
             run.prepare(load_recipe(str(work.share_dir)), work, QUIET)
         assert any(problem.path == work.removals_path for problem in verify(work.root))
