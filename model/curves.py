@@ -63,6 +63,8 @@ def draw_curves(runs: Sequence[Run], runs_dir: Path) -> list[Path]:
 
 def draw_run(run: Run, log: Log) -> "Figure":
     """The loss terms on top, each measure of the validations in a panel of its own below."""
+    from matplotlib.ticker import SymmetricalLogLocator
+
     measures = [name for name in MEASURES if name in log.validation]
     num_rows = 1 + -(-len(measures) // 3)
     figure = _figure(num_rows, f"{run.name}: {run.model}, {counted(run.step, 'step')}, {run.state}")
@@ -73,6 +75,9 @@ def draw_run(run: Run, log: Log) -> "Figure":
     for i, (name, points) in enumerate(terms.items()):
         _plot(axes, points, 1, i, name)
     axes.set_yscale("symlog", linthresh=1e-3)  # an adversary's terms may be negative
+    # Powers of ten alone leave a run, whose terms span one of them, without any number to read.
+    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1e-3, subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     _label(axes, "loss terms, weighted", "steps")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for i, name in enumerate(measures):

@@ -138,6 +138,8 @@ def test_curves_show_what_the_log_says(work: Path) -> None:
         assert np.column_stack(line.get_data()).tolist() == [
             list(p) for p in logs["whole"].train[name]
         ]
+    low, high = figure.axes[0].get_ylim()
+    assert any(low <= tick <= high for tick in figure.axes[0].get_yticks())  # to read them by
     mse, ring = figure.axes[1].get_lines()
     assert np.column_stack(mse.get_data()).tolist() == [
         list(p) for p in logs["whole"].validation["mse"]
