@@ -3,7 +3,9 @@
 import shlex
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pytest
@@ -374,6 +376,25 @@ def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match=SHARD):
         push(work, str(tmp_path / "there"), QUIET)
+
+
+def test_damaged_rows_are_not_pushed(work: Work, tmp_path: Path) -> None:
+    flip(rows_path(work.samples_dir, SHARD), 100)
+    with pytest.raises(UserError, match=rf"{SHARD}\.parquet: "):
+        push(work, str(tmp_path / "there"), QUIET)
+    assert not (tmp_path / "there").exists()
+
+
+def test_what_is_pushed_again_on_another_day_stays_of_its_first(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    with monkeypatch.context() as patch:
+        then = SimpleNamespace(now=lambda zone: datetime(2020, 2, 2, tzinfo=zone))
+        patch.setattr(push_module, "datetime", then)
+        push(work, str(there), QUIET)
+    assert push(work, str(there), QUIET).num_moved == 0
+    assert load_index(there).published == "2020-02-02"
 
 
 def test_a_push_needs_another_place(work: Work) -> None:

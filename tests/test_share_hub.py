@@ -85,6 +85,7 @@ def test_from_the_hub_comes_what_went_there(hub: FakeHub, work: Work, tmp_path: 
 def test_a_push_to_the_hub_that_was_cut_short_goes_on(
     hub: FakeHub, work: Work, tmp_path: Path
 ) -> None:
+    hub.commits.append({"README.md": b"of a repository made on the Hub's own page"})
     hub.fail_after = 4
     code, said = call(hub, tmp_path, "push", work.root, URL)
     assert code == 2

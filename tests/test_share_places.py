@@ -42,6 +42,8 @@ def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path)
         push(other, str(store), QUIET)
     assert files_in(store) == before
     push(owner, str(store), QUIET)
+    with pytest.raises(UserError, match="shards of another work folder, which `--store` put"):
+        push(other, str(store), QUIET)  # although it would push the same
     take_down(owner, [2], store=str(store))
     before = files_in(store)
     for recipe_only in (False, True):
