@@ -82,7 +82,9 @@ def takedown(
 
     done = take_down(Work(work), post_ids or (), store=store)
     posts, shards = counted(len(done.post_ids), "post"), counted(len(done.shards), "shard")
-    print(f"{work}: {posts} taken down, {shards} written anew.")
+    is_rest = bool(done.shards) and not done.post_ids  # of a takedown that was cut short
+    what = "the takedown is finished" if is_rest else f"{posts} taken down"
+    print(f"{work}: {what}, {shards} written anew.")
     if done.also:
         print(f"among them, for they show the same picture: {', '.join(map(str, done.also))}")
     if done.left:

@@ -311,6 +311,7 @@ def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
         take_down(work, [1])
     finished = call("takedown", work.root)
     assert finished.exit_code == 0, finished.output
+    assert f"{work.root}: the takedown is finished, 1 shard written anew." in finished.output
     assert files_in(work.root) == files_in(whole.root)
     assert verify(work.root) == []
     assert read_removals(work.removals_path) == Removals(GONE)
