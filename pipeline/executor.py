@@ -151,14 +151,17 @@ def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Sho
     counter = context.RawValue(c_longlong, 0)
     waiting, losses = list(names), Counter[str]()
     while waiting:
+        # Its last chance a shard has alone: those in hand beside one that kills its worker are lost
+        # with it each time.
+        some = waiting[:1] if losses[waiting[0]] == MAX_LOSSES - 1 else list(waiting)
         # The stage goes once to each worker, not along with each shard: prepare's holds all
         # duplicates. The lock is a new one, for a worker that died may hold the last pool's.
         shared = (stage, counter, context.Lock())
-        pool = ProcessPoolExecutor(min(num_workers, len(waiting)), context, _start_worker, shared)
+        pool = ProcessPoolExecutor(min(num_workers, len(some)), context, _start_worker, shared)
         futures: dict[Future[Fates | str], str] = {}
         try:
             with _sigint_held():  # the workers inherit it: Ctrl-C is for this process
-                futures = {pool.submit(_attempt_shared, name): name for name in waiting}
+                futures = {pool.submit(_attempt_shared, name): name for name in some}
             for future in _as_completed(futures, lambda: show(counter.value)):
                 outcome = future.result()
                 waiting.remove(futures[future])
@@ -166,7 +169,7 @@ def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Sho
         except BrokenProcessPool:
             # A worker died, and the pool does not say on which shard: shards are handed out in
             # order, so it was one of the first that are not done. The rest go on in a new pool.
-            losses.update(waiting[:num_workers])
+            losses.update(waiting[: min(num_workers, len(some))])
             for name in [name for name in waiting if losses[name] >= MAX_LOSSES]:
                 waiting.remove(name)
                 yield name, f"its worker process died {MAX_LOSSES} times; out of memory?"
