@@ -352,10 +352,9 @@ def test_what_lies_is_refused(made: Path, tmp_path: Path) -> None:
     elsewhere = copy("elsewhere")
     forge_index(elsewhere, lambda table: table["files"][-1].update(name="samples/../../x.tar"))
     assert "which no data set holds" in refusal(elsewhere, tmp_path / "c5")
-    for name in ("c1", "c2", "c3", "c4", "c5"):
-        assert not list(
-            (tmp_path / name).glob(f"{load_index(damaged).by_name[f'samples/{shard}.tar'].sha256}*")
-        )
+    for name, there in (("c1", damaged), ("c2", forged), ("c3", swapped)):
+        sha256 = load_index(there).by_name[f"samples/{shard}.tar"].sha256
+        assert not list((tmp_path / name).glob(f"{sha256}*"))
 
 
 def test_a_sample_that_lies_is_refused(made: Path, server: Server, tmp_path: Path) -> None:
@@ -404,6 +403,8 @@ def test_a_cache_that_is_too_small_is_refused_and_one_that_is_small_named(
             enough = re.search(r"--cache-size ([0-9.e-]+) is enough", said)
         if enough is not None:
             budget = int(float(enough[1]) * 1e9)
+            tars = (made / "there" / "samples").glob("*.tar")
+            assert budget < 1.03 * sum(map(size_now, tars))  # more than all of it is no use
             with closing(RemoteShards(str(made / "there"), tmp_path, budget)) as shards:
                 assert "is less than two windows" not in shards.describe(together)
 
