@@ -12,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from cli import app
@@ -22,6 +23,7 @@ from model.export import Export, export, without_paths
 from model.painter import load_painter
 from model.painter_onnx import OnnxInfo
 from pipeline.errors import UserError
+from pipeline.onnx_session import open_session
 from pipeline.recipe import load_recipe
 from pipeline.rows import read_seal, write_rows
 from pipeline.settings import to_table
@@ -223,6 +225,29 @@ def test_the_check_sees_a_difference(exported: tuple[Path, Result]) -> None:
     with torch.no_grad():
         colorizer.generator.get_parameter("out.bias")[0] += 0.01
     assert export_onnx._compare(whole, content, info.size) == pytest.approx(0.01, rel=0.05)
+
+
+def test_bare_paper_is_normalised_as_exactly_as_by_torch() -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.GroupNorm(2, 4)
+            nn.init.uniform_(self.norm.weight)
+            nn.init.uniform_(self.norm.bias)
+
+        def forward(self, sketch: Tensor, reference: Tensor) -> Tensor:
+            normalised: Tensor = self.norm(torch.cat([sketch, sketch * reference], 1))
+            return normalised
+
+    model, size = Normalised().eval(), (256, 256)
+    content = export_onnx._translate(model, OnnxInfo(1, "reference", size))
+    given = {"sketch": torch.ones(1, 1, *size), "reference": torch.full((1, 3, *size), 0.7)}
+    given["sketch"][..., ::64] = 0
+    (found,) = open_session(content, "it", num_threads=1).run(
+        None, {name: picture.numpy() for name, picture in given.items()}
+    )
+    with torch.inference_mode():
+        assert np.abs(found - model(**given).numpy()).max() < 1e-4
 
 
 def test_without_onnx_the_rest_is_written(work: Path, tmp_path: Path) -> None:
