@@ -209,14 +209,17 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
 
 
 def name_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return a name for each file, without its suffix, and with a number where it is taken."""
+    """Return a name for each file, without its suffix, and with a number where it is taken.
+
+    In capitals or not a name is the same: on many disks one file would replace the other.
+    """
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
         name, number = path.stem, 2
-        while name in taken:
+        while name.casefold() in taken:
             name, number = f"{path.stem}-{number}", number + 1
-        taken.add(name)
+        taken.add(name.casefold())
         names[path] = name
     return names
 

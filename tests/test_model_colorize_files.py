@@ -257,8 +257,8 @@ def test_a_colour_picture_is_a_sketch_once_its_lines_are_drawn(tmp_path: Path) -
 
 
 def test_the_names_of_many_files_are_different() -> None:
-    paths = [Path(p) for p in ("a/x.png", "b/x.png", "b/x.jpg", "x-2.png", "y.tar.png")]
-    assert list(name_files(paths).values()) == ["x", "x-2", "x-3", "x-2-2", "y.tar"]
+    paths = [Path(p) for p in ("a/x.png", "b/x.png", "b/x.jpg", "x-2.png", "y.tar.png", "X.png")]
+    assert list(name_files(paths).values()) == ["x", "x-2", "x-3", "x-2-2", "y.tar", "X-4"]
 
 
 def test_folders_give_their_pictures_and_must_have_some(sketches: Path, tmp_path: Path) -> None:
