@@ -20,6 +20,7 @@ from model.pictures import (
     is_blank,
     is_dark,
     is_line_art,
+    whiten,
 )
 from pipeline.errors import UserError
 from pipeline.settings import Table
@@ -91,7 +92,7 @@ class Painter:
         A reference without colour gives a picture without colour, whatever the model would like.
 
         Args:
-            sketch: dark lines on light paper.
+            sketch: dark lines on light paper; see ``pictures.whiten``.
             reference: see ``look_at``.
             guidance: how far the reference is followed: 0 colours as without one, 1 as in training,
                 and above 1 what the reference changes is exaggerated.
@@ -103,6 +104,7 @@ class Painter:
             raise UserError(f"guidance: {guidance} is not in 0 to {MAX_GUIDANCE:g}.")
         if guidance != 1 and not self.can_be_guided:
             raise UserError(UNGUIDED)
+        sketch = whiten(sketch)
         seen = fit_sketch(sketch, self.size, self.pad)
         answer = self.answer(seen, reference.pixels, guidance)
         picture = bring_back(answer, seen, sketch, self.pad)

@@ -28,6 +28,8 @@ MIN_SIDE = 16
 
 _THUMBNAIL = (256, 256)
 _MAX_INK = 8.0  # how much darker thin lines are made that shrinking has made faint
+_DARK = 96  # paper below it is none
+_WHITE = 250  # where that much is on 5% of a sketch, its paper needs no whitening
 _STRIP = 2**21  # pixels that are brought back at once
 
 
@@ -115,7 +117,7 @@ def is_blank(picture: Image.Image) -> bool:
 
 def is_dark(picture: Image.Image) -> bool:
     """Whether most of a picture is dark, as light lines on dark paper are."""
-    return bool(np.median(_thumbnail(picture)) < 96)
+    return bool(np.median(_thumbnail(picture)) < _DARK)
 
 
 def _thumbnail(picture: Image.Image) -> NDArray[np.float32]:
@@ -147,6 +149,18 @@ def _place(sides: tuple[int, int], size: tuple[int, int], pad: bool) -> tuple[in
     return left, top, left + inner_width, top + inner_height
 
 
+def whiten(sketch: Image.Image) -> Image.Image:
+    """Return a sketch in grey, its paper white where none of it is, as in scans and photos.
+
+    Dark paper stays as it is.
+    """
+    grey = sketch.convert("L")
+    paper, white = _level(grey, 0.5), _level(grey, 0.95)
+    if white >= _WHITE or paper < _DARK:
+        return grey
+    return grey.point([min(round(level * 255 / paper), 255) for level in range(256)])
+
+
 def fit_sketch(sketch: Image.Image, size: tuple[int, int], pad: bool) -> Pixels:
     """Bring a sketch to (width, height) in grey, its lines as dark as they were.
 
@@ -165,8 +179,13 @@ def fit_sketch(sketch: Image.Image, size: tuple[int, int], pad: bool) -> Pixels:
 
 def _ink(grey: Image.Image) -> int:
     """Return how dark, from 0 to 255, the darkest half of a percent is."""
+    return 255 - _level(grey, 0.005)
+
+
+def _level(grey: Image.Image, share: float) -> int:
+    """Return the level, from 0 to 255, that a share of a grey picture does not exceed."""
     reached = np.cumsum(grey.histogram())
-    return 255 - int(np.searchsorted(reached, reached[-1] / 200))
+    return int(np.searchsorted(reached, reached[-1] * share))
 
 
 def bring_back(answer: Pixels, seen: Pixels, sketch: Image.Image, pad: bool) -> Image.Image:

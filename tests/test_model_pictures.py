@@ -17,6 +17,7 @@ from model.pictures import (
     is_dark,
     is_line_art,
     open_picture,
+    whiten,
 )
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.errors import UserError
@@ -196,6 +197,19 @@ def test_blank_and_dark_sketches_are_seen() -> None:
     assert not is_blank(lines)
     assert not is_dark(lines)
     assert is_dark(Image.eval(lines, lambda level: 255 - level))
+
+
+def test_the_paper_of_a_scan_is_white_and_lines_stay() -> None:
+    lines = Image.fromarray(dodge(DOLLS[0], 3.5))
+    scan = inked(np.asarray(lines), (0, 0, 0), (238, 222, 176))
+    assert np.abs(np.asarray(whiten(scan), int) - np.asarray(lines)).max() <= 2
+
+
+def test_white_paper_with_tones_and_dark_paper_stay_as_they_are() -> None:
+    pixels = np.full((100, 100), 180, np.uint8)
+    pixels[:10] = 255
+    for unchanged in (pixels, pixels // 4):
+        assert (np.asarray(whiten(Image.fromarray(unchanged))) == unchanged).all()
 
 
 def test_thin_lines_stay_dark_when_a_large_drawing_shrinks() -> None:
