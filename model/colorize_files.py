@@ -194,6 +194,8 @@ class _Sheets:
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
     """Return the files among ``paths``, and in place of each folder the pictures in it; each once.
 
+    Of a folder hidden files and further folders are left out.
+
     Raises:
         UserError: on a folder without pictures.
     """
@@ -201,11 +203,17 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if _looks_like_a_picture(p))
             if not inside:
                 raise UserError(f"{path}: there are no pictures in it.")
         found += inside
     return list(dict.fromkeys(found))
+
+
+def _looks_like_a_picture(path: Path) -> bool:
+    """Whether a path in a folder is one to take: not ``._a.png``, which macOS lays beside it."""
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
 
 
 def name_files(paths: Iterable[Path]) -> dict[Path, str]:

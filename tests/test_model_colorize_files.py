@@ -264,6 +264,8 @@ def test_the_names_of_many_files_are_different() -> None:
 def test_folders_give_their_pictures_and_must_have_some(sketches: Path, tmp_path: Path) -> None:
     (sketches / "a.txt").touch()
     (sketches / "B.JPG").touch()
+    (sketches / "._0.png").touch()  # as macOS has beside 0.png on other disks
+    (sketches / "layers.psd").mkdir()
     (sketches / "below").mkdir()
     named = tmp_path / "picture.dat"
     found = find_pictures([sketches, named])
