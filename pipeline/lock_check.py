@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.pages import check_pages
 from pipeline.plan_check import promises_of_posts, words_of
 from pipeline.records import Fate, Status
 from pipeline.rows import DamagedError
@@ -36,7 +37,7 @@ _OF_AN_ORIGINAL = (
 
 
 def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
-    """Check, by its footer alone, that reading a table takes no more memory than a lock may.
+    """Check, before it is read, that reading a table takes no more memory than a lock may.
 
     Args:
         path: of a lock, or of a shard's rows.
@@ -47,14 +48,10 @@ def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
     """
     try:
         metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
+        num_bytes, num_values = check_pages(path, metadata)
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: cannot be read: {error}.") from error
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    num_values = max(
-        (group.column(i).num_values for group in groups for i in range(group.num_columns)),
-        default=0,
-    )
-    num_bytes = max(path.stat().st_size, sum(group.total_byte_size for group in groups))
+    num_bytes = max(path.stat().st_size, num_bytes)
     if metadata.num_rows > max_posts or num_values > _MAX_TAGS or num_bytes > _MAX_FILE_BYTES:
         raise UserError(f"{path}: too large; it may have {max_posts} posts.")
 
@@ -71,13 +68,11 @@ def check_text(path: Path, schema: pa.Schema) -> None:
     texts = [f.name for f in schema if f.type == pa.string() or pa.types.is_dictionary(f.type)]
     try:
         with pq.ParquetFile(path, read_dictionary=texts) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            check_pages(path, file.metadata)
+            found = file.read(columns=texts, use_threads=False).columns
+            words = [column for column in found if pa.types.is_dictionary(column.type)]
+            num_bytes = sum(chain.from_iterable(map(_count_bytes, words)))
             most = min(_MAX_TEXT_A_POST * (1 + file.metadata.num_rows), _MAX_CHUNK)
-            num_bytes = sum(group.total_byte_size for group in groups)
-            if num_bytes <= most:
-                found = file.read(columns=texts, use_threads=False).columns
-                words = [column for column in found if pa.types.is_dictionary(column.type)]
-                num_bytes = sum(chain.from_iterable(map(_count_bytes, words)))
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: cannot be read: {error}.") from error
     if num_bytes > most:

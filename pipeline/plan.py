@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.families import find_families, join_characters
+from pipeline.pages import check_pages
 from pipeline.plan_check import check_planned, read_about
 from pipeline.recipe import Recipe, SplitSettings
 from pipeline.records import Post, Status
@@ -232,6 +233,7 @@ def read_planned(path: Path, name: str) -> pa.Table:
         with pq.ParquetFile(path, metadata=footer) as file:
             if not is_table_of(file.schema_arrow, SELECTION):
                 raise DamagedError(f"{path}: its columns are not those of a plan.")
+            check_pages(path, footer, [numbers[name]])
             posts = file.read_row_group(numbers[name]).replace_schema_metadata(None)
         posts.validate(full=True)
     except (OSError, pa.ArrowException, ValueError) as error:

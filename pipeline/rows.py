@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.pages import check_pages
 from pipeline.schema import is_table_of
 
 _INFO_KEY = b"nurie"
@@ -290,6 +291,7 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -
         with pq.ParquetFile(path) as file:
             if not is_table_of(file.schema_arrow, schema):
                 raise DamagedError(f"{path}: its columns are not those of this version's tables.")
+            check_pages(path, file.metadata)
             table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
         table.validate(full=True)  # reading lets words pass that are not in UTF-8
     except (OSError, pa.ArrowException, ValueError) as error:  # a ValueError: names not in UTF-8

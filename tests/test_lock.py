@@ -333,8 +333,9 @@ def test_words_that_are_too_long_for_all_posts_together_are_refused(
     """Arrow holds two gigabytes of text in one piece, and raises where it should hold more."""
     lock = built[2]
     path, at, field = tmp_path / "posts.parquet", LOCK.get_field_index(name), LOCK.field(name)
-    words = pa.DictionaryArray.from_arrays(pa.array([0] * 30), pa.array(["x" * 72 * 2**20]))
-    posts = lock.posts.set_column(at, field, words.cast(field.type))
+    posts = pa.concat_tables([lock.posts] * 40)
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * len(posts)), pa.array(["x" * 2**21]))
+    posts = posts.set_column(at, field, words.cast(field.type))
     write_rows(path, [posts], read_info(lock.path))
     with pytest.raises(UserError, match="more text"):
         read_lock(path)

@@ -211,7 +211,7 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
         not_locked("character"),
     ),
     "a text that grows with every row": (
-        rows(tags=lambda v: ["x" * 2**18] * len(v)),
+        rows(tags=lambda v: ["x" * 2**17] * len(v)),
         "holds more text than so many posts have",
     ),
     "a fate that grows with every row": (
