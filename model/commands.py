@@ -219,10 +219,10 @@ def evaluate(
             f"--set {others[0]}: an evaluation has eval.KEY only, as eval.batch_size=8."
         )
     config = convert(tables["eval"], EvalConfig, "eval")
-    read_sum(checkpoint)  # of one that is not there the folder is not known
     run_dir = run_dir_of(checkpoint)
     out_dir = out if out is not None else run_dir / _eval_name(checkpoint, split)
     if (place := Work(work) if work is not None else work_around(run_dir)) is None:
+        read_sum(checkpoint)  # where there is none, that is what to say
         raise UserError(f"{checkpoint}: is not in a WORK/runs/NAME; say with --work whose samples.")
     place.check_store()
     if work is None and not place.samples_dir.is_dir():  # it was streamed, say
