@@ -217,7 +217,7 @@ def test_drawing_never_fails(seed: int, index: int, pose: int, height: int, widt
     assert max(doll.width, doll.height) == 512
     assert min(doll.width, doll.height) >= 288
     picture = picture_of(doll)
-    assert 0.1 < shows(picture, (255, 255, 255)).mean() < 0.9
+    assert 0.02 < shows(picture, (255, 255, 255)).mean() < 0.9  # a close-up has little paper
     assert shows(picture, color_of(doll.palette, Part.INK)).any()
 
 
