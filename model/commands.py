@@ -225,7 +225,7 @@ def evaluate(
         read_sum(checkpoint)  # where there is none, that is what to say
         raise UserError(f"{checkpoint}: is not in a WORK/runs/NAME; say with --work whose samples.")
     place.check_store()
-    if work is None and not place.samples_dir.is_dir():  # it was streamed, say
+    if not place.samples_dir.is_dir():  # it was streamed, say
         raise UserError(
             f"{place.root}: has no samples. Pull them there, or say with --work whose samples."
         )

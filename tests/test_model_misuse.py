@@ -226,8 +226,9 @@ def test_a_checkpoints_own_work_folder_is_taken(
         assert done.exit_code == 0, done.output
         (run / "eval-test/metrics.json").unlink()  # where `export` looks
     shutil.rmtree(work / "samples")
-    error = CliRunner().invoke(app, ["eval", str(run)]).exception
-    assert str(error).startswith(f"{work}: has no samples. Pull them there, or say with --work")
+    for there in ([], ["--work", str(work)]):
+        error = CliRunner().invoke(app, ["eval", str(run), *there]).exception
+        assert str(error).startswith(f"{work}: has no samples. Pull them there, or say with --work")
     shutil.copytree(run, tmp_path / "carried")
     error = CliRunner().invoke(app, ["eval", str(tmp_path / "carried")]).exception
     assert isinstance(error, UserError)
