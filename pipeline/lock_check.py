@@ -60,7 +60,7 @@ def check_text(path: Path, schema: pa.Schema) -> None:
     """Check that the texts of a table take no more memory than those of so many posts do.
 
     A text that is in the file once may be that of every row, so they are looked at as numbered
-    words first.
+    words first; what its pages take, ``check_size`` has seen to.
 
     Raises:
         DamagedError: where they do, or cannot be read.
@@ -68,7 +68,6 @@ def check_text(path: Path, schema: pa.Schema) -> None:
     texts = [f.name for f in schema if f.type == pa.string() or pa.types.is_dictionary(f.type)]
     try:
         with pq.ParquetFile(path, read_dictionary=texts) as file:
-            check_pages(path, file.metadata)
             found = file.read(columns=texts, use_threads=False).columns
             words = [column for column in found if pa.types.is_dictionary(column.type)]
             num_bytes = sum(chain.from_iterable(map(_count_bytes, words)))

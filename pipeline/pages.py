@@ -100,7 +100,7 @@ def _read_value(data: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
         case 4 | 5 | 6:
             return _read_integer(data, at)
         case 8:
-            length, at = _read_varint(data, at)
+            length, at = read_varint(data, at)
             return None, at + length
         case 12:
             return _read_struct(data, at)
@@ -108,11 +108,16 @@ def _read_value(data: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
 
 
 def _read_integer(data: mmap.mmap, at: int) -> tuple[int, int]:
-    coded, at = _read_varint(data, at)
+    coded, at = read_varint(data, at)
     return (coded >> 1) ^ -(coded & 1), at
 
 
-def _read_varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+def read_varint(data: bytes | mmap.mmap, at: int) -> tuple[int, int]:
+    """Return a number of seven bits a byte, the lowest first, and where it ends.
+
+    Raises:
+        IndexError, ValueError: where it does not end.
+    """
     value = shift = 0
     while True:
         byte = data[at]
@@ -121,4 +126,4 @@ def _read_varint(data: mmap.mmap, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         if shift > 63:
-            raise ValueError("a page's header has a number without an end")
+            raise ValueError("a number without an end")

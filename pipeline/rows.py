@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.pages import check_pages
+from pipeline.pages import check_pages, read_varint
 from pipeline.schema import is_table_of
 
 _INFO_KEY = b"nurie"
@@ -256,8 +256,8 @@ def read_info(path: Path) -> dict[str, Any]:
 def peek_info(path: Path) -> dict[str, Any]:
     """Return the ``info`` of a sealed file out of its last bytes, ten times as fast as Parquet.
 
-    The footer is a Thrift struct: after a key of five bytes come a type, the value's length (seven
-    bits a byte, the lowest first), and the value. Where it looks otherwise, Parquet has the word.
+    The footer is a Thrift struct: after a key of five bytes come a type, the value's length, and
+    the value. Where it looks otherwise, Parquet has the word.
 
     Raises:
         DamagedError: as ``read_info`` does.
@@ -270,12 +270,8 @@ def peek_info(path: Path) -> dict[str, Any]:
             tail = file.read()
         stop = len(tail) - 8 if tail.endswith(b"PAR1") else 0
         footer = tail[stop - int.from_bytes(tail[stop : stop + 4], "little") : stop]
-        at, length, shift = footer.rindex(mark) + len(mark), 0, 0
-        while True:
-            length |= (footer[at] & 127) << shift
-            at, shift = at + 1, shift + 7
-            if footer[at - 1] < 128:
-                return dict(orjson.loads(footer[at : at + length]))
+        length, at = read_varint(footer, footer.rindex(mark) + len(mark))
+        return dict(orjson.loads(footer[at : at + length]))
     except (OSError, ValueError, IndexError, TypeError):
         return read_info(path)
 
