@@ -170,7 +170,12 @@ def _find(path: Path) -> Path:
     if path.is_dir():
         found = [path / f"{name}.safetensors" for name in ("best", "model")]
         path = next((p for p in found if p.is_file()), found[0])
-    given, path = path, path.with_suffix(".safetensors")
+    if path.suffix.lower() == ".onnx":
+        raise UserError(
+            f"{path}: an ONNX file is for `colorize` and `app` alone. Give the .safetensors that "
+            "`export` wrote beside it, or the run's folder."
+        )
+    given, path = path, path.with_suffix(".safetensors") if path.suffix == ".json" else path
     if not path.is_file():
         raise UserError(f"{given}: no such checkpoint. {_what_to_give(path.parent)}")
     return path

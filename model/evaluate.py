@@ -5,7 +5,8 @@ The baselines go through the same code in the same run: ``mean``, the training s
 computed is null, with its reason under ``unavailable``.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from model.checkpoint import read_sum
 from model.colorize import load_colorizer
-from model.config import EvalConfig
+from model.config import REFERENCES, EvalConfig
 from model.data import Batch, Samples, iterate_batches, spread_places
 from model.device import memory_guard
 from model.fid import extract_features, fid, kid, load_extractor
@@ -136,6 +137,7 @@ def evaluate(
     }
     rows = pa.concat_tables(tables, promote_options="default")
     with telling_unwritable(out_dir):
+        _remove_other_grids(out_dir, [scene.name for scene in scenes])
         with replacing(out_dir / "rows.parquet") as temporary:
             pq.write_table(rows, temporary, compression="zstd")
         with replacing(out_dir / "metrics.json") as temporary:
@@ -146,6 +148,16 @@ def evaluate(
 def grid_name(number: int, setting: str) -> str:
     """Return the name of a setting's grid, the settings being numbered from 0 on."""
     return f"grid-{setting}.png" if number else "grid.png"
+
+
+def _remove_other_grids(out_dir: Path, settings: Sequence[str]) -> None:
+    """Remove the grids that an earlier evaluation in other settings left."""
+    now = {grid_name(number, setting) for number, setting in enumerate(settings)}
+    for path in out_dir.glob("grid-*.png"):
+        setting = path.stem.removeprefix("grid-")
+        is_ours = setting in REFERENCES or re.fullmatch(r"picture(-\d+)?", setting)
+        if is_ours and path.name not in now:
+            path.unlink()
 
 
 def judge(

@@ -103,6 +103,10 @@ def test_missing_torn_and_foreign_files_are_named(tmp_path: Path, saved: Path) -
         load_checkpoint(tmp_path / "empty")
     with pytest.raises(UserError, match=r"/a picture\.png: no such checkpoint"):
         load_checkpoint(tmp_path / "a picture.png")
+    onnx_path = saved.with_suffix(".onnx")
+    onnx_path.touch()  # not silently its neighbour, which may be of another model
+    with pytest.raises(UserError, match="an ONNX file is for `colorize` and `app` alone"):
+        load_checkpoint(onnx_path)
     run_dir = tmp_path / "work" / "runs" / "first"
     save_checkpoint(run_dir / "last.safetensors", tensors_at(1), info_at(1))
     with pytest.raises(UserError, match=r"Give one of the runs there, such as .*/runs/first\."):

@@ -208,12 +208,16 @@ def test_a_run_folder_that_holds_a_run_is_in_use_or_is_none(work: Path) -> None:
     assert "a plain name, not a path" in misuse(work, "train", "--run", "../elsewhere")
 
 
-def test_only_grids_of_this_evaluation_are_named(work: Path) -> None:
+def test_only_grids_of_this_evaluation_are_named_and_there(work: Path) -> None:
+    found = work / "runs/one/eval-test"
+    own = found / "grid-mine.png"
     for references, grids in ((["self", "any"], "grid.png, grid-any.png"), (["self"], "grid.png")):
         options = [word for name in references for word in ("--reference", name)]
         done = CliRunner().invoke(app, arguments("eval", work, *options))
         assert done.exit_code == 0, done.output
         assert done.stdout.endswith(f"/eval-test: metrics.json, rows.parquet, {grids}\n")
+        own.touch()
+        assert {path.name for path in found.glob("*.png")} == {*grids.split(", "), own.name}
 
 
 def test_a_checkpoints_own_work_folder_is_taken(
