@@ -13,12 +13,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-import model.commands
-import model.commands_demo
-import model.commands_use
-import pipeline.commands
-import pipeline.commands_make
-import pipeline.commands_share
+from model.commands import demo, train, use
+from pipeline.commands import folder, make, share
 from pipeline.errors import UserError
 from pipeline.words import harmless
 
@@ -62,23 +58,23 @@ class _Command(TyperCommand):
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "fetch": pipeline.commands_make.fetch,
-    "prepare": pipeline.commands_make.prepare,
-    "demo": model.commands_demo.demo,
-    "train": model.commands.train,
-    "eval": model.commands.evaluate,
-    "colorize": model.commands_use.colorize,
-    "app": model.commands_use.show_app,
-    "export": model.commands_use.export,
-    "status": pipeline.commands.status,
-    "verify": pipeline.commands.verify,
-    "repair": pipeline.commands.repair,
-    "report": pipeline.commands.report,
-    "lock": pipeline.commands.lock,
-    "runs": model.commands.runs,
-    "push": pipeline.commands_share.push,
-    "pull": pipeline.commands_share.pull,
-    "takedown": pipeline.commands_share.takedown,
+    "fetch": make.fetch,
+    "prepare": make.prepare,
+    "demo": demo.demo,
+    "train": train.train,
+    "eval": train.evaluate,
+    "colorize": use.colorize,
+    "app": use.show_app,
+    "export": use.export,
+    "status": folder.status,
+    "verify": folder.verify,
+    "repair": folder.repair,
+    "report": folder.report,
+    "lock": folder.lock,
+    "runs": train.runs,
+    "push": share.push,
+    "pull": share.pull,
+    "takedown": share.takedown,
 }
 for name, command in _COMMANDS.items():
     app.command(name, cls=_Command)(command)

@@ -22,12 +22,12 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model import match, reference
 from model.config import TrainConfig, train_config
-from model.crossing import judge_crossing
-from model.train import train
+from model.evaluation.crossing import judge_crossing
+from model.networks import match, reference
+from model.training.train import train
 from pipeline.dolls.data_set import doll_of, true_answer
-from pipeline.image import resize
+from pipeline.pictures.image import resize
 from pipeline.recipe import load_recipe
 
 MEASURES = ("following", "chroma_error", "regional_error", "paper_error", "psnr")

@@ -20,12 +20,12 @@ from PIL import Image
 
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.config import TrainConfig
-from model.export import export
-from model.painter import Painter, load_painter
-from model.state import TrainState
-from model.style import build_style_network
+from model.networks.style import build_style_network
+from model.training.state import TrainState
+from model.use.export import export
+from model.use.painter import Painter, load_painter
 from pipeline.dolls.data_set import make_dolls, picture_of
-from pipeline.sketch import dodge
+from pipeline.pictures.sketch import dodge
 
 SIZES = (256, 2048)
 

@@ -30,15 +30,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.augment import present
 from model.config import MODELS, TrainConfig, train_config
-from model.data import Samples
-from model.discriminator import Discriminator
+from model.data.augment import present
+from model.data.samples import Samples
+from model.networks.discriminator import Discriminator
+from model.networks.style import build_style_network
 from model.ranks import Ranks
-from model.state import TrainState
-from model.steps import training_step
-from model.style import build_style_network
-from model.train import train
+from model.training.state import TrainState
+from model.training.steps import training_step
+from model.training.train import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},

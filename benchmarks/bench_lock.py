@@ -24,12 +24,12 @@ from pipeline.libraries import library_versions
 from pipeline.lock import LOCK_ENCODING, lock_posts, read_lock
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import parse_record
-from pipeline.plan import plan_posts
+from pipeline.planning.plan import plan_posts
 from pipeline.recipe import Recipe
 from pipeline.records import Post
-from pipeline.rows import write_rows
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.settings import to_table
+from pipeline.storage.rows import write_rows
 
 
 def posts_of(metadata: Path) -> Iterator[Post]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.source_folder import QUIET, ensure_pictures, fetch_originals, records_of
 from pipeline.counts import Fates
 from pipeline.executor import Stage, Tick, choose_runner, run_stage
-from pipeline.plan import planned_shards
+from pipeline.planning.plan import planned_shards
 from pipeline.run import make_prepare_stage
 
 

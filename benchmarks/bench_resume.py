@@ -19,11 +19,11 @@ import torch
 from benchmarks.many_samples import write_many
 from model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from model.config import MODELS, TrainConfig, train_config
-from model.data import Samples
-from model.epochs import iterate_steps
+from model.data.epochs import iterate_steps
+from model.data.samples import Samples
+from model.networks.style import Provenance
 from model.ranks import Ranks
-from model.state import TrainState
-from model.style import Provenance
+from model.training.state import TrainState
 
 CPU = torch.device("cpu")
 SHARD_SIZE = 1024

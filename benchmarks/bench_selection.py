@@ -26,8 +26,8 @@ from random import Random
 import duckdb
 import orjson
 
+from pipeline.planning.selection import Selection
 from pipeline.recipe import SelectSettings
-from pipeline.selection import Selection
 
 SELECT = SelectSettings(tags=("white_background",))
 QUERY = """

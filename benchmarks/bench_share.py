@@ -26,16 +26,16 @@ import orjson
 from rich.console import Console
 
 from benchmarks.bench_lock import invent_posts
-from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
+from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.prepare import add_sample
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import without_secrets
 from pipeline.records import key_of
 from pipeline.schema import SAMPLES, build_table
 from pipeline.settings import to_table
-from pipeline.shard import ShardWriter
 from pipeline.share.pull import pull
 from pipeline.share.push import push
+from pipeline.storage.shard import ShardWriter
 from pipeline.work import Work
 
 COLOR_BYTES, SKETCH_BYTES = 25_000, 22_000

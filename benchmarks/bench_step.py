@@ -45,8 +45,8 @@ def prepare_dolls(folder: Path) -> Path:
 
 def measure(config: TrainConfig, samples_dir: Path, num_steps: int) -> dict[str, float]:
     """Train for some steps and return samples/s, CPU seconds a sample, and the share of waiting."""
-    from model.journal import Journal
-    from model.train import train
+    from model.training.journal import Journal
+    from model.training.train import train
 
     marks: list[tuple[float, float, float]] = []
     record = Journal.record

@@ -30,15 +30,15 @@ from rich.console import Console
 
 from benchmarks.bench_loader import write_samples
 from model.config import TrainConfig, train_config
-from model.data import Samples
-from model.epochs import iterate_steps
+from model.data.epochs import iterate_steps
+from model.data.samples import Samples
+from model.data.shards import LocalShards, Shards
 from model.ranks import Ranks
-from model.shards import LocalShards, Shards
-from model.train import train
-from pipeline.arrow import leave_pandas_out
+from model.training.train import train
 from pipeline.dolls.data_set import write_dolls
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
+from pipeline.storage.arrow import leave_pandas_out
 from pipeline.work import Work
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -39,7 +39,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 def decode_pair(color: bytes, sketch: bytes) -> Pair:
     """Return a pair as uint8 H x W x 3 and H x W."""
     if OWN_DECODERS:
-        from model.decode import decode_color, decode_sketch
+        from model.data.decode import decode_color, decode_sketch
 
         pair = (
             torch.empty(SIZE, SIZE, 3, dtype=torch.uint8),
@@ -53,8 +53,8 @@ def decode_pair(color: bytes, sketch: bytes) -> Pair:
 
 
 def ours(folder: Path) -> Iterator[torch.Tensor]:
-    from model.data import Samples, iterate_batches
-    from model.order import epoch_order
+    from model.data.order import epoch_order
+    from model.data.samples import Samples, iterate_batches
 
     samples = Samples(folder / "samples", "train")
     for epoch in itertools.count():

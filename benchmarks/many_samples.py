@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from pipeline.dolls.data_set import make_dolls, picture_of
-from pipeline.image import encode_jpeg, encode_png, resize
+from pipeline.pictures.image import encode_jpeg, encode_png, resize
+from pipeline.pictures.sketch import dodge
 from pipeline.prepare import add_sample
 from pipeline.records import Status, key_of
 from pipeline.schema import SAMPLES, build_table
-from pipeline.shard import ShardWriter, shard_name
-from pipeline.sketch import dodge
+from pipeline.storage.shard import ShardWriter, shard_name
 
 NUM_DRAWN = 16
 

@@ -8,7 +8,7 @@ from pipeline.dolls.data_set import write_dolls
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
 from pipeline.metadata.record import parse_record
-from pipeline.plan import plan_posts, planned_shards, write_plan
+from pipeline.planning.plan import plan_posts, planned_shards, write_plan
 from pipeline.recipe import Recipe, SourceSettings, SplitSettings
 from pipeline.work import Work
 

@@ -24,15 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from model.augment import augment
 from model.config import TrainConfig
-from model.data import Batch, Samples, to_bytes, to_unit
-from model.discriminator import Discriminator
-from model.metrics import chroma_distances, following, palette, psnr, ratio
-from model.order import epoch_order
-from model.state import TrainState
-from model.steps import training_step
-from model.style import build_style_network
+from model.data.augment import augment
+from model.data.order import epoch_order
+from model.data.samples import Batch, Samples, to_bytes, to_unit
+from model.evaluation.metrics import chroma_distances, following, palette, psnr, ratio
+from model.networks.discriminator import Discriminator
+from model.networks.style import build_style_network
+from model.training.state import TrainState
+from model.training.steps import training_step
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 16

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.dolls.data_set import make_dolls, picture_of
-from pipeline.image import Picture, resize
+from pipeline.pictures.image import Picture, resize
+from pipeline.pictures.sketch import draw_sketch
 from pipeline.recipe import SketchSettings, XdogSettings
-from pipeline.sketch import draw_sketch
 
 SIDE, GAP, HEAD = 256, 12, 30
 DOLLS = (0, 1, 4)  # a close one, a whole one, a fair one

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from model.config import ModelConfig, TrainConfig
 from model.foreign import Recipe, check_shape
-from model.style import Provenance
+from model.networks.style import Provenance
 from model.weights import StateDict, digest_weights
 from pipeline.errors import UserError
-from pipeline.rows import DamagedError, replacing, sync
 from pipeline.schema import MAX_SIDE
 from pipeline.settings import Table, convert, to_table
+from pipeline.storage.rows import DamagedError, replacing, sync
 
 FORMAT = "nurie-checkpoint"
 VERSION = 1

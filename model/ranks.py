@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.order import Indices
+from model.data.order import Indices
 from pipeline.errors import UserError
 
 

@@ -15,15 +15,15 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock import Lock, check_done
-from pipeline.plan import by_shard
-from pipeline.plan_check import read_about
+from pipeline.planning.plan import by_shard
+from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status
-from pipeline.rows import is_out_of_space, read_info, read_rows, replacing
 from pipeline.schema import RAW, SAMPLES, Row
 from pipeline.settings import Table, convert, to_table
-from pipeline.shard import list_shards, rows_path
+from pipeline.storage.rows import is_out_of_space, read_info, read_rows, replacing
+from pipeline.storage.shard import list_shards, rows_path
 from pipeline.work import Work
 
 _FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED, Status.REMOVED})

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from multiprocessing.synchronize import Lock
 from typing import TYPE_CHECKING, Protocol
 
-from pipeline.arrow import leave_pandas_out
 from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.rows import DamagedError, is_out_of_space
+from pipeline.storage.arrow import leave_pandas_out
+from pipeline.storage.rows import DamagedError, is_out_of_space
 
 if TYPE_CHECKING:
     from rich.console import Console

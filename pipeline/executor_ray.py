@@ -24,11 +24,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.afar import Afar
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
 from pipeline.libraries import library_versions
+from pipeline.shard_store.worker import StageInStore
 
 _TELL_EVERY = 1.0  # seconds between two words of a worker about how far it is
 
@@ -86,8 +86,8 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
     home = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board: Any = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=home).remote()
     work = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_work)
-    is_afar = isinstance(stage, Afar)
-    place = _Place(None if is_afar else Path.cwd(), _versions())
+    is_in_store = isinstance(stage, StageInStore)
+    place = _Place(None if is_in_store else Path.cwd(), _versions())
     shared = ray.put((stage, place))
     waiting, losses, num_done = list(reversed(names)), Counter[str](), 0
     in_hand: dict[Any, str] = {}

@@ -17,16 +17,16 @@ import pyarrow as pa
 
 from pipeline.counts import Fates, count_fates, sum_ledger
 from pipeline.executor import Tick
-from pipeline.image import FORMATS
 from pipeline.originals import inspect, open_source
-from pipeline.plan import hash_table, read_planned
+from pipeline.pictures.image import FORMATS
+from pipeline.planning.plan import hash_table, read_planned
+from pipeline.planning.settled import content_settings
 from pipeline.recipe import SourceSettings, fingerprint
 from pipeline.records import RETRYABLE, Download, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
-from pipeline.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, SELECTION, Row, build_table
-from pipeline.settled import content_settings
-from pipeline.shard import (
+from pipeline.storage.rows import DamagedError, check_seal, read_info, read_rows, write_rows
+from pipeline.storage.shard import (
     ShardWriter,
     Span,
     is_current,

@@ -18,14 +18,17 @@ from pipeline.counts import count_fates
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock_check import check_posts, check_size
-from pipeline.plan import planned_recipe, planned_shards, read_planned
-from pipeline.plan_check import read_about
-from pipeline.ratings import allowed_ratings
+from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
+from pipeline.planning.plan_check import read_about
+from pipeline.planning.ratings import allowed_ratings
+from pipeline.planning.settled import content_settings
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
-from pipeline.rows import (
+from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
+from pipeline.settings import Table, convert, to_table
+from pipeline.storage.rows import (
     check_seal,
     read_info,
     read_rows,
@@ -33,10 +36,7 @@ from pipeline.rows import (
     telling_unwritable,
     write_rows,
 )
-from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
-from pipeline.settings import Table, convert, to_table
-from pipeline.settled import content_settings
-from pipeline.shard import list_shards, rows_path
+from pipeline.storage.shard import list_shards, rows_path
 from pipeline.work import Work
 
 LOCK_NAME = "posts.parquet"

@@ -10,7 +10,8 @@ import cv2
 import xxhash
 
 from pipeline.errors import UserError
-from pipeline.image import (
+from pipeline.indexed_tars import TarReader
+from pipeline.pictures.image import (
     Header,
     UndecodableError,
     decode,
@@ -19,12 +20,11 @@ from pipeline.image import (
     perceptual_hash,
     read_header,
 )
-from pipeline.letterbox import Letterbox, crop, find_letterbox, predict_box
+from pipeline.pictures.letterbox import Letterbox, crop, find_letterbox, predict_box
 from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status, key_of
 from pipeline.schema import Row
-from pipeline.stores import check_store, read_store
-from pipeline.tars import TarReader
+from pipeline.stores.files import check_store, read_store
 from pipeline.urls import is_http, is_on_disk, scheme_of, without_password
 from pipeline.web.client import Client
 from pipeline.web.hosts import allowed_hosts

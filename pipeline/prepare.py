@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.counts import Fates, count_fates
 from pipeline.executor import Tick
-from pipeline.image import (
+from pipeline.pictures.image import (
     Picture,
     UndecodableError,
     decode,
@@ -22,11 +22,11 @@ from pipeline.image import (
     read_header,
     resize,
 )
-from pipeline.letterbox import Box, Letterbox, crop, find_letterbox
+from pipeline.pictures.letterbox import Box, Letterbox, crop, find_letterbox
+from pipeline.pictures.sketch import draw_sketch
 from pipeline.recipe import PrepareSettings, fingerprint
 from pipeline.recipe_shared import portable
 from pipeline.records import Fate, Status, key_of
-from pipeline.rows import DamagedError, check_seal, read_rows, read_seal
 from pipeline.schema import (
     EDGES,
     MEMBERS,
@@ -38,8 +38,16 @@ from pipeline.schema import (
     extension_of,
     samples_schema,
 )
-from pipeline.shard import ShardWriter, Span, is_current, read_shard, read_span, rows_path, tar_path
-from pipeline.sketch import draw_sketch
+from pipeline.storage.rows import DamagedError, check_seal, read_rows, read_seal
+from pipeline.storage.shard import (
+    ShardWriter,
+    Span,
+    is_current,
+    read_shard,
+    read_span,
+    rows_path,
+    tar_path,
+)
 
 _CARRIED = [name for name in SAMPLES.names if name in RAW.names]
 

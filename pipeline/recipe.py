@@ -148,7 +148,7 @@ class XdogSettings:
 
 @dataclass(frozen=True, slots=True)
 class OnnxSettings:
-    """Of the sketch method ``onnx``: a network of the user's, see ``pipeline/sketch_onnx.py``.
+    """Of the sketch method ``onnx``: a network of the user's, see ``sketch_onnx.py``.
 
     Attributes:
         model: path of the ONNX file.

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.records import Fate, Status
-from pipeline.rows import DamagedError, replacing
 from pipeline.settings import to_table
+from pipeline.storage.rows import DamagedError, replacing
 
 TAKEN_DOWN = Fate(Status.REMOVED, "takedown")
 

@@ -20,18 +20,25 @@ from pipeline.fetch import FetchStage
 from pipeline.lock import Lock, read_lock
 from pipeline.metadata.listing import Listing
 from pipeline.originals import check_source
-from pipeline.plan import planned_recipe, planned_shards, write_plan
-from pipeline.plan_check import read_about
-from pipeline.planning import find_metadata, make_plan
+from pipeline.pictures.sketch import pin_sketches
+from pipeline.planning.folder import find_metadata, make_plan
+from pipeline.planning.plan import planned_recipe, planned_shards, write_plan
+from pipeline.planning.plan_check import read_about
+from pipeline.planning.settled import content_settings
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SketchSettings, SourceSettings
 from pipeline.removals import read_removals
-from pipeline.rows import DamagedError, check_seal, commit, read_info, read_seal, temporary_path
 from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert
-from pipeline.settled import content_settings
-from pipeline.shard import list_shards, remove_shard, rows_path
-from pipeline.sketch import pin_sketches
+from pipeline.storage.rows import (
+    DamagedError,
+    check_seal,
+    commit,
+    read_info,
+    read_seal,
+    temporary_path,
+)
+from pipeline.storage.shard import list_shards, remove_shard, rows_path
 from pipeline.verify import Problem, check_is_repairable, verify
 from pipeline.web.client import close_shared_clients
 from pipeline.work import Work

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.afar import RAW
-from pipeline.depot import Depot, place_of
 from pipeline.differences import check_recipe, name_differences
 from pipeline.duplicates import recall_duplicates
 from pipeline.errors import UserError
@@ -17,17 +15,25 @@ from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE, Part
 from pipeline.lock import Lock
 from pipeline.originals import check_source
-from pipeline.plan import planned_shards
-from pipeline.plan_check import read_about
-from pipeline.planning import check_removals, ensure_plan, find_metadata, keep_lock, say_what_is_cut
+from pipeline.pictures.sketch import pin_sketches
+from pipeline.planning.folder import (
+    check_removals,
+    ensure_plan,
+    find_metadata,
+    keep_lock,
+    say_what_is_cut,
+)
+from pipeline.planning.plan import planned_shards
+from pipeline.planning.plan_check import read_about
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.recipe_shared import without_secrets
 from pipeline.removals import read_removals
-from pipeline.rows import DamagedError, read_info
 from pipeline.settings import Table, to_table
-from pipeline.shard import list_shards, rows_path
-from pipeline.sketch import pin_sketches
+from pipeline.shard_store.driver import ShardStore, place_of
+from pipeline.shard_store.worker import RAW
+from pipeline.storage.rows import DamagedError, read_info
+from pipeline.storage.shard import list_shards, rows_path
 from pipeline.urls import is_on_disk
 from pipeline.web.client import close_shared_clients
 from pipeline.words import counted
@@ -76,9 +82,11 @@ def fetch(
         check_recipe(lock, recipe)
     num_workers = _share_connections(recipe.source, num_workers, part, console)
     with work.lock(part, console.print, store=store) as held:
-        depot = Depot(store, work) if store else None  # before a plan that may take hours
-        if depot is not None:
-            depot.clearing.heed()
+        shard_store = (
+            ShardStore(store, work) if store else None
+        )  # before a plan that may take hours
+        if shard_store is not None:
+            shard_store.clearing.heed()
         if lock is not None:
             check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock
@@ -86,9 +94,9 @@ def fetch(
         say_what_is_cut(read_about(work.plan_path).get("malformed", []), console)
         keep_lock(work, lock)
         planned = held.begin(planned_shards(work.plan_path))
-        if depot is not None:
-            depot.join(planned)
-            runner = depot.through(runner)
+        if shard_store is not None:
+            shard_store.join(planned)
+            runner = shard_store.through(runner)
         reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
         stage = FetchStage(
             work.plan_path,
@@ -157,9 +165,9 @@ def prepare(
     planned = planned_shards(work.plan_path)
     with work.lock(part, console.print, store=store) as held:
         if store:
-            depot = Depot(store, work)
-            depot.join(part.choose(planned), others=(RAW,))
-            runner = depot.through(runner)
+            shard_store = ShardStore(store, work)
+            shard_store.join(part.choose(planned), others=(RAW,))
+            runner = shard_store.through(runner)
         there = set(list_shards(work.raw_dir))
         fetched = {name: size for name, size in planned.items() if name in there}
         if not fetched:

@@ -15,21 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clearing import clear_differences, clear_plan, clear_raw, clear_stage
-from pipeline.depot import KINDS, Depot, place_of
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock
-from pipeline.plan import hash_table, planned_recipe, planned_shards, read_planned
-from pipeline.planning import lock_proof
+from pipeline.planning.folder import lock_proof
+from pipeline.planning.plan import hash_table, planned_recipe, planned_shards, read_planned
 from pipeline.recipe import fingerprint
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.repair import recorded_recipes, stages_of
 from pipeline.report.page import write_report
-from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
-from pipeline.shard import list_shards, rows_path, tar_path
+from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
+from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, read_rows
+from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 
 
@@ -68,9 +68,9 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
     store = place_of(store, work) if store else ""
     with work.lock(takes_down=True, store=store):
         before = read_removals(work.removals_path)
-        depot = Depot(store, work) if store else None
-        if depot is not None and before.unfinished is None:
-            depot.join((), others=KINDS)  # ranks may have made some
+        shard_store = ShardStore(store, work) if store else None
+        if shard_store is not None and before.unfinished is None:
+            shard_store.join((), others=KINDS)  # ranks may have made some
         if not post_ids and before.unfinished is None:
             raise UserError(f"{work.root}: nothing is left to be finished; name the posts.")
         _check_planned(work, post_ids)
@@ -84,13 +84,13 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
         left = {repeats[post] for post in named & repeats.keys()} - named - set(before.post_ids)
         everything = sorted({*before.post_ids, *named, *also})
         shards = _shards_of(work, everything)
-        if depot is None:
+        if shard_store is None:
             _check_whole(work, shards)  # or what cannot be copied would keep all from an end
         elif before.unfinished is None:
-            depot.clearing.check(shards, everything)
+            shard_store.clearing.check(shards, everything)
         unfinished = before.unfinished or _find_current(work, shards)
         write_removals(work.removals_path, Removals(tuple(everything), unfinished))
-        _apply(work, everything, shards, unfinished, depot)
+        _apply(work, everything, shards, unfinished, shard_store)
         write_removals(work.removals_path, Removals(tuple(everything)))
         if before.unfinished is None:  # else those of the one that was cut short are among them
             shards = _shards_of(work, named | also)
@@ -180,7 +180,7 @@ def _apply(
     post_ids: Collection[int],
     shards: Sequence[str],
     unfinished: Unfinished,
-    depot: Depot | None,
+    shard_store: ShardStore | None,
 ) -> None:
     """Take posts out of everything. Each step is done as a whole, and does nothing again."""
     for lock in (work.lock_path, work.share_dir / LOCK):
@@ -188,9 +188,9 @@ def _apply(
             rewrite_lock(lock, post_ids)
     clear_plan(work.plan_path, post_ids, lock_proof(work))
     work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
-    if depot is not None:
-        depot.tell_takedown(post_ids, shards)
-    clear = partial(clear_stage, work) if depot is None else depot.clearing.clear
+    if shard_store is not None:
+        shard_store.tell_takedown(post_ids, shards)
+    clear = partial(clear_stage, work) if shard_store is None else shard_store.clearing.clear
     for name in shards:
         clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")
     proofs = _sample_proofs(work, unfinished.samples)
@@ -204,13 +204,13 @@ def _apply(
             clear_raw(aside / work.raw_dir.name, aside / work.ledger_dir.name, name, post_ids)
     clear_differences(work.differences_path, post_ids)
     derived = [work.style_dir, work.incoming_dir]
-    if depot is not None:  # `push` makes its papers anew
+    if shard_store is not None:  # `push` makes its papers anew
         derived += [work.share_dir, work.cleared_dir]
     for directory in derived:
         if directory.is_dir():
             shutil.rmtree(directory)
     _clear_papers(work)
-    if depot is not None:
+    if shard_store is not None:
         work.report_path.unlink(missing_ok=True)  # it shows pictures, and those are there
     elif work.report_path.is_file():
         write_report(work, work.report_path)

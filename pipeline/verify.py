@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 
 from pipeline.counts import Fates, sum_ledger
 from pipeline.errors import UserError
-from pipeline.members import find_wrong_member
-from pipeline.plan import planned_shards, read_planned
-from pipeline.plan_check import read_about
+from pipeline.planning.plan import planned_shards, read_planned
+from pipeline.planning.plan_check import read_about
 from pipeline.records import Fate, Status
 from pipeline.removals import read_removals
-from pipeline.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES, Row, members_of
-from pipeline.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
 from pipeline.share.index import IDENTITY, INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
+from pipeline.storage.members import find_wrong_member
+from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, read_rows
+from pipeline.storage.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
 
 _FOREIGN = "does not belong here"

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.hold import WHOLE, Entry, Part, Say, hold
 from pipeline.removals import read_removals
-from pipeline.rows import sweep_temporaries, telling_out_of_space
-from pipeline.shard import recover
+from pipeline.storage.rows import sweep_temporaries, telling_out_of_space
+from pipeline.storage.shard import recover
 from pipeline.words import is_utf8
 
 
@@ -71,7 +71,7 @@ class Work:
 
     @property
     def store_path(self) -> Path:
-        """Says which store the shards' tars are in, where they are not here; see ``depot``."""
+        """Says which store has the shards' tars, where they are not here; see ``shard_store``."""
         return self.root / "store.txt"
 
     @property

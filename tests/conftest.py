@@ -95,7 +95,7 @@ def one_style_network() -> Iterator[None]:
     from tests.model_checkpoints import cached_style_network
 
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("train", "colorize"):
+        for place in ("training.train", "use.colorize"):
             patch.setattr(f"model.{place}.build_style_network", cached_style_network)
         yield
 

@@ -26,13 +26,13 @@ from pipeline.errors import UserError
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import Counted, Unparsed
 from pipeline.originals import inspect
-from pipeline.plan import planned_shards, read_planned
+from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.prepare import prepare_picture
 from pipeline.recipe import PrepareSettings, SourceSettings, load_recipe
-from pipeline.rows import check_seal, peek_info, read_info, read_rows, read_seal
 from pipeline.schema import RAW, SAMPLES
 from pipeline.settings import to_table
 from pipeline.status import read_status
+from pipeline.storage.rows import check_seal, peek_info, read_info, read_rows, read_seal
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import fetch, make_source, prepare

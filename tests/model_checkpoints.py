@@ -7,8 +7,8 @@ import torch
 
 from model.checkpoint import CheckpointInfo, save_checkpoint
 from model.config import TrainConfig
-from model.state import TrainState
-from model.style import build_style_network
+from model.networks.style import build_style_network
+from model.training.state import TrainState
 from pipeline.settings import Table
 from tests import one_thread  # noqa: F401
 

@@ -7,7 +7,7 @@ import orjson
 from rich.console import Console
 
 from model.config import TrainConfig
-from model.train import TrainResult, train
+from model.training.train import TrainResult, train
 from tests.model_checkpoints import CONFIG
 
 QUIET = Console(quiet=True)

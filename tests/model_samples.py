@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.image import encode_jpeg, encode_png
+from pipeline.pictures.image import encode_jpeg, encode_png
+from pipeline.pictures.sketch import dodge, xdog
 from pipeline.recipe import XdogSettings
 from pipeline.records import Status, key_of
 from pipeline.schema import MEMBERS, SAMPLES, build_table, samples_schema
-from pipeline.shard import ShardWriter, shard_name
-from pipeline.sketch import dodge, xdog
+from pipeline.storage.shard import ShardWriter, shard_name
 from tests.pictures import draw_picture
 
 SPLITS = {"train": 8, "val": 4, "test": 4}

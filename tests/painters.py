@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from model.painter import Painter
-from model.pictures import Pixels
+from model.use.painter import Painter
+from model.use.pictures import Pixels
 from pipeline.settings import Table
 
 

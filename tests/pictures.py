@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.image import Picture
-from pipeline.letterbox import predict_box
+from pipeline.pictures.image import Picture
+from pipeline.pictures.letterbox import predict_box
 
 
 def draw_picture(seed: int, height: int = 120, width: int = 120) -> Picture:

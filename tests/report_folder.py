@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pipeline.plan import plan_posts, write_plan
+from pipeline.planning.plan import plan_posts, write_plan
 from pipeline.recipe import Recipe
 from pipeline.run import prepare
 from pipeline.settings import to_table

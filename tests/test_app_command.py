@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.app.examples import take_examples
 from pipeline.dolls.data_set import draw_examples
-from pipeline.sketch import line_drawer
+from pipeline.pictures.sketch import line_drawer
 from tests.model_checkpoints import write_checkpoint
 from tests.model_samples import write_samples
 

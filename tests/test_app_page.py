@@ -19,9 +19,9 @@ from PIL import Image
 
 from model.app.page import Studio, build_page
 from model.app.server import bind, keep_gradio_home
-from model.painter import Painter
-from model.pictures import open_picture
-from pipeline.sketch import dodge, line_drawer
+from model.use.painter import Painter
+from model.use.pictures import open_picture
+from pipeline.pictures.sketch import dodge, line_drawer
 from tests.browser import READING, Page, open_browser
 from tests.painters import tinting_painter
 from tests.pictures import draw_picture, encoded

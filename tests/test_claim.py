@@ -8,12 +8,12 @@ from typing import BinaryIO
 
 import pytest
 
-from pipeline import claim as module
-from pipeline.claim import claim
 from pipeline.errors import UserError
-from pipeline.rows import temporary_path
 from pipeline.schema import RAW
-from pipeline.shard import ShardWriter, recover, tar_path
+from pipeline.storage import claim as module
+from pipeline.storage.claim import claim
+from pipeline.storage.rows import temporary_path
+from pipeline.storage.shard import ShardWriter, recover, tar_path
 
 NAME = "train-000000"
 

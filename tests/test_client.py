@@ -375,7 +375,7 @@ def _fall_out_of_reach(monkeypatch: pytest.MonkeyPatch, *errors: Exception | Non
             raise RuntimeError("cannot connect") from error
         return PICTURE
 
-    monkeypatch.setattr("pipeline.stores.read_range", read_range)
+    monkeypatch.setattr("pipeline.stores.files.read_range", read_range)
 
 
 def test_a_store_out_of_reach_is_waited_for(

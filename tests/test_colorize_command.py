@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from cli import app
 from model.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.errors import UserError
-from pipeline.sketch import dodge
+from pipeline.pictures.sketch import dodge
 from tests.model_checkpoints import write_checkpoint
 from tests.pictures import draw_picture
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from cli import app
 from pipeline.errors import UserError
-from pipeline.shard import rows_path, tar_path
+from pipeline.storage.shard import rows_path, tar_path
 from pipeline.work import Work
 from tests.crashing import NUM_POSTS, contents, fetch, make_source, prepare
 from tests.files import flip

@@ -19,7 +19,7 @@ ROWS_FIRST = """
 import sys
 from pathlib import Path
 from tests import crashing
-from pipeline import rows, shard
+from pipeline.storage import rows, shard
 
 def put_in_place(directory, name, tar):
     rows_path = shard.rows_path(directory, name)

@@ -11,11 +11,11 @@ from rich.console import Console
 from pipeline.differences import Comparison, compare, name_differences
 from pipeline.errors import UserError
 from pipeline.lock import Lock, read_lock, write_lock
-from pipeline.planning import make_plan
+from pipeline.planning.folder import make_plan
 from pipeline.recipe import Recipe, SketchSettings
-from pipeline.rows import read_info, write_rows
 from pipeline.run import fetch, prepare
-from pipeline.shard import list_shards, rows_path
+from pipeline.storage.rows import read_info, write_rows
+from pipeline.storage.shard import list_shards, rows_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.test_prepare import EXPECTED, odd_original

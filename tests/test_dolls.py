@@ -37,10 +37,10 @@ from pipeline.dolls.drawing import (
 from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
 from pipeline.dolls.outfits import HEADWEAR, OUTFITS
-from pipeline.image import Picture, decode, perceptual_hash, resize
-from pipeline.letterbox import Letterbox, crop, find_letterbox, predict_box
 from pipeline.metadata.record import parse_record
-from pipeline.planning import make_plan
+from pipeline.pictures.image import Picture, decode, perceptual_hash, resize
+from pipeline.pictures.letterbox import Letterbox, crop, find_letterbox, predict_box
+from pipeline.planning.folder import make_plan
 from pipeline.recipe import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.serve import serve_folder

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline import duplicates as module
 from pipeline.duplicates import find_duplicates, neighbours
-from pipeline.image import Picture, perceptual_hash
-from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.pictures.image import Picture, perceptual_hash
 from pipeline.schema import DUPLICATES, RAW, build_table
-from pipeline.shard import ShardWriter, list_shards
+from pipeline.storage.rows import read_info, read_rows, write_rows
+from pipeline.storage.shard import ShardWriter, list_shards
 from tests.pictures import draw_picture
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=60)

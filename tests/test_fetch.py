@@ -10,13 +10,13 @@ from pytest_httpserver import HTTPServer
 
 from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
-from pipeline.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
+from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
+from pipeline.planning.settled import content_settings, count_unfetched
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.removals import clear_posts
-from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, build_table
-from pipeline.settled import content_settings, count_unfetched
-from pipeline.shard import Span, read_shard, read_span, rows_path, tar_path
+from pipeline.storage.rows import read_info, read_rows, write_rows
+from pipeline.storage.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.web.client import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip

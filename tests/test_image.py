@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pipeline.image import (
+from pipeline.pictures.image import (
     Header,
     UndecodableError,
     _is_plain_jpeg,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.image import decode
-from pipeline.letterbox import Box, Letterbox, crop, find_letterbox, predict_box
+from pipeline.pictures.image import decode
+from pipeline.pictures.letterbox import Box, Letterbox, crop, find_letterbox, predict_box
 from tests.pictures import draw_picture, encoded, letterboxed
 
 

@@ -21,14 +21,14 @@ from pipeline.lock import (
     write_lock,
 )
 from pipeline.lock_check import check_size
-from pipeline.plan import plan_posts, planned_shards, read_planned
+from pipeline.planning.plan import plan_posts, planned_shards, read_planned
 from pipeline.recipe import OnnxSettings, Recipe, SketchSettings, SplitSettings
 from pipeline.repair import repair
-from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.run import fetch, prepare
 from pipeline.schema import LOCK, RAW, SAMPLES
 from pipeline.settings import convert, to_table
-from pipeline.shard import list_shards, read_shard, rows_path
+from pipeline.storage.rows import read_info, read_rows, write_rows
+from pipeline.storage.shard import list_shards, read_shard, rows_path
 from pipeline.work import Work
 from tests.onnx_models import write_model
 from tests.test_prepare import EXPECTED, odd_original

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.members import find_wrong_member
 from pipeline.schema import MEMBERS, RAW, build_table, extension_of, samples_schema
-from pipeline.shard import ShardWriter, tar_path
+from pipeline.storage.members import find_wrong_member
+from pipeline.storage.shard import ShardWriter, tar_path
 
 NAME = "train-000000"
 INK = (*MEMBERS, "sketch_ink")

@@ -16,11 +16,11 @@ import cli
 from pipeline.errors import UserError
 from pipeline.metadata import listing as listing_module
 from pipeline.metadata.listing import make_listing, make_query, read_listing
-from pipeline.planning import find_metadata, make_plan
+from pipeline.planning.folder import find_metadata, make_plan
 from pipeline.recipe import SourceSettings
-from pipeline.rows import replacing
 from pipeline.run import fetch
 from pipeline.status import read_status
+from pipeline.storage.rows import replacing
 from pipeline.web import pacing
 from pipeline.web.client import Client
 from pipeline.work import Work

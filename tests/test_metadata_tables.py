@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.metadata.files import read_posts
+from pipeline.planning.selection import Selection
 from pipeline.recipe import SelectSettings
 from pipeline.records import Post
-from pipeline.selection import Selection
 from tests.metadata_items import malformed_in, num_unparsed, posts_in, read
 from tests.metadata_records import POSTS, new_record
 

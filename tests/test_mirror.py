@@ -12,15 +12,15 @@ from rich.console import Console
 from pipeline.differences import compare
 from pipeline.lock import write_lock
 from pipeline.metadata.files import read_posts
-from pipeline.plan import planned_shards, read_planned
-from pipeline.planning import make_plan
+from pipeline.planning.folder import make_plan
+from pipeline.planning.plan import planned_shards, read_planned
+from pipeline.planning.selection import judge, load_nsfw_ids
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.records import Post
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES
-from pipeline.selection import judge, load_nsfw_ids
-from pipeline.shard import read_shard
 from pipeline.status import read_status
+from pipeline.storage.shard import read_shard
 from pipeline.verify import verify
 from pipeline.work import Work
 

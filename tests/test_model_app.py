@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model.app.page import LINE_ART, Dropped, Studio, name_of, say
-from pipeline.sketch import dodge, line_drawer
+from pipeline.pictures.sketch import dodge, line_drawer
 from tests.painters import tinting_painter
 from tests.pictures import draw_picture
 

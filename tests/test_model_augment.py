@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.augment import (
+from model.data.augment import (
     NUM_JITTER,
     NUM_WARP,
     augment,
@@ -18,7 +18,7 @@ from model.augment import (
     vary_lines,
     warp,
 )
-from model.losses import to_grey
+from model.networks.losses import to_grey
 from tests.test_model_metrics import drawn, flat
 
 PLACES = np.array([5, 3, 8])

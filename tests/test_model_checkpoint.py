@@ -20,7 +20,7 @@ from model.checkpoint import (
     unpack,
 )
 from model.config import ModelConfig, TrainConfig
-from model.style import Provenance
+from model.networks.style import Provenance
 from pipeline.errors import UserError
 
 

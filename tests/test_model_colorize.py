@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.colorize import Colorizer, as_painter, load_colorizer
 from model.config import MODELS
-from model.generator import build_generator
+from model.networks.generator import build_generator
+from model.use.colorize import Colorizer, as_painter, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.pictures import draw_picture

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from model.colorize_files import (
+from model.use.colorize_files import (
     check_output,
     colorize_many,
     colorize_one,
@@ -16,7 +16,7 @@ from model.colorize_files import (
     save_picture,
 )
 from pipeline.errors import UserError
-from pipeline.sketch import dodge, line_drawer
+from pipeline.pictures.sketch import dodge, line_drawer
 from tests.painters import tinting_painter
 from tests.pictures import draw_picture, encoded
 
@@ -148,8 +148,8 @@ def test_several_references_give_folders_and_a_sheet(
 def test_a_large_sheet_is_divided_and_its_cells_shrink(
     sketches: Path, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.colorize_files._SHEET_ROWS", 2)
-    monkeypatch.setattr("model.colorize_files._SHEET_SIDE", 400)
+    monkeypatch.setattr("model.use.colorize_files._SHEET_ROWS", 2)
+    monkeypatch.setattr("model.use.colorize_files._SHEET_SIDE", 400)
     paths = find_pictures([sketches]), find_pictures([references])
     colorize_many(PAINTER, *paths, tmp_path, QUIET, read_sketch)
     sizes = [Image.open(tmp_path / f"contact-sheet-{n}.png").size for n in (1, 2)]
@@ -286,7 +286,7 @@ def test_the_suffix_is_the_format() -> None:
 def test_no_picture_and_no_sheet_replaces_what_was_given(
     sketches: Path, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.colorize_files._SHEET_ROWS", 2)
+    monkeypatch.setattr("model.use.colorize_files._SHEET_ROWS", 2)
     lines, red = (sketches / "0.png").read_bytes(), (references / "red.png").read_bytes()
     given = {
         "refs/0.png": red,  # has a sketch's name, and goes where the pictures go

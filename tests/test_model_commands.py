@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
-from model.commands import print_metrics
+from model.commands.train import print_metrics
 from model.config import TrainConfig
-from model.train import TrainResult
+from model.training.train import TrainResult
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         configs.append(config)
         return TrainResult(1, 0, None, True)
 
-    monkeypatch.setattr("model.train.train", note)
+    monkeypatch.setattr("model.training.train.train", note)
     return configs
 
 
@@ -63,7 +63,9 @@ def test_train_says_how_good_the_best_one_is(
     best: float | None,
     expected: str,
 ) -> None:
-    monkeypatch.setattr("model.train.train", lambda *_, **__: TrainResult(8, 1, best, True))
+    monkeypatch.setattr(
+        "model.training.train.train", lambda *_, **__: TrainResult(8, 1, best, True)
+    )
     arguments = ["train", "white-background-256", "--work", str(tmp_path), "--best-by", best_by]
     output = CliRunner().invoke(app, arguments).output
     assert output.endswith(f"finished after 8 steps, {expected}\n")
@@ -72,7 +74,9 @@ def test_train_says_how_good_the_best_one_is(
 def test_a_training_that_was_stopped_is_not_done(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("model.train.train", lambda *_, **__: TrainResult(8, 1, 0.25, False))
+    monkeypatch.setattr(
+        "model.training.train.train", lambda *_, **__: TrainResult(8, 1, 0.25, False)
+    )
     called = CliRunner().invoke(app, ["train", "white-background-256", "--work", str(tmp_path)])
     assert called.exit_code == 130
     assert "stopped; --resume goes on after 8 steps, best by mse: 0.2500\n" in called.output

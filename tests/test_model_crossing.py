@@ -6,14 +6,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.commands_demo import demo
+from model.commands.demo import demo
 from model.config import TrainConfig
-from model.crossing import MIN_CHARACTERS, judge_crossing
-from model.data import Samples
-from model.train import train
+from model.data.samples import Samples
+from model.evaluation.crossing import MIN_CHARACTERS, judge_crossing
+from model.training.train import train
 from pipeline.dolls.data_set import make_dolls
 from pipeline.errors import UserError
-from pipeline.plan import assign_shards
+from pipeline.planning.plan import assign_shards
 from pipeline.recipe import load_recipe
 from pipeline.schema import SPLITS
 from tests.model_samples import write_samples

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.data import Batch, Samples, iterate_batches, to_bytes, to_unit
-from model.order import epoch_order
+from model.data.order import epoch_order
+from model.data.samples import Batch, Samples, iterate_batches, to_bytes, to_unit
 from pipeline.errors import UserError
+from pipeline.pictures.sketch import xdog
 from pipeline.recipe import XdogSettings
-from pipeline.rows import DamagedError
 from pipeline.schema import SAMPLES
-from pipeline.shard import read_shard, tar_path
-from pipeline.sketch import xdog
+from pipeline.storage.rows import DamagedError
+from pipeline.storage.shard import read_shard, tar_path
 from tests.model_samples import write_samples
 from tests.pictures import draw_picture
 from tests.shares import forge_rows

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.decode import decode_color, decode_sketch
-from pipeline.image import encode_jpeg, encode_png
-from pipeline.sketch import dodge
+from model.data.decode import decode_color, decode_sketch
+from pipeline.pictures.image import encode_jpeg, encode_png
+from pipeline.pictures.sketch import dodge
 from tests.pictures import draw_picture
 
 PICTURE = draw_picture(3, 48, 64)

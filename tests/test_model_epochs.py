@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from model.augment import present
 from model.config import TrainConfig, train_config
-from model.data import Batch, Samples
-from model.epochs import iterate_steps, order_of
-from model.pairs import Casts, pair_epoch
+from model.data.augment import present
+from model.data.epochs import iterate_steps, order_of
+from model.data.pairs import Casts, pair_epoch
+from model.data.samples import Batch, Samples
 from model.ranks import Ranks
 from tests import one_thread  # noqa: F401
 from tests.model_runs import run
@@ -61,6 +61,6 @@ def test_each_epoch_changes_its_samples_anew(
         epochs.append(epoch)
         return present(batch, config, epoch, *rest)
 
-    monkeypatch.setattr("model.train.present", noting)
+    monkeypatch.setattr("model.training.train.present", noting)
     run(samples_dir, tmp_path, dataclasses.replace(CONFIG, pairs=0.0))
     assert epochs == [0, 0, 1, 1]

@@ -11,14 +11,14 @@ from PIL import Image
 from rich.console import Console
 from torchvision.models import alexnet
 
-from model.augment import same_reference
 from model.checkpoint import load_checkpoint
-from model.colorize import Colorizer, load_colorizer
 from model.config import EvalConfig
-from model.data import Samples
-from model.evaluate import evaluate, mean_picture
-from model.metrics import bootstrap, mse
-from model.tally import NEEDS_TRUTH, Tally
+from model.data.augment import same_reference
+from model.data.samples import Samples
+from model.evaluation.evaluate import evaluate, mean_picture
+from model.evaluation.metrics import bootstrap, mse
+from model.evaluation.tally import NEEDS_TRUTH, Tally
+from model.use.colorize import Colorizer, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
 from tests.model_samples import write_samples

@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from cli import app
-from model import export_onnx
 from model.checkpoint import CheckpointInfo, load_checkpoint, pack, save_checkpoint, unpack
-from model.colorize import as_painter, load_colorizer
-from model.export import Export, export, without_paths
-from model.painter import load_painter
-from model.painter_onnx import OnnxInfo
+from model.use import export_onnx
+from model.use.colorize import as_painter, load_colorizer
+from model.use.export import Export, export, without_paths
+from model.use.painter import load_painter
+from model.use.painter_onnx import OnnxInfo
 from pipeline.errors import UserError
-from pipeline.onnx_session import open_session
+from pipeline.pictures.onnx_session import open_session
+from pipeline.pictures.sketch import dodge
 from pipeline.recipe import load_recipe
-from pipeline.rows import read_seal, write_rows
 from pipeline.settings import to_table
-from pipeline.sketch import dodge
+from pipeline.storage.rows import read_seal, write_rows
 from pipeline.words import plain, sized
 from tests.files import files_in
 from tests.model_checkpoints import write_checkpoint
@@ -350,7 +350,7 @@ def test_paths_of_weights_become_names() -> None:
 
 def example_info(**train: Any) -> CheckpointInfo:
     from model.config import TrainConfig
-    from model.style import Provenance
+    from model.networks.style import Provenance
 
     config = TrainConfig(**train)
     style = Provenance("vgg19", "vgg19.pth", 0, "abc")

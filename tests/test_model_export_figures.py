@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from model.checkpoint import load_checkpoint, read_sum, save_checkpoint
-from model.export import CARD, Export, export
+from model.use.export import CARD, Export, export
 from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
 from tests.model_samples import write_samples

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.data import Samples, to_unit
-from model.features import StyleFeatures
-from model.style import Provenance, StyleNetwork
+from model.data.features import StyleFeatures
+from model.data.samples import Samples, to_unit
+from model.networks.style import Provenance, StyleNetwork
 from pipeline.errors import UserError
 from tests.model_samples import write_samples
 

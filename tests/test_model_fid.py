@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from model.fid import extract_features, fid, kid, load_extractor
+from model.evaluation.fid import extract_features, fid, kid, load_extractor
 from pipeline.errors import UserError
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn

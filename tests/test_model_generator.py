@@ -8,8 +8,8 @@ from torch import Tensor, nn
 import model
 from model import build_generator
 from model.config import MODELS
-from model.generator import Generator
-from model.style import STYLE_NETWORKS
+from model.networks.generator import Generator
+from model.networks.style import STYLE_NETWORKS
 from tests import one_thread  # noqa: F401
 
 NARROW = 0.125

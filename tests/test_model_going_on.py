@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from model.journal import Journal
-from model.runs import read_runs
+from model.training.journal import Journal
+from model.training.runs import read_runs
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import run

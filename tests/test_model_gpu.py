@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.colorize import load_colorizer
 from model.config import TrainConfig, train_config
-from model.data import Samples
+from model.data.samples import Samples
+from model.use.colorize import load_colorizer
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
 from tests.model_samples import write_samples

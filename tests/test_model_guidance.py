@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.colorize import load_colorizer
 from model.config import MODELS
+from model.use.colorize import load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
 from tests.test_model_metrics import drawn

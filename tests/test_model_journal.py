@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.journal import Journal
+from model.training.journal import Journal
 from tests.model_runs import log_of
 
 

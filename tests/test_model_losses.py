@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from model import build_discriminator, build_generator
-from model.discriminator import PatchDiscriminator, PatchVerdict, Verdict
-from model.generator import Outputs
-from model.losses import (
+from model.networks.discriminator import PatchDiscriminator, PatchVerdict, Verdict
+from model.networks.generator import Outputs
+from model.networks.losses import (
     adversarial_terms,
     chroma_terms,
     discriminator_terms,

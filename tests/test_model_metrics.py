@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.metrics import (
+from model.evaluation.metrics import (
     PSNR_CAP,
     bootstrap,
     chroma,

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from cli import app
 from pipeline.errors import UserError
-from pipeline.rows import read_info, write_rows
-from pipeline.shard import rows_path
+from pipeline.storage.rows import read_info, write_rows
+from pipeline.storage.shard import rows_path
 from tests.files import files_in
 from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
@@ -161,7 +161,7 @@ def test_out_of_memory_in_the_middle_of_a_run(work: Path, monkeypatch: pytest.Mo
     def full(*args: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("model.train.training_step", full)
+    monkeypatch.setattr("model.training.train.training_step", full)
     more = ("--run", "one", "--resume", "--epochs", "2")
     before = contents(work)
     error = CliRunner().invoke(app, arguments("train", work, *more)).exception
@@ -174,7 +174,7 @@ def test_a_disk_without_room(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("model.rundir.save_checkpoint", full)
+    monkeypatch.setattr("model.training.rundir.save_checkpoint", full)
     checkpoint = (work / "runs/one/best.safetensors").read_bytes()
     options = ("--run", "one", "--resume", "--epochs", "2")
     error = CliRunner().invoke(app, arguments("train", work, *options)).exception
@@ -277,9 +277,9 @@ def test_ctrl_c_says_what_the_next_command_goes_on_from(
 ) -> None:
     interrupted = "\n".join(
         [
-            "import signal, cli, model.evaluate, model.train",
+            "import signal, cli, model.evaluation.evaluate, model.training.train",
             "def interrupt(*rest, **options): signal.raise_signal(signal.SIGINT)",
-            "model.evaluate.evaluate = model.train.train = interrupt",
+            "model.evaluation.evaluate.evaluate = model.training.train.train = interrupt",
             "cli.main()",
         ]
     )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.order import epoch_order, epoch_windows, order_in_windows
+from model.data.order import epoch_order, epoch_windows, order_in_windows
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.painter import Painter, check_sketch, remarks_on
-from model.pictures import NotLineArtError, Pixels, has_color
+from model.use.painter import Painter, check_sketch, remarks_on
+from model.use.pictures import NotLineArtError, Pixels, has_color
 from pipeline.errors import UserError
-from pipeline.sketch import dodge
+from pipeline.pictures.sketch import dodge
 from tests.painters import tinting_painter
 from tests.pictures import draw_picture
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import Samples
-from model.order import epoch_order
-from model.pairs import Casts, pair_epoch, pair_up
+from model.data.order import epoch_order
+from model.data.pairs import Casts, pair_epoch, pair_up
+from model.data.samples import Samples
 from pipeline.errors import UserError
 from tests.model_samples import write_samples
 

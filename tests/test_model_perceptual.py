@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import alexnet
 
-from model.perceptual import load_lpips, lpips_distance
+from model.evaluation.perceptual import load_lpips, lpips_distance
 from pipeline.errors import UserError
 from tests import one_thread  # noqa: F401
 from tests.test_model_metrics import drawn

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.pictures import (
+from model.use.pictures import (
     bring_back,
     fit,
     fit_sketch,
@@ -21,8 +21,8 @@ from model.pictures import (
 )
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.errors import UserError
-from pipeline.image import decode
-from pipeline.sketch import dodge
+from pipeline.pictures.image import decode
+from pipeline.pictures.sketch import dodge
 from tests.pictures import draw_picture, encoded, grey_png
 from tests.test_image import swapped_profile
 
@@ -136,7 +136,7 @@ def test_whatever_the_bytes_it_is_a_picture_or_a_sentence(
 def test_a_picture_that_is_too_large_is_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.pictures.MAX_PIXELS", 31)
+    monkeypatch.setattr("model.use.pictures.MAX_PIXELS", 31)
     buffer = io.BytesIO()
     Image.new("L", (8, 4)).save(buffer, "png")
     path = tmp_path / "large.png"
@@ -337,6 +337,6 @@ def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch, num_rows: float,
     seen = fit_sketch(sketch, (64, 64), pad)
     answer = draw_picture(5, 64, 64)
     whole = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
-    monkeypatch.setattr("model.pictures._STRIP", int(sketch.width * num_rows))
+    monkeypatch.setattr("model.use.pictures._STRIP", int(sketch.width * num_rows))
     in_strips = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
     assert np.abs(whole - in_strips).max() <= 1  # Pillow's own rounding of a box

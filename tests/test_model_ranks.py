@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.checkpoint import load_checkpoint
-from model.order import epoch_order
+from model.data.order import epoch_order
 from model.ranks import Ranks, join_ranks
 from pipeline.errors import UserError
 from tests.model_samples import write_samples

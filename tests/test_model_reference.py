@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from model import build_generator
-from model.match import SHADES, Match, coordinates, sort_shades
-from model.reference import (
+from model.networks.match import SHADES, Match, coordinates, sort_shades
+from model.networks.reference import (
     OPACITY_BIAS,
     Encoder,
     ReferenceUNet,

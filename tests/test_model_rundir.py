@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save
 
 from model.checkpoint import load_checkpoint
-from model.rundir import load_last
-from model.runs import read_runs
+from model.training.rundir import load_last
+from model.training.runs import read_runs
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, write_checkpoint
 from tests.model_runs import QUIET, run

@@ -19,10 +19,10 @@ from typer.testing import CliRunner, Result
 
 from cli import app
 from model.config import CRITERIA
-from model.curves import TITLES, draw_comparison, draw_run, thin_out
-from model.runs import MEASURES, read_log, read_runs
-from model.state import TrainState
-from model.train import train
+from model.training.curves import TITLES, draw_comparison, draw_run, thin_out
+from model.training.runs import MEASURES, read_log, read_runs
+from model.training.state import TrainState
+from model.training.train import train
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_samples import write_samples
@@ -194,8 +194,8 @@ def test_what_cannot_be_shown_is_said(
 
 def test_looking_at_runs_needs_no_torch(work: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import model.curves\n"
-        "from model.runs import read_runs, tabulate\n"
+        "import sys; from pathlib import Path; import model.training.curves\n"
+        "from model.training.runs import read_runs, tabulate\n"
         "tabulate(read_runs(Path(sys.argv[1])))\n"
         "assert 'torch' not in sys.modules"
     )

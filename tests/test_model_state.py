@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.config import TrainConfig
-from model.state import TrainState, lr_factor
+from model.training.state import TrainState, lr_factor
 from tests import one_thread  # noqa: F401
 
 CPU = torch.device("cpu")

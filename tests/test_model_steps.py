@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from model.config import TrainConfig
-from model.discriminator import Discriminator, PatchVerdict, Verdict
-from model.generator import Outputs
-from model.losses import adversarial_terms, to_grey, total
-from model.state import TrainState
-from model.steps import (
+from model.networks.discriminator import Discriminator, PatchVerdict, Verdict
+from model.networks.generator import Outputs
+from model.networks.losses import adversarial_terms, to_grey, total
+from model.training.state import TrainState
+from model.training.steps import (
     descend,
     frozen,
     patch_rules,

@@ -12,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from safetensors.torch import save_file
 from torchvision.models import VGG19_Weights, inception_v3, vgg19
 
-from model.style import (
+from model.networks.style import (
     InceptionMap,
     StyleNetwork,
     Vgg19Fc1,

@@ -24,16 +24,16 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from model.checkpoint import load_checkpoint
-from model.colorize import load_colorizer
 from model.config import TrainConfig
-from model.data import Samples
-from model.discriminator import Verdict
-from model.epochs import iterate_steps
-from model.losses import Terms, adversarial_terms
+from model.data.epochs import iterate_steps
+from model.data.samples import Samples
+from model.networks.discriminator import Verdict
+from model.networks.losses import Terms, adversarial_terms
+from model.networks.style import build_style_network
 from model.ranks import Ranks
-from model.style import build_style_network
-from model.train import TrainResult, train
-from model.validation import validation_marks
+from model.training.train import TrainResult, train
+from model.training.validation import validation_marks
+from model.use.colorize import load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run, without_times
@@ -136,13 +136,13 @@ def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_pa
     """
     code = (
         "import os, sys; from pathlib import Path\n"
-        "import model.train; from tests.model_checkpoints import CONFIG\n"
-        "record = model.train.Journal.record\n"
+        "import model.training.train; from tests.model_checkpoints import CONFIG\n"
+        "record = model.training.train.Journal.record\n"
         "def dying(self, step, *rest):\n"
         "    record(self, step, *rest)\n"
         "    if step == 3: os.kill(os.getpid(), 9)\n"
-        "model.train.Journal.record = dying\n"
-        "model.train.train(CONFIG, Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "model.training.train.Journal.record = dying\n"
+        "model.training.train.train(CONFIG, Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     root = Path(__file__).resolve().parent.parent
     killed = subprocess.run(
@@ -175,11 +175,12 @@ def test_ctrl_c_and_sigterm_save_and_stop(
 ) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "import dataclasses, model.train; from rich.console import Console\n"
+        "import dataclasses; from model.training.train import train\n"
+        "from rich.console import Console\n"
         "from tests.model_checkpoints import CONFIG\n"
         "config = dataclasses.replace(CONFIG, model='reference', gan='none', epochs=10_000)\n"
         "quiet = Console(quiet=True)\n"
-        "result = model.train.train(config, Path(sys.argv[1]), Path(sys.argv[2]), console=quiet)\n"
+        "result = train(config, Path(sys.argv[1]), Path(sys.argv[2]), console=quiet)\n"
         "print(result.finished, result.step)\n"
     )
     root = Path(__file__).resolve().parent.parent
@@ -250,7 +251,7 @@ def test_a_mirrored_sample_has_the_style_of_its_mirrored_picture(
 def test_a_run_with_options_goes_on_exactly(
     samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    for place in ("train", "colorize"):  # trained networks are not for other tests
+    for place in ("training.train", "use.colorize"):  # trained networks are not for other tests
         monkeypatch.setattr(f"model.{place}.build_style_network", build_style_network)
     config = dataclasses.replace(CONFIG, epochs=1, **changes)
     run(samples_dir, tmp_path / "whole", config)
@@ -317,7 +318,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         terms = adversarial_terms(generated, style)
         return {**terms, "g_style": terms["g_style"] * (float("nan") if len(calls) == 5 else 1)}
 
-    monkeypatch.setattr("model.steps.adversarial_terms", poisoned)
+    monkeypatch.setattr("model.training.steps.adversarial_terms", poisoned)
     with pytest.raises(UserError, match=r"step 5: the loss term 'g_style' is nan"):
         run(samples_dir, tmp_path)
     tensors, info = load_checkpoint(tmp_path / "last.safetensors")

@@ -8,9 +8,9 @@ import torch
 
 from model.checkpoint import load_checkpoint
 from model.config import train_config
-from model.data import Samples, to_unit
-from model.discriminator import build_discriminator
-from model.style import Provenance, StyleNetwork
+from model.data.samples import Samples, to_unit
+from model.networks.discriminator import build_discriminator
+from model.networks.style import Provenance, StyleNetwork
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
@@ -44,7 +44,7 @@ def test_the_discriminator_knows_the_training_sets_style(
     samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Thumbnails()
-    monkeypatch.setattr("model.train.build_style_network", lambda *_, **__: network)
+    monkeypatch.setattr("model.training.train.build_style_network", lambda *_, **__: network)
     run(samples_dir, tmp_path, dataclasses.replace(CONFIG, cache_style=False), max_steps=1)
     tensors, _ = load_checkpoint(tmp_path / "last.safetensors")
     with Samples(samples_dir, "train") as samples:
@@ -64,7 +64,7 @@ def test_a_run_goes_on_with_the_style_weights_that_it_began_with_wherever_they_l
         network.provenance = Provenance(name, weights, seed, sha256=Path(weights).stem)
         return network
 
-    monkeypatch.setattr("model.train.build_style_network", build)
+    monkeypatch.setattr("model.training.train.build_style_network", build)
     config = dataclasses.replace(CONFIG, gan="none", style_weights="here/first.pth")
     run(samples_dir, tmp_path, config, max_steps=1)
     other = dataclasses.replace(config, style_weights="here/second.pth")

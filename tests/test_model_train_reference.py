@@ -11,9 +11,9 @@ import torch
 
 from model.checkpoint import load_checkpoint
 from model.config import TrainConfig, train_config
-from model.data import Samples
-from model.metrics import Answer
-from model.validation import criterion
+from model.data.samples import Samples
+from model.evaluation.metrics import Answer
+from model.training.validation import criterion
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run, without_times
@@ -214,7 +214,7 @@ def test_following_is_measured_on_samples_from_all_over(
         seen.append((sketches, references))
         return 1.0
 
-    monkeypatch.setattr("model.validation.measure_following", watch)
+    monkeypatch.setattr("model.training.validation.measure_following", watch)
     run(paired_dir, tmp_path, REFERENCE, max_steps=2)
     with Samples(paired_dir, "val") as samples:
         ends = samples.load([0, len(samples) - 1])

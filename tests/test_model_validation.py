@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from model.augment import same_reference
-from model.colorize import Colorizer, load_colorizer
-from model.data import Samples
-from model.metrics import mse, psnr, ratio
-from model.tally import RATIOS
-from model.validation import validate
+from model.data.augment import same_reference
+from model.data.samples import Samples
+from model.evaluation.metrics import mse, psnr, ratio
+from model.evaluation.tally import RATIOS
+from model.training.validation import validate
+from model.use.colorize import Colorizer, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
@@ -45,9 +45,9 @@ def test_the_logs_figures_are_those_of_the_kept_model(
             assert torch.equal(buffer, before[name]), name
         return measured
 
-    monkeypatch.setattr("model.train.validate", watched)
+    monkeypatch.setattr("model.training.train.validate", watched)
     network = Thumbnails()
-    for module in ("train", "colorize"):
+    for module in ("training.train", "use.colorize"):
         monkeypatch.setattr(f"model.{module}.build_style_network", lambda *_, **__: network)
     once = dataclasses.replace(CONFIG, epochs=1, validations_per_epoch=1, cache_style=False)
     config = dataclasses.replace(once, model="batchnorm", gan="none", ema=ema)

@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model.config import TrainConfig, train_config
-from model.journal import Journal
-from model.style import Provenance, StyleNetwork, build_style_network
-from model.train import train
+from model.networks.style import Provenance, StyleNetwork, build_style_network
+from model.training.journal import Journal
+from model.training.train import train
 from tests.model_checkpoints import CONFIG
 from tests.model_samples import write_samples
 
@@ -142,8 +142,12 @@ def test_between_two_lines_of_the_log_no_step_waits_for_the_device(
     network: Callable[[], StyleNetwork],
 ) -> None:
     samples_dir = write_samples(tmp_path / "samples")
-    monkeypatch.setattr("model.train.build_style_network", lambda *names, **settings: network())
-    monkeypatch.setattr("model.train.pick_device", torch.device)  # people may not have meta
+    monkeypatch.setattr(
+        "model.training.train.build_style_network", lambda *names, **settings: network()
+    )
+    monkeypatch.setattr(
+        "model.training.train.pick_device", torch.device
+    )  # people may not have meta
     quiet = Console(quiet=True)
     if config.cache_style and config.is_self_reference():  # what is kept is read, not computed
         on_cpu = dataclasses.replace(config, epochs=1, validations_per_epoch=1)

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.image import decode
-from pipeline.letterbox import find_letterbox
 from pipeline.originals import check_source, check_template, expand_template, inspect, open_source
+from pipeline.pictures.image import decode
+from pipeline.pictures.letterbox import find_letterbox
 from pipeline.recipe import SourceSettings
 from pipeline.web.client import Client
 from tests.pictures import draw_picture, encoded, letterboxed

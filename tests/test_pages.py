@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.pages import check_pages
-from pipeline.rows import DamagedError, read_rows, write_rows
+from pipeline.storage.pages import check_pages
+from pipeline.storage.rows import DamagedError, read_rows, write_rows
 
 HONEST = pa.table(
     {

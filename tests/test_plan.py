@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import plan
 from pipeline.errors import UserError
-from pipeline.plan import (
+from pipeline.planning import plan
+from pipeline.planning.plan import (
     assign_shards,
     hash_families,
     hash_table,

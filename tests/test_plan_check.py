@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.plan import planned_shards, read_planned
-from pipeline.rows import DamagedError, read_info, write_rows
+from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.schema import SELECTION, build_table
+from pipeline.storage.rows import DamagedError, read_info, write_rows
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.shares import call, make_prepared

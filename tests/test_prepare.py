@@ -18,15 +18,15 @@ from webdataset import WebDataset
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.image import decode
-from pipeline.plan import planned_shards
+from pipeline.pictures.image import decode
+from pipeline.pictures.sketch import draw_sketch, xdog
+from pipeline.planning.plan import planned_shards
 from pipeline.prepare import prepare_picture
 from pipeline.recipe import OnnxSettings, PrepareSettings, Recipe, SketchSettings, XdogSettings
 from pipeline.run import prepare
 from pipeline.schema import RAW, SAMPLES, members_of
-from pipeline.shard import Span, read_shard, read_span, tar_path
-from pipeline.sketch import draw_sketch, xdog
 from pipeline.status import read_status
+from pipeline.storage.shard import Span, read_shard, read_span, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.onnx_models import write_model

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.executor import Summary
 from pipeline.hold import Part
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.shard import list_shards
+from pipeline.storage.shard import list_shards
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents, make_source, temporaries

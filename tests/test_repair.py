@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.plan import planned_shards, read_planned, write_plan
+from pipeline.planning.plan import planned_shards, read_planned, write_plan
 from pipeline.repair import Repaired, repair
-from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import LEDGER, RAW, SAMPLES
-from pipeline.shard import read_shard, rows_path, tar_path
+from pipeline.storage.rows import read_info, read_rows, write_rows
+from pipeline.storage.shard import read_shard, rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source

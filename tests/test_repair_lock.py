@@ -7,13 +7,13 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock, write_lock
-from pipeline.plan import read_planned
+from pipeline.planning.plan import read_planned
 from pipeline.recipe import load_recipe
 from pipeline.repair import Repaired, repair
 from pipeline.run import fetch
-from pipeline.shard import tar_path
 from pipeline.share.pull import pull
 from pipeline.share.push import push
+from pipeline.storage.shard import tar_path
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work

@@ -13,15 +13,15 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.plan import plan_posts, planned_shards, write_plan
+from pipeline.planning.plan import plan_posts, planned_shards, write_plan
 from pipeline.report import distributions
 from pipeline.report.funnel import read_roll
 from pipeline.report.page import clip, percent, render_report, write_report
 from pipeline.report.pictures import MAX_BYTES, SIDE
-from pipeline.rows import read_info
 from pipeline.run import prepare
-from pipeline.shard import rows_path, tar_path
 from pipeline.status import read_status
+from pipeline.storage.rows import read_info
+from pipeline.storage.shard import rows_path, tar_path
 from pipeline.work import Work
 from tests.plurals import plurals_of_one
 from tests.report_folder import HOSTILE, NUM_POSTS, Reader, draw, make_folder

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan import planned_shards
+from pipeline.planning.plan import planned_shards
 from pipeline.report.distributions import Colours, build_histogram, measure
 from pipeline.report.funnel import read_roll
 from tests.test_fetch import fetch_all

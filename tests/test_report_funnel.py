@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.plan import planned_shards
+from pipeline.planning.plan import planned_shards
 from pipeline.report.funnel import Roll, count_splits, read_roll
 from tests.test_fetch import fetch_all
 from tests.works import draw_original, make_work

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.rows import (
+from pipeline.storage.rows import (
     DamagedError,
     check_seal,
     peek_info,

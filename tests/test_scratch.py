@@ -8,8 +8,8 @@ import fsspec
 import orjson
 import pytest
 
-from pipeline import afar
 from pipeline.scratch import process_scratch, scratch, sweep
+from pipeline.shard_store import worker
 from pipeline.work import Work
 from tests.crashing import NUM_POSTS, fetch, in_child, make_source
 from tests.indexed_tars import index_tar, pack
@@ -40,7 +40,7 @@ def test_indexes_of_tars_stay_for_the_next_shard_of_a_process(
     tar = pack({path.name: path.read_bytes() for path in (root / "original").iterdir()})
     s3.pipe(f"{BUCKET}/all.tar", tar)
     s3.pipe(f"{BUCKET}/all.json", orjson.dumps(index_tar(tar)))
-    monkeypatch.setattr(afar, "process_scratch", lambda: kept)
+    monkeypatch.setattr(worker, "process_scratch", lambda: kept)
     assert fetch(root, work, store=str(tmp_path / "store")).fates == {"fetched": NUM_POSTS}
     assert len(list(kept.iterdir())) == 1
     assert in_child(lambda: process_scratch() == process_scratch() and process_scratch().is_dir())

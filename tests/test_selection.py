@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import selection
 from pipeline.errors import UserError
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import Counted, Item, Malformed, Unparsed
-from pipeline.ratings import allowed_ratings
+from pipeline.planning import selection
+from pipeline.planning.ratings import allowed_ratings
+from pipeline.planning.selection import MAX_MALFORMED, Selection, judge, load_nsfw_ids
 from pipeline.recipe import SelectSettings
 from pipeline.records import Post
-from pipeline.selection import MAX_MALFORMED, Selection, judge, load_nsfw_ids
 from tests.metadata_records import TAGS, lines_of, make_post, new_record, posts
 
 SELECT = SelectSettings(tags=("solo",), exclude_tags=("comic", "monochrome"), min_side=300)

@@ -12,18 +12,18 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import UserError
-from pipeline.plan import planned_shards, read_planned
+from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.recipe import load_recipe
-from pipeline.rows import hash_file, read_info, read_rows, temporary_path, write_rows
 from pipeline.schema import SAMPLES
-from pipeline.shard import list_shards, rows_path, tar_path
-from pipeline.share import folder
 from pipeline.share import push as push_module
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE, Index
 from pipeline.share.part import parse_numbers
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.share.transfer import copy_bytes
+from pipeline.storage.rows import hash_file, read_info, read_rows, temporary_path, write_rows
+from pipeline.storage.shard import list_shards, rows_path, tar_path
+from pipeline.stores import folder
+from pipeline.stores.transfer import copy_bytes
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.files import files_in, flip

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.rows import read_info, read_rows, write_rows
 from pipeline.schema import SAMPLES
 from pipeline.serve import serve_folder
-from pipeline.shard import rows_path
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.share.web import WebStore
+from pipeline.storage.rows import read_info, read_rows, write_rows
+from pipeline.storage.shard import rows_path
+from pipeline.stores.web import WebStore
 from pipeline.takedown import take_down
 from pipeline.work import Work
-from tests.afar_stores import both
 from tests.files import files_in
+from tests.shard_stores import both
 from tests.shares import QUIET, forge_files, load_index, pull_to
 from tests.test_crash_commands import Source
 

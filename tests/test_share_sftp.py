@@ -12,23 +12,23 @@ import pytest
 from fsspec.implementations.sftp import SFTPFileSystem
 
 from pipeline.errors import UserError
-from pipeline.plan import planned_shards
-from pipeline.rows import temporary_path
-from pipeline.shard import tar_path
+from pipeline.planning.plan import planned_shards
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.share.remote import RemoteStore
-from pipeline.share.stores import open_store
-from pipeline.stores import read_range
+from pipeline.storage.rows import temporary_path
+from pipeline.storage.shard import tar_path
+from pipeline.stores.files import read_range
+from pipeline.stores.open import open_store
+from pipeline.stores.remote import RemoteStore
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.afar_stores import both, contents_of
 from tests.crashing import contents
 from tests.file_server import forget_stores
 from tests.files import flip
 from tests.sftp_server import PASSWORD, SftpServer, serve_sftp
+from tests.shard_stores import both, contents_of
 from tests.shares import QUIET, load_index, make_prepared, samples_of
 from tests.test_crash_commands import Source
 
@@ -103,7 +103,7 @@ def test_what_was_cut_short_goes_on(
         starts.append(start)
         return read_range(place, start, stop)
 
-    monkeypatch.setattr("pipeline.share.remote.read_range", watch)
+    monkeypatch.setattr("pipeline.stores.remote.read_range", watch)
     pull(url, again, QUIET)
     assert 7000 in starts
     assert samples_of(again) == samples_of(made)

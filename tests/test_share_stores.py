@@ -13,15 +13,15 @@ from werkzeug import Request, Response
 
 from pipeline.errors import UserError
 from pipeline.serve import serve_folder
-from pipeline.shard import list_shards, tar_path
-from pipeline.share import remote, transfer, web
-from pipeline.share.folder import FolderStore
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.share.remote import RemoteStore
-from pipeline.share.stores import open_store, open_writable
-from pipeline.stores import read_range
+from pipeline.storage.shard import list_shards, tar_path
+from pipeline.stores import remote, transfer, web
+from pipeline.stores.files import read_range
+from pipeline.stores.folder import FolderStore
+from pipeline.stores.open import open_store, open_writable
+from pipeline.stores.remote import RemoteStore
 from pipeline.verify import verify
 from pipeline.web import pacing
 from pipeline.work import Work
@@ -184,7 +184,7 @@ def _break_off(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> li
         return b"data"
 
     monkeypatch.setattr(remote, "read_range", read)
-    monkeypatch.setattr("pipeline.share.remote.time.sleep", slept.append)
+    monkeypatch.setattr("pipeline.stores.remote.time.sleep", slept.append)
     return slept
 
 

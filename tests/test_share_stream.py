@@ -23,18 +23,18 @@ from werkzeug import Request, Response
 import cli
 from model.checkpoint import load_checkpoint
 from model.config import TrainConfig
-from model.data import Batch, Samples
-from model.epochs import iterate_steps
+from model.data.epochs import iterate_steps
+from model.data.samples import Batch, Samples
 from model.ranks import Ranks
-from model.train import train as run_training
+from model.training.train import train as run_training
 from pipeline.errors import UserError
-from pipeline.rows import read_rows
 from pipeline.schema import SAMPLES
 from pipeline.serve import serve_folder
-from pipeline.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
+from pipeline.storage.rows import read_rows
+from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 from tests.file_server import forget_stores
 from tests.files import size_now
@@ -214,7 +214,7 @@ def test_a_server_that_drops_connections_is_asked_again(
     attempts: int,
 ) -> None:
     """However often, as long as something comes in between."""
-    monkeypatch.setattr("pipeline.share.web.SPAN", 9000)
+    monkeypatch.setattr("pipeline.stores.web.SPAN", 9000)
     server.drops_every = 3  # of a tar, so that none is hit twice in a row
     shards = RemoteShards(server.url, tmp_path, BIG)
     client = shards._store._client  # type: ignore[attr-defined]
@@ -307,7 +307,9 @@ def test_a_discriminator_is_fitted_on_what_the_first_window_holds(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks at samples before the first step, and none of them is asked for by itself."""
-    monkeypatch.setattr("model.train.build_style_network", lambda *names, **settings: Thumbnails())
+    monkeypatch.setattr(
+        "model.training.train.build_style_network", lambda *names, **settings: Thumbnails()
+    )
     config = dataclasses.replace(SMALL, epochs=1, validations_per_epoch=1)
     with (
         serve_folder(made / "there") as url,

@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.errors import UserError
-from pipeline.image import Picture, resize
+from pipeline.pictures.image import Picture, resize
+from pipeline.pictures.sketch import (
+    dodge,
+    draw_sketch,
+    line_drawer,
+    pin_sketches,
+    sketch_names,
+    xdog,
+)
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings
-from pipeline.sketch import dodge, draw_sketch, line_drawer, pin_sketches, sketch_names, xdog
 from tests.pictures import draw_picture
 
 LINE = XdogSettings()

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.pictures.sketch_onnx import draw_with_model, pin_model
 from pipeline.recipe import OnnxSettings
-from pipeline.sketch_onnx import draw_with_model, pin_model
 from tests.onnx_models import build_model, write_model
 from tests.pictures import draw_picture
 

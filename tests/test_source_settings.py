@@ -13,14 +13,14 @@ from pipeline.errors import UserError
 from pipeline.executor import run_stage
 from pipeline.hold import Part
 from pipeline.lock import write_lock
-from pipeline.plan import planned_shards
+from pipeline.planning.plan import planned_shards
 from pipeline.recipe import Recipe
 from pipeline.repair import Repaired, repair
-from pipeline.rows import read_info
 from pipeline.run import fetch, prepare
-from pipeline.shard import rows_path, tar_path
 from pipeline.share.pull import pull
 from pipeline.share.push import push
+from pipeline.storage.rows import read_info
+from pipeline.storage.shard import rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.stores import check_store, file_system, first_line, read_store
+from pipeline.stores.files import check_store, file_system, first_line, read_store
 from pipeline.urls import scheme_of, without_password
 
 
@@ -55,7 +55,7 @@ def test_a_store_without_credentials_is_the_users_error(monkeypatch: pytest.Monk
     def refuse(*_: object, **__: object) -> bytes:
         raise NoCredentialsError("Unable to locate credentials")
 
-    monkeypatch.setattr("pipeline.stores.read_range", refuse)
+    monkeypatch.setattr("pipeline.stores.files.read_range", refuse)
     told = r"^s3://bucket/1\.jpg: Unable to locate credentials\. .* FSSPEC_S3_ANON=true"
     with pytest.raises(UserError, match=told):
         read_store("s3://bucket/1.jpg", 99)

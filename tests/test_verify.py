@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.plan import planned_shards, write_plan
-from pipeline.rows import read_info, read_rows, write_rows
+from pipeline.planning.plan import planned_shards, write_plan
 from pipeline.run import prepare
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION, build_table
-from pipeline.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.status import read_status, status_table
+from pipeline.storage.rows import read_info, read_rows, write_rows
+from pipeline.storage.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.files import flip

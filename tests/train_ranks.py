@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from model.train import train
+from model.training.train import train
 from tests.model_checkpoints import CONFIG
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.plan import hash_table, plan_posts, write_plan
+from pipeline.planning.plan import hash_table, plan_posts, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.records import Post
 from pipeline.settings import to_table

@@ -5,10 +5,10 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from model.data import Samples
-from model.order import epoch_order
+from model.data.order import epoch_order
+from model.data.samples import Samples
 from pipeline.schema import SPLITS
-from pipeline.shard import list_shards
+from pipeline.storage.shard import list_shards
 
 NUM_SKETCHES, NUM_REFERENCES = 4, 8
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from model.colorize_files import save_picture
-from model.painter import MAX_GUIDANCE, DrawLines, Painter, check_sketch, redraw, remarks_on
-from model.pictures import NotLineArtError, open_picture
+from model.use.colorize_files import save_picture
+from model.use.painter import MAX_GUIDANCE, DrawLines, Painter, check_sketch, redraw, remarks_on
+from model.use.pictures import NotLineArtError, open_picture
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:

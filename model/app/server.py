@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from model.app.page import Studio, build_page
-from model.painter import DrawLines, Painter
+from model.use.painter import DrawLines, Painter
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:

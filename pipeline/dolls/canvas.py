@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.image import Picture
+from pipeline.pictures.image import Picture
 
 Labels = NDArray[np.uint8]
 Points = NDArray[np.float64]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.dolls.posts import Doll, DollPost, make_trouble, picture_of, post_doll
 from pipeline.dolls.traits import invent_character, invent_palette, invent_pose, invent_size
-from pipeline.image import Picture
+from pipeline.pictures.image import Picture
 from pipeline.records import Fate
 from pipeline.words import counted
 

@@ -26,7 +26,7 @@ from pipeline.dolls.canvas import (
 from pipeline.dolls.face import draw_brows, draw_face
 from pipeline.dolls.hair import draw_back_hair, draw_front_hair, sway
 from pipeline.dolls.outfits import OUTFITS, draw_headwear, draw_limb
-from pipeline.image import Picture
+from pipeline.pictures.image import Picture
 
 Color = tuple[int, int, int]
 

@@ -12,8 +12,8 @@ import orjson
 import simplejpeg
 
 from pipeline.dolls.drawing import Character, Color, Palette, Pose, draw_doll
-from pipeline.image import Picture, encode_jpeg
-from pipeline.letterbox import predict_box
+from pipeline.pictures.image import Picture, encode_jpeg
+from pipeline.pictures.letterbox import predict_box
 from pipeline.records import Fate, Status
 
 Record = dict[str, Any]

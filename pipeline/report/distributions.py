@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.letterbox import Letterbox
+from pipeline.pictures.letterbox import Letterbox
 from pipeline.report.funnel import ALIVE, Bar, Roll, latest_rows
-from pipeline.rows import read_rows
 from pipeline.schema import RAW
-from pipeline.shard import rows_path
+from pipeline.storage.rows import read_rows
+from pipeline.storage.shard import rows_path
 from pipeline.work import Work
 
 MAX_SHARDS = 128

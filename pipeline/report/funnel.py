@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.plan import hash_families
+from pipeline.planning.plan import hash_families
 from pipeline.records import Status
-from pipeline.rows import read_rows
 from pipeline.schema import RAW, SAMPLES, SPLITS
-from pipeline.shard import rows_path
 from pipeline.status import WorkStatus
+from pipeline.storage.rows import read_rows
+from pipeline.storage.shard import rows_path
 from pipeline.words import noun
 from pipeline.work import Work
 

@@ -11,17 +11,17 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.plan import planned_shards
-from pipeline.plan_check import read_about
+from pipeline.planning.plan import planned_shards
+from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
 from pipeline.report.distributions import measure
 from pipeline.report.funnel import Place, Roll, build_funnel, count_splits, read_roll
 from pipeline.report.pictures import Exhibit, build_wall, exhibit
-from pipeline.rows import read_info, replacing, telling_unwritable
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
-from pipeline.shard import list_shards, rows_path
 from pipeline.status import read_status
+from pipeline.storage.rows import read_info, replacing, telling_unwritable
+from pipeline.storage.shard import list_shards, rows_path
 from pipeline.words import noun, sized
 from pipeline.work import Work
 

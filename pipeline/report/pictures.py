@@ -18,11 +18,17 @@ import pyarrow.compute as pc
 import simplejpeg
 from numpy.typing import NDArray
 
-from pipeline.image import Picture, UndecodableError, decode_reduced, read_header, sniff_format
+from pipeline.pictures.image import (
+    Picture,
+    UndecodableError,
+    decode_reduced,
+    read_header,
+    sniff_format,
+)
 from pipeline.report.funnel import Place
-from pipeline.rows import read_rows
 from pipeline.schema import EDGES, RAW, SAMPLES, Row
-from pipeline.shard import Span, read_span, rows_path, tar_path
+from pipeline.storage.rows import read_rows
+from pipeline.storage.shard import Span, read_span, rows_path, tar_path
 from pipeline.work import Work
 
 SIDE = 256

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipeline.executor import show_progress
 from pipeline.share.index import SharedFile, match_shard
-from pipeline.share.transfer import Tick
+from pipeline.stores.transfer import Tick
 
 _MB = 10**6
 

@@ -3,10 +3,9 @@
 import os
 from collections.abc import Mapping
 
-from pipeline.clearing_afar import removals_in
 from pipeline.errors import UserError
 from pipeline.removals import read_removals
-from pipeline.shard import list_shards
+from pipeline.shard_store.clearing import removals_in
 from pipeline.share.index import (
     CARD,
     IDENTITY,
@@ -17,7 +16,8 @@ from pipeline.share.index import (
     Index,
     match_shard,
 )
-from pipeline.share.transfer import WritableStore
+from pipeline.storage.shard import list_shards
+from pipeline.stores.transfer import WritableStore
 from pipeline.urls import scheme_of
 from pipeline.work import Work
 

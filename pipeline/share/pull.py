@@ -18,22 +18,11 @@ from rich.console import Console
 from pipeline.errors import UserError
 from pipeline.lock import read_lock
 from pipeline.lock_check import MAX_POSTS, check_size, check_text
-from pipeline.members import find_wrong_member
-from pipeline.plan import by_shard
-from pipeline.planning import adopt_plan
+from pipeline.planning.folder import adopt_plan
+from pipeline.planning.plan import by_shard
 from pipeline.recipe import load_recipe
 from pipeline.recipe_shared import shared_recipe
-from pipeline.rows import (
-    DamagedError,
-    check_seal,
-    commit,
-    hash_file,
-    is_out_of_space,
-    read_info,
-    read_rows,
-)
 from pipeline.schema import SAMPLES, SCHEMA_VERSION
-from pipeline.shard import adopt_shard, list_shards, remove_shard, rows_path, tar_path
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -51,8 +40,19 @@ from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import path_of, save_index
 from pipeline.share.part import choose_shards
 from pipeline.share.place import check_folder, is_incoming
-from pipeline.share.stores import open_store
-from pipeline.share.transfer import Store, Tick, in_threads
+from pipeline.storage.members import find_wrong_member
+from pipeline.storage.rows import (
+    DamagedError,
+    check_seal,
+    commit,
+    hash_file,
+    is_out_of_space,
+    read_info,
+    read_rows,
+)
+from pipeline.storage.shard import adopt_shard, list_shards, remove_shard, rows_path, tar_path
+from pipeline.stores.open import open_store
+from pipeline.stores.transfer import Store, Tick, in_threads
 from pipeline.words import sized
 from pipeline.work import Work
 

@@ -13,15 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.depot import KINDS, Depot
 from pipeline.errors import UserError
 from pipeline.lock import check_done, write_lock
-from pipeline.plan import planned_recipe
+from pipeline.planning.plan import planned_recipe
 from pipeline.recipe import recipe_toml
 from pipeline.recipe_shared import shared_recipe
-from pipeline.rows import DamagedError, check_seal, hash_file, read_info, replacing
-from pipeline.shard import list_shards, rows_path, tar_path
-from pipeline.share.folder import FolderStore
+from pipeline.shard_store.driver import KINDS, ShardStore
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -39,8 +36,11 @@ from pipeline.share.index import (
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
 from pipeline.share.place import check_place
-from pipeline.share.stores import one_form, open_writable
-from pipeline.share.transfer import Outgoing, Tick, WritableStore, not_alone
+from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, replacing
+from pipeline.storage.shard import list_shards, rows_path, tar_path
+from pipeline.stores.folder import FolderStore
+from pipeline.stores.open import one_form, open_writable
+from pipeline.stores.transfer import Outgoing, Tick, WritableStore, not_alone
 from pipeline.words import counted
 from pipeline.work import Work
 
@@ -79,7 +79,7 @@ def push(
         raise UserError(f"{url}: has the pictures; push --recipe-only to another place.")
     with work.lock(store=work.store if recipe_only else place):
         if work.store:
-            Depot(work.store, work).join((), others=KINDS)  # ranks may have made some
+            ShardStore(work.store, work).join((), others=KINDS)  # ranks may have made some
         there = _read_there(store)
         if recipe_only and there is not None:
             _check_no_shards(store, there)

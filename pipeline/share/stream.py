@@ -17,16 +17,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.members import find_wrong_member
 from pipeline.records import Status
-from pipeline.rows import commit, read_info, read_rows, telling_unwritable
 from pipeline.schema import SAMPLES, members_of
-from pipeline.shard import Span, parse_shard_name
 from pipeline.share.cache import ShardCache, check_room, lock_for
 from pipeline.share.index import SharedFile, shard_files
 from pipeline.share.pull import bring, check_rows, find_index
-from pipeline.share.stores import open_store
-from pipeline.share.transfer import in_threads
+from pipeline.storage.members import find_wrong_member
+from pipeline.storage.rows import commit, read_info, read_rows, telling_unwritable
+from pipeline.storage.shard import Span, parse_shard_name
+from pipeline.stores.open import open_store
+from pipeline.stores.transfer import in_threads
 from pipeline.web.client import WholeFilesOnlyError
 from pipeline.words import counted, sized
 

@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status
-from pipeline.stores import UnreachableError, read_store
+from pipeline.stores.files import UnreachableError, read_store
 from pipeline.urls import without_password
 from pipeline.web.hosts import allowed_hosts, canonical_host, is_local, named_hosts
 from pipeline.web.pacing import (

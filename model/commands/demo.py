@@ -1,0 +1,90 @@
+"""The command that does the whole job on drawn dolls: demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.commands.train import evaluate, print_table, train
+from pipeline.commands.common import named_folder, recipe_of
+from pipeline.commands.folder import status
+from pipeline.commands.make import fetch, prepare
+
+
+def demo(
+    work: Annotated[
+        Path,
+        typer.Option("--work", metavar="WORK", parser=named_folder, help="Where everything goes."),
+    ] = Path("data/demo"),
+    characters: Annotated[
+        int, typer.Option(min=24, help="How many to draw, in 8 poses each.")
+    ] = 96,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="More colour better and take longer; 8 by default.")
+    ] = None,
+) -> None:
+    """Do the whole job on drawn dolls, offline, in a few minutes."""
+    from model.evaluation.crossing import judge_crossing
+    from pipeline.dolls.data_set import doll_of, true_answer, write_dolls
+    from pipeline.pictures.image import resize
+    from pipeline.serve import serve_folder
+    from pipeline.storage.rows import telling_unwritable
+
+    mirror = work / "mirror"
+    recipe = recipe_of("dolls-64", [])
+    epochs = epochs or recipe.train["epochs"]
+    _keep_options(mirror, {"characters": characters, "epochs": epochs})
+    print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
+    with telling_unwritable(mirror):
+        write_dolls(mirror, characters)
+    with serve_folder(mirror) as url:
+        images = f"{url}/512px/{{bucket}}/{{id}}.jpg"
+        print(f"-- fetch, from {url}")
+        fetch("dolls-64", metadata=str(mirror / "metadata"), images=images, work=work)
+    print("-- prepare")
+    prepare("dolls-64", work=work)
+    print("-- train")
+    train("dolls-64", work=work, run="demo", epochs=epochs, resume=True)
+    print("-- eval")
+    checkpoint = work / "runs" / "demo" / "best.safetensors"
+    out = checkpoint.parent / "eval-test"  # where `export` looks for figures
+    evaluate(checkpoint, work=work, out=out, reference=["character"])
+    print("-- sketches after references of other characters, beside the true answers")
+    found = judge_crossing(
+        checkpoint,
+        work / "samples",
+        "test",
+        lambda sketch, reference: resize(
+            true_answer(doll_of(sketch), doll_of(reference)), recipe.prepare.size
+        ),
+        out / "crossing.png",
+    )
+    print_table(found, ("following", "chroma_error", "regional_error", "paper_error", "psnr"))
+    print("-- what became of every record")
+    status(work)
+    print(f"\nLook at {out / 'crossing.png'}: each sketch after other references (first row).")
+
+
+def _keep_options(mirror: Path, options: dict[str, int]) -> None:
+    """Write down what a demo's folder is made with; other options make another demo.
+
+    Raises:
+        UserError: where it was made with others.
+    """
+    import orjson
+
+    from pipeline.errors import UserError
+    from pipeline.storage.rows import replacing, telling_unwritable
+
+    path = mirror / "options.json"
+    if path.is_file():
+        kept = orjson.loads(path.read_bytes())
+        if kept != options:
+            there = " ".join(f"--{name} {value}" for name, value in kept.items())
+            raise UserError(
+                f"{mirror.parent}: holds a demo with {there}. Give these options, or another "
+                "--work."
+            )
+    elif not mirror.exists():  # what an older version began stays without
+        with telling_unwritable(mirror), replacing(path) as temporary:
+            temporary.write_bytes(orjson.dumps(options))

@@ -1,0 +1,108 @@
+"""Which picture is coloured after which: itself, another drawing of its character, or any other.
+
+Two posts show one character where their character tags are exactly the same. Posts of one family
+(variants, near duplicates) are no two drawings of it: one would give the other's answer away.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+
+from model.data.augment import PAIR, draw_uniform
+from model.data.order import Indices, epoch_order
+from model.data.samples import Samples
+from pipeline.errors import UserError
+
+
+class Casts:
+    """The drawings of each character in a set of samples.
+
+    Attributes:
+        paired: places of the samples that have a partner, ascending.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        self._families = samples.families
+        self._place_in_cast: dict[int, int] = {}
+        self._cast_of: dict[int, list[int]] = {}
+        casts: defaultdict[str, list[int]] = defaultdict(list)
+        for place, characters in enumerate(samples.characters):
+            if characters:
+                casts[characters].append(place)
+        for cast in casts.values():
+            if len({int(self._families[place]) for place in cast}) > 1:
+                for i, place in enumerate(cast):
+                    self._cast_of[place], self._place_in_cast[place] = cast, i
+        self.paired: Indices = np.array(sorted(self._cast_of), dtype=np.int64)
+
+    def partner(self, place: int, skip: float = 0.0) -> int | None:
+        """Return another drawing of a sample's character, None where there is none.
+
+        Args:
+            place: of the sample.
+            skip: in [0, 1): where in the cast to begin to look; 0 for the one after the sample.
+        """
+        cast = self._cast_of.get(place)
+        if cast is None:
+            return None
+        start = self._place_in_cast[place] + 1 + int(skip * (len(cast) - 1))
+        others = (cast[(start + i) % len(cast)] for i in range(len(cast)))
+        return next(o for o in others if self._families[o] != self._families[place])
+
+
+def pair_epoch(order: Indices, casts: Casts | None, seed: int, epoch: int, share: float) -> Indices:
+    """Return an epoch's samples and their references, N x 2: a pure function of its arguments.
+
+    Without ``casts``, or at a ``share`` of 0, each sample is its own reference. Otherwise so many
+    of the N places go to pairs: a sample that has a partner stays and gets it; one that has none
+    makes way for a sample that has.
+
+    Args:
+        order: of the samples, N.
+        casts: of the samples.
+        seed: of the run.
+        epoch: from 0 on.
+        share: of the pairs, 0 to 1.
+    """
+    pairs = np.stack([order, order], axis=1)
+    if casts is None or not casts.paired.size:
+        return pairs
+    random = draw_uniform(seed, epoch, PAIR, np.array([0]), 3 * len(order)).reshape(-1, 3)
+    for row in np.flatnonzero(random[:, 0] < share):
+        target = int(order[row])
+        if casts.partner(target) is None:
+            target = int(casts.paired[int(random[row, 1] * casts.paired.size)])
+        partner = casts.partner(target, random[row, 2])
+        assert partner is not None
+        pairs[row] = target, partner
+    return pairs
+
+
+def pair_up(samples: Samples, reference: str, seed: int = 0) -> Indices:
+    """Return which samples are coloured, and after which ones: places, N x 2.
+
+    ``self`` and ``same``: each after itself. ``character``: each after the next drawing of its
+    character; samples that have none are left out. ``any``: each after one of the others, a
+    different one for each, whose number follows from ``seed``.
+
+    Raises:
+        UserError: where no sample has another of its character, or there is only one sample.
+    """
+    places = np.arange(len(samples))
+    if reference in ("self", "same"):
+        return np.stack([places, places], axis=1)
+    if reference == "any":
+        if len(samples) < 2:
+            raise UserError(
+                f"the {samples.split} split has one sample, and no other to take colours from. "
+                "Use --reference same."
+            )
+        order = epoch_order(len(samples), seed, 0)
+        pairs = np.stack([order, np.roll(order, 1)], axis=1)
+        return pairs[np.argsort(order)]
+    casts = Casts(samples)
+    if not casts.paired.size:
+        raise UserError(
+            f"the {samples.split} split has no two drawings of one character. Use --reference same."
+        )
+    return np.array([(p, casts.partner(int(p))) for p in casts.paired], dtype=np.int64)

@@ -1,0 +1,288 @@
+"""Judging a checkpoint: every measure for the model and for three answers that know nothing.
+
+The baselines go through the same code in the same run: ``mean``, the training set's mean picture;
+``grey``, the sketch as it is; ``copy``, the reference as it is. A measure that could not be
+computed is null, with its reason under ``unavailable``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from model.checkpoint import read_sum
+from model.config import REFERENCES, EvalConfig
+from model.data.order import epoch_order
+from model.data.samples import Batch, Samples, iterate_batches, spread_places
+from model.device import memory_guard
+from model.evaluation.fid import extract_features, fid, kid, load_extractor
+from model.evaluation.metrics import Answer, measure_following
+from model.evaluation.perceptual import load_lpips
+from model.evaluation.scenes import Scene, make_scenes
+from model.evaluation.tally import NEEDS_TRUTH, Tally
+from model.grid import Sheet, save_png, tile
+from model.interact import show_progress
+from model.use.colorize import load_colorizer
+from pipeline.console import PlainConsole
+from pipeline.errors import UserError
+from pipeline.planning.families import join_characters
+from pipeline.storage.rows import replacing, telling_unwritable
+
+
+def evaluate(
+    checkpoint: Path,
+    samples_dir: Path,
+    split: str,
+    out_dir: Path,
+    config: EvalConfig | None = None,
+    *,
+    extractor: FeatureExtractorBase | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Judge a checkpoint on a split; writes ``metrics.json``, ``rows.parquet`` and ``grid.png``.
+
+    ``metrics.json`` has the first setting's figures at its top, and those of all under
+    ``settings``; each further one has its ``grid-SETTING.png``. Means have a 95% bootstrap
+    interval beside them, over ``num_clusters`` clusters: pictures with a character in common, or
+    of one family, are one. Other runs are not seen.
+
+    Args:
+        checkpoint: see ``checkpoint.load_checkpoint``.
+        samples_dir: folder of prepared shards; its training split gives the mean picture.
+        split: which samples to judge on.
+        out_dir: where the files go.
+        config: the settings; the defaults if None.
+        extractor: of features for FID and KID, in place of ``config.fid_weights``.
+        console: where progress is shown; standard output if None.
+
+    Returns:
+        What ``metrics.json`` says.
+
+    Raises:
+        UserError: on an unusable checkpoint, unusable samples or weights, where the files cannot be
+            written, and when memory is full.
+    """
+    config = config or EvalConfig()
+    console = console or PlainConsole(stderr=False)
+    colorizer, info = load_colorizer(
+        checkpoint,
+        device=config.device,
+        style_weights=config.style_weights,
+        guidance=config.guidance,
+    )
+    sha256 = read_sum(checkpoint)
+    if extractor is None and config.fid_weights:
+        extractor = load_extractor(Path(config.fid_weights), colorizer.device)
+    lpips = None
+    if config.lpips_weights:
+        lpips = load_lpips(Path(config.lpips_weights), colorizer.device)
+    with ExitStack() as stack:
+        sketch = config.sketch or info.train.sketch
+        samples = stack.enter_context(Samples(samples_dir, split, sketch))
+        train_set = stack.enter_context(Samples(samples_dir, "train", sketch))
+        for found in (samples, train_set):
+            if found.size != info.size:
+                raise UserError(
+                    f"{samples_dir}: its {found.split} pictures are {found.size}, and the model "
+                    f"was trained on {info.size} (height, width). Prepare them at its size."
+                )
+        stack.enter_context(memory_guard("eval.batch_size", config.batch_size))
+        scenes = make_scenes(samples, config.reference, config.seed)
+        with telling_unwritable(out_dir):
+            out_dir.mkdir(parents=True, exist_ok=True)  # before what takes long
+        answers: dict[str, Answer] = {
+            "model": colorizer,
+            **baselines(mean_picture(train_set, config)),
+        }
+        order = epoch_order(len(samples), config.seed, 0)
+        sketches = samples.load(order[: config.num_sketches]).sketch
+        palettes = samples.load(order[-config.num_references :]).color
+        with memory_guard("eval.num_sketches", len(sketches)):  # all of them at once
+            follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
+        settings, tables = {}, []
+        for number, scene in enumerate(scenes):
+            settings[scene.name], table = judge(
+                scene, samples, answers, follows, config, extractor, lpips, console
+            )
+            tables.append(table)
+            name = grid_name(number, scene.name)
+            shown = samples.load(scene.pairs[spread_places(config.num_grid, len(scene.pairs))])
+            with memory_guard("eval.num_grid", len(shown.indices)):
+                sheet = draw(scene, shown, colorizer)
+            with telling_unwritable(out_dir / name):
+                save_png(out_dir / name, sheet)
+
+    metrics: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "sha256": sha256,
+        "model": info.model.name,
+        "style": str(info.style),
+        "step": info.step,
+        "split": split,
+        "sketch": sketch,
+        "guidance": config.guidance,
+        "num_following": [len(sketches), len(palettes)],
+        **settings[scenes[0].name],
+        "settings": settings,
+    }
+    rows = pa.concat_tables(tables, promote_options="default")
+    with telling_unwritable(out_dir):
+        _remove_other_grids(out_dir, [scene.name for scene in scenes])
+        with replacing(out_dir / "rows.parquet") as temporary:
+            pq.write_table(rows, temporary, compression="zstd")
+        with replacing(out_dir / "metrics.json") as temporary:
+            temporary.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
+    return metrics
+
+
+def grid_name(number: int, setting: str) -> str:
+    """Return the name of a setting's grid, the settings being numbered from 0 on."""
+    return f"grid-{setting}.png" if number else "grid.png"
+
+
+def _remove_other_grids(out_dir: Path, settings: Sequence[str]) -> None:
+    """Remove the grids that an earlier evaluation in other settings left."""
+    now = {grid_name(number, setting) for number, setting in enumerate(settings)}
+    for path in out_dir.glob("grid-*.png"):
+        setting = path.stem.removeprefix("grid-")
+        is_ours = setting in REFERENCES or re.fullmatch(r"picture(-\d+)?", setting)
+        if is_ours and path.name not in now:
+            path.unlink()
+
+
+def judge(
+    scene: Scene,
+    samples: Samples,
+    answers: Mapping[str, Answer],
+    follows: Mapping[str, float | None],
+    config: EvalConfig,
+    extractor: FeatureExtractorBase | None,
+    lpips: nn.Module | None,
+    console: Console,
+) -> tuple[dict[str, Any], pa.Table]:
+    """Judge answers in one setting.
+
+    Args:
+        scene: the setting.
+        samples: which it is about.
+        answers: ``model`` and the baselines, by name.
+        follows: ``following`` of each, which no setting changes.
+        config: how to judge.
+        extractor: of features for FID and KID; None for neither.
+        lpips: network for LPIPS; None for none.
+        console: where progress is shown.
+
+    Returns:
+        What ``metrics.json`` says of it, and the model's figures for each picture.
+    """
+    tallies = {name: Tally(lpips=lpips) for name in answers}
+    real: list[Tensor] = []
+    judged = scene.pairs if scene.has_truth or extractor is not None else scene.pairs[:0]
+    with show_progress(console, f"eval {scene.name}", "pictures", len(judged)) as advance:
+        for batch in iterate_batches(
+            samples, judged, config.batch_size, num_threads=config.decode_threads
+        ):
+            truth, reference = scene.set(batch)
+            for name, answer in answers.items():
+                output = answer(batch.sketch, reference)
+                tallies[name].add(output, truth if scene.has_truth else None, extractor)
+            if extractor is not None:
+                real.append(extract_features(extractor, truth))
+            advance(len(batch.indices))
+    clusters = join_characters(samples.families, samples.characters)[scene.pairs[:, 0]]
+    results: dict[str, dict[str, Any]] = {
+        name: {
+            **tally.summary(),
+            "following": follows[name],
+            **_fid_and_kid(real, tally.features, config.seed),
+            "intervals": tally.intervals(clusters, config.seed),
+        }
+        for name, tally in tallies.items()
+    }
+    block: dict[str, Any] = {
+        "reference": scene.name,
+        **({"file": scene.file} if scene.file else {}),
+        "num_samples": len(scene.pairs),
+        "num_clusters": len(np.unique(clusters)),
+        **results.pop("model"),
+        "baselines": results,
+    }
+    reasons = _reasons(extractor, scene.has_truth)
+    block["unavailable"] = {n: reasons[n] for n in reasons if block[n] is None}
+    post_ids, reference_ids = samples.post_ids[scene.pairs].T
+    table = pa.table(
+        {
+            "setting": pa.array([scene.name] * len(post_ids)).dictionary_encode(),
+            "post_id": post_ids,
+            "reference_id": pa.nulls(len(post_ids), pa.int64())
+            if scene.picture is not None
+            else pa.array(reference_ids),
+            "cluster": clusters,
+            **tallies["model"].columns(),
+        }
+    )
+    return block, table
+
+
+def draw(scene: Scene, shown: Batch, answer: Answer) -> Sheet:
+    """Return a sheet of samples: sketch, reference, output, and the truth where there is one."""
+    truth, reference = scene.set(shown)
+    output = answer(shown.sketch, reference)
+    columns = {"sketch": shown.sketch, "reference": reference, "output": output}
+    return tile(columns | ({"truth": truth} if scene.has_truth else {}))
+
+
+def mean_picture(samples: Samples, config: EvalConfig) -> Tensor:
+    """Return the mean of all pictures, uint8 1 x 3 x H x W."""
+    total = torch.zeros(1, 3, *samples.size, dtype=torch.float64)
+    places = np.arange(len(samples))
+    for batch in iterate_batches(
+        samples, places, config.batch_size, num_threads=config.decode_threads
+    ):
+        total += batch.color.sum(0, keepdim=True, dtype=torch.float64)
+    return (total / len(samples)).round().to(torch.uint8)
+
+
+def baselines(mean: Tensor) -> dict[str, Answer]:
+    """Return the answers that know nothing, by name; ``mean`` is uint8 1 x 3 x H x W."""
+    return {
+        "mean": lambda sketch, reference: mean.expand(len(sketch), -1, -1, -1),
+        "grey": lambda sketch, reference: sketch.expand(-1, 3, -1, -1),
+        "copy": lambda sketch, reference: reference.expand(len(sketch), -1, -1, -1),
+    }
+
+
+def _fid_and_kid(real: list[Tensor], found: list[Tensor], seed: int) -> dict[str, float | None]:
+    num_pictures = sum(len(features) for features in real)
+    if num_pictures < 2:
+        return {"fid": None, "kid": None}
+    a, b = torch.cat(real), torch.cat(found)
+    return {"fid": fid(a, b), "kid": kid(a, b, seed)}
+
+
+def _reasons(extractor: FeatureExtractorBase | None, has_truth: bool) -> dict[str, str]:
+    """Say why a measure is null where it is."""
+    inception = "no Inception weights: give --fid-weights PATH"
+    if extractor is not None:
+        inception = "needs at least two pictures"
+    no_truth = dict.fromkeys(NEEDS_TRUTH, "another character's colours have no true answer")
+    return {
+        "lpips": "no AlexNet weights: give --lpips-weights PATH",
+        "chroma_error": "the true pictures have no colour",
+        "regional_error": "the true pictures have no colour",
+        "paper_error": "the true pictures have no white paper",
+        **({} if has_truth else no_truth),
+        "following": "the references all have one palette",
+        "fid": inception,
+        "kid": inception,
+    }

@@ -1,0 +1,1 @@
+"""Training: the loop, a step of it, and what a run keeps in its folder."""

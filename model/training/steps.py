@@ -1,0 +1,223 @@
+"""One training step: the discriminator learns from the generator's picture, then the generator."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch.nn.utils import parametrize
+
+from model.config import TrainConfig
+from model.networks.discriminator import Discriminator, PatchDiscriminator
+from model.networks.generator import Outputs
+from model.networks.losses import (
+    Terms,
+    adversarial_terms,
+    chroma_terms,
+    discriminator_terms,
+    l1_terms,
+    patch_discriminator_terms,
+    patch_terms,
+    total,
+)
+from model.training.state import TrainState
+from pipeline.errors import UserError
+
+Autocast = AbstractContextManager[object]
+Optimizers = Mapping[str, torch.optim.Optimizer]
+
+
+@contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Turn what torch.compile raises into a sentence: for want of a compiler, mostly.
+
+    Networks are compiled when they are first called, and first walked back through.
+    """
+    try:
+        yield
+    except TorchDynamoException as error:
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"train.compile: torch.compile fails ({why.rstrip('.')}). It needs a C++ compiler "
+            "(CXX) on a CPU, and Triton on a GPU; leave it out where there is none."
+        ) from error
+
+
+@compiler_errors()
+def training_step(
+    state: TrainState,
+    config: TrainConfig,
+    color: Tensor,
+    sketch: Tensor,
+    style: Tensor,
+    vector: Tensor | None,
+    autocast: Autocast,
+    scale: float = 1.0,
+) -> Terms:
+    """Update all networks once; does not count the step.
+
+    Args:
+        state: the networks and optimisers.
+        config: the weights of the loss terms.
+        color: true pictures, float N x 3 x H x W in [0, 1].
+        sketch: float N x 1 x H x W in [0, 1].
+        style: style features of the references.
+        vector: their style vectors V(y), N x style size; None where no discriminator asks.
+        autocast: context in which the networks compute.
+        scale: see ``Ranks.loss_scale``.
+
+    Returns:
+        Every loss term by name, and the norms of the gradients where they are clipped.
+    """
+    if config.compile:  # what CUDA graphs gave in the step before, they may write over
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    descending = partial(descend, clip_norm=config.clip_norm, scale=scale)
+    learners = {
+        name: state.optimizers[name] for name in state.optimizers if name != "discriminator"
+    }
+    with autocast:
+        outputs: Outputs = state.parallel["generator"](sketch, style)
+    terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
+    terms |= chroma_terms(
+        outputs,
+        color,
+        weight=config.l1_weight * config.chroma_weight,
+        contrast=config.contrast,
+    )
+    if state.discriminator is None:
+        return terms | descending(learners, terms)
+    rules = (
+        patch_rules(sketch, config)
+        if isinstance(state.discriminator, PatchDiscriminator)
+        else style_rules(state.discriminator, vector)
+    )
+    noted = update_discriminator(
+        state.parallel["discriminator"],
+        state.optimizers["discriminator"],
+        color,
+        outputs.picture,
+        rules,
+        autocast,
+        descending,
+    )
+    # Cached, the spectral norm is the same for both verdicts: it moves on with every other call.
+    with autocast, frozen(state.discriminator), parametrize.cached():
+        real = None
+        if rules.compares:
+            with torch.no_grad():
+                real = rules.judge(state.discriminator, color)
+        verdict = rules.judge(state.discriminator, outputs.picture)
+    terms |= rules.win(verdict, real)
+    return terms | noted | descending(learners, terms)
+
+
+class Rules(NamedTuple):
+    """How generator and discriminator play against each other.
+
+    Attributes:
+        judge: the discriminator and pictures -> its verdict.
+        learn: the verdicts on true and on generated pictures -> what the discriminator minimises.
+        win: the verdicts on generated and on true pictures -> what the generator minimises.
+        compares: whether ``win`` looks at the verdict on true pictures, which is None otherwise.
+    """
+
+    judge: Callable[[nn.Module, Tensor], Any]
+    learn: Callable[[Any, Any], Terms]
+    win: Callable[[Any, Any], Terms]
+    compares: bool
+
+
+def style_rules(discriminator: Discriminator, vector: Tensor | None) -> Rules:
+    """Return the rules of the AC-GAN and of the paper's variant.
+
+    Args:
+        discriminator: which standardises.
+        vector: style vectors of the references, N x style size.
+    """
+    assert vector is not None
+    style = discriminator.standardise(vector)
+    return Rules(
+        judge=lambda network, picture: network(picture),
+        learn=lambda real, generated: discriminator_terms(real, generated, style),
+        win=lambda generated, real: adversarial_terms(generated, style),
+        compares=False,
+    )
+
+
+def patch_rules(sketch: Tensor, config: TrainConfig) -> Rules:
+    """Return the rules of the patch discriminator beside sketches N x 1 x H x W."""
+    return Rules(
+        judge=lambda network, picture: network(sketch, picture),
+        learn=patch_discriminator_terms,
+        win=partial(patch_terms, weight=config.patch_weight, feature_weight=config.feature_weight),
+        compares=True,
+    )
+
+
+def update_discriminator(
+    discriminator: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    color: Tensor,
+    picture: Tensor,
+    rules: Rules,
+    autocast: Autocast,
+    descending: Callable[[Optimizers, Terms], Terms] | None = None,
+) -> Terms:
+    """Update the discriminator alone: nothing flows back into the generator.
+
+    Args:
+        discriminator: to be updated.
+        optimizer: its own.
+        color: true pictures.
+        picture: the generator's, still tied to it.
+        rules: of the game.
+        autocast: context in which the network computes.
+        descending: ``descend`` with its settings.
+
+    Returns:
+        Its terms, and the norm of its gradient where that is clipped.
+    """
+    with autocast:
+        real = rules.judge(discriminator, color)
+        generated = rules.judge(discriminator, picture.detach())
+    terms = rules.learn(real, generated)
+    return terms | (descending or descend)({"discriminator": optimizer}, terms)
+
+
+def descend(
+    optimizers: Optimizers, terms: Terms, *, clip_norm: float = 0.0, scale: float = 1.0
+) -> Terms:
+    """Take one step down the sum of ``terms``.
+
+    Args:
+        optimizers: of the networks that take it, by their names.
+        terms: of the loss.
+        clip_norm: largest norm of each network's gradient; 0 for none.
+        scale: factor on the loss.
+
+    Returns:
+        The gradients' norms before they were clipped, as ``norm_NETWORK``; nothing without.
+    """
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(total(terms) * scale)
+    norms = {}
+    for name, optimizer in optimizers.items():
+        if clip_norm:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norms[f"norm_{name}"] = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+    return norms
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a network to its input, and leave none in its weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

@@ -1,0 +1,265 @@
+"""Training, top to bottom: samples, networks, resume, loop."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from model.checkpoint import CheckpointInfo
+from model.config import TrainConfig
+from model.data.augment import present
+from model.data.epochs import iterate_steps, order_of, windows_of
+from model.data.features import StyleFeatures
+from model.data.samples import Samples, iterate_batches, to_unit
+from model.data.shards import Shards
+from model.device import memory_guard, pick_device, pick_precision
+from model.interact import show_progress, stop_on_signal
+from model.networks.discriminator import Discriminator
+from model.networks.style import StyleNetwork, build_style_network
+from model.ranks import join_ranks
+from model.training.journal import Journal
+from model.training.rundir import Checkpoints, claim, load_last, write_config
+from model.training.state import TrainState
+from model.training.steps import training_step
+from model.training.validation import (
+    check_best_by,
+    criterion,
+    draw_samples,
+    validate,
+    validation_marks,
+)
+from model.use.colorize import Colorizer
+from pipeline.console import PlainConsole
+from pipeline.errors import UserError
+from pipeline.settings import Table
+from pipeline.words import counted
+
+NUM_STYLE_SAMPLES = 512
+"""Training pictures from which mean and deviation of the style vectors are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run stands.
+
+    Attributes:
+        step: optimiser steps done, over all legs.
+        epoch: the epoch under way, from 0 on.
+        best: lowest ``criterion`` so far, None before the first validation.
+        finished: whether all epochs are done; otherwise it was stopped, and can be resumed.
+    """
+
+    step: int
+    epoch: int
+    best: float | None
+    finished: bool
+
+
+def train(
+    config: TrainConfig,
+    shards: Path | Shards,
+    run_dir: Path,
+    *,
+    style_dir: Path | None = None,
+    recipe: Table | None = None,
+    resume: bool = False,
+    max_steps: int | None = None,
+    console: Console | None = None,
+) -> TrainResult:
+    """Train a model on prepared samples.
+
+    Each picture is its own reference (the article's self-reference), unless ``config`` jitters,
+    warps or pairs. ``run_dir`` gets ``best.safetensors`` (the generator that was best on the
+    validation set by ``config.best_by``), ``last.safetensors`` (everything, to resume from) and
+    the one before it as ``previous.safetensors``, a JSON beside each, ``config.json``,
+    ``log.jsonl``, TensorBoard events, and a grid of samples for each validation. Style features
+    are kept in ``style_dir``. Ctrl-C and SIGTERM stop after the step under way, and save; a
+    second one stops at once. Under torchrun the processes train together: each batch is divided
+    among them, and the first one writes.
+
+    Args:
+        config: the settings.
+        shards: folder of prepared shards, or shards that are elsewhere.
+        run_dir: folder of the run.
+        style_dir: where style features are kept; ``style`` beside the folder of shards if None,
+            and nowhere for shards that are elsewhere.
+        recipe: the effective recipe, kept in the checkpoints; the samples' own if None.
+        resume: go on from ``last.safetensors`` where there is one, exactly as if never stopped.
+        max_steps: stop, as Ctrl-C does, after so many steps of this call; None for no limit.
+        console: where to speak; standard output if None.
+
+    Raises:
+        UserError: on unusable samples, settings, weights or run folder, when memory is full, and
+            when a loss is not finite.
+    """
+    with join_ranks(config.device, config.batch_size) as ranks, ExitStack() as stack:
+        console = (console or PlainConsole(stderr=False)) if ranks.is_first else Console(quiet=True)
+        device = pick_device(config.device)
+        # A run that goes on elsewhere must not change its precision unseen.
+        config = replace(config, precision=pick_precision(config.precision, device))
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+        train_set = stack.enter_context(Samples(shards, "train", config.sketch))
+        val_set = stack.enter_context(Samples(shards, "val", config.sketch))
+        steps_per_epoch = count_steps(train_set, val_set, config)
+        val_set.keep()
+        if ranks.is_first:
+            stack.enter_context(claim(run_dir))
+        resumed = load_last(
+            run_dir, config, train_set.fingerprint, steps_per_epoch, console, resume=resume
+        )
+        if resumed is None:
+            check_best_by(val_set, config)
+        stack.enter_context(memory_guard("train.batch_size", config.batch_size))
+
+        state = TrainState.build(config, device, ranks)
+        spec = state.generator.style_spec
+        style_network = build_style_network(
+            spec.network,
+            normalised=spec.normalised,
+            weights=config.style_weights,
+            seed=config.style_seed,
+        ).to(device)
+        console.print(f"style network: {style_network.provenance}")
+        learned = any(True for _ in style_network.parameters())
+        if config.style_train:
+            state.train_style(style_network, config, ranks)
+        can_cache = config.cache_style and learned and not config.style_train
+        if style_dir is None and isinstance(shards, Path):
+            style_dir = shards.parent / "style"
+        cache_dir = style_dir if can_cache else None
+        live = state.parallel.get("style", style_network)
+        stays = config.is_self_reference() and not config.mirror  # what a style is computed from
+        features = StyleFeatures(style_network, train_set, cache_dir if stays else None)
+        val_features = StyleFeatures(style_network, val_set, cache_dir)
+        stack.callback(features.close)
+        stack.callback(val_features.close)
+
+        checkpoints = Checkpoints(
+            run_dir,
+            CheckpointInfo(
+                model=config.model_config(),
+                train=config,
+                size=train_set.size,
+                style=style_network.provenance,
+                samples=train_set.fingerprint,
+                step=0,
+                epoch=0,
+                position=0,
+                recipe=recipe or train_set.recipe,
+            ),
+        )
+        if resumed is not None:
+            tensors, info, checkpoints.last_is_damaged = resumed
+            if info.style.sha256 != style_network.provenance.sha256:
+                raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
+            state.restore(tensors, info)
+            del tensors, resumed
+        elif isinstance(state.discriminator, Discriminator) and not config.style_train:
+            vectors = some_style_vectors(train_set, config, features, style_network, device)
+            state.discriminator.fit_style(vectors)
+        total_steps = steps_per_epoch * config.epochs
+        if ranks.is_first:
+            write_config(run_dir, config, recipe or {}, state.count_parameters(), total_steps)
+
+        journal = Journal(run_dir, state.step, config.log_every, ranks, config.precision)
+        stack.callback(journal.close)
+        colorizer = Colorizer(state.shown, style_network, device)
+        marks = validation_marks(steps_per_epoch, config.epochs, config.validations_per_epoch)
+        state.schedule(config, total_steps)
+        last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
+        stopping = stack.enter_context(stop_on_signal())
+        advance = stack.enter_context(
+            show_progress(console, config.model, "steps", total_steps, state.step)
+        )
+
+        for epoch, position, batch, waited in iterate_steps(
+            train_set, config, ranks, state.epoch, state.position, pin=device.type == "cuda"
+        ):
+            sketch, color, reference = present(batch, config, epoch, device, memory_format)
+            style = live(reference) if config.style_train else features(batch, reference)
+            vector = None
+            if isinstance(state.discriminator, Discriminator):
+                vector = style_network.vector(style.detach())
+                if config.style_train:  # what they are on the training set changes step by step
+                    state.discriminator.fit_style(vector, ranks)
+            scale = ranks.loss_scale(config.batch_size)
+            terms = training_step(state, config, color, sketch, style, vector, autocast, scale)
+            state.advance(config, epoch, position)
+            journal.record(state.step, epoch, position, terms, len(batch.indices), waited)
+            advance(1, journal.note)
+
+            stop = ranks.any(stopping.is_set()) or state.step == last_step
+            is_due = state.step in marks
+            if not (is_due or stop):
+                continue
+            journal.flush()
+            if is_due:
+                state.metrics = validate(colorizer, val_set, val_features, config, autocast, ranks)
+                score = criterion(state.metrics, config.best_by)
+                if state.best is None or score < state.best:
+                    state.best = score
+                    if ranks.is_first:
+                        checkpoints.keep_best(state)
+                journal.validation(state.metrics, draw_samples(colorizer, val_set, config))
+            features.flush()
+            val_features.flush()
+            if ranks.is_first:
+                checkpoints.keep_last(state)
+            if is_due:
+                console.print(_describe(state, config))
+            if stop:
+                break
+        return TrainResult(state.step, state.epoch, state.best, state.step == total_steps)
+
+
+def some_style_vectors(
+    samples: Samples,
+    config: TrainConfig,
+    features: StyleFeatures,
+    style_network: StyleNetwork,
+    device: torch.device,
+) -> Tensor:
+    """Return the style vectors of the first ``NUM_STYLE_SAMPLES`` of a run, N x style size."""
+    samples.expect(windows_of(samples, config, 0))
+    order = order_of(samples, config, 0)[:NUM_STYLE_SAMPLES]
+    batches = iterate_batches(samples, order, config.batch_size)
+    with torch.no_grad():
+        vectors = [style_network.vector(features(b, to_unit(b.color, device))) for b in batches]
+    return torch.cat(vectors)
+
+
+def count_steps(samples: Samples, val_set: Samples, config: TrainConfig) -> int:
+    """Return the steps of an epoch; a last batch that is not full is left out.
+
+    Raises:
+        UserError: where not even one batch is full, the pictures' size fits no generator, or those
+            of the validation set have another.
+    """
+    height, width = samples.size
+    if val_set.size != samples.size:
+        raise UserError(
+            f"the training pictures are {samples.size}, and those of the validation set are "
+            f"{val_set.size} (height, width). Run prepare again, to its end."
+        )
+    if height % 32 or width % 32 or min(height, width) < 64:
+        raise UserError(
+            f"the samples are {width} x {height} pixels, and models take multiples of 32 from 64 "
+            "on. Prepare them anew, for instance with --set prepare.size=256."
+        )
+    if len(samples) < config.batch_size:
+        samples_do = counted(len(samples), "training sample does", "training samples do")
+        raise UserError(
+            f"{samples_do} not fill a batch of {config.batch_size}: "
+            f"--set train.batch_size={len(samples)} or less, or prepare more."
+        )
+    return len(samples) // config.batch_size
+
+
+def _describe(state: TrainState, config: TrainConfig) -> str:
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in state.metrics.items())
+    return f"epoch {state.epoch + 1}/{config.epochs}, step {state.step}: {metrics}"

@@ -1,0 +1,190 @@
+"""A trained model to carry away: weights, settings, an ONNX file, and a card that says what it is.
+
+What goes out names no path of this machine: the samples' sum and the lock's say which pictures it
+was trained on, not where they lay.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from model.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    pack,
+    read_sum,
+    run_dir_of,
+    save_checkpoint,
+    shown_generator,
+    unpack,
+)
+from model.foreign import Metrics, check_shape
+from model.use.card import render_card
+from model.use.colorize import load_colorizer
+from model.use.export_onnx import Exported, export_onnx
+from model.use.painter_onnx import VERSION, OnnxInfo
+from pipeline.errors import UserError
+from pipeline.settings import Table
+from pipeline.storage.rows import read_seal, replacing, telling_unwritable
+
+WEIGHTS, CONFIG, ONNX, CARD = "model.safetensors", "config.json", "model.onnx", "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        files: their names and sizes in bytes.
+        difference: of the ONNX file's answers from the model's; None without such a file.
+        evaluations: the ``metrics.json`` whose figures are in the card.
+        passed_over: those that are of another checkpoint.
+    """
+
+    files: dict[str, int]
+    difference: float | None
+    evaluations: list[Path]
+    passed_over: list[Path]
+
+
+def export(
+    checkpoint: Path,
+    out_dir: Path,
+    *,
+    lock_path: Path | None = None,
+    metrics_paths: Iterable[Path] = (),
+    style_weights: str = "",
+    onnx: bool = True,
+) -> Export:
+    """Write a checkpoint's model into a folder, to be shared or used elsewhere.
+
+    ``model.safetensors`` is a checkpoint without what only training needs, ``config.json`` says
+    what it is, ``model.onnx`` colours without torch, and ``README.md`` is the card.
+
+    Args:
+        checkpoint: see ``checkpoint.load_checkpoint``.
+        out_dir: made where it is missing; files of these names in it are replaced. Not where the
+            checkpoint lies: what a run or an earlier export has there beside it would be lost.
+        lock_path: of the data set's lock.
+        metrics_paths: of evaluations for the card; if none, those in the run's folder.
+        style_weights: see ``colorize.load_colorizer``.
+        onnx: whether to write the ONNX file.
+
+    Raises:
+        UserError: on an unusable checkpoint, lock or evaluation, where the folder is the
+            checkpoint's, or where the ONNX file would not compute the same; then nothing is
+            written. Or where the folder cannot be written.
+    """
+    if out_dir.resolve() == run_dir_of(checkpoint).resolve():
+        raise UserError(
+            f"--out {out_dir}: the model that is exported lies there, and what its {CONFIG} and "
+            "card say would be lost. Give another folder."
+        )
+    colorizer, info = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
+    tensors, _ = load_checkpoint(checkpoint)
+    info = without_paths(info)
+    evaluations, passed_over = _find_evaluations(checkpoint, info, list(metrics_paths))
+    lock = read_seal(lock_path) if lock_path is not None else ""
+    exported: Exported | None = None
+    if onnx:
+        can_be_guided = info.train.drop_reference > 0
+        about = OnnxInfo(VERSION, info.model.name, info.size, info.recipe, can_be_guided)
+        exported = export_onnx(colorizer, about)
+    card = render_card(
+        f"{info.model.name} on {info.recipe.get('name', 'pictures')}",
+        info,
+        evaluations=list(evaluations.values()),
+        lock=lock,
+        onnx_name=ONNX if exported else "",
+        difference=exported.difference if exported else 0.0,
+    )
+    kept = pack("generator", shown_generator(tensors)) | pack("style", unpack("style", tensors))
+    files = [WEIGHTS, CONFIG, CARD]
+    with telling_unwritable(out_dir):
+        save_checkpoint(out_dir / WEIGHTS, kept, info, readable=CONFIG)
+        if exported is not None:
+            with replacing(out_dir / ONNX) as temporary:
+                temporary.write_bytes(exported.content)
+            files.append(ONNX)
+        else:
+            (out_dir / ONNX).unlink(missing_ok=True)  # an earlier one is of another model
+        with replacing(out_dir / CARD) as temporary:
+            temporary.write_text(card, encoding="utf-8")
+    return Export(
+        {name: (out_dir / name).stat().st_size for name in files},
+        exported.difference if exported else None,
+        list(evaluations),
+        passed_over,
+    )
+
+
+def without_paths(info: CheckpointInfo) -> CheckpointInfo:
+    """Return what a checkpoint says, without where things lie on this machine."""
+    recipe = dict(info.recipe)
+    if "source" in recipe:
+        recipe["source"] = {k: v for k, v in recipe["source"].items() if k == "layout"}
+    if "select" in recipe:
+        recipe["select"] = {k: v for k, v in recipe["select"].items() if k != "nsfw_ids"}
+    if "prepare" in recipe:
+        recipe["prepare"] = _without_models(recipe["prepare"])
+    if "train" in recipe:
+        recipe["train"] = {k: v for k, v in recipe["train"].items() if k != "style_weights"}
+    weights = Path(info.model.style_weights).name
+    return dataclasses.replace(
+        info,
+        model=dataclasses.replace(info.model, style_weights=weights),
+        train=dataclasses.replace(info.train, style_weights=weights),
+        recipe=recipe,
+    )
+
+
+def _without_models(prepare: Table) -> Table:
+    """Return ``[prepare]`` with the names of sketch networks in place of their paths."""
+
+    def rename(sketch: Table) -> Table:
+        network = sketch.get("onnx", {})
+        return {**sketch, "onnx": {**network, "model": Path(network.get("model", "")).name}}
+
+    changed = {n: rename(sketch) for n, sketch in prepare.get("sketches", {}).items()}
+    return {**prepare, "sketch": rename(prepare.get("sketch", {})), "sketches": changed}
+
+
+def _find_evaluations(
+    checkpoint: Path, info: CheckpointInfo, given: list[Path]
+) -> tuple[dict[Path, Table], list[Path]]:
+    """Return the evaluations of this checkpoint, and the paths of others that lie beside it.
+
+    Of earlier versions they have no sum of the checkpoint, and its model and step have to do.
+    """
+    sha256 = read_sum(checkpoint)
+    found, others = {}, []
+    for path in given or sorted(run_dir_of(checkpoint).glob("*/metrics.json")):
+        metrics = _read_metrics(path)
+        same_step = (metrics.get("model"), metrics.get("step")) == (info.model.name, info.step)
+        if same_step and metrics.get("sha256", sha256) == sha256:
+            found[path] = metrics
+        elif given and same_step:
+            raise UserError(
+                f"{path}: judges another checkpoint of step {info.step}, of SHA-256 "
+                f"{metrics['sha256']}; this one's is {sha256}."
+            )
+        elif given:
+            raise UserError(
+                f"{path}: judges the model {metrics.get('model')!r} at step {metrics.get('step')}, "
+                f"and this one is {info.model.name!r} at step {info.step}."
+            )
+        else:
+            others.append(path)
+    return found, others
+
+
+def _read_metrics(path: Path) -> Table:
+    try:
+        metrics: Table = orjson.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as metrics: {error}.") from error
+    check_shape(metrics, Metrics, f"{path}: is not what `eval` writes")
+    return metrics

@@ -1,0 +1,248 @@
+"""Pictures as people have them: opened, judged, fitted to a model's size, and brought back.
+
+Knows no network and imports no torch.
+"""
+
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.errors import UserError
+from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
+
+Pixels = NDArray[np.uint8]
+"""H x W grey, or H x W x 3 RGB."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "PSD")
+"""What is opened. Not all that Pillow knows: for EPS, say, it would start another program."""
+
+MAX_PIXELS = 89_000_000
+"""Largest sketch or reference that is opened, by its header; Pillow warns above it."""
+
+MIN_SIDE = 16
+"""Pixels; on anything smaller there is nothing to see."""
+
+_THUMBNAIL = (256, 256)
+_MAX_INK = 8.0  # how much darker thin lines are made that shrinking has made faint
+_DARK = 96  # paper below it is none
+_WHITE = 250  # where that much is on 5% of a sketch, its paper needs no whitening
+_STRIP = 2**21  # pixels that are brought back at once
+
+
+class NotLineArtError(UserError):
+    """The picture that was given as a sketch has colours of its own."""
+
+
+def open_picture(path: Path, name: str = "") -> Image.Image:
+    """Open a picture as sRGB: upright by its EXIF, alpha laid over white, of animations one frame.
+
+    Args:
+        path: of the file.
+        name: what to call it in errors; the path if "".
+
+    Raises:
+        UserError: where it is missing, no picture, damaged, too small or too large.
+    """
+    name = name or str(path)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(name, image)
+            widen_key(image)
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: no such file.") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name}: is not a picture of a known format.") from error
+    except Exception as error:  # damaged files make decoders raise whatever comes to hand
+        raise UserError(f"{name}: cannot be read as a picture: {error}.") from error
+
+
+def _check_size(name: str, image: Image.Image) -> None:
+    size = f"{name}: {image.width} x {image.height} pixels"
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(f"{size} are too many; make it smaller than {MAX_PIXELS:,} in all.")
+    if min(image.size) < MIN_SIDE:
+        raise UserError(f"{size} are too few; each side has at least {MIN_SIDE}.")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_bytes(image)).convert("RGB")
+    return to_srgb(flatten_alpha(image))
+
+
+def _to_bytes(image: Image.Image) -> Pixels:
+    """Scale more than 8 bits, which Pillow would cut off; their range tells what white is."""
+    levels = np.asarray(image).astype(np.float32)
+    highest = float(levels.max())
+    if not highest <= 65535:  # or not a number
+        raise ValueError(f"levels up to {highest:g}; save it with 8 or 16 bits")
+    if image.mode == "F" and highest <= 1:
+        levels *= 255
+    elif image.mode.startswith("I;") or highest > 255:  # I;16 is of 16 bits, however dark
+        levels /= 257
+    return cast(Pixels, levels.round().clip(0, 255).astype(np.uint8))
+
+
+def has_color(picture: Image.Image) -> bool:
+    """Whether over 0.5% of a picture differs from grey by 24 levels between two channels."""
+    pixels = _thumbnail(picture)
+    return bool((np.ptp(pixels, axis=2) >= 24).mean() > 0.005)
+
+
+def is_line_art(picture: Image.Image) -> bool:
+    """Whether a picture is in one ink on one paper, of whatever colours.
+
+    Then its colours lie on a line through the paper's; over 6% of a coloured picture do not, by 20
+    levels. How many real pictures and sketches it tells apart is measured in
+    ``tests/test_model_pictures.py``.
+    """
+    pixels = _thumbnail(picture).reshape(-1, 3)
+    offsets = pixels - np.median(pixels, axis=0)
+    ink = np.linalg.eigh(offsets.T @ offsets)[1][:, -1]
+    across = offsets - np.outer(offsets @ ink, ink)
+    return bool((np.linalg.norm(across, axis=1) >= 20).mean() <= 0.06)
+
+
+def is_blank(picture: Image.Image) -> bool:
+    """Whether a picture has no lines: its grey levels are all within 16."""
+    return bool(np.ptp(np.asarray(picture.convert("L"))) < 16)
+
+
+def is_dark(picture: Image.Image) -> bool:
+    """Whether most of a picture is dark, as light lines on dark paper are."""
+    return bool(np.median(_thumbnail(picture)) < _DARK)
+
+
+def _thumbnail(picture: Image.Image) -> NDArray[np.float32]:
+    small = picture.copy() if picture.width * picture.height < 2**20 else picture.reduce(2)
+    small.thumbnail(_THUMBNAIL)
+    return np.asarray(small.convert("RGB"), np.float32)
+
+
+def fit(picture: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
+    """Bring a picture to (width, height): stretched, or padded with white to keep proportions.
+
+    Of one that would be thinner than a pixel then, a pixel is left.
+    """
+    left, top, right, bottom = _place(picture.size, size, pad)
+    resized = picture.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+    paper = Image.new(picture.mode, size, "white")
+    paper.paste(resized, (left, top))
+    return paper
+
+
+def _place(sides: tuple[int, int], size: tuple[int, int], pad: bool) -> tuple[int, int, int, int]:
+    """Return where in (width, height) ``fit`` puts a picture: left, top, right, bottom."""
+    width, height = size
+    if not pad:
+        return 0, 0, width, height
+    scale = min(width / sides[0], height / sides[1])
+    inner_width, inner_height = (max(1, round(side * scale)) for side in sides)
+    left, top = round((width - inner_width) / 2), round((height - inner_height) / 2)
+    return left, top, left + inner_width, top + inner_height
+
+
+def whiten(sketch: Image.Image) -> Image.Image:
+    """Return a sketch in grey, its paper white where none of it is, as in scans and photos.
+
+    Dark paper stays as it is.
+    """
+    grey = sketch.convert("L")
+    paper, white = _level(grey, 0.5), _level(grey, 0.95)
+    if white >= _WHITE or paper < _DARK:
+        return grey
+    return grey.point([min(round(level * 255 / paper), 255) for level in range(256)])
+
+
+def fit_sketch(sketch: Image.Image, size: tuple[int, int], pad: bool) -> Pixels:
+    """Bring a sketch to (width, height) in grey, its lines as dark as they were.
+
+    Where a large drawing shrinks, thin lines turn to faint shades of which a model makes nothing.
+    What is darker than its surroundings is made darker still; even tones stay as they are.
+    """
+    grey = sketch.convert("L")
+    small = fit(grey, size, pad)
+    inside = small.crop(_place(grey.size, size, pad))  # there is no ink on the bars
+    factor = min(max(_ink(grey) / max(_ink(inside), 1), 1), _MAX_INK)
+    levels = np.asarray(small, np.float32)
+    depth = np.maximum(cv2.GaussianBlur(levels, (0, 0), 3.0) - levels, 0)
+    darker = np.maximum(levels - np.float32(factor - 1) * depth, 0)
+    return cast(Pixels, np.rint(darker).astype(np.uint8))
+
+
+def _ink(grey: Image.Image) -> int:
+    """Return how dark, from 0 to 255, the darkest half of a percent is."""
+    return 255 - _level(grey, 0.005)
+
+
+def _level(grey: Image.Image, share: float) -> int:
+    """Return the level, from 0 to 255, that a share of a grey picture does not exceed."""
+    reached = np.cumsum(grey.histogram())
+    return int(np.searchsorted(reached, reached[-1] * share))
+
+
+def bring_back(answer: Pixels, seen: Pixels, sketch: Image.Image, pad: bool) -> Image.Image:
+    """Bring what a model painted to the size of the sketch, with the sketch's own lines.
+
+    The colours are enlarged smoothly, and by as much as the lines that the model saw are darker
+    or lighter than those of the sketch itself, the local colour is made lighter or darker. So
+    lines are as sharp as they were drawn, and where nothing was shrunk nothing changes.
+
+    Args:
+        answer: uint8 h x w x 3, at the model's size.
+        seen: uint8 h x w, the sketch as the model saw it.
+        sketch: of any size; memory beyond picture and sketch stays bounded.
+        pad: see ``fit``.
+    """
+    height, width = seen.shape
+    left, top, right, bottom = _place(sketch.size, (width, height), pad)
+    answer, seen = answer[top:bottom, left:right], seen[top:bottom, left:right]
+    layers = [Image.fromarray(pixels) for pixels in (answer, _without_lines(answer, seen), seen)]
+    lines = sketch.convert("L")
+    result = Image.new("RGB", sketch.size)
+    rows = max(1, _STRIP // sketch.width)
+    for start in range(0, sketch.height, rows):
+        end = min(start + rows, sketch.height)
+        parts = [_enlarge(layer, sketch.size, start, end) for layer in layers]
+        own = np.asarray(lines.crop((0, start, sketch.width, end)), np.float32)
+        strip = _sharpen(parts[0], parts[1], parts[2], own)
+        result.paste(Image.fromarray(strip), (0, start))
+    return result
+
+
+def _enlarge(
+    layer: Image.Image, size: tuple[int, int], start: int, end: int
+) -> NDArray[np.float32]:
+    """Return the rows from ``start`` to ``end`` of a layer brought to ``size`` (width, height)."""
+    step = layer.height / size[1]
+    part = (0, start * step, layer.width, min(end * step, layer.height))
+    resized = layer.resize((size[0], end - start), Image.Resampling.BICUBIC, box=part)
+    return np.asarray(resized, np.float32)
+
+
+def _sharpen(
+    color: NDArray[np.float32],
+    plain: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    own: NDArray[np.float32],
+) -> Pixels:
+    """Move ``color`` by what ``own`` lines differ from ``seen`` ones, in the ``plain`` colour."""
+    moved = color + plain * ((own - seen) / 255)[..., None]
+    brightest = np.maximum(color, plain)  # beside a line nothing may glow
+    return np.rint(np.clip(moved, 0, np.minimum(brightest, 255))).astype(np.uint8)
+
+
+def _without_lines(answer: Pixels, seen: Pixels) -> Pixels:
+    """Return a picture with the colours from beside its lines in place of the lines."""
+    light = (seen.astype(np.float32) / 255)[..., None] ** 4
+    around = cv2.GaussianBlur(answer * light, (0, 0), 2.0)
+    weight = cv2.GaussianBlur(np.repeat(light, 3, axis=2), (0, 0), 2.0)
+    beside = around / np.maximum(weight, 1e-3)
+    return np.rint(np.clip(answer * light + beside * (1 - light), 0, 255)).astype(np.uint8)

@@ -1,0 +1,165 @@
+"""What commands share: their options, and the few lines that several of them need."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from pipeline.errors import UserError
+from pipeline.words import counted, harmless, is_utf8
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.hold import Part
+    from pipeline.recipe import Recipe
+    from pipeline.work import Work
+
+
+def named_folder(text: str) -> Path:
+    """Return the folder that a word of the command line names.
+
+    Raises:
+        UserError: where it is empty, as a variable is that is not set: none is meant then.
+    """
+    if not text:
+        raise UserError("'': names no folder; the current one is `.`. Is a variable not set?")
+    return Path(text)
+
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
+]
+WorkFolder = Annotated[
+    Path, typer.Argument(metavar="WORK", parser=named_folder, help="A work folder.")
+]
+WorkDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--work", metavar="WORK", parser=named_folder, help="Work folder; data/NAME by default."
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value of the recipe: prepare.size=128. Repeatable.",
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Worker processes.", show_default="one a core")
+]
+AnyWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Worker processes here, or tasks on a cluster; one for each core by default.",
+    ),
+]
+Executor = Annotated[
+    str,
+    typer.Option(metavar="local|ray", help="Where the work is done: on this machine, or on Ray."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT|auto",
+        help="The Ray cluster's head; auto: the one on this machine. Without this option and "
+        "RAY_ADDRESS, a cluster is started.",
+    ),
+]
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Keep the shards there: s3://..., another store, or a folder. Machines need only "
+        "scratch space; WORK keeps the shards' rows, and need not be shared.",
+    ),
+]
+Rank = Annotated[
+    int | None,
+    typer.Option("--rank", min=0, help="Do only share I of N of the shards, I from 0 to N - 1."),
+]
+WorldSize = Annotated[
+    int | None,
+    typer.Option("--world-size", min=1, help="N: how many such commands share the work folder."),
+]
+
+
+def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
+    """Print what is not as a lock says; return the sentence to fail with, if any."""
+    from pipeline.differences import compare as find_differences
+    from pipeline.lock import read_lock
+
+    found = find_differences(read_lock(lock_path), work, recipe)
+    print_counts("lock", dict(found.counts), found.counts.total())
+    for note in found.notes:
+        print(harmless(note))
+    if not found.num_different:
+        return []
+    different = counted(found.num_different, "post is", "posts are")
+    where = f"see {work.differences_path}."
+    if found.why_unwritten:
+        where = f"{work.differences_path}: cannot be written: {found.why_unwritten}."
+    return [f"{different} not as locked; {where}"]
+
+
+def recipe_of(name: str, overrides: list[str]) -> "Recipe":
+    """Return the recipe that a command is to follow, by its options."""
+    from pipeline.recipe import load_recipe
+
+    return load_recipe(name, overrides)
+
+
+def work_of(path: Path | None, recipe: "Recipe") -> "Work":
+    """Return the folder that a command is to work in, by its options."""
+    from pipeline.work import Work
+
+    return Work(path if path is not None else Path("data") / recipe.name)
+
+
+def check_writable_name(option: str, text: str) -> None:
+    """Check that a path or URL of the command line can be written into what is made from it.
+
+    Raises:
+        UserError: where its bytes are no UTF-8, as names from old archives may be.
+    """
+    if not is_utf8(text):
+        raise UserError(
+            f"{option} {text!a}: is not UTF-8, as what is written here must be; so must the locale."
+        )
+
+
+def part_of(rank: int | None, world_size: int | None) -> "Part":
+    """Return which part of the shards a command is to do, by its options."""
+    from pipeline.hold import WHOLE, Part
+
+    if rank is None and world_size is None:
+        return WHOLE
+    if rank is None or world_size is None:
+        raise UserError("--rank I and --world-size N go together: part I of N of the shards.")
+    return Part(rank, world_size)
+
+
+def print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:
+    """Print what came of a stage, the most frequent fate first."""
+    print(f"{stage}: {num_in} in")
+    for fate, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        print(f"{count:>10}  {fate}")
+
+
+def console() -> "Console":
+    """Return where progress and advice are shown: standard error."""
+    from pipeline.console import PlainConsole
+
+    return PlainConsole(stderr=True)
+
+
+def fail(message: str) -> NoReturn:
+    """Print a sentence and end the command with exit code 1."""
+    print(harmless(message), file=sys.stderr)
+    raise typer.Exit(1)

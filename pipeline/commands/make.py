@@ -1,0 +1,207 @@
+"""The commands that make a data set: fetch, prepare.
+
+As all commands do: parse, call one function, print; heavy imports stay inside the commands.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands.common import (
+    AnyWorkers,
+    Executor,
+    Overrides,
+    Rank,
+    RayAddress,
+    RecipeName,
+    StoreUrl,
+    WorkDir,
+    WorldSize,
+    check_writable_name,
+    compare,
+    console,
+    fail,
+    part_of,
+    print_counts,
+    recipe_of,
+    work_of,
+)
+from pipeline.words import counted, harmless
+
+if TYPE_CHECKING:
+    from pipeline.executor import Summary
+    from pipeline.hold import Part
+    from pipeline.recipe import Recipe
+    from pipeline.work import Work
+
+
+def fetch(
+    recipe: RecipeName,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|URL",
+            help="File or folder of Danbooru metadata, or an API's https://.../posts.json.",
+        ),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE", help="URL or path with {id} {bucket} {ext} {md5}, or {file_url}."
+        ),
+    ] = None,
+    work: WorkDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N wanted posts.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Ask again for posts that failed, whose file was missing, or whose host was not "
+            "allowed.",
+        ),
+    ] = False,
+    locked: Annotated[
+        bool,
+        typer.Option(
+            "--locked", help="Fetch the posts in the lock beside the recipe; needs no metadata."
+        ),
+    ] = False,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Make a new plan, even where the folder holds another.")
+    ] = False,
+    workers: AnyWorkers = None,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    store: StoreUrl = "",
+    rank: Rank = None,
+    world_size: WorldSize = None,
+    overrides: Overrides = [],
+) -> None:
+    """Select posts, plan splits and shards, download the originals."""
+    _start_lean()
+    from dataclasses import replace
+
+    from pipeline import run
+    from pipeline.errors import UserError
+    from pipeline.executor import choose_runner
+    from pipeline.lock import lock_beside, read_lock
+    from pipeline.planning import folder as planning
+    from pipeline.planning.settled import count_unfetched
+    from pipeline.recipe import find_recipe
+    from pipeline.removals import read_removals
+
+    chosen = recipe_of(recipe, overrides)
+    source = chosen.source
+    if metadata is not None:
+        check_writable_name("--metadata", metadata)
+        source = replace(source, metadata=metadata)
+    if images is not None:
+        check_writable_name("--images", images)
+        source = replace(source, images=images)
+    chosen = replace(chosen, source=source)
+    place = work_of(work, chosen)
+    part = part_of(rank, world_size)
+    lock = None
+    if locked:
+        if metadata is not None or limit is not None:
+            raise UserError("--locked takes the lock's posts: leave --metadata and --limit out.")
+        lock = read_lock(lock_beside(find_recipe(recipe)))
+    if dry_run:
+        found = lock or planning.find_metadata(chosen, place, console(), keeps_pages=False)
+        plan = planning.make_plan(chosen, limit, found, read_removals(place.removals_path))
+        planning.say_what_is_cut(plan.malformed, console())
+        print_counts("select", plan.counts, plan.num_records)
+        num_unfetched = count_unfetched(place, plan.posts, source, retry_failed=retry_failed)
+        print(f"{counted(num_unfetched, 'original')} would be fetched.")
+        return
+    runner, num_workers = choose_runner(executor, ray_address, workers)
+    summary = run.fetch(
+        chosen,
+        place,
+        console(),
+        limit=limit,
+        num_workers=num_workers,
+        retry_failed=retry_failed,
+        replan=replan,
+        lock=lock,
+        part=part,
+        runner=runner,
+        store=store,
+    )
+    _finish("fetch", summary, place, chosen, part)
+
+
+def prepare(
+    recipe: RecipeName,
+    work: WorkDir = None,
+    workers: AnyWorkers = None,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    store: StoreUrl = "",
+    rank: Rank = None,
+    world_size: WorldSize = None,
+    overrides: Overrides = [],
+) -> None:
+    """Crop, resize, draw the sketch, and write shards of samples."""
+    _start_lean()
+    from pipeline import run
+    from pipeline.executor import choose_runner
+
+    chosen = recipe_of(recipe, overrides)
+    place = work_of(work, chosen)
+    part = part_of(rank, world_size)
+    runner, num_workers = choose_runner(executor, ray_address, workers)
+    summary = run.prepare(
+        chosen,
+        place,
+        console(),
+        num_workers=num_workers,
+        part=part,
+        runner=runner,
+        store=store,
+    )
+    _finish("prepare", summary, place, chosen, part)
+
+
+def _start_lean() -> None:
+    """Leave out of this process and its workers what takes long to start and is of no use to them.
+
+    To be called before anything imports numpy, whose OpenBLAS starts a thread for every core, each
+    of which spins for a while.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from pipeline.storage.arrow import leave_pandas_out
+
+    leave_pandas_out()
+
+
+def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part: "Part") -> None:
+    """Print a stage's fates; exit 1 where a rerun may mend something, or a lock is not kept.
+
+    One rank of several cannot tell yet whether the lock is kept.
+    """
+    from pipeline.counts import count_retryable
+
+    name = stage if part.is_whole else f"{stage}, {part}"
+    print_counts(name, dict(summary.fates), summary.num_posts)
+    for name, why in sorted(summary.errors.items()):
+        print(harmless(f"shard {name} failed: {why}"), file=sys.stderr)
+    num_failed = count_retryable(summary.fates)
+    wrong = []
+    if summary.errors:
+        shards = counted(len(summary.errors), "shard is", "shards are")
+        wrong.append(f"{shards} not done; run the same command again.")
+    elif num_failed:
+        posts = counted(num_failed, "post")
+        wrong.append(f"{posts} failed; `fetch --retry-failed` asks again.")
+    if num_astray := summary.fates["refused/host_not_allowed"]:
+        posts = counted(num_astray, "post leads", "posts lead")
+        advice = "name it: --set 'source.hosts=[\"HOST\"]' --retry-failed."
+        print(f"{posts} to a host that may not be asked; {advice}", file=sys.stderr)
+    if part.is_whole and work.lock_path.is_file():
+        wrong += compare(work.lock_path, work, recipe)
+    if wrong:
+        fail("\n".join(wrong))

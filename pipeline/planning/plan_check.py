@@ -1,0 +1,89 @@
+"""What a plan may say: checked wherever one is read, for it may be a stranger's.
+
+One comes in with a work folder that somebody else made (its own, and those in ``raw.old``), and
+shard by shard out of a ``--store``, where others may write. ``plan`` reads them all, and asks here.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.recipe import RATINGS
+from pipeline.records import Fate, Status
+from pipeline.removals import TAKEN_DOWN
+from pipeline.storage.rows import DamagedError, read_info
+from pipeline.storage.shard import parse_shard_name
+
+_FATES = {str(Fate(Status.PLANNED)), str(TAKEN_DOWN)}
+_LEAST = {"post_id": 1, "family": 1, "parent_id": 0, "width": 0, "height": 0, "shard": 0}
+
+
+class _About(msgspec.Struct):
+    recipe: dict[str, Any]
+    counts: dict[str, int]
+    num_records: int
+    malformed: list[str] = []
+    limit: int | None = None
+    fingerprint: str = ""
+    content: str = ""
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Return what a work folder's plan says about all its posts.
+
+    Raises:
+        DamagedError: where it does not say that.
+    """
+    about = read_info(path)
+    try:
+        msgspec.convert(about, _About)
+    except msgspec.ValidationError as error:
+        raise DamagedError(f"{path}: damaged, or not written by this program: {error}.") from error
+    return about
+
+
+def check_planned(path: Path, name: str, posts: pa.Table) -> None:
+    """Check every column of a shard's planned posts that anything is decided by.
+
+    Tags and characters may be any words. Whom a post's URL may have asked the source's hosts say.
+
+    Raises:
+        DamagedError: naming the first thing that the program would never have planned.
+    """
+    for what, holds in _promises(name, posts):
+        if not holds:
+            raise DamagedError(f"{path}: {name}: {what}; `fetch` plans nothing of the kind.")
+
+
+def _promises(name: str, posts: pa.Table) -> Iterator[tuple[str, bool]]:
+    """Yield what would be wrong with the posts, and whether it is right; each after the last."""
+    split, shard = parse_shard_name(name)
+    yield "holds no posts", len(posts) > 0
+    yield from promises_of_posts(posts)
+    is_its_own = words_of(posts, "split") == [split] and set(posts["shard"].to_pylist()) == {shard}
+    yield "holds posts of another shard", is_its_own
+    ids = posts["post_id"].to_numpy()
+    yield "is not in the order of its posts, or holds one twice", bool((np.diff(ids) > 0).all())
+    status, reason = (posts[column].cast(pa.string()) for column in ("status", "reason"))
+    fates = pc.binary_join_element_wise(status, reason, "/").unique().to_pylist()
+    yield "has a fate that no planned post has", {f.removesuffix("/") for f in fates} <= _FATES
+    is_md5 = pc.match_substring_regex(posts["md5"], r"\A([0-9a-f]{32})?\z")
+    yield "has an md5 that is none", pc.all(is_md5).as_py()
+
+
+def promises_of_posts(posts: pa.Table) -> Iterator[tuple[str, bool]]:
+    """Yield likewise what plans and locks promise alike; there is one post at least."""
+    for name, value in _LEAST.items():
+        yield f"{name} is under {value}", pc.min(posts[name]).as_py() >= value
+    is_rating = set(words_of(posts, "rating")) <= set(RATINGS)
+    yield f"rating is not one of {', '.join(RATINGS)}", is_rating
+
+
+def words_of(posts: pa.Table, name: str) -> list[str]:
+    """Return the words that occur in a column, each once."""
+    return list(posts[name].cast(pa.string()).unique().to_pylist())

@@ -1,0 +1,1 @@
+"""Runs whose shards lie in a store (``--store``): the driver has their rows, workers make them."""

@@ -1,0 +1,315 @@
+"""The driver's side of a run whose shards lie in a store: the work folder has their rows only.
+
+The store is right and the folder follows: a run begins by bringing the rows that the folder lacks,
+and a shard that is handed out has none in the folder until it is done. So the folder's rows are
+always those of the store, whatever either side went through, if no other driver makes those shards.
+Ranks may have a work folder each: what is not theirs they bring anew where they need it.
+"""
+
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+
+from pipeline.counts import Fates, count_fates
+from pipeline.errors import UserError
+from pipeline.executor import Outcomes, Runner, Show, local_runner
+from pipeline.fetch import FetchStage
+from pipeline.planning.folder import plan_content
+from pipeline.planning.plan import planned_shards, read_planned, write_plan
+from pipeline.prepare import PrepareStage
+from pipeline.removals import TAKEN_DOWN
+from pipeline.schema import RAW as RAW_SCHEMA
+from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
+from pipeline.scratch import scratch, sweep
+from pipeline.shard_store.clearing import StoreClearing
+from pipeline.shard_store.worker import LEDGER, PLAN, RAW, SAMPLES, StageInStore, bring_rows, put
+from pipeline.share.index import (
+    IDENTITY,
+    INDEX,
+    LOCK,
+    MAX_INDEX_BYTES,
+    PENDING,
+    read_index,
+    write_index,
+)
+from pipeline.storage.rows import DamagedError, peek_info, read_info, read_rows, replacing
+from pipeline.storage.shard import list_shards, rows_path
+from pipeline.stores.files import SHARE_SCHEMES
+from pipeline.stores.open import check_no_secrets, one_form, open_writable
+from pipeline.stores.transfer import WritableStore, in_threads
+from pipeline.urls import scheme_of
+from pipeline.work import Work
+
+KINDS = (LEDGER, RAW, SAMPLES)
+"""Folders of rows, in the order in which they are brought."""
+
+_AT_A_TIME = 500  # shards whose plans are put together
+_MAX_BYTES = 2**16
+_SCHEMES = tuple(scheme for scheme in SHARE_SCHEMES if scheme != "hf")
+
+
+def place_of(url: str, work: Work) -> str:
+    """Return a store's URL as every machine reads it.
+
+    Raises:
+        UserError: where shards cannot be put there, or it is the work folder itself.
+    """
+    check_no_secrets(url)
+    if scheme_of(url) == "hf":
+        raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")
+    open_writable(url, _SCHEMES)
+    place = one_form(url)
+    if scheme_of(place) == "file" and Path(place).is_relative_to(work.root.resolve()):
+        raise UserError(f"{url}: is the work folder, or within it; name another place.")
+    return place
+
+
+class ShardStore:
+    """A store where shards lie, and the work folder of the run that has them made.
+
+    Args:
+        url: of the store, as ``place_of`` returns it.
+        work: the folder.
+
+    Raises:
+        UserError: where the store cannot be read.
+    """
+
+    def __init__(self, url: str, work: Work) -> None:
+        self._url = url
+        self._work = work
+        self._store: WritableStore = open_writable(url)
+        self._sizes = self._store.sizes()
+
+    @property
+    def clearing(self) -> StoreClearing:
+        """What takes posts out of the store's shards."""
+        return StoreClearing(self._store, self._work)
+
+    def tell_takedown(self, post_ids: Collection[int], names: Collection[str]) -> None:
+        """Let the store know which posts go, before its shards are touched.
+
+        What was pushed there is not whole from then on, and nobody fetches these posts again.
+
+        Args:
+            post_ids: of all takedowns; they are out of the folder's plan.
+            names: of their shards.
+        """
+        self.clearing.tell(post_ids)
+        self._take_index_away()
+        self._store.remove([LOCK])  # it has the records
+        self._put_identity()
+        self._put_plans([name for name in names if f"{PLAN}/{name}.parquet" in self._sizes])
+
+    def _put_identity(self) -> None:
+        with scratch() as folder:
+            path = folder / IDENTITY
+            path.write_bytes(orjson.dumps(self._identity()))
+            put(self._store, {IDENTITY: path})
+
+    def _identity(self) -> dict[str, str]:
+        return {"content": plan_content(self._work)}
+
+    def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
+        """Take the plan's shards in the store for the folder's, and let the folder follow.
+
+        Args:
+            own: shards that no other run makes.
+            others: which rows of all other shards are brought anew: of ``KINDS``.
+
+        Raises:
+            UserError: where either holds shards of something else, or posts were taken down there.
+        """
+        self.clearing.heed()
+        found = self._store.read(IDENTITY, _MAX_BYTES)
+        folders = (f"{RAW}/", f"{SAMPLES}/")
+        if found is None and any(name.startswith(folders) for name in self._sizes):
+            raise UserError(f"{self._url}: holds shards that no `--store` put there; name another.")
+        if found is not None and _decode(found) != self._identity():
+            raise UserError(f"{self._url}: holds the shards of another plan; name another place.")
+        if found is None and self._work.store:
+            raise UserError(
+                f"{self._url}: what was put there is gone; is it the same store? To begin anew "
+                "give another --work."
+            )
+        if not self._work.store:
+            for directory in (self._work.raw_dir, self._work.samples_dir):
+                if list_shards(directory):
+                    raise UserError(
+                        f"{directory}: holds shards; with --store give a work folder that has none."
+                    )
+        if found is None:
+            self._put_identity()
+        with replacing(self._work.store_path) as temporary:
+            temporary.write_text(f"{self._url}\n", encoding="utf-8")
+        planned = planned_shards(self._work.plan_path)
+        for kind in KINDS:
+            todo = [name for name in own if self._lacks(kind, name)]
+            if kind in others:
+                todo += sorted(planned.keys() - set(own))
+            in_threads(partial(self._bring, kind), todo, self._store.num_connections)
+        self._check_taken_down(planned)
+
+    def _check_taken_down(self, names: Collection[str]) -> None:
+        """Refuse to go on where a takedown was pushed: the originals here would undo it."""
+        for name in names:
+            samples, raw = self._path(SAMPLES, name), self._path(RAW, name)
+            if _num_taken_down(samples) > _num_taken_down(raw):
+                raise UserError(
+                    f"{self._url}: posts of {name} were taken down in what was pushed there, and "
+                    f"its {RAW}/ would bring them back; what is shared stays as it is. Remove "
+                    f"{RAW}/, {PLAN}/ and {LEDGER}/ there, and {self._work.root}. To prepare anew "
+                    "give another --work and --store, and leave the posts out: select.nsfw_ids is "
+                    "the path of a list of ids."
+                )
+
+    def _lacks(self, kind: str, name: str) -> bool:
+        """Whether the folder lacks rows that the store has; rows that are not those are removed."""
+        path, file = self._path(kind, name), f"{kind}/{name}.parquet"
+        if kind != LEDGER and file in self._sizes and f"{kind}/{name}.tar" not in self._sizes:
+            self._store.remove([file])  # they prove nothing
+            del self._sizes[file]
+        if path.is_file() and path.stat().st_size == self._sizes.get(file):
+            return False
+        path.unlink(missing_ok=True)
+        return file in self._sizes
+
+    def _path(self, kind: str, name: str) -> Path:
+        return rows_path(self._work.root / kind, name)
+
+    def _bring(self, kind: str, name: str) -> bool:
+        """Let the folder have a shard's rows as the store has them; return whether it has any."""
+        path = self._path(kind, name)
+        is_there = bring_rows(self._store, kind, name, path)
+        if not is_there:
+            path.unlink(missing_ok=True)
+        return is_there
+
+    def through(self, runner: Runner | None) -> Runner:
+        """Return what runs a stage of the folder's with each shard in scratch, and keeps the rows.
+
+        A shard that the store has as the stage would make it is left as it is.
+
+        Args:
+            runner: what hands the shards out; this machine's own by default.
+        """
+
+        def run(stage: Any, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
+            todo, num_done = [], 0
+            for name in names:
+                fates = self._done(stage, name)
+                if fates is None:
+                    todo.append(name)
+                    continue
+                num_done += fates.total()
+                yield name, fates
+            if not todo:
+                return
+            self._hand_out(stage, todo)
+            inner = runner or local_runner(num_workers)
+            away = StageInStore(stage, self._url)
+            outcomes = inner(away, todo, num_workers, lambda done: show(num_done + done))
+            try:
+                with closing(outcomes):
+                    for name, outcome in outcomes:
+                        yield name, self._settle(stage, name, outcome)
+            finally:
+                sweep()  # workers that were ended here
+
+        return run
+
+    def _done(self, stage: FetchStage | PrepareStage, name: str) -> Fates | None:
+        """Return the fates of a shard that is done, None of one that is to be made."""
+        kind, schema = _kind_of(stage)
+        path = self._path(kind, name)
+        try:
+            info = read_info(path)
+        except DamagedError:
+            return None
+        has_tar = self._sizes.get(f"{kind}/{name}.tar") == info.get("tar_size")
+        if not has_tar or info.get("fingerprint") != stage.proof(name):
+            return None
+        rows = read_rows(path, schema, ["status", "reason"])
+        if isinstance(stage, FetchStage) and stage.asks_again(rows):
+            return None
+        return count_fates(rows)
+
+    def _hand_out(self, stage: FetchStage | PrepareStage, names: Sequence[str]) -> None:
+        kind, _ = _kind_of(stage)
+        if kind == RAW:
+            for start in range(0, len(names), _AT_A_TIME):
+                self._put_plans(names[start : start + _AT_A_TIME])
+        else:
+            self._take_index_away()
+        for name in names:
+            self._path(kind, name).unlink(missing_ok=True)
+
+    def _put_plans(self, names: Sequence[str]) -> None:
+        with scratch() as folder:
+            files = {f"{PLAN}/{name}.parquet": folder / name for name in names}
+            for path in files.values():
+                write_plan(path, read_planned(self._work.plan_path, path.name), {})
+            put(self._store, files)
+
+    def _take_index_away(self) -> None:
+        """Say that what was pushed there is not whole any more, before any of it is replaced."""
+        if INDEX not in self._sizes:
+            return
+        data = self._store.read(INDEX, MAX_INDEX_BYTES)
+        if data is None:
+            return  # another rank has
+        with scratch() as folder:
+            path = folder / PENDING
+            index = read_index(data, f"{self._url}/{INDEX}")
+            path.write_bytes(write_index(replace(index, files=())))
+            put(self._store, {PENDING: path})
+        self._store.remove([INDEX])
+
+    def _settle(
+        self, stage: FetchStage | PrepareStage, name: str, outcome: Fates | str
+    ) -> Fates | str:
+        """Bring what became of a shard, done or not, into the folder."""
+        kind, _ = _kind_of(stage)
+        try:
+            if kind == RAW:
+                self._bring(LEDGER, name)
+            is_there = self._bring(kind, name)
+        except DamagedError as error:
+            return str(error)
+        if isinstance(outcome, str):
+            return outcome
+        path = self._path(kind, name)
+        where = f"{self._url}/{kind}/{name}.parquet"
+        if not is_there:
+            return f"{where}: is not there; do all machines put into the same store?"
+        if read_info(path).get("fingerprint") != stage.proof(name):
+            for kind in KINDS:
+                self._path(kind, name).unlink(missing_ok=True)  # the next run brings them anew
+            return (
+                f"{where}: not made of what {self._work.root} has, as if another run put there; "
+                "run the same command again."
+            )
+        return outcome
+
+
+def _num_taken_down(path: Path) -> int:
+    """Return how many posts a shard's rows have as taken down, 0 where there are none."""
+    fates = peek_info(path).get("fates", {}) if path.is_file() else {}
+    return int(fates.get(str(TAKEN_DOWN), 0))
+
+
+def _kind_of(stage: FetchStage | PrepareStage) -> tuple[str, Any]:
+    return (RAW, RAW_SCHEMA) if isinstance(stage, FetchStage) else (SAMPLES, SAMPLES_SCHEMA)
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,103 @@
+"""Whether a tar holds exactly what its rows name, header by header, and nothing else.
+
+The writer's tars are the same for the same members, so there is one right header for each. Tars
+may come from strangers: nothing here follows a link, trusts a length, or reads an extension header.
+"""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.pictures.image import FORMATS
+from pipeline.records import Status, key_of
+from pipeline.schema import RAW, extension_of, members_of
+
+_CHUNK = 8192  # headers that are looked at at a time
+_BLOCK = tarfile.BLOCKSIZE
+_NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
+_HEADER = np.frombuffer(tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT), np.uint8).copy()
+for _part in (_NAME, _SIZE, _CHECKSUM):
+    _HEADER[_part] = 0
+_BASE_SUM = int(_HEADER.sum(dtype=np.int64)) + 8 * ord(" ")
+_MAX_SIZE = 8**11 - 1  # that a plain header can say
+
+
+def find_wrong_member(tar: Path, rows: pa.Table) -> str:
+    """Return what is wrong with a shard's tar by its rows, "" where it is what they say.
+
+    Args:
+        tar: whose length the caller has compared with the rows' word.
+        rows: of a shard of originals (``schema.RAW``) or of samples.
+    """
+    found = _expect(rows)
+    if isinstance(found, str):
+        return found
+    names, sizes, offsets = found
+    length = tar.stat().st_size
+    if len(sizes) and not 0 <= sizes.min() <= sizes.max() <= min(length, _MAX_SIZE):
+        return "its rows name an impossible size"
+    padded = -(-sizes // _BLOCK) * _BLOCK + _BLOCK
+    starts = np.concatenate([[0], np.cumsum(padded)])
+    if (wrong := np.flatnonzero(offsets != starts[:-1] + _BLOCK)).size:
+        return f"{names[wrong[0]]} is not where its rows say"
+    end = int(starts[-1]) + 2 * _BLOCK
+    if length != -(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE:
+        return "holds more, or less, than its rows name"
+    blocks = np.memmap(tar, np.uint8, "r").reshape(-1, _BLOCK)
+    places = starts // _BLOCK
+    if blocks[places[-1] :].any():
+        return "goes on after its end"
+    for start in range(0, len(names), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        right = blocks[places[:-1][some]] == _headers_of(names[some], sizes[some])
+        if not right.all():
+            return f"holds another header than {names[start + int(right.all(axis=1).argmin())]} has"
+    return ""
+
+
+def _expect(rows: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]] | str:
+    """Return names, sizes and offsets of the members that rows name, in the tar's order."""
+    is_raw = rows.schema.equals(RAW, check_metadata=False)
+    wanted = Status.FETCHED if is_raw else Status.KEPT
+    rows = rows.filter(pc.equal(rows["status"].cast(pa.string()), wanted))
+    members = ("",) if is_raw else members_of(rows.schema)
+    columns = [f"{member}_" if member else "" for member in members]
+    sizes, offsets = (
+        [rows[f"{column}{what}"] for column in columns] for what in ("size", "offset")
+    )
+    if any(column.null_count for column in (*sizes, *offsets)):
+        return "its rows do not say where a member lies"
+    keys = [key_of(post_id) for post_id in rows["post_id"].to_pylist()]
+    if keys != rows["key"].to_pylist():
+        return "its rows give a post another key than its own"
+    endings: list[list[str]] = [[extension_of(member)] * len(keys) for member in members]
+    if is_raw:
+        endings = [rows["format"].to_pylist()]
+        if not set(endings[0]) <= set(FORMATS):
+            return "its rows name a format that no picture has"
+    names = [f"{key}.{ending}" for key, *its in zip(keys, *endings, strict=True) for ending in its]
+    return names, _interleave(sizes), _interleave(offsets)
+
+
+def _interleave(columns: list[pa.ChunkedArray]) -> NDArray[np.int64]:
+    return np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64).ravel()
+
+
+def _headers_of(names: list[str], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the headers (N x 512) of plain files with these names and sizes."""
+    headers = np.repeat(_HEADER[None], len(names), axis=0)
+    headers[:, _NAME] = np.array(names, dtype="S100").view(np.uint8).reshape(-1, 100)
+    headers[:, _SIZE] = np.pad(_octal(sizes, 11), ((0, 0), (0, 1)))
+    sums = _BASE_SUM + sum(headers[:, part].sum(axis=1, dtype=np.int64) for part in (_NAME, _SIZE))
+    headers[:, _CHECKSUM] = np.pad(_octal(sums, 6), ((0, 0), (0, 2)))
+    headers[:, _CHECKSUM.stop - 1] = ord(" ")
+    return headers
+
+
+def _octal(numbers: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    digits = numbers[:, None] >> np.arange(3 * (width - 1), -1, -3)
+    return ((digits & 7) + ord("0")).astype(np.uint8)

@@ -1,0 +1,75 @@
+"""The plan that stands in a work folder: what it notices, and that nothing else takes its place."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.recipe import Recipe
+from pipeline.run import fetch, prepare
+from pipeline.storage.shard import list_shards
+from pipeline.work import Work
+from tests.files import files_in
+from tests.shares import QUIET
+from tests.works import make_source
+
+NUM_POSTS = 8
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Recipe, Work]:
+    """A recipe with a list of ids that are left out, and a folder that was fetched by it."""
+    (tmp_path / "nsfw.txt").write_text("98\n99\n")
+    recipe, work = make_source(tmp_path, NUM_POSTS), Work(tmp_path / "work")
+    recipe = replace(recipe, select=replace(recipe.select, nsfw_ids=str(tmp_path / "nsfw.txt")))
+    fetch(recipe, work, QUIET)
+    return recipe, work
+
+
+def test_another_plan_takes_no_place_unasked(made: tuple[Recipe, Work], tmp_path: Path) -> None:
+    recipe, work = made
+    before = files_in(work.root)
+
+    def refuse(num_posts: int, recipe: Recipe = recipe, limit: int | None = None) -> None:
+        told = rf"another plan \({NUM_POSTS} posts; the new one has {num_posts}\)\. .* --replan to"
+        with pytest.raises(UserError, match=told):
+            fetch(recipe, work, QUIET, limit=limit)
+        assert files_in(work.root) == before
+
+    refuse(NUM_POSTS + 1, replace(recipe, select=replace(recipe.select, tags=("smile",))))
+    refuse(NUM_POSTS, replace(recipe, split=replace(recipe.split, seed=5)))
+    refuse(3, limit=3)
+    (tmp_path / "nsfw.txt").write_text("8\n999\n")  # as long as before
+    refuse(NUM_POSTS - 1)
+    (tmp_path / "nsfw.txt").write_text("98\n99\n")
+    first = (tmp_path / "metadata" / "posts.json").read_text().splitlines()[0]
+    more = tmp_path / "metadata" / "more.json"
+    more.write_text(json.dumps(json.loads(first) | {"id": NUM_POSTS + 9, "md5": "0" * 32}))
+    refuse(NUM_POSTS + 1)
+
+
+def test_metadata_is_not_read_again_for_where_it_lies_or_what_lies_beside_it(
+    made: tuple[Recipe, Work], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, work = made
+    moved = (tmp_path / "metadata").rename(tmp_path / "moved")
+    (moved / "README.md").write_text("of whoever made it")
+    (moved / "512px").mkdir()
+    (moved / "512px" / "1.json").write_text("of a picture")
+    monkeypatch.delattr("pipeline.planning.folder.Selection")
+    fetch(replace(recipe, source=replace(recipe.source, metadata=str(moved))), work, QUIET)
+
+
+def test_a_plan_that_is_asked_for_keeps_the_originals_and_no_sample(
+    made: tuple[Recipe, Work], tmp_path: Path
+) -> None:
+    recipe, work = made
+    prepare(recipe, work, QUIET)
+    shutil.rmtree(tmp_path / "512px")
+    (tmp_path / "512px").mkdir()
+    other = replace(recipe, split=replace(recipe.split, seed=5))
+    assert fetch(other, work, QUIET, replan=True).fates == {"fetched": NUM_POSTS}
+    assert list_shards(work.samples_dir) == []

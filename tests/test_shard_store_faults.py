@@ -1,0 +1,196 @@
+"""Shards that lie in a store: kills, damage, strangers' hands, and other runs beside."""
+
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import fsspec
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.planning.plan import planned_shards
+from pipeline.shard_store.driver import ShardStore
+from pipeline.status import read_status
+from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, write_rows
+from pipeline.storage.shard import list_shards, rows_path, tar_path
+from pipeline.work import Work
+from tests.crashing import (
+    contents,
+    fetch,
+    in_child,
+    make_source,
+    meet_fault,
+    prepare,
+    temporaries,
+    watch,
+)
+from tests.files import flip
+from tests.shard_stores import URL, both, contents_of, rows_of, shards_in
+from tests.shares import call
+from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
+
+pytestmark = pytest.mark.usefixtures("scratch_dir")
+
+STEP = 40  # of the operations on disk, at which a run is killed where time is short
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path / "work")
+
+
+def run_until(local: Source, work: Work, store: Path, number: int) -> None:
+    """Fetch and prepare, and be killed at the ``number``-th operation on disk, wherever."""
+    meet_fault("kill", number, work.root.parent)
+    both(local, work, str(store))
+
+
+def count_operations(local: Source, work: Work, store: Path) -> int:
+    operations: list[str] = []
+    watch(work.root.parent, lambda kind, *_: operations.append(kind))
+    both(local, work, str(store))
+    return len(operations)
+
+
+def check_killed(local: Source, work: Work, store: Path, number: int) -> bool:
+    """Kill a run, look, run it again; return whether it was."""
+    ended = in_child(partial(run_until, local, work, store, number))
+    for directory in (store / "raw", store / "samples"):
+        for name in list_shards(directory):
+            check_seal(rows_path(directory, name))
+            tar_sum = read_info(rows_path(directory, name))["tar_sha256"]
+            assert hash_file(tar_path(directory, name)) == tar_sum
+    both(local, work, str(store))
+    assert contents_of(store) == local.expected
+    assert contents(work) == rows_of(local.expected)
+    assert temporaries(work) == []
+    shutil.rmtree(work.root)
+    shutil.rmtree(store)
+    return bool(ended)
+
+
+@pytest.mark.parametrize("step", [STEP, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_costs_the_shard_in_hand(
+    local: Source, work: Work, tmp_path: Path, scratch_dir: Path, step: int
+) -> None:
+    store = tmp_path / "store"
+    total = in_child(partial(count_operations, local, work, store))
+    assert contents_of(store) == local.expected
+    shutil.rmtree(work.root)
+    shutil.rmtree(store)
+    number = step
+    while check_killed(local, work, store, number):
+        number += step
+    assert number > total - 10 > 4 * STEP  # a few depend on what else the machine does
+    assert list(scratch_dir.glob("nurie-scratch-*")) == []
+
+
+def test_killed_commands_go_on_and_a_lost_folder_is_planned_anew(
+    tmp_path: Path, work: Work, local: Source, s3: "fsspec.AbstractFileSystem"
+) -> None:
+    root = tmp_path / "source"
+    make_source(root, "http://127.0.0.1:1/original/{{id}}.jpg")
+    plain = Source(root, {})
+    with Gate(root, num_free=4) as gate:
+        command = [*plain.fetch(gate, work), "--store", URL]
+        process = start(command)
+        assert gate.is_full.wait(LIMIT)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        assert len(list_shards(work.raw_dir)) == 1  # it has been put, and brought
+        gate.open()
+        shutil.rmtree(work.root)
+        run_command(command)
+    run_command([*plain.command("prepare", work), "--store", URL])
+    found = {n: d for n, d in shards_in(s3).items() if n.endswith(".tar")}
+    assert found == {n: d for n, d in local.expected.items() if n.endswith(".tar")}
+    assert read_status(work).adds_up
+
+
+def test_what_another_run_put_meanwhile_is_told_and_then_taken(
+    local: Source, work: Work, tmp_path: Path
+) -> None:
+    """Such as a worker of a killed run that was slow to die."""
+    store = str(tmp_path / "store")
+    fetch(local.root, work, store=store)
+    first = list_shards(work.raw_dir)[0]
+    known = rows_path(work.raw_dir, first)
+    with pq.ParquetFile(known) as file:
+        table = file.read().replace_schema_metadata(None)
+    info, size = read_info(known), known.stat().st_size
+    write_rows(known, [table], info | {"fingerprint": info["fingerprint"][::-1]})
+    assert known.stat().st_size == size  # or it would be found out first
+    assert list(prepare(local.root, work, store=store).errors) == [first]
+    both(local, work, store)
+    assert contents_of(Path(store)) == local.expected
+
+
+def test_originals_that_were_tampered_with_are_refused(
+    local: Source, work: Work, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    fetch(local.root, work, store=str(store))
+    first, second = list_shards(work.raw_dir)
+    flip(tar_path(store / "raw", first))
+    refused = call(
+        *("prepare", local.root / "recipe.toml", "--work", work.root, "--workers", 1),
+        *("--store", store),
+    )
+    assert refused.exit_code == 1
+    where = store / "raw" / first
+    assert f"shard {first} failed: {where}.tar: damaged; its bytes do not" in refused.stderr
+    assert list_shards(work.samples_dir) == list_shards(store / "samples") == [second]
+    Path(f"{where}.parquet").unlink()  # as it says
+    both(local, work, str(store))
+    assert contents_of(store) == local.expected
+
+
+@pytest.mark.parametrize("kind", ["raw", "samples", "ledger"])
+def test_rows_that_were_tampered_with_are_refused(
+    local: Source, work: Work, tmp_path: Path, kind: str
+) -> None:
+    store = tmp_path / "store"
+    both(local, work, str(store))
+    first, second = list_shards(work.raw_dir)
+    forged = rows_path(store / kind, first)
+    for forge in (
+        lambda: flip(forged),
+        lambda: shutil.copy(rows_path(store / kind, second), forged),
+    ):
+        forge()
+        rows_path(work.root / kind, first).unlink(missing_ok=True)
+        with pytest.raises(DamagedError, match=rf"{forged}: damaged, or not the rows of {first}"):
+            prepare(local.root, work, store=str(store))
+    forged.unlink()  # as it says
+    both(local, work, str(store))
+    assert contents_of(store) == local.expected
+
+
+@pytest.mark.parametrize("kind", ["raw", "plan"])
+def test_rows_that_another_wrote_with_a_seal_of_their_own_are_no_input(
+    local: Source, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    store = tmp_path / "store"
+    fetch(local.root, work, store=str(store))
+    first, second = list_shards(work.raw_dir)
+    forged = rows_path(store / kind, first)
+    with pq.ParquetFile(forged) as file:
+        table = file.read().replace_schema_metadata(None)
+    before = forged.read_bytes()
+    info = read_info(forged)
+    if kind == "raw":
+        info["fingerprint"] = info["fingerprint"][::-1]
+        write_rows(forged, [table], info)
+        assert len(forged.read_bytes()) == len(before)  # or it would be brought first
+        summary = prepare(local.root, work, store=str(store))
+        assert list(summary.fates.elements()) == ["kept"] * planned_shards(work.plan_path)[second]
+    else:
+        later = table.set_column(0, table.schema.field(0), pc.add(table["post_id"], 10))
+        write_rows(forged, [later], info)
+        monkeypatch.setattr(ShardStore, "_put_plans", lambda *_: None)
+        (store / "raw" / f"{first}.parquet").unlink()
+        summary = fetch(local.root, work, store=str(store))
+    assert list(summary.errors) == [first]
+    assert "parquet: not made of what" in summary.errors[first]
