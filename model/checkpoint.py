@@ -50,6 +50,7 @@ class CheckpointInfo:
         metrics: of the latest validation.
         best: lowest ``validation.criterion`` so far, None before the first validation.
         recipe: the effective recipe of the data set, {} where unknown.
+        init: sum of the checkpoint that the run began with, "" if with random weights.
         versions: of the libraries that decide the numbers.
     """
 
@@ -64,6 +65,7 @@ class CheckpointInfo:
     metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     recipe: Table = field(default_factory=dict)
+    init: str = ""
     versions: dict[str, str] = field(default_factory=_versions)
 
 

@@ -92,6 +92,12 @@ def train(
             help=f"The most that the cache may hold; {_CACHE_SIZE:g} by default.",
         ),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT", help="Begin with the weights of another training: fine-tune it."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
@@ -142,6 +148,7 @@ def train(
             run_dir,
             style_dir=place.root / "style",
             recipe=to_table(chosen) if shards is None else None,  # or the samples' own
+            init=init,
             resume=resume,
         )
     state = "finished" if result.finished else "stopped; --resume goes on"

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model.checkpoint import CheckpointInfo
+from model.checkpoint import CheckpointInfo, read_sum
 from model.config import TrainConfig
 from model.data.augment import present
 from model.data.epochs import iterate_steps, order_of, windows_of
@@ -20,6 +20,7 @@ from model.interact import show_progress, stop_on_signal
 from model.networks.discriminator import Discriminator
 from model.networks.style import StyleNetwork, build_style_network
 from model.ranks import join_ranks
+from model.training.init import begin_with
 from model.training.journal import Journal
 from model.training.rundir import Checkpoints, claim, load_last, write_config
 from model.training.state import TrainState
@@ -65,6 +66,7 @@ def train(
     *,
     style_dir: Path | None = None,
     recipe: Table | None = None,
+    init: Path | None = None,
     resume: bool = False,
     max_steps: int | None = None,
     console: Console | None = None,
@@ -87,6 +89,7 @@ def train(
         style_dir: where style features are kept; ``style`` beside the folder of shards if None,
             and nowhere for shards that are elsewhere.
         recipe: the effective recipe, kept in the checkpoints; the samples' own if None.
+        init: checkpoint to begin with; see ``training.init.begin_with``. A run that is resumed has begun.
         resume: go on from ``last.safetensors`` where there is one, exactly as if never stopped.
         max_steps: stop, as Ctrl-C does, after so many steps of this call; None for no limit.
         console: where to speak; standard output if None.
@@ -139,6 +142,20 @@ def train(
         stack.callback(features.close)
         stack.callback(val_features.close)
 
+        if resumed is not None:
+            began_with = resumed.info.init
+            if resumed.info.style.sha256 != style_network.provenance.sha256:
+                raise UserError(
+                    f"{run_dir}: began with {resumed.info.style}. Give those --style-weights."
+                )
+            if init is not None and read_sum(init) != began_with:
+                raise UserError(f"{run_dir}: its run did not begin with {init}. Name another run.")
+            state.restore(resumed.tensors, resumed.info)
+        else:
+            began_with = begin_with(init, state, style_network, config) if init is not None else ""
+            if isinstance(state.discriminator, Discriminator) and not config.style_train:
+                vectors = some_style_vectors(train_set, config, features, style_network, device)
+                state.discriminator.fit_style(vectors)
         checkpoints = Checkpoints(
             run_dir,
             CheckpointInfo(
@@ -151,17 +168,11 @@ def train(
                 epoch=0,
                 position=0,
                 recipe=recipe or train_set.recipe,
+                init=began_with,
             ),
+            last_is_damaged=resumed is not None and resumed.last_is_damaged,
         )
-        if resumed is not None:
-            tensors, info, checkpoints.last_is_damaged = resumed
-            if info.style.sha256 != style_network.provenance.sha256:
-                raise UserError(f"{run_dir}: began with {info.style}. Give those --style-weights.")
-            state.restore(tensors, info)
-            del tensors, resumed
-        elif isinstance(state.discriminator, Discriminator) and not config.style_train:
-            vectors = some_style_vectors(train_set, config, features, style_network, device)
-            state.discriminator.fit_style(vectors)
+        del resumed
         total_steps = steps_per_epoch * config.epochs
         if ranks.is_first:
             write_config(run_dir, config, recipe or {}, state.count_parameters(), total_steps)

@@ -100,7 +100,9 @@ def _methods(info: CheckpointInfo) -> list[str]:
 def _describe_training(info: CheckpointInfo) -> list[str]:
     train = info.train
     versions = ", ".join(f"{plain(n)} {plain(v)}" for n, v in sorted(info.versions.items()))
+    began = f"began with the weights of the checkpoint of SHA-256 {plain(info.init)}"
     return [
+        *([began] if info.init else []),
         f"{info.step:,} {noun(info.step, 'step')} of {counted(train.batch_size, 'picture')}, "
         f"in epoch {info.epoch + 1}",
         f"adversary: {train.gan}; learning rate {train.lr:g}, {train.schedule}; seed {train.seed}",
