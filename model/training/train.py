@@ -89,7 +89,7 @@ def train(
         style_dir: where style features are kept; ``style`` beside the folder of shards if None,
             and nowhere for shards that are elsewhere.
         recipe: the effective recipe, kept in the checkpoints; the samples' own if None.
-        init: checkpoint to begin with; see ``training.init.begin_with``. A run that is resumed has begun.
+        init: checkpoint to begin with; see ``training.init``. A run that is resumed has begun.
         resume: go on from ``last.safetensors`` where there is one, exactly as if never stopped.
         max_steps: stop, as Ctrl-C does, after so many steps of this call; None for no limit.
         console: where to speak; standard output if None.
