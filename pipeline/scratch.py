@@ -1,11 +1,13 @@
 """Scratch folders of this machine, under TMPDIR; those of processes that were killed are swept.
 
 Who uses one holds a lock on it, which the system releases when its process ends, however it ends.
+TMPDIR may lie on a disk of many machines, which need not see each other's locks.
 """
 
 import atexit
 import fcntl
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-_PREFIX = "nurie-scratch-"
+_PREFIX, _SUFFIX = "nurie-scratch-", f"@{platform.node()}"
 
 
 @contextmanager
@@ -38,8 +40,8 @@ def process_scratch() -> Path:
 
 
 def sweep() -> None:
-    """Remove this user's scratch folders that no process holds any more."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    """Remove this user's scratch folders of this machine that no process holds any more."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*{_SUFFIX}"):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
@@ -56,7 +58,7 @@ def sweep() -> None:
 
 def _make() -> tuple[Path, int]:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        path = Path(tempfile.mkdtemp(_SUFFIX, _PREFIX))
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
