@@ -21,4 +21,5 @@ def is_on_disk(template: str) -> bool:
 
 def without_password(text: str) -> str:
     """Return a text to show, with neither user nor password in URLs that hold both."""
-    return re.sub(r"//[^/\s@]*:(?!\d+/)\S*@", "//", text)  # what is no port may have a slash
+    # What is no port may have a slash, and a bucket has no port.
+    return re.sub(r"(?:(?<=s3:)//[^/\s@]*:|//[^/\s@]*:(?!\d{1,5}/))\S*@", "//", text)

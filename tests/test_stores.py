@@ -154,4 +154,6 @@ def test_a_password_is_not_shown() -> None:
     assert without_password("sftp://me@host/x: a:b@c") == "sftp://me@host/x: a:b@c"
     assert without_password("s3://key:hunt/er@bucket/{id}") == "s3://bucket/{id}"
     assert without_password("s3://key:80hunter@bucket/{id}") == "s3://bucket/{id}"
+    assert without_password("s3://key:80/hunter@bucket/{id}") == "s3://bucket/{id}"
+    assert without_password("sftp://me:123456/hunter@host/x") == "sftp://host/x"
     assert without_password("http://host:80/{id}@2x.jpg") == "http://host:80/{id}@2x.jpg"
