@@ -1,5 +1,6 @@
 """Shards that lie in a store: kills, damage, strangers' hands, and other runs beside."""
 
+import errno
 import shutil
 import signal
 from functools import partial
@@ -10,8 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards
 from pipeline.shard_store.driver import ShardStore
+from pipeline.shard_store.worker import _open
 from pipeline.status import read_status
 from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, write_rows
 from pipeline.storage.shard import list_shards, rows_path, tar_path
@@ -107,6 +110,29 @@ def test_killed_commands_go_on_and_a_lost_folder_is_planned_anew(
     found = {n: d for n, d in shards_in(s3).items() if n.endswith(".tar")}
     assert found == {n: d for n, d in local.expected.items() if n.endswith(".tar")}
     assert read_status(work).adds_up
+
+
+def test_a_worker_that_begins_while_the_store_is_out_of_reach_waits_for_it() -> None:
+    slept = list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        patch.undo()
+
+    for place in ("stores.open.check_store", "stores.remote.read_range"):  # SFTP's is the first
+        with pytest.MonkeyPatch.context() as patch:
+            _open.cache_clear()
+            patch.setattr("time.sleep", sleep)
+            patch.setattr(f"pipeline.{place}", refuse)
+            _open("memory://waited-for/tiny").sizes()
+    assert slept == [1, 1]
+
+
+def refuse(place: str, *rest: object, **options: object) -> None:
+    try:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    except OSError as error:
+        raise UserError(f"{place}: Connection refused.") from error
 
 
 def test_what_another_run_put_meanwhile_is_told_and_then_taken(

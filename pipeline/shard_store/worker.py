@@ -6,11 +6,13 @@ shard exist: they are taken away before the tar that they prove is replaced, and
 """
 
 import platform
+import time
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from pipeline.counts import Fates
+from pipeline.errors import UserError
 from pipeline.executor import Tick
 from pipeline.fetch import FetchStage
 from pipeline.originals import split_tar
@@ -24,7 +26,10 @@ from pipeline.storage.rows import (
     replacing,
     telling_out_of_space,
 )
+from pipeline.share.index import IDENTITY
+from pipeline.stores.files import why_unavailable
 from pipeline.stores.open import open_writable
+from pipeline.stores.remote import MAX_WAIT, PATIENCE
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
 
@@ -98,8 +103,22 @@ class StageInStore:
 
 @cache
 def _open(url: str) -> WritableStore:
-    """Return a store, kept for all shards of a process: one that has answered is waited for."""
-    return open_writable(url)
+    """Return a store, kept for all shards of a process: one that has answered is waited for.
+
+    So it is from the start, for it has answered the driver.
+    """
+    give_up_at, wait = time.monotonic() + PATIENCE, 1.0
+    while True:
+        try:
+            store = open_writable(url)
+            store.read(IDENTITY, _MAX_ROWS)  # so that it has answered here
+        except UserError as error:
+            if not why_unavailable(error) or time.monotonic() >= give_up_at:
+                raise
+            time.sleep(wait)
+            wait = min(2 * wait, MAX_WAIT)
+        else:
+            return store
 
 
 def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:

@@ -22,8 +22,8 @@ from pipeline.stores.transfer import (
 
 _T = TypeVar("_T")
 
-_PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
-_MAX_WAIT = 60.0
+PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
+MAX_WAIT = 60.0
 
 _BEYOND_END = re.compile(
     r"\brange\b[^/]*\b(satisf|invalid)|InvalidRange|out of the range \[", re.IGNORECASE
@@ -153,7 +153,7 @@ class RemoteStore:
 
         In any case once more on a new connection: most libraries leave a broken one broken.
         """
-        give_up_at = time.monotonic() + (_PATIENCE if self._has_answered else 0.0)
+        give_up_at = time.monotonic() + (PATIENCE if self._has_answered else 0.0)
         has_insisted, wait = self._type.async_impl, 1.0  # such a library has tried again itself
         while True:
             try:
@@ -166,7 +166,7 @@ class RemoteStore:
                     if not why_unavailable(error) or time.monotonic() >= give_up_at:
                         raise
                     time.sleep(wait)
-                    wait = min(2 * wait, _MAX_WAIT)
+                    wait = min(2 * wait, MAX_WAIT)
                 if not self._type.async_impl:
                     self._type.clear_instance_cache()
                 has_insisted = True
