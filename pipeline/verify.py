@@ -149,8 +149,8 @@ def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:
         path = directory / file.name
         if not path.is_file() or path.stat().st_size != file.size:
             yield Problem(path, "missing, or not as long as the index says")
-        elif not quick and hash_file(path) != file.sha256:
-            yield Problem(path, "its bytes do not match the sum in the index")
+        elif not quick:
+            yield from _damage(path, partial(_check_sum, file.sha256))
     yield from _check_shards(directory / SHARED_SAMPLES, quick, set(index.shards))
 
 
@@ -159,6 +159,11 @@ def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Ite
         check(path)
     except DamagedError as error:
         yield Problem(path, str(error).removeprefix(f"{path}: "), shard)
+
+
+def _check_sum(sha256: str, path: Path) -> None:
+    if hash_file(path) != sha256:
+        raise DamagedError(f"{path}: its bytes do not match the sum in the index")
 
 
 def _check_plan(path: Path) -> None:
@@ -205,8 +210,12 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
     yield from (Problem(rows_file, what, name) for what in _wrong_rows(rows, info))
     if quick:
         return
-    if hash_file(tar) != info.get("tar_sha256"):
-        yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
+    try:
+        if hash_file(tar) != info.get("tar_sha256"):
+            yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
+    except DamagedError as error:  # the disk fails: it is not read again
+        yield Problem(tar, str(error).removeprefix(f"{tar}: "), name)
+        return
     if wrong := find_wrong_member(tar, table):
         yield Problem(tar, wrong, name)
         return

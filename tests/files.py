@@ -1,6 +1,12 @@
 """Files as tests compare them, and damage them."""
 
+import errno
+import hashlib
+import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -17,6 +23,18 @@ def flip(path: Path, at: int | None = None) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2 if at is None else at] ^= 1
     path.write_bytes(data)
+
+
+def fail_to_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file's sum be asked of a disk that fails."""
+    real = hashlib.file_digest
+
+    def digest(file: Any, name: str) -> Any:
+        if Path(file.name) == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
 
 
 def size_now(path: Path) -> int:

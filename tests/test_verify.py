@@ -16,7 +16,7 @@ from pipeline.storage.rows import read_info, read_rows, write_rows
 from pipeline.storage.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.files import flip
+from tests.files import fail_to_read, flip
 from tests.test_fetch import fetch_all
 from tests.test_prepare import EXPECTED, odd_original
 from tests.works import make_work
@@ -187,6 +187,18 @@ def test_a_family_in_two_splits_is_found(work: Work) -> None:
             adopt(rows_path(directory, name), schema)
     found = {problem.what for problem in verify(work.root)}
     assert found == {"family 1 lies in test and in train"}
+
+
+def test_a_disk_that_fails_is_a_damage_and_hides_no_other(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tar_path(work.raw_dir, "train-000000")
+    damaged = tar_path(work.samples_dir, "train-000000")
+    flip(damaged, 700)
+    fail_to_read(failing, monkeypatch)
+    found = {problem.path: problem.what for problem in verify(work.root)}
+    assert found[failing] == "cannot be read: Input/output error."
+    assert damaged in found
 
 
 def test_one_damage_hides_no_other(work: Work) -> None:

@@ -130,9 +130,24 @@ def sync(path: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file in hex.
+
+    Raises:
+        FileNotFoundError: where it is not there.
+        DamagedError: where it cannot be read.
+    """
+    with _telling_unreadable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _telling_unreadable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def write_rows(
@@ -183,7 +198,7 @@ def check_seal(path: Path) -> None:
         DamagedError: on a file that is not whole, or not ours.
     """
     seal = read_seal(path)
-    with path.open("rb") as file:
+    with _telling_unreadable(path), path.open("rb") as file:
         digest = _hash_around(file, _seal_offset(file))
     if seal != digest.decode():
         raise DamagedError(f"{path}: damaged; its bytes do not match its seal.")

@@ -18,6 +18,7 @@ from pipeline.stores.transfer import (
     Outgoing,
     Tick,
     changed,
+    check_sum,
     copy_bytes,
     in_threads,
     not_alone,
@@ -150,6 +151,10 @@ def _copy(path: Path, sha256: str, out: Path, tick: Tick) -> None:
     except OSError as error:
         raise unreadable(path, error) from error
     with source, out.open("wb", 0) as target:
-        copy_bytes(source, target, path.stat().st_size, tick)
+        try:
+            copy_bytes(source, target, path.stat().st_size, tick)
+        except OSError:
+            check_sum(path, sha256)  # the disk that fails may be the one that is read
+            raise
     if hash_file(out) != sha256:
         raise changed(path) if hash_file(path) != sha256 else not_alone(out.parent)
