@@ -120,8 +120,11 @@ class Work:
 
     @property
     def incoming_dir(self) -> Path:
-        """Files that are being pulled, until they are whole and found to be what they ought to."""
-        return self.root / "incoming"
+        """Files that are being pulled, until they are whole and found to be what they ought to.
+
+        Hidden, for nobody else has a folder of that name.
+        """
+        return self.root / ".incoming"
 
     @property
     def removals_path(self) -> Path:

@@ -16,10 +16,11 @@ from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.storage.rows import read_info, read_rows, write_rows
 from pipeline.storage.shard import rows_path
+from pipeline.stores.transfer import copy_bytes
 from pipeline.stores.web import WebStore
 from pipeline.takedown import take_down
 from pipeline.work import Work
-from tests.files import files_in
+from tests.files import fail_to_read, files_in
 from tests.shard_stores import both
 from tests.shares import QUIET, forge_files, load_index, pull_to
 from tests.test_crash_commands import Source
@@ -89,8 +90,8 @@ def test_another_work_folder_is_left_alone(made: Path, work: Work) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("incoming/letter.txt", "posts.parquet", "share/README.md", "samples/train-000000.tar"),
-        *("share", "incoming", "samples"),
+        *("posts.parquet", "share/README.md", "samples/train-000000.tar"),
+        *("share", "samples"),
     ],
 )
 def test_a_pull_leaves_files_alone_that_no_pull_brought(
@@ -124,15 +125,15 @@ def test_what_a_pull_left_before_it_had_a_plan_is_in_nobodys_way(
 
 
 def test_what_lies_beside_files_that_come_stays(made: Path, tmp_path: Path) -> None:
-    again = pull_to(made / "there", tmp_path / "again", split="test")
-    again.incoming_dir.mkdir()
-    letter = again.incoming_dir / "letter.txt"
-    letter.write_text("mine")
-    pull_to(made / "there", again.root)
-    assert list(again.incoming_dir.iterdir()) == [letter]
+    mine = tmp_path / "again" / "incoming" / CARD
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    pull_to(made / "there", tmp_path / "again", split="test")
+    pull_to(made / "there", tmp_path / "again")
+    assert mine.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["share", "incoming", "samples"])
+@pytest.mark.parametrize("name", ["share", ".incoming", "samples"])
 def test_a_file_for_a_folder_of_a_pull_is_a_sentence(made: Path, tmp_path: Path, name: str) -> None:
     again = pull_to(made / "there", tmp_path / "again", split="test")
     shutil.rmtree(again.root / name, ignore_errors=True)
@@ -199,8 +200,31 @@ def test_a_folder_that_may_not_be_written_is_a_sentence(
             push(work, str(there), QUIET)
     again = pull_to(made / "there", tmp_path / "again", split="test")
     refuse_at(again.incoming_dir, monkeypatch, "touch")
-    with pytest.raises(UserError, match=r"again/incoming/.*: cannot be used: Permission denied"):
+    with pytest.raises(UserError, match=r"again/\.incoming/.*: cannot be used: Permission denied"):
         pull_to(made / "there", again.root)
+
+
+@pytest.mark.parametrize("name", ["train-000000.tar", "train-000000.parquet"])
+def test_what_cannot_be_read_here_is_named(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(source: Any, *rest: Any) -> None:
+        if Path(source.name).name == name:
+            raise OSError(errno.EIO, "Input/output error")
+        copy_bytes(source, *rest)
+
+    fail_to_read(work.samples_dir / name, monkeypatch)
+    monkeypatch.setattr("pipeline.stores.folder.copy_bytes", fail)
+    for place in (str(tmp_path / "there"), "memory://failing/tiny"):
+        with pytest.raises(UserError, match=rf"work/samples/{name}: cannot be read: Input/output"):
+            push(work, place, QUIET)
+
+
+def test_a_link_to_itself_is_a_sentence(work: Work, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(UserError, match=r"loop.*: Too many levels of symbolic links"):
+        push(work, str(loop), QUIET)
 
 
 @pytest.mark.parametrize("value", ["Bearer é€", "Bearer a\nb", "Bearer \x07"])

@@ -196,7 +196,7 @@ def test_a_store_that_has_answered_is_waited_for(monkeypatch: pytest.MonkeyPatch
     for _ in range(2):
         assert store.read("index.json", 99) == b"data"
     assert slept == [1, 2, 4]  # the first time it is asked again at once, on a new connection
-    monkeypatch.setattr(remote, "_PATIENCE", 0)
+    monkeypatch.setattr(remote, "PATIENCE", 0)
     _break_off(monkeypatch, refused, refused)
     with pytest.raises(UserError, match="cannot be read"):
         store.read("index.json", 99)
@@ -419,6 +419,8 @@ def test_authorization_comes_from_the_environment_and_stays_there(
         (f"s3://KEY:slash/{SECRET}@bucket/x", "user or password"),
         (f"sftp://me:slash/{SECRET}@host/x", "user or password"),
         (f"https://me:slash/{SECRET}@host/x", "user or password"),
+        (f"s3://KEY:80/{SECRET}@bucket/x", "user or password"),
+        (f"sftp://me:123456/{SECRET}@host/x", "user or password"),
         (f"https://host/x?X-Amz-Signature={SECRET}", "query or fragment"),
         (f"az://container/x?sig={SECRET}", "query or fragment"),
         ("hf://someone/tiny", "name a data set repository"),

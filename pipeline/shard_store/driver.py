@@ -6,6 +6,7 @@ always those of the store, whatever either side went through, if no other driver
 Ranks may have a work folder each: what is not theirs they bring anew where they need it.
 """
 
+import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -65,7 +66,7 @@ def place_of(url: str, work: Work) -> str:
         raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")
     open_writable(url, _SCHEMES)
     place = one_form(url)
-    if scheme_of(place) == "file" and Path(place).is_relative_to(work.root.resolve()):
+    if scheme_of(place) == "file" and Path(place).is_relative_to(os.path.realpath(work.root)):
         raise UserError(f"{url}: is the work folder, or within it; name another place.")
     return place
 

@@ -18,6 +18,7 @@ from pipeline.fetch import FetchStage
 from pipeline.originals import split_tar
 from pipeline.prepare import PrepareStage
 from pipeline.scratch import process_scratch, scratch
+from pipeline.share.index import IDENTITY
 from pipeline.storage.rows import (
     DamagedError,
     check_seal,
@@ -26,7 +27,6 @@ from pipeline.storage.rows import (
     replacing,
     telling_out_of_space,
 )
-from pipeline.share.index import IDENTITY
 from pipeline.stores.files import why_unavailable
 from pipeline.stores.open import open_writable
 from pipeline.stores.remote import MAX_WAIT, PATIENCE

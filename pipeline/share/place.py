@@ -12,9 +12,7 @@ from pipeline.share.index import (
     INDEX,
     PAPERS,
     PENDING,
-    SAMPLES,
     Index,
-    match_shard,
 )
 from pipeline.storage.shard import list_shards
 from pipeline.stores.transfer import WritableStore
@@ -64,28 +62,20 @@ def check_place(
 def check_folder(work: Work) -> None:
     """Check that a pull into a folder without a plan replaces nothing of somebody else's.
 
-    What a pull leaves that was cut short before it had a plan is an empty ``share/``, and files of
-    ours in ``incoming/``.
+    What a pull leaves that was cut short before it had a plan is an empty ``share/``.
 
     Raises:
         UserError: where it would.
     """
     if work.plan_path.is_file():
         return  # `adopt_plan` compares it
-    for path in (work.lock_path, work.share_dir, work.samples_dir, work.incoming_dir):
-        is_ours = path.is_dir() and all(
-            path == work.incoming_dir and is_incoming(inside.name) for inside in path.iterdir()
-        )
-        if os.path.lexists(path) and not is_ours:
+    for path in (work.lock_path, work.share_dir, work.samples_dir):
+        is_empty = path.is_dir() and not any(path.iterdir())
+        if os.path.lexists(path) and not is_empty:
             raise UserError(
                 f"{path}: is there already, and no `pull` can be seen to have made it; pull into "
                 "another folder."
             )
-
-
-def is_incoming(name: str) -> bool:
-    """Whether a pull keeps files of this name in ``incoming/`` until they are whole."""
-    return name in PAPERS or match_shard(f"{SAMPLES}/{name}") is not None
 
 
 def _is_pulled_from(there: Index | None, draft: Index, work: Work) -> bool:

@@ -1,6 +1,6 @@
 """pull: a shared data set, or a part of it, into a work folder.
 
-It may be a stranger's. Each file is brought under ``incoming/``, checked against the index, and a
+It may be a stranger's. Each file is brought under ``.incoming/``, checked against the index, and a
 shard against its own rows and the lock; only then does it take its place. What was cut short goes
 on in the middle of the file.
 """
@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ from pipeline.share.index import (
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import path_of, save_index
 from pipeline.share.part import choose_shards
-from pipeline.share.place import check_folder, is_incoming
+from pipeline.share.place import check_folder
 from pipeline.storage.members import find_wrong_member
 from pipeline.storage.rows import (
     DamagedError,
@@ -110,7 +110,7 @@ def pull(
                 sorted(todo),
                 store.num_connections,
             )
-        _clear(work.incoming_dir)
+        shutil.rmtree(work.incoming_dir)
     return shared
 
 
@@ -123,14 +123,6 @@ def _telling(root: Path) -> Iterator[None]:
         if is_out_of_space(error):  # the work folder's lock tells of it
             raise
         raise UserError(f"{error.filename or root}: cannot be used: {error.strerror}.") from error
-
-
-def _clear(incoming_dir: Path) -> None:
-    for path in incoming_dir.iterdir():
-        if is_incoming(path.name):
-            path.unlink()
-    with suppress(OSError):  # somebody else's files are in it
-        incoming_dir.rmdir()
 
 
 def find_index(store: Store) -> Index:

@@ -4,6 +4,7 @@ Only what is missing or different travels, and the same command goes on where on
 The index is taken away first and written last, so a data set with an index is whole.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,11 +69,11 @@ def push(
             pictures that ``recipe_only`` would remove, or what is there is not this folder's.
     """
     store = open_writable(url)
-    if isinstance(store, FolderStore) and store.root.resolve().is_relative_to(work.root.resolve()):
+    place = one_form(url)
+    if isinstance(store, FolderStore) and Path(place).is_relative_to(os.path.realpath(work.root)):
         raise UserError(f"{url}: is the work folder, or within it; push to another place.")
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder; `fetch` makes it.")
-    place = one_form(url)
     if not contact.isprintable():
         raise UserError(f"--contact {contact!r}: holds what no card can show.")
     if recipe_only and place == work.store:

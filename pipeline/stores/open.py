@@ -1,5 +1,6 @@
 """Where a shared data set lies: a folder, any store of fsspec's, a web server, or the Hub."""
 
+import os
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -81,7 +82,8 @@ def one_form(url: str) -> str:
         UserError: as ``open_store``, and where it cannot be written down.
     """
     store = open_store(url)
-    form = str(store.root.resolve()) if isinstance(store, FolderStore) else url.rstrip("/")
+    # `resolve` does not take links that lead to themselves.
+    form = os.path.realpath(store.root) if isinstance(store, FolderStore) else url.rstrip("/")
     if not form.isprintable():
         raise UserError(f"{form!a}: holds what cannot be printed; name another place.")
     return form
@@ -101,8 +103,10 @@ def check_no_secrets(url: str) -> None:
         raise UserError(f"{without_password(url)}: is no URL: {error}.") from error
     user, at, host = parts.netloc.rpartition("@")
     port = host.rpartition("]")[2].partition(":")[2]
-    is_cut = bool(port) and not port.isdigit() and "@" in parts.path  # by a slash in the password
-    has_key = bool(at) and parts.scheme in ("http", "https", "s3", "s3a", "gs", "gcs", "hf")
+    has_bucket = parts.scheme in ("s3", "s3a", "gs", "gcs", "hf")
+    is_port = not has_bucket and re.fullmatch("[0-9]{1,5}", port)
+    is_cut = bool(port) and not is_port and "@" in parts.path  # by a slash in the password
+    has_key = bool(at) and (has_bucket or is_http(url))
     if ":" in user or is_cut or has_key:
         raise UserError(
             "the URL holds a user or password: leave them out of it, and give them as the store's "
