@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -43,6 +43,8 @@ _TAKEN_DOWN: Row = {
     "http_status": 0,
 }
 _FOUND = RAW.names[RAW.get_field_index("key") :]  # the columns that fetch adds to a post's
+_FILE = ("md5", "ext")  # those of a post that say which file it is, ...
+_SIZE = ("width", "height")  # ... and where its letterbox is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class FetchStage:
         retry_failed: ask again for what a retry may mend, in finished shards too, and for what
             people may have mended since.
         reuse_dirs: each with an earlier ``selection.parquet``, its ``raw`` and its ``ledger``, from
-            which what fits is taken without asking.
+            which what fits is taken without asking; the latest first.
         rebuild: make finished shards anew as well, out of what is sound in them.
         index_dir: where indexes of remote tars are kept for all workers; None keeps none.
     """
@@ -104,8 +106,9 @@ class FetchStage:
         return self.retry_failed and any(map(is_retryable, count_fates(done)))
 
     def _is_settled(self, row: Row) -> bool:
-        fate = f"{row['status']}/{row['reason']}"
-        return row["status"] not in RETRYABLE and not (self.retry_failed and is_retryable(fate))
+        if row["status"] in RETRYABLE or row["reason"] == "no_url":  # a newer record may name one
+            return False
+        return not (self.retry_failed and is_retryable(f"{row['status']}/{row['reason']}"))
 
     def _fetch(
         self, name: str, posts: list[Row], removed: set[int], info: dict[str, Any], tick: Tick
@@ -175,8 +178,11 @@ class FetchStage:
     def _settled_before(
         self, name: str, posts: list[Row], settings: dict[str, Any]
     ) -> "dict[int, tuple[Row, _Stored]]":
-        """Return what earlier runs settled of this shard's posts: their columns, and the bytes."""
-        planned = {post["post_id"]: (post["md5"], post["ext"]) for post in posts}
+        """Return what earlier runs settled of this shard's posts: their columns, and the bytes.
+
+        Of two runs the later one's word counts.
+        """
+        planned = {post["post_id"]: post for post in posts}
         settled: dict[int, tuple[Row, _Stored]] = {}
         for root, shard in self._earlier(name):
             directory = root / self.raw_dir.name
@@ -190,10 +196,15 @@ class FetchStage:
                 continue
             for row in table.to_pylist():
                 stored = _Stored(tar_path(directory, shard), row["offset"], row["size"])
-                same_post = planned.get(row["post_id"]) == (row["md5"], row["ext"])
-                if same_post and self._is_settled(row) and stored.matches(row):
+                post = planned.get(row["post_id"])
+                if post is None or post["post_id"] in settled or not _are_same(post, row, _FILE):
+                    continue
+                if self._is_settled(row) and stored.matches(row):
                     found = {column: row[column] for column in ("status", "reason", *_FOUND)}
-                    settled.setdefault(row["post_id"], (found, stored))
+                    if row["status"] == Status.FETCHED and not _are_same(post, row, _SIZE):
+                        kept = {column: row[column] for column in ("http_status", "size")}
+                        found = kept | inspect(post, stored.read(), self.source)
+                    settled[post["post_id"]] = found, stored
         return settled
 
     def _earlier(self, name: str) -> list[tuple[Path, str]]:
@@ -240,6 +251,10 @@ class _Stored:
             return bool(hashlib.sha256(self.read()).hexdigest() == row["sha256"])
         except (DamagedError, OSError):
             return False
+
+
+def _are_same(a: Row, b: Row, columns: Iterable[str]) -> bool:
+    return all(a[column] == b[column] for column in columns)
 
 
 def _wait_for(post: Row, future: Future[Download] | None) -> tuple[Row, Download | None]:

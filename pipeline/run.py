@@ -97,7 +97,8 @@ def fetch(
         if shard_store is not None:
             shard_store.join(planned)
             runner = shard_store.through(runner)
-        reuse_dirs = tuple(path.parent for path in work.reuse_dir.glob(f"*/{work.plan_path.name}"))
+        asides = [path.parent for path in work.reuse_dir.glob(f"[0-9]*/{work.plan_path.name}")]
+        asides.sort(key=lambda path: int(path.name), reverse=True)
         stage = FetchStage(
             work.plan_path,
             work.raw_dir,
@@ -105,7 +106,7 @@ def fetch(
             recipe.source,
             num_workers * part.world_size,
             retry_failed,
-            reuse_dirs,
+            tuple(asides),
             index_dir=work.index_dir,
         )
         try:

@@ -20,6 +20,7 @@ from pipeline.storage.shard import Span, read_shard, read_span, rows_path, tar_p
 from pipeline.web.client import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip
+from tests.pictures import draw_picture, encoded, letterboxed
 from tests.works import POST, draw_original, make_work, plan_work
 
 
@@ -242,6 +243,26 @@ def test_the_picture_of_a_post_that_has_another_now_is_not_carried_on(tmp_path: 
     for path in (tmp_path / "512px").glob("*/*.jpg"):
         path.unlink()
     assert fetch_all(work, recipe) == {"missing/no_file": 6}
+
+
+def test_what_was_got_is_looked_at_again_where_its_record_has_another_size(tmp_path: Path) -> None:
+    def draw_dark_edges(post_id: int) -> bytes:
+        picture = draw_picture(post_id, 400, 300)
+        picture[:, :20] = picture[:, -20:] = 5  # which only a record tells from black bars
+        return encoded(letterboxed(picture))
+
+    work, recipe = make_work(tmp_path, 6, draw_dark_edges)
+    sized = work.plan_path.read_bytes()
+    unsized = plan_posts([replace(POST, id=i, width=0) for i in range(1, 7)], recipe.split)
+    info = {"counts": {"planned": 6}, "num_records": 6, "content": hash_table(unsized)}
+    write_plan(work.plan_path, unsized, info)
+    fetch_all(work, recipe)
+    work.plan_path.write_bytes(sized)
+    fetch_all(work, recipe)
+    found = contents(work)
+    shutil.rmtree(work.raw_dir)
+    fetch_all(work, recipe)
+    assert found == contents(work)
 
 
 def test_the_same_bytes_with_any_number_of_connections(tmp_path: Path) -> None:

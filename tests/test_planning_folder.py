@@ -73,3 +73,22 @@ def test_a_plan_that_is_asked_for_keeps_the_originals_and_no_sample(
     other = replace(recipe, split=replace(recipe.split, seed=5))
     assert fetch(other, work, QUIET, replan=True).fates == {"fetched": NUM_POSTS}
     assert list_shards(work.samples_dir) == []
+
+
+def test_of_originals_that_were_set_aside_the_latest_are_used(
+    made: tuple[Recipe, Work], tmp_path: Path
+) -> None:
+    recipe, work = made
+    shutil.copytree(work.root, tmp_path / "whole")
+    shutil.move(tmp_path / "512px", tmp_path / "moved")
+    (tmp_path / "512px").mkdir()
+    shutil.rmtree(work.raw_dir)
+    assert fetch(recipe, work, QUIET).fates == {"missing/no_file": NUM_POSTS}
+    for number in range(10, 0, -1):  # as replans leave them that were cut short
+        from_where = tmp_path / "whole" if number == 10 else work.root
+        aside = work.reuse_dir / str(number)
+        shutil.copytree(from_where / work.raw_dir.name, aside / work.raw_dir.name)
+        shutil.copy(work.plan_path, aside)
+    other = replace(recipe, split=replace(recipe.split, seed=5))
+    shutil.rmtree(work.raw_dir)
+    assert fetch(other, work, QUIET, replan=True).fates == {"fetched": NUM_POSTS}

@@ -1,5 +1,6 @@
-"""fetch --retry-failed on the command line, after something was mended."""
+"""fetch --retry-failed and --replan on the command line, after something was mended."""
 
+import json
 import re
 from pathlib import Path
 
@@ -56,3 +57,24 @@ def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPSer
         assert "3  refused/host_not_allowed" in CliRunner().invoke(cli.app, command + named).stdout
         mended = CliRunner().invoke(cli.app, [*command, *named, "--retry-failed"])
         assert ("3  fetched" in mended.stdout, mended.stderr) == (True, "")
+
+
+def test_a_post_is_asked_for_once_its_record_names_a_url(
+    tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    httpserver.expect_request("/1.png").respond_with_data(encoded(draw_picture(1, 90, 90)))
+    metadata, recipe = tmp_path / "posts.json", tmp_path / "recipe.toml"
+    hosts = f"['localhost:{httpserver.port}']"
+    recipe.write_text(
+        f"source = {{images = '{{file_url}}', layout = 'original', hosts = {hosts}, rate = 0}}"
+    )
+    command = ["fetch", str(recipe), "--metadata", str(metadata), "--work", f"{tmp_path}/w"]
+    command += ["--workers", "1", "--replan"]
+    record = {"id": 1, "rating": "s", "file_ext": "png"}
+    metadata.write_text(json.dumps(record))
+    assert "1  missing/no_url" in CliRunner().invoke(cli.app, command).stdout
+    dry_run = [*command, "--dry-run"]
+    assert "\n0 originals would be fetched." in CliRunner().invoke(cli.app, dry_run).stdout
+    metadata.write_text(json.dumps(record | {"file_url": httpserver.url_for("/1.png")}))
+    assert "\n1 original would be fetched." in CliRunner().invoke(cli.app, dry_run).stdout
+    assert "1  fetched" in CliRunner().invoke(cli.app, command).stdout

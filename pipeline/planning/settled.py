@@ -34,6 +34,8 @@ def count_unfetched(
 ) -> int:
     """Return how many planned posts no earlier run has settled, by these settings.
 
+    A post whose record hides what the template needs is none of them: nobody is asked for it.
+
     Args:
         work: the folder, which need not be there.
         posts: ``schema.SELECTION``.
@@ -41,6 +43,9 @@ def count_unfetched(
         retry_failed: whether what a retry may mend counts.
     """
     posts = posts.filter(pc.equal(posts["status"].cast(pa.string()), Status.PLANNED))
+    for field in ("md5", "file_url"):
+        if f"{{{field}}}" in source.images:
+            posts = posts.filter(pc.not_equal(posts[field], ""))
     settled: list[pa.Array] = []
     for directory in (work.raw_dir, *work.reuse_dir.glob(f"*/{work.raw_dir.name}")):
         for name in list_shards(directory):
@@ -51,6 +56,7 @@ def count_unfetched(
                 rows = read_rows(path, RAW, ["post_id", "md5", "ext", "status", "reason"])
             except DamagedError:
                 continue
+            rows = rows.filter(pc.not_equal(rows["reason"].cast(pa.string()), "no_url"))
             if retry_failed:
                 again = pa.array(filter(is_retryable, count_fates(rows)), pa.string())
                 rows = rows.filter(pc.invert(pc.is_in(_join(rows, "status", "reason"), again)))
