@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.cielab import ab_of
 from model.data.order import Indices
 
 PSNR_CAP = 100.0
@@ -88,13 +89,8 @@ class Chroma(NamedTuple):
 
 def chroma(picture: Tensor) -> Chroma:
     """Return the colours of pictures."""
-    rgb = np.ascontiguousarray(picture.permute(0, 2, 3, 1).cpu().numpy())
-    rows = rgb.reshape(1, -1, 3)
-    lab = cv2.cvtColor(rows.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    ab: NDArray[np.float32] = np.asarray(lab[..., 1:], np.float32).reshape(*rgb.shape[:3], 2)
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    ab[(red == green) & (green == blue)] = 0  # OpenCV's table gives greys up to 0.14
-    return Chroma(ab, rgb.min(axis=3) < PAPER_LEVEL)
+    rgb = picture.permute(0, 2, 3, 1).cpu().numpy()
+    return Chroma(ab_of(rgb), rgb.min(axis=3) < PAPER_LEVEL)
 
 
 def chroma_distances(output: Tensor, truth: Tensor) -> Floats:

@@ -8,21 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from model.cielab import to_ab
 from model.device import constant
 from model.networks.discriminator import PatchVerdict, Verdict
 from model.networks.generator import Outputs
 
 Terms = dict[str, Tensor]
-
-_RGB_TO_XYZ = (
-    (0.43395, 0.37622, 0.18983),
-    (0.21267, 0.71516, 0.07217),
-    (0.01776, 0.10948, 0.87276),
-)
-"""Of linear sRGB; X, Y and Z are 1 for white (IEC 61966-2-1, D65)."""
-
-_DARK = (6 / 29) ** 3
-"""Where CIELAB's cube root gives way to a line."""
 
 
 def total(terms: Terms) -> Tensor:
@@ -34,19 +25,6 @@ def to_grey(picture: Tensor) -> Tensor:
     """Return T(y), the luma of RGB pictures (ITU-R BT.601): N x 1 x H x W."""
     weights = constant((0.299, 0.587, 0.114), picture).view(3, 1, 1)
     return (picture * weights).sum(1, keepdim=True)
-
-
-def to_ab(picture: Tensor) -> Tensor:
-    """Return a and b of CIELAB (CIE 1976; from sRGB, D65), each divided by 100: N x 2 x H x W.
-
-    What lies outside [0, 1] counts as its bounds.
-    """
-    rgb = picture.clamp(1e-3, 1)  # at 0 the gradient of the root would have no bound
-    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = torch.einsum("cr,nrhw->nchw", constant(_RGB_TO_XYZ, picture), linear)
-    roots = torch.where(xyz > _DARK, xyz.clamp(min=_DARK) ** (1 / 3), xyz * 841 / 108 + 4 / 29)
-    x, y, z = roots.unbind(1)
-    return torch.stack([5 * (x - y), 2 * (y - z)], dim=1)
 
 
 def chroma_terms(outputs: Outputs, color: Tensor, *, weight: float, contrast: float = 0.0) -> Terms:
