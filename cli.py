@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from model.commands import demo, train, use
+from model.commands import demo, judge, train, use
 from pipeline.commands import folder, make, share
 from pipeline.errors import UserError
 from pipeline.words import harmless
@@ -62,7 +62,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": make.prepare,
     "demo": demo.demo,
     "train": train.train,
-    "eval": train.evaluate,
+    "eval": judge.evaluate,
     "colorize": use.colorize,
     "app": use.show_app,
     "export": use.export,
@@ -71,7 +71,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "repair": folder.repair,
     "report": folder.report,
     "lock": folder.lock,
-    "runs": train.runs,
+    "runs": judge.runs,
     "push": share.push,
     "pull": share.pull,
     "takedown": share.takedown,

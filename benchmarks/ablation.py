@@ -28,7 +28,7 @@ from model.networks import match, reference
 from model.training.train import train
 from pipeline.dolls.data_set import doll_of, true_answer
 from pipeline.pictures.image import resize
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 
 MEASURES = ("following", "chroma_error", "regional_error", "paper_error", "psnr")
 QUIET = Console(quiet=True)

@@ -30,7 +30,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.dolls.data_set import write_dolls
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.work import Work
 

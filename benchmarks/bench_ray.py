@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.source_folder import QUIET, ensure_pictures, fetch_originals, records_of
+from pipeline.commands.common import runner_of
 from pipeline.counts import Fates
-from pipeline.executor import Stage, Tick, choose_runner, run_stage
+from pipeline.executor import Stage, Tick, run_stage
 from pipeline.planning.plan import planned_shards
 from pipeline.run import make_prepare_stage
 
@@ -53,7 +54,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {"local": [], "ray": []}
     # By default workers have niceness 15: behind all else that runs here.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
-    runner, _ = choose_runner("ray", None, None)
+    runner, _ = runner_of("ray", None, None)
     with tempfile.TemporaryDirectory() as folder:
         pictures = ensure_pictures(options.pictures, Path(folder) / "source").resolve()
         shard_size = max(1, len(records_of(pictures)) // 8)

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from model.config import MODELS, TrainConfig, train_config
 from pipeline.dolls.data_set import write_dolls
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.work import Work
 

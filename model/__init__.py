@@ -6,15 +6,15 @@ The two builders load on first use, so that ``import model.config`` costs no imp
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from model.networks.build import build_generator
     from model.networks.discriminator import build_discriminator
-    from model.networks.generator import build_generator
 
 __all__ = ["build_discriminator", "build_generator"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "build_generator":
-        from model.networks.generator import build_generator
+        from model.networks.build import build_generator
 
         return build_generator
     if name == "build_discriminator":

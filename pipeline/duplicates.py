@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.planning.families import find_families
-from pipeline.recipe import fingerprint
 from pipeline.schema import DUPLICATES, RAW, SCHEMA_VERSION
+from pipeline.settings import fingerprint
 from pipeline.storage.rows import (
     DamagedError,
     check_seal,

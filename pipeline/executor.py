@@ -67,31 +67,6 @@ Runner = Callable[[Stage, Sequence[str], int, Show], Outcomes]
 """Runs a stage over the named shards, so many at a time, and shows how many posts are done."""
 
 
-def choose_runner(
-    executor: str, address: str | None, num_workers: int | None
-) -> tuple[Runner | None, int]:
-    """Return what runs stages, None for this machine, and how many workers there are to be.
-
-    Args:
-        executor: ``local`` or ``ray``.
-        address: of a Ray cluster; see ``executor_ray.connect``.
-        num_workers: as many as there are CPUs by default.
-
-    Raises:
-        UserError: on another executor, or where the cluster is out of reach.
-    """
-    if executor == "ray":
-        try:
-            from pipeline.executor_ray import connect, run_on_ray
-        except ImportError as error:
-            raise UserError("--executor ray needs Ray: pip install 'nurie[ray]'.") from error
-        num_cpus = connect(address)
-        return run_on_ray, num_workers or num_cpus
-    if executor != "local" or address is not None:
-        raise UserError("--executor is local, or ray, which takes --ray-address.")
-    return None, num_workers or os.cpu_count() or 1
-
-
 def run_stage(
     stage: Stage,
     sizes: dict[str, int],

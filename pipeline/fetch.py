@@ -21,10 +21,11 @@ from pipeline.originals import inspect, open_source
 from pipeline.pictures.image import FORMATS
 from pipeline.planning.plan import hash_table, read_planned
 from pipeline.planning.settled import content_settings
-from pipeline.recipe import SourceSettings, fingerprint
+from pipeline.recipe import SourceSettings
 from pipeline.records import RETRYABLE, Download, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, SELECTION, Row, build_table
+from pipeline.settings import fingerprint
 from pipeline.storage.rows import DamagedError, check_seal, read_info, read_rows, write_rows
 from pipeline.storage.shard import (
     ShardWriter,

@@ -24,7 +24,7 @@ from pipeline.pictures.image import (
 )
 from pipeline.pictures.letterbox import Box, Letterbox, crop, find_letterbox
 from pipeline.pictures.sketch import draw_sketch
-from pipeline.recipe import PrepareSettings, fingerprint
+from pipeline.recipe import PrepareSettings
 from pipeline.recipe_shared import portable
 from pipeline.records import Fate, Status, key_of
 from pipeline.schema import (
@@ -38,6 +38,7 @@ from pipeline.schema import (
     extension_of,
     samples_schema,
 )
+from pipeline.settings import fingerprint
 from pipeline.storage.rows import DamagedError, check_seal, read_rows, read_seal
 from pipeline.storage.shard import (
     ShardWriter,

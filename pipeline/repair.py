@@ -21,7 +21,7 @@ from pipeline.lock import Lock, read_lock
 from pipeline.metadata.listing import Listing
 from pipeline.originals import check_source
 from pipeline.pictures.sketch import pin_sketches
-from pipeline.planning.folder import find_metadata, make_plan
+from pipeline.planning.make import find_metadata, make_plan
 from pipeline.planning.plan import planned_recipe, planned_shards, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.planning.settled import content_settings
@@ -39,7 +39,8 @@ from pipeline.storage.rows import (
     temporary_path,
 )
 from pipeline.storage.shard import list_shards, remove_shard, rows_path
-from pipeline.verify import Problem, check_is_repairable, verify
+from pipeline.verify import check_is_repairable, verify
+from pipeline.verify_shards import Problem
 from pipeline.web.client import close_shared_clients
 from pipeline.work import Work
 

@@ -16,13 +16,8 @@ from pipeline.hold import WHOLE, Part
 from pipeline.lock import Lock
 from pipeline.originals import check_source
 from pipeline.pictures.sketch import pin_sketches
-from pipeline.planning.folder import (
-    check_removals,
-    ensure_plan,
-    find_metadata,
-    keep_lock,
-    say_what_is_cut,
-)
+from pipeline.planning.folder import ensure_plan, keep_lock
+from pipeline.planning.make import check_removals, find_metadata, say_what_is_cut
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.prepare import PrepareStage

@@ -2,12 +2,14 @@
 
 import dataclasses
 import difflib
+import hashlib
 import tomllib
 import types
 import typing
 from typing import Any, TypeVar
 
 import msgspec
+import orjson
 
 from pipeline.errors import UserError
 
@@ -36,6 +38,14 @@ def convert(table: Table, into: type[T], where: str) -> T:
 def to_table(settings: Any) -> Table:
     """Return a dataclass as a plain table that ``convert`` turns back into the same dataclass."""
     return typing.cast(Table, msgspec.to_builtins(settings))
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a short hash of settings (dataclasses or plain values): equal settings, equal hash."""
+    plain = [
+        part if isinstance(part, dict | list | str | int) else to_table(part) for part in parts
+    ]
+    return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def apply_overrides(table: Table, overrides: typing.Iterable[str]) -> Table:

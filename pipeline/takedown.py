@@ -20,11 +20,11 @@ from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import hash_table, planned_recipe, planned_shards, read_planned
-from pipeline.recipe import fingerprint
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.repair import recorded_recipes, stages_of
 from pipeline.report.page import write_report
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
+from pipeline.settings import fingerprint
 from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of

@@ -1,52 +1,28 @@
 """verify: every promise that a data folder makes, checked against its bytes."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.counts import Fates, sum_ledger
+from pipeline.counts import sum_ledger
 from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
-from pipeline.records import Fate, Status
+from pipeline.records import Status
 from pipeline.removals import read_removals
-from pipeline.schema import LEDGER, RAW, SAMPLES, Row, members_of
+from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.share.index import IDENTITY, INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
-from pipeline.storage.members import find_wrong_member
 from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, read_rows
-from pipeline.storage.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
+from pipeline.storage.shard import list_shards, rows_path
+from pipeline.verify_shards import FOREIGN, Problem, check_shards
 from pipeline.work import Work
 
-_FOREIGN = "does not belong here"
 _PLANNED = ["post_id", "split", "family"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A promise that does not hold.
-
-    Attributes:
-        path: where.
-        what: is wrong.
-        shard: the shard that has to be made anew to mend it; "" where no stage can do that.
-        is_stale: nothing is broken, but samples are of originals that are there no more.
-    """
-
-    path: Path
-    what: str
-    shard: str = ""
-    is_stale: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
 
 
 def verify(directory: Path, quick: bool = False) -> list[Problem]:
@@ -70,14 +46,14 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
     if _is_shared(work):
         return list(_check_shared(directory, quick))
     if not _is_work(work):
-        return list(_check_shards(directory, quick))
+        return list(check_shards(directory, quick))
     problems = [*_damage(work.plan_path, _check_plan)]
     planned = {} if problems else planned_shards(work.plan_path)
     if work.lock_path.is_file():
         problems += _damage(work.lock_path, check_seal)
     problems += _damage(work.removals_path, _check_removals)
     for stage_dir in (work.raw_dir, work.samples_dir):
-        problems += _check_shards(stage_dir, quick, planned)
+        problems += check_shards(stage_dir, quick, planned)
     if planned:
         harmed = {(problem.path.parent, problem.path.stem) for problem in problems}
         problems += _check_ledgers(work, planned)
@@ -151,7 +127,7 @@ def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:
             yield Problem(path, "missing, or not as long as the index says")
         elif not quick:
             yield from _damage(path, partial(_check_sum, file.sha256))
-    yield from _check_shards(directory / SHARED_SAMPLES, quick, set(index.shards))
+    yield from check_shards(directory / SHARED_SAMPLES, quick, set(index.shards))
 
 
 def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Iterator[Problem]:
@@ -178,86 +154,13 @@ def _check_removals(path: Path) -> None:
         raise DamagedError(f"{path}: a takedown was cut short; `takedown {path.parent}` ends it")
 
 
-def _check_shards(
-    directory: Path, quick: bool, planned: Collection[str] | None = None
-) -> Iterator[Problem]:
-    names = dict.fromkeys(list_shards(directory))
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if path.suffix not in (".tar", ".parquet") or path.stem not in names:
-            wanted = planned is not None and path.suffix == ".tar" and path.stem in planned
-            yield Problem(path, "has no rows" if wanted else _FOREIGN, path.stem * wanted)
-    for name in names:
-        if planned and name not in planned:
-            yield Problem(rows_path(directory, name), "no such shard is planned")
-        else:
-            yield from _check_shard(directory, name, quick)
-
-
-def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
-    rows_file, tar = rows_path(directory, name), tar_path(directory, name)
-    try:
-        check_seal(rows_file)
-        info = read_info(rows_file)
-        schema = SAMPLES if info.get("stage") == "prepare" else RAW
-        table, _ = read_shard(directory, name, schema)
-    except DamagedError as error:
-        yield Problem(rows_file, str(error).removeprefix(f"{rows_file}: "), name)
-        return
-    if info.get("shard") != name:
-        yield Problem(rows_file, f"holds the rows of {info.get('shard')}", name)
-    rows = table.to_pylist()
-    members = () if schema is RAW else members_of(table.schema)
-    yield from (Problem(rows_file, what, name) for what in _wrong_rows(rows, info))
-    if quick:
-        return
-    try:
-        if hash_file(tar) != info.get("tar_sha256"):
-            yield Problem(tar, "damaged; its bytes do not match the sum in its rows", name)
-    except DamagedError as error:  # the disk fails: it is not read again
-        yield Problem(tar, str(error).removeprefix(f"{tar}: "), name)
-        return
-    if wrong := find_wrong_member(tar, table):
-        yield Problem(tar, wrong, name)
-        return
-    with tar.open("rb") as file:
-        yield from (Problem(tar, what, name) for what in _wrong_sums(rows, members, file))
-
-
-def _wrong_rows(rows: list[Row], info: dict[str, Any]) -> Iterator[str]:
-    ids = [row["post_id"] for row in rows]
-    if ids != sorted(set(ids)):
-        yield "its posts are not in order, or one is there twice"
-    fates: Fates = Counter()
-    for row in rows:
-        try:
-            fates[str(Fate(Status(row["status"]), row["reason"]))] += 1
-        except ValueError as error:
-            yield f"post {row['post_id']}: {error}"
-    if info.get("fates", fates) != fates:
-        yield "its fates are not those that its commit record counts"
-
-
-def _wrong_sums(rows: list[Row], members: Sequence[str], file: BinaryIO) -> Iterator[str]:
-    """Yield the posts whose bytes have changed; ``members`` of samples, or none for originals."""
-    wanted, columns = Status.KEPT, [f"{member}_" for member in members]
-    if not members:
-        wanted, columns = Status.FETCHED, [""]
-    for row in rows:
-        if row["status"] != wanted:
-            continue
-        spans = [Span(row[f"{column}offset"], row[f"{column}size"]) for column in columns]
-        data = b"".join(read_span(file, span) for span in spans)
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            yield f"post {row['post_id']}: its bytes do not match their sum"
-
-
 def _check_ledgers(work: Work, planned: dict[str, int]) -> Iterator[Problem]:
     """Check that the ledger tells of every post of every raw shard, and of nothing else."""
     fetched = [name for name in list_shards(work.raw_dir) if name in planned]
     known = {rows_path(work.ledger_dir, name) for name in fetched}
     for path in sorted(work.ledger_dir.iterdir()) if work.ledger_dir.is_dir() else ():
         if path not in known and path.stem not in planned:
-            yield Problem(path, _FOREIGN)
+            yield Problem(path, FOREIGN)
     for name in fetched:
         path = rows_path(work.ledger_dir, name)
         yield from _damage(path, partial(_check_ledger, work.plan_path, name), name)

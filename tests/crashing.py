@@ -26,7 +26,7 @@ from rich.console import Console
 from pipeline import run
 from pipeline.executor import Summary
 from pipeline.hold import WHOLE, Part
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.repair import repair
 from pipeline.share.index import INDEX, read_index
 from pipeline.share.pull import pull

@@ -28,7 +28,8 @@ from pipeline.metadata.record import Counted, Unparsed
 from pipeline.originals import inspect
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.prepare import prepare_picture
-from pipeline.recipe import PrepareSettings, SourceSettings, load_recipe
+from pipeline.recipe import PrepareSettings, SourceSettings
+from pipeline.recipe_file import load_recipe
 from pipeline.schema import RAW, SAMPLES
 from pipeline.settings import to_table
 from pipeline.status import read_status

@@ -17,7 +17,8 @@ from werkzeug import Response
 from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
-from pipeline.web.client import close_shared_clients, fate_of_status, shared_client, user_agent
+from pipeline.web.answers import fate_of_status
+from pipeline.web.client import close_shared_clients, shared_client, user_agent
 from pipeline.web.pacing import SourceDownError, SourceRefusesError
 from tests.clients import (
     CHUNKED,

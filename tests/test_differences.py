@@ -11,7 +11,7 @@ from rich.console import Console
 from pipeline.differences import Comparison, compare, name_differences
 from pipeline.errors import UserError
 from pipeline.lock import Lock, read_lock, write_lock
-from pipeline.planning.folder import make_plan
+from pipeline.planning.make import make_plan
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.run import fetch, prepare
 from pipeline.storage.rows import read_info, write_rows

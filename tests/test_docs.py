@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from pipeline.dolls.data_set import write_dolls
-from pipeline.recipe import load_recipe, recipe_names
+from pipeline.recipe_file import load_recipe, recipe_names
 from pipeline.records import REASONS, Fate
 from pipeline.run import fetch, prepare
 from pipeline.work import Work

@@ -36,12 +36,13 @@ from pipeline.dolls.drawing import (
 )
 from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
-from pipeline.dolls.outfits import HEADWEAR, OUTFITS
+from pipeline.dolls.headwear import HEADWEAR
+from pipeline.dolls.outfits import OUTFITS
 from pipeline.metadata.record import parse_record
 from pipeline.pictures.image import Picture, decode, perceptual_hash, resize
 from pipeline.pictures.letterbox import Letterbox, crop, find_letterbox, predict_box
-from pipeline.planning.folder import make_plan
-from pipeline.recipe import load_recipe
+from pipeline.planning.make import make_plan
+from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.serve import serve_folder
 from pipeline.work import Work

@@ -20,7 +20,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from torch.distributed.run import parse_args
 
 from pipeline.dolls.data_set import write_dolls
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.work import Work
 from tests.crashing import QUIET, contents

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import ray
 
+from pipeline.commands.common import runner_of
 from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Tick, choose_runner, run_stage
+from pipeline.executor import Tick, run_stage
 from pipeline.executor_ray import _settle_in, _versions
 from pipeline.verify import verify
 from pipeline.work import Work
@@ -33,17 +34,17 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_an_executor_is_local_or_ray() -> None:
-    assert choose_runner("local", None, 3) == (None, 3)
+    assert runner_of("local", None, 3) == (None, 3)
     with pytest.raises(UserError, match="--executor is local, or ray"):
-        choose_runner("dask", None, None)
+        runner_of("dask", None, None)
     with pytest.raises(UserError, match="which takes --ray-address"):
-        choose_runner("local", "127.0.0.1:6379", None)
+        runner_of("local", "127.0.0.1:6379", None)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"])
 def test_an_address_where_no_cluster_is_fails_at_once(address: str) -> None:
     with pytest.raises(UserError, match=f"--ray-address {address}: no Ray cluster is there"):
-        choose_runner("ray", address, None)
+        runner_of("ray", address, None)
 
 
 def test_a_machine_must_be_fit_for_the_work(
@@ -77,7 +78,7 @@ def cluster() -> Iterator[TwoNodes]:
 def test_shards_run_on_both_machines_and_what_goes_wrong_is_told(
     cluster: TwoNodes, tmp_path: Path
 ) -> None:
-    runner, num_workers = choose_runner("ray", cluster.address, None)
+    runner, num_workers = runner_of("ray", cluster.address, None)
     assert num_workers == 2
     try:
         summary = run_stage(Keep(tmp_path), SIZES, 2, "keep", QUIET, runner)

@@ -16,7 +16,7 @@ import cli
 from pipeline.errors import UserError
 from pipeline.metadata import listing as listing_module
 from pipeline.metadata.listing import make_listing, make_query, read_listing
-from pipeline.planning.folder import find_metadata, make_plan
+from pipeline.planning.make import find_metadata, make_plan
 from pipeline.recipe import SourceSettings
 from pipeline.run import fetch
 from pipeline.status import read_status

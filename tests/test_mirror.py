@@ -12,10 +12,11 @@ from rich.console import Console
 from pipeline.differences import compare
 from pipeline.lock import write_lock
 from pipeline.metadata.files import read_posts
-from pipeline.planning.folder import make_plan
+from pipeline.planning.make import make_plan
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.planning.selection import judge, load_nsfw_ids
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.records import Post
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES

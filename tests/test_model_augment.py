@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.color import to_grey
 from model.data.augment import (
     NUM_JITTER,
     NUM_WARP,
@@ -18,7 +19,6 @@ from model.data.augment import (
     vary_lines,
     warp,
 )
-from model.networks.losses import to_grey
 from tests.test_model_metrics import drawn, flat
 
 PLACES = np.array([5, 3, 8])

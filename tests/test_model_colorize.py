@@ -7,7 +7,7 @@ from PIL import Image
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import MODELS
-from model.networks.generator import build_generator
+from model.networks.build import build_generator
 from model.use.colorize import Colorizer, as_painter, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint

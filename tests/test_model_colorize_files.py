@@ -6,10 +6,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from model.use.colorize_files import (
+from model.use.colorize_files import colorize_many, colorize_one
+from model.use.picture_files import (
     check_output,
-    colorize_many,
-    colorize_one,
     find_pictures,
     name_files,
     read_sketch,

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
-from model.commands.train import print_metrics
+from model.commands.judge import print_metrics
 from model.config import TrainConfig
 from model.training.train import TrainResult
 

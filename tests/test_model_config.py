@@ -1,7 +1,7 @@
 import pytest
 
 from model.config import MODELS, STYLELESS, EvalConfig, ModelConfig, TrainConfig, train_config
-from model.networks.generator import build_generator
+from model.networks.build import build_generator
 from pipeline.errors import UserError
 from pipeline.settings import Table, convert, to_table
 

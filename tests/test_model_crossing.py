@@ -14,7 +14,7 @@ from model.training.train import train
 from pipeline.dolls.data_set import make_dolls
 from pipeline.errors import UserError
 from pipeline.planning.plan import assign_shards
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.schema import SPLITS
 from tests.model_samples import write_samples
 

@@ -25,7 +25,7 @@ from model.use.painter_onnx import OnnxInfo
 from pipeline.errors import UserError
 from pipeline.pictures.onnx_session import open_session
 from pipeline.pictures.sketch import dodge
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.settings import to_table
 from pipeline.storage.rows import read_seal, write_rows
 from pipeline.words import plain, sized

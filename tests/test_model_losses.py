@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model import build_discriminator, build_generator
-from model.cielab import ab_of, to_ab
+from model.color import ab_of, to_ab, to_grey
 from model.networks.discriminator import PatchDiscriminator, PatchVerdict, Verdict
 from model.networks.generator import Outputs
 from model.networks.losses import (
@@ -17,7 +17,6 @@ from model.networks.losses import (
     patch_discriminator_terms,
     patch_terms,
     stand_out,
-    to_grey,
     total,
 )
 from model.ranks import Ranks

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from model.use.colorize_files import check_output, colorize_many, read_sketch
+from model.use.colorize_files import colorize_many
+from model.use.picture_files import check_output, read_sketch
 from model.use.pictures import bring_back, fit, fit_sketch, open_picture
 from pipeline.errors import UserError
 from tests.painters import tinting_painter

@@ -3,10 +3,11 @@ import dataclasses
 import pytest
 import torch
 
+from model.color import to_grey
 from model.config import TrainConfig
 from model.networks.discriminator import Discriminator, PatchVerdict, Verdict
 from model.networks.generator import Outputs
-from model.networks.losses import adversarial_terms, to_grey, total
+from model.networks.losses import adversarial_terms, total
 from model.training.state import TrainState
 from model.training.steps import (
     descend,

@@ -59,7 +59,7 @@ def test_metadata_is_not_read_again_for_where_it_lies_or_what_lies_beside_it(
     (moved / "README.md").write_text("of whoever made it")
     (moved / "512px").mkdir()
     (moved / "512px" / "1.json").write_text("of a picture")
-    monkeypatch.delattr("pipeline.planning.folder.Selection")
+    monkeypatch.delattr("pipeline.planning.make.Selection")
     fetch(replace(recipe, source=replace(recipe.source, metadata=str(moved))), work, QUIET)
 
 

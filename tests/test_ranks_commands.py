@@ -12,7 +12,8 @@ from pipeline import run
 from pipeline.errors import UserError
 from pipeline.executor import Summary
 from pipeline.hold import Part
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.storage.shard import list_shards
 from pipeline.verify import verify
 from pipeline.work import Work

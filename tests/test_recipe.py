@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.recipe import Recipe, fingerprint, load_recipe, recipe_names
-from pipeline.settings import convert, to_table
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import load_recipe, recipe_names
+from pipeline.settings import convert, fingerprint, to_table
 
 
 def test_the_recipes_that_come_along_load() -> None:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock, write_lock
 from pipeline.planning.plan import read_planned
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.repair import Repaired, repair
 from pipeline.run import fetch
 from pipeline.share.pull import pull

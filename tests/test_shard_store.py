@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.fetch import FetchStage
 from pipeline.hold import Part
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.shard_store.worker import StageInStore
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull

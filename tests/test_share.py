@@ -13,7 +13,7 @@ import pytest
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards, read_planned
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.schema import SAMPLES
 from pipeline.share import push as push_module
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE, Index

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import UserError
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.schema import SAMPLES
 from pipeline.share.index import CARD, INDEX, LOCK, RECIPE, SharedFile, shard_files, write_index
 from pipeline.share.push import push

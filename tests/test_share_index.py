@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.recipe import (
-    OnnxSettings,
-    PrepareSettings,
-    Recipe,
-    SketchSettings,
-    SourceSettings,
-    load_recipe,
-    recipe_toml,
-)
+from pipeline.recipe import OnnxSettings, PrepareSettings, Recipe, SketchSettings, SourceSettings
+from pipeline.recipe_file import load_recipe, recipe_toml
 from pipeline.recipe_shared import shared_recipe
 from pipeline.settings import convert
 from pipeline.share.index import (

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.planning.folder import make_plan
+from pipeline.planning.make import make_plan
 from pipeline.recipe import SelectSettings
 from pipeline.run import fetch
 from pipeline.status import read_status

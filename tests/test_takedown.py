@@ -14,8 +14,9 @@ from pipeline import run, takedown
 from pipeline.differences import compare
 from pipeline.errors import UserError
 from pipeline.lock import read_lock, write_lock
-from pipeline.planning.folder import make_plan
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.planning.make import make_plan
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import load_recipe
 from pipeline.records import key_of
 from pipeline.removals import Removals, read_removals
 from pipeline.report.page import write_report

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from model.commands.train import evaluate, print_table, train
+from model.commands.judge import evaluate, print_table
+from model.commands.train import train
 from pipeline.commands.common import named_folder, recipe_of
 from pipeline.commands.folder import status
 from pipeline.commands.make import fetch, prepare

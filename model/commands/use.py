@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from model.commands.train import Checkpoint, Device, StyleWeights, work_around
+from model.commands.common import Checkpoint, Device, StyleWeights, work_around
 from pipeline.commands.common import console, named_folder
 from pipeline.words import counted, sized
 
@@ -55,25 +55,22 @@ def colorize(
     """Colour sketches after reference pictures."""
     from functools import partial
 
-    from model.use import colorize_files
+    from model.use.colorize_files import colorize_many, colorize_one
     from model.use.painter import load_painter
+    from model.use.picture_files import find_pictures, read_sketch
     from pipeline.pictures.sketch import line_drawer
 
     painter = load_painter(checkpoint, device=device, style_weights=style_weights)
     draw_lines = None
     if extract_lines not in (None, "none"):
         draw_lines = line_drawer(extract_lines, painter.recipe.get("prepare", {}))
-    read = partial(colorize_files.read_sketch, draw_lines=draw_lines, check=extract_lines is None)
+    read = partial(read_sketch, draw_lines=draw_lines, check=extract_lines is None)
     if len(sketch) == len(reference) == 1 and not sketch[0].is_dir() and not reference[0].is_dir():
-        size = colorize_files.colorize_one(
-            painter, sketch[0], reference[0], out, console(), read, guidance
-        )
+        size = colorize_one(painter, sketch[0], reference[0], out, console(), read, guidance)
         print(f"{out}: {size[0]} x {size[1]}")
         return
-    sketches, references = map(colorize_files.find_pictures, (sketch, reference))
-    num = colorize_files.colorize_many(
-        painter, sketches, references, out, console(), read, guidance
-    )
+    sketches, references = map(find_pictures, (sketch, reference))
+    num = colorize_many(painter, sketches, references, out, console(), read, guidance)
     drawn = counted(len(sketches), "sketch", "sketches")
     after = counted(len(references), "reference")
     print(f"{out}: {counted(num, 'picture')} of {drawn} after {after}")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.cielab import ab_of
+from model.color import ab_of
 from model.data.order import Indices
 
 PSNR_CAP = 100.0

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.cielab import to_ab
-from model.device import constant
+from model.color import to_ab, to_grey
 from model.networks.discriminator import PatchVerdict, Verdict
 from model.networks.generator import Outputs
 
@@ -19,12 +18,6 @@ Terms = dict[str, Tensor]
 def total(terms: Terms) -> Tensor:
     """Return the sum of a loss's terms."""
     return torch.stack(list(terms.values())).sum()
-
-
-def to_grey(picture: Tensor) -> Tensor:
-    """Return T(y), the luma of RGB pictures (ITU-R BT.601): N x 1 x H x W."""
-    weights = constant((0.299, 0.587, 0.114), picture).view(3, 1, 1)
-    return (picture * weights).sum(1, keepdim=True)
 
 
 def chroma_terms(outputs: Outputs, color: Tensor, *, weight: float, contrast: float = 0.0) -> Terms:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from model.networks.losses import to_grey
+from model.color import to_grey
 
 DETAIL = 4
 """Colours along each side of a place of the reference."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from model.color import to_grey
 from model.networks.generator import Generator, Outputs, StyleSpec
-from model.networks.losses import to_grey
 from model.networks.match import NUM_TRUST, SHADES, Match
 
 

@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from model.checkpoint import CheckpointInfo, optimizer_tensors, pack, restore_optimizer, unpack
 from model.config import TrainConfig
+from model.networks.build import build_generator
 from model.networks.discriminator import Discriminator, PatchDiscriminator, build_discriminator
-from model.networks.generator import Generator, build_generator
+from model.networks.generator import Generator
 from model.networks.style import STYLE_NETWORKS, StyleNetwork
 from model.ranks import Ranks
 from model.weights import StateDict

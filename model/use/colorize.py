@@ -8,7 +8,8 @@ from torch import Tensor
 from model.checkpoint import CheckpointInfo, load_checkpoint, shown_generator, unpack
 from model.data.samples import to_bytes, to_unit
 from model.device import memory_guard, pick_device
-from model.networks.generator import Generator, build_generator
+from model.networks.build import build_generator
+from model.networks.generator import Generator
 from model.networks.style import StyleNetwork, build_style_network
 from model.use.painter import UNGUIDED, Painter
 from model.use.pictures import Pixels

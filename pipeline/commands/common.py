@@ -1,5 +1,6 @@
 """What commands share: their options, and the few lines that several of them need."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -12,6 +13,7 @@ from pipeline.words import counted, harmless, is_utf8
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.executor import Runner
     from pipeline.hold import Part
     from pipeline.recipe import Recipe
     from pipeline.work import Work
@@ -110,7 +112,7 @@ def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
 
 def recipe_of(name: str, overrides: list[str]) -> "Recipe":
     """Return the recipe that a command is to follow, by its options."""
-    from pipeline.recipe import load_recipe
+    from pipeline.recipe_file import load_recipe
 
     return load_recipe(name, overrides)
 
@@ -143,6 +145,31 @@ def part_of(rank: int | None, world_size: int | None) -> "Part":
     if rank is None or world_size is None:
         raise UserError("--rank I and --world-size N go together: part I of N of the shards.")
     return Part(rank, world_size)
+
+
+def runner_of(
+    executor: str, address: str | None, num_workers: int | None
+) -> tuple["Runner | None", int]:
+    """Return what runs stages, None for this machine, and how many workers there are to be.
+
+    Args:
+        executor: ``local`` or ``ray``.
+        address: of a Ray cluster; see ``executor_ray.connect``.
+        num_workers: as many as there are CPUs by default.
+
+    Raises:
+        UserError: on another executor, or where the cluster is out of reach.
+    """
+    if executor == "ray":
+        try:
+            from pipeline.executor_ray import connect, run_on_ray
+        except ImportError as error:
+            raise UserError("--executor ray needs Ray: pip install 'nurie[ray]'.") from error
+        num_cpus = connect(address)
+        return run_on_ray, num_workers or num_cpus
+    if executor != "local" or address is not None:
+        raise UserError("--executor is local, or ray, which takes --ray-address.")
+    return None, num_workers or os.cpu_count() or 1
 
 
 def print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:

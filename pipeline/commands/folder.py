@@ -158,7 +158,7 @@ def lock(
     """Write down what was got, so that `fetch --locked` gets it again."""
     from pipeline.differences import check_folder
     from pipeline.lock import lock_beside, write_lock
-    from pipeline.recipe import find_recipe
+    from pipeline.recipe_file import find_recipe
 
     chosen = recipe_of(recipe, overrides)
     place = work_of(work, chosen)

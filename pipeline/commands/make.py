@@ -26,6 +26,7 @@ from pipeline.commands.common import (
     part_of,
     print_counts,
     recipe_of,
+    runner_of,
     work_of,
 )
 from pipeline.words import counted, harmless
@@ -86,11 +87,10 @@ def fetch(
 
     from pipeline import run
     from pipeline.errors import UserError
-    from pipeline.executor import choose_runner
     from pipeline.lock import lock_beside, read_lock
-    from pipeline.planning import folder as planning
+    from pipeline.planning.make import find_metadata, make_plan, say_what_is_cut
     from pipeline.planning.settled import count_unfetched
-    from pipeline.recipe import find_recipe
+    from pipeline.recipe_file import find_recipe
     from pipeline.removals import read_removals
 
     chosen = recipe_of(recipe, overrides)
@@ -110,14 +110,14 @@ def fetch(
             raise UserError("--locked takes the lock's posts: leave --metadata and --limit out.")
         lock = read_lock(lock_beside(find_recipe(recipe)))
     if dry_run:
-        found = lock or planning.find_metadata(chosen, place, console(), keeps_pages=False)
-        plan = planning.make_plan(chosen, limit, found, read_removals(place.removals_path))
-        planning.say_what_is_cut(plan.malformed, console())
+        found = lock or find_metadata(chosen, place, console(), keeps_pages=False)
+        plan = make_plan(chosen, limit, found, read_removals(place.removals_path))
+        say_what_is_cut(plan.malformed, console())
         print_counts("select", plan.counts, plan.num_records)
         num_unfetched = count_unfetched(place, plan.posts, source, retry_failed=retry_failed)
         print(f"{counted(num_unfetched, 'original')} would be fetched.")
         return
-    runner, num_workers = choose_runner(executor, ray_address, workers)
+    runner, num_workers = runner_of(executor, ray_address, workers)
     summary = run.fetch(
         chosen,
         place,
@@ -148,12 +148,11 @@ def prepare(
     """Crop, resize, draw the sketch, and write shards of samples."""
     _start_lean()
     from pipeline import run
-    from pipeline.executor import choose_runner
 
     chosen = recipe_of(recipe, overrides)
     place = work_of(work, chosen)
     part = part_of(rank, world_size)
-    runner, num_workers = choose_runner(executor, ray_address, workers)
+    runner, num_workers = runner_of(executor, ray_address, workers)
     summary = run.prepare(
         chosen,
         place,

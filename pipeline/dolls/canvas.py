@@ -267,6 +267,9 @@ class Pen:
         return _fixed(self._project(points))
 
 
+Draw = Callable[[Pen], None]
+
+
 @cache
 def _swell(num_points: int, start: float, stop: float) -> Points:
     t = np.linspace(0, 1, num_points)

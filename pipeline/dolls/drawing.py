@@ -25,7 +25,8 @@ from pipeline.dolls.canvas import (
 )
 from pipeline.dolls.face import draw_brows, draw_face
 from pipeline.dolls.hair import draw_back_hair, draw_front_hair, sway
-from pipeline.dolls.outfits import OUTFITS, draw_headwear, draw_limb
+from pipeline.dolls.headwear import draw_headwear
+from pipeline.dolls.outfits import OUTFITS, draw_limb
 from pipeline.pictures.image import Picture
 
 Color = tuple[int, int, int]
@@ -43,7 +44,7 @@ class Character:
         eyes: out of ``face.EYES``.
         outfit: out of ``outfits.OUTFITS``.
         legwear: out of ``LEGWEAR``.
-        headwear: out of ``outfits.HEADWEAR``.
+        headwear: out of ``headwear.HEADWEAR``.
         glasses: whether it wears any.
     """
 

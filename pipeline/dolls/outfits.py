@@ -1,21 +1,20 @@
-"""Clothes and headwear of the dolls, by Danbooru's tags.
+"""Clothes of the dolls, by Danbooru's tags.
 
-Clothes are in the body's coordinates, where the head's unit and origin are kept: shoulders at y
-1.15, waist at 1.95, soles at 3.4. Headwear is in the head's.
+They are in the body's coordinates, where the head's unit and origin are kept: shoulders at y 1.15,
+waist at 1.95, soles at 3.4.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from pipeline.dolls.canvas import (
+    Draw,
     Part,
     Pen,
     Points,
     Tone,
-    arc,
     curve,
     ellipse,
     label_of,
@@ -25,8 +24,7 @@ from pipeline.dolls.canvas import (
     shape,
     symmetric,
 )
-
-Draw = Callable[[Pen], None]
+from pipeline.dolls.ornaments import draw_blossom, draw_bow
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +46,6 @@ class Outfit:
     long_sleeves: bool
     widths: tuple[float, float, float]
     draw_back: Draw = lambda pen: None
-
-
-def draw_bow(pen: Pen, part: Part) -> None:
-    """Draw a ribbon bow about 1 wide to each side, around the origin."""
-    for half in pen.halves():
-        half.fill(shape(".1 .1!, .3 .8, .56 1.2!, .66 .8, .84 .78!, .4 0"), part)
-        half.fill(shape(".1 -.1, .6 -.6, 1.06 -.5, 1.12 .1, .95 .5, .5 .35, .1 .1"), part)
-        half.shade(ellipse(0.3, 0.05, 0.25, 0.28), part)
-        half.line(path(".2 0, .4 -.02, .64 -.12"), 0.9)
-    pen.fill(shape("-.2 -.22, .2 -.22, .22 .22, -.22 .22"), part)
 
 
 def _draw_torso(pen: Pen, part: Part, outline: str = "") -> None:
@@ -164,7 +152,7 @@ def _draw_kimono(pen: Pen) -> None:
     pen.fill(polygon("-.47 1.58, .47 1.58, .46 1.98, -.46 1.98"), Part.ACCENT)
     pen.line(path("-.46 1.78, 0 1.8, .46 1.78"), 1.8, 1, 1, Part.ACCESSORY)
     for x, y in ((0.3, 2.3), (-0.28, 2.56), (0.32, 2.76), (-0.1, 2.18), (0.3, 1.4)):
-        _draw_blossom(pen.at(x, y, 0.4), Part.ACCENT, None)
+        draw_blossom(pen.at(x, y, 0.4), Part.ACCENT, None)
 
 
 def _draw_sweater(pen: Pen) -> None:
@@ -209,95 +197,6 @@ OUTFITS: dict[str, Outfit] = {
     "maid": Outfit(_draw_maid, Part.CLOTHES, Part.WHITE, False, (0.14, 0.26, 0.15)),
     "capelet": Outfit(_draw_cape, Part.WHITE, Part.CLOTHES, True, (0.14, 0.16, 0.17)),
 }
-
-
-def _draw_blossom(pen: Pen, petals: Part, heart: Part | None) -> None:
-    """Draw a flower of radius 0.3; without a heart it is a print, and has no lines."""
-    ink = None if heart is None else 1
-    for angle in range(5):
-        pen.at(angle=72 * angle).fill(ellipse(0, -0.16, 0.13, 0.14), petals, ink=ink)
-    pen.fill(ellipse(0, 0, 0.1, 0.1), heart or Part.ACCESSORY, ink=ink)
-
-
-def _draw_beret(pen: Pen) -> None:
-    crown = "-1 -.66, -1.16 -1, -.7 -1.5, .2 -1.6, 1 -1.28, 1.1 -.84, .84 -.66, 0 -.88"
-    pen.fill(shape(crown), Part.ACCESSORY)
-    pen.shade(shape("-1.3 -.6, -1 -.9, 0 -1.1, 1 -1.06, 1.3 -.8, 0 -.6"), Part.ACCESSORY)
-    pen.line(path("-.1 -1.6, -.1 -1.7, -.16 -1.8"), 3, 1, 1)
-
-
-def _draw_cat_ears(pen: Pen) -> None:
-    for half in pen.halves():
-        half.fill(shape(".26 -1.12!, .52 -1.5, .84 -1.76!, 1 -1.2, 1.02 -.66!"), Part.HAIR)
-        inner = shape(".46 -1.14!, .6 -1.34, .78 -1.52!, .86 -1.2, .88 -.84!")
-        half.fill(inner, Part.SKIN, Tone.DEEP, ink=None)
-
-
-def _draw_hairband(pen: Pen) -> None:
-    band = np.concatenate([arc(1.15, 1.21, -0.04, 76), arc(1.03, 0.98, -0.04, 76)[::-1]])
-    pen.fill(band, Part.ACCESSORY)
-
-
-def _draw_headdress(pen: Pen) -> None:
-    _draw_hairband(pen)
-    for x, y in arc(1.12, 1.2, -0.06, 64)[::2]:
-        pen.at(x, y).fill(ellipse(0, 0, 0.18, 0.16), Part.WHITE)
-
-
-def _draw_witch_hat(pen: Pen) -> None:
-    cone = shape("-.86 -.78!, -.52 -1.3, -.1 -1.72, .4 -1.84!, .34 -1.5, .58 -1.14, .86 -.78!")
-    pen.fill(cone, Part.ACCESSORY)
-    pen.shade(polygon(".1 -2.2, .2 -.8, 1 -.8, .5 -2.2"), Part.ACCESSORY)
-    pen.line(path("-.72 -1, 0 -1.1, .72 -1"), 6, 1, 1, Part.ACCENT)
-    brim = "-1.5 -.6!, -.9 -.86, 0 -.94, .9 -.86, 1.5 -.6!, .8 -.58, 0 -.64, -.8 -.58"
-    pen.fill(shape(brim), Part.ACCESSORY)
-
-
-def _draw_headphones(pen: Pen) -> None:
-    pen.line(arc(1.2, 1.3, -0.02, 84), 5, 1, 1)
-    pen.line(arc(1.2, 1.3, -0.02, 84), 3, 1, 1, Part.ACCESSORY)
-    for half in pen.halves():
-        half.fill(ellipse(1.1, 0.15, 0.2, 0.32), Part.ACCESSORY)
-        half.fill(ellipse(1.14, 0.15, 0.11, 0.2), Part.ACCENT)
-
-
-def _draw_crown(pen: Pen) -> None:
-    outline = "-.42 -1.06, -.5 -1.5, -.24 -1.28, 0 -1.62, .24 -1.28, .5 -1.5, .42 -1.06, 0 -.98"
-    pen.fill(polygon(outline), Part.ACCESSORY)
-    pen.shade(polygon("0 -1.7, .6 -1.6, .5 -1, .1 -.9"), Part.ACCESSORY)
-    for x in (-0.24, 0, 0.24):
-        pen.fill(ellipse(x, -1.14, 0.06, 0.06), Part.ACCENT, ink=0.7)
-
-
-def _draw_hairclips(pen: Pen) -> None:
-    for x in (0, 0.14):
-        clip = path(".48 -.5, .6 -.36, .72 -.22")
-        pen.at(x).line(clip, 4.4, 1, 1)
-        pen.at(x).line(clip, 2.4, 1, 1, Part.ACCESSORY)
-
-
-HEADWEAR: dict[str, Draw] = {
-    "": lambda pen: None,
-    "beret": _draw_beret,
-    "cat_ears": _draw_cat_ears,
-    "hair_bow": lambda pen: draw_bow(pen.at(0, -1.18, 0.56), Part.ACCESSORY),
-    "hair_ribbon": lambda pen: draw_bow(pen.at(0.78, -0.76, 0.38), Part.ACCESSORY),
-    "hairband": _draw_hairband,
-    "maid_headdress": _draw_headdress,
-    "hair_flower": lambda pen: _draw_blossom(pen.at(0.74, -0.64), Part.ACCESSORY, Part.ACCENT),
-    "witch_hat": _draw_witch_hat,
-    "headphones": _draw_headphones,
-    "crown": _draw_crown,
-    "hairclip": _draw_hairclips,
-}
-
-
-def draw_headwear(pen: Pen, style: str) -> None:
-    """Draw a hat or ornament over the front hair; hats shade the hair below them."""
-    if style in ("beret", "witch_hat"):
-        brim = shape("-1.3 -1, 0 -1.2, 1.3 -1, 1.2 -.46, 0 -.5, -1.2 -.46")
-        pen.shade(brim, Part.HAIR, Tone.BASE, Tone.LIGHT)
-    HEADWEAR[style](pen)
 
 
 def draw_limb(pen: Pen, middle: Points, half_widths: tuple[float, ...], part: Part) -> Points:

@@ -8,7 +8,8 @@ from typing import TypeVar
 from pipeline.dolls.drawing import ARMS, FRAMINGS, LEGWEAR, Character, Color, Palette, Pose
 from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
-from pipeline.dolls.outfits import HEADWEAR, OUTFITS
+from pipeline.dolls.headwear import HEADWEAR
+from pipeline.dolls.outfits import OUTFITS
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.lock import Lock
-from pipeline.recipe import Recipe, recipe_toml
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import recipe_toml
 from pipeline.records import Status
 from pipeline.schema import SPLITS, extension_of
 from pipeline.share.index import Index, shard_files

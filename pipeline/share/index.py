@@ -13,10 +13,10 @@ import msgspec
 import orjson
 
 from pipeline.errors import UserError
-from pipeline.recipe import Recipe, fingerprint
+from pipeline.recipe import Recipe
 from pipeline.recipe_shared import shared_recipe
 from pipeline.schema import SPLITS
-from pipeline.settings import convert, to_table
+from pipeline.settings import convert, fingerprint, to_table
 
 INDEX = "index.json"
 PENDING = "incomplete.json"

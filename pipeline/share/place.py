@@ -6,14 +6,7 @@ from collections.abc import Mapping
 from pipeline.errors import UserError
 from pipeline.removals import read_removals
 from pipeline.shard_store.clearing import removals_in
-from pipeline.share.index import (
-    CARD,
-    IDENTITY,
-    INDEX,
-    PAPERS,
-    PENDING,
-    Index,
-)
+from pipeline.share.index import CARD, IDENTITY, INDEX, PAPERS, PENDING, Index
 from pipeline.storage.shard import list_shards
 from pipeline.stores.transfer import WritableStore
 from pipeline.urls import scheme_of

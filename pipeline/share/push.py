@@ -17,7 +17,7 @@ from rich.console import Console
 from pipeline.errors import UserError
 from pipeline.lock import check_done, write_lock
 from pipeline.planning.plan import planned_recipe
-from pipeline.recipe import recipe_toml
+from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe
 from pipeline.shard_store.driver import KINDS, ShardStore
 from pipeline.share.index import (

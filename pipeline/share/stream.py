@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.records import Status
 from pipeline.schema import SAMPLES, members_of
+from pipeline.share.arrivals import bring, check_rows, find_index
 from pipeline.share.cache import ShardCache, check_room, lock_for
 from pipeline.share.index import SharedFile, shard_files
-from pipeline.share.pull import bring, check_rows, find_index
 from pipeline.storage.members import find_wrong_member
 from pipeline.storage.rows import commit, read_info, read_rows, telling_unwritable
 from pipeline.storage.shard import Span, parse_shard_name

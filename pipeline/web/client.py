@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from urllib.parse import urljoin
 
 import requests
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status
 from pipeline.stores.files import UnreachableError, read_store
 from pipeline.urls import without_password
+from pipeline.web.answers import drain, fate_of_status, read_body
 from pipeline.web.hosts import allowed_hosts, canonical_host, is_local, named_hosts
 from pipeline.web.pacing import (
     REFUSED_PICTURES,
@@ -44,16 +45,7 @@ from pipeline.web.transport import (
 )
 
 _MAX_REDIRECTS = 5
-_CHUNK = 64 * 2**10  # bytes a read of what has no length; also as much of an error page is read
 
-_FATES = {
-    200: Fate(Status.FETCHED),
-    401: Fate(Status.REFUSED, "http_401"),
-    403: Fate(Status.REFUSED, "http_403"),
-    404: Fate(Status.MISSING, "http_404"),
-    410: Fate(Status.MISSING, "http_410"),
-    451: Fate(Status.REFUSED, "http_451"),
-}
 _NOT_ALLOWED = Fate(Status.REFUSED, "host_not_allowed")
 
 
@@ -69,11 +61,6 @@ class _Ask:
     authorization: str
     span: range | None
     max_bytes: int
-
-
-def fate_of_status(http_status: int) -> Fate:
-    """Return the fate that an answer's status alone decides."""
-    return _FATES.get(http_status, Fate(Status.FAILED, "http"))
 
 
 def user_agent() -> str:
@@ -271,7 +258,7 @@ class Client:
                     host.note_end(may_pass(download.fate, status))
                     return download
                 url, location = str(request.url), response.headers["Location"]
-                _drain(response)
+                drain(response)
         return Download(fate_of_status(status), http_status=status)
 
     def _receive(self, response: requests.Response, host: Turns, ask: _Ask) -> Download:
@@ -285,47 +272,17 @@ class Client:
                 "ranges, or download the tars."
             )
         if span and status == 206:
-            fate, content = _read(response, len(span))
+            fate, content = read_body(response, len(span))
             if fate.status is not Status.FAILED and len(content) != len(span):
                 fate = Fate(Status.FAILED, "truncated")
             return Download(fate, content if fate.status is Status.FETCHED else b"", status)
         if fate.status is Status.FETCHED:
-            return Download(*_read(response, ask.max_bytes), status)
+            return Download(*read_body(response, ask.max_bytes), status)
         if may_pass(fate, status):
             headers = response.headers
             host.hold(parse_retry_after(headers.get("Retry-After", ""), headers.get("Date", "")))
-        _drain(response)
+        drain(response)
         return Download(fate, http_status=status)
-
-
-def _read(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]:
-    """Read a body up to the cap; first of all the length that the server announces is checked."""
-    too_many = Fate(Status.REJECTED, "too_many_bytes")
-    length = response.raw.length_remaining or 0
-    if length > max_bytes:
-        return too_many, b""
-    chunks: list[bytes] = []
-    num_bytes = 0
-    try:
-        # All that is announced as one chunk: it has its place from the start, and stays there. But
-        # a compressed body's length says nothing of what comes out of it.
-        whole = 0 if "content-encoding" in response.headers else length
-        for chunk in response.raw.stream(whole or _CHUNK, decode_content=True):
-            chunks.append(chunk)
-            num_bytes += len(chunk)
-            if num_bytes > max_bytes:
-                return too_many, b""
-    except ReadTimeoutError:
-        return Fate(Status.FAILED, "timeout"), b""
-    except HTTPError:
-        return Fate(Status.FAILED, "truncated"), b""
-    return Fate(Status.FETCHED) if num_bytes else Fate(Status.REJECTED, "empty"), b"".join(chunks)
-
-
-def _drain(response: requests.Response) -> None:
-    """Read a short body that nobody wants, so that the connection can be used again."""
-    with contextlib.suppress(HTTPError):
-        response.raw.read(_CHUNK)
 
 
 _shared: dict[tuple[SourceSettings, float], Client] = {}

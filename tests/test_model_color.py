@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.cielab import ab_of, to_ab
+from model.color import ab_of, to_ab
 
 KNOWN = {
     (255, 0, 0): (80.0923, 67.2028),

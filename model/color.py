@@ -1,4 +1,4 @@
-"""CIELAB's a and b (CIE 1976) of sRGB pictures: of tensors for losses, of bytes for measures.
+"""Luma, and CIELAB's a and b (CIE 1976), of sRGB pictures: tensors for losses, bytes for measures.
 
 By the formulas: OpenCV's conversion interpolates in a table, and is off by 0.1 in the mean and by
 up to 0.5, which moves colours from one region to the next.
@@ -20,6 +20,12 @@ _RGB_TO_XYZ = (
 
 _DARK = (6 / 29) ** 3
 """Where CIELAB's cube root gives way to a line."""
+
+
+def to_grey(picture: Tensor) -> Tensor:
+    """Return T(y), the luma of RGB pictures (ITU-R BT.601): N x 1 x H x W."""
+    weights = constant((0.299, 0.587, 0.114), picture).view(3, 1, 1)
+    return (picture * weights).sum(1, keepdim=True)
 
 
 def to_ab(picture: Tensor) -> Tensor:

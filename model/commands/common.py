@@ -1,0 +1,28 @@
+"""What commands of the model's side share: their options, and the work folder around a run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.work import Work
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="A run's folder, or a .safetensors file."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+StyleWeights = Annotated[
+    str, typer.Option(metavar="PATH", help="The style network's weights, if they have moved.")
+]
+
+
+def work_around(run_dir: Path) -> "Work | None":
+    """Return the work folder that has a run's folder among its ``runs``, None where none has."""
+    from pipeline.work import Work
+
+    for path in (run_dir, run_dir.resolve()):  # as it was given, or from within: "."
+        if path.parent.name == "runs":
+            return Work(path.parent.parent)
+    return None

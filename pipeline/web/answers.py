@@ -1,0 +1,55 @@
+"""What a server's answer comes to: its fate, and its bytes up to a cap."""
+
+import contextlib
+
+import requests
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+from pipeline.records import Fate, Status
+
+_CHUNK = 64 * 2**10  # bytes a read of what has no length; also as much of an error page is read
+
+
+_FATES = {
+    200: Fate(Status.FETCHED),
+    401: Fate(Status.REFUSED, "http_401"),
+    403: Fate(Status.REFUSED, "http_403"),
+    404: Fate(Status.MISSING, "http_404"),
+    410: Fate(Status.MISSING, "http_410"),
+    451: Fate(Status.REFUSED, "http_451"),
+}
+
+
+def fate_of_status(http_status: int) -> Fate:
+    """Return the fate that an answer's status alone decides."""
+    return _FATES.get(http_status, Fate(Status.FAILED, "http"))
+
+
+def read_body(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]:
+    """Read a body up to the cap; first of all the length that the server announces is checked."""
+    too_many = Fate(Status.REJECTED, "too_many_bytes")
+    length = response.raw.length_remaining or 0
+    if length > max_bytes:
+        return too_many, b""
+    chunks: list[bytes] = []
+    num_bytes = 0
+    try:
+        # All that is announced as one chunk: it has its place from the start, and stays there. But
+        # a compressed body's length says nothing of what comes out of it.
+        whole = 0 if "content-encoding" in response.headers else length
+        for chunk in response.raw.stream(whole or _CHUNK, decode_content=True):
+            chunks.append(chunk)
+            num_bytes += len(chunk)
+            if num_bytes > max_bytes:
+                return too_many, b""
+    except ReadTimeoutError:
+        return Fate(Status.FAILED, "timeout"), b""
+    except HTTPError:
+        return Fate(Status.FAILED, "truncated"), b""
+    return Fate(Status.FETCHED) if num_bytes else Fate(Status.REJECTED, "empty"), b"".join(chunks)
+
+
+def drain(response: requests.Response) -> None:
+    """Read a short body that nobody wants, so that the connection can be used again."""
+    with contextlib.suppress(HTTPError):
+        response.raw.read(_CHUNK)
