@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 from rich.console import Console
@@ -26,7 +28,10 @@ PAGES = [*DOCS, *sorted(ROOT.glob("benchmarks/*.md"))]
 
 def usages() -> list[list[str]]:
     """Return the words of every command in the README and in docs/, each once."""
-    text = "\n".join(page.read_text(encoding="utf-8") for page in DOCS)
+    return usages_of("\n".join(page.read_text(encoding="utf-8") for page in DOCS))
+
+
+def usages_of(text: str) -> list[list[str]]:
     lines = re.findall(
         r"^\$? ?(?:[A-Z_]+=\S+ )*(?:.*-- )?(?:python )?cli\.py (.+)$", text, re.MULTILINE
     )
@@ -115,3 +120,32 @@ def test_the_readmes_code_runs(
     exec(compile(second, "README.md", "exec"), found)
     assert (found["sketch"].size, found["color"].size) == ((64, 64), (64, 64))
     assert found["post"]["post_id"] > 0
+
+
+def test_a_folder_of_ones_own_pictures_becomes_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/own-pictures.md says, up to the training."""
+    page = (ROOT / "docs" / "own-pictures.md").read_text(encoding="utf-8")
+    write_dolls(tmp_path / "mirror", 12, 8)
+    drawings = sorted((tmp_path / "mirror" / "512px").rglob("*.jpg"))
+    monkeypatch.chdir(tmp_path)
+    for character in range(4):
+        folder = Path("art", f"who {character}")
+        folder.mkdir(parents=True)
+        for path in drawings[8 * character : 8 * character + 8]:
+            shutil.copy(path, folder)
+    (code,) = re.findall(r"^```python\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "own-pictures.md", "exec"), {})
+    (recipe,) = re.findall(r"^```toml\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    Path("mine.toml").write_text(recipe, encoding="utf-8")
+    for words in usages_of(page)[:2]:
+        assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    rows = pd.concat(map(pd.read_parquet, Path("data/mine/samples").glob("*.parquet")))
+    kept = rows[rows["status"] == "kept"]  # some of the dolls' files are damaged on purpose
+    assert len(kept) >= 20
+    found = sorted(
+        name for _, names in kept.groupby("split")["character"] for name in names.unique()
+    )
+    assert found == [f"who_{character}" for character in range(4)]  # each in one split alone
+    assert load_recipe("mine.toml").prepare.size == 256
