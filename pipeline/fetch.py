@@ -193,20 +193,37 @@ class FetchStage:
                 info = read_info(rows_path(directory, shard))
             except DamagedError:
                 continue  # as if it were not there: its posts are asked for again
-            if info.get("settings") != settings:
+            then = info.get("settings", {})
+            if then.get("images") != settings["images"]:
                 continue
             for row in table.to_pylist():
-                stored = _Stored(tar_path(directory, shard), row["offset"], row["size"])
                 post = planned.get(row["post_id"])
-                if post is None or post["post_id"] in settled or not _are_same(post, row, _FILE):
-                    continue
-                if self._is_settled(row) and stored.matches(row):
-                    found = {column: row[column] for column in ("status", "reason", *_FOUND)}
-                    if row["status"] == Status.FETCHED and not _are_same(post, row, _SIZE):
-                        kept = {column: row[column] for column in ("http_status", "size")}
-                        found = kept | inspect(post, stored.read(), self.source)
-                    settled[post["post_id"]] = found, stored
+                if post is not None and row["post_id"] not in settled:
+                    stored = _Stored(tar_path(directory, shard), row["offset"], row["size"])
+                    found = self._recall(post, row, stored, then == settings)
+                    if found is not None:
+                        settled[row["post_id"]] = found, stored
         return settled
+
+    def _recall(
+        self, post: Row, row: Row, stored: "_Stored", has_same_settings: bool
+    ) -> Row | None:
+        """Return a post's columns as an earlier run's row settles them, None where it does not.
+
+        What came under other limits, or by a record of another size, is looked at again; what is
+        not right then is asked for again, as is what was not right before.
+        """
+        if not (_are_same(post, row, _FILE) and self._is_settled(row) and stored.matches(row)):
+            return None
+        found = {column: row[column] for column in ("status", "reason", *_FOUND)}
+        if row["status"] != Status.FETCHED:
+            return found if has_same_settings or row["status"] != Status.REJECTED else None
+        if has_same_settings and _are_same(post, row, _SIZE):
+            return found
+        found = {column: row[column] for column in ("http_status", "size")}
+        found |= inspect(post, stored.read(), self.source)
+        is_right = found["status"] == Status.FETCHED and row["size"] <= self.source.max_bytes
+        return found if is_right else None
 
     def _earlier(self, name: str) -> list[tuple[Path, str]]:
         """Return where earlier runs left this shard's posts: folders, and their shards' names."""

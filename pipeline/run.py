@@ -1,7 +1,7 @@
 """The two data commands over a whole work folder: fetch and prepare."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pipeline.planning.folder import ensure_plan, keep_lock
 from pipeline.planning.make import check_removals, find_metadata, say_what_is_cut
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
+from pipeline.planning.settled import content_settings
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.recipe_shared import without_secrets
@@ -27,7 +28,7 @@ from pipeline.removals import read_removals
 from pipeline.settings import Table, to_table
 from pipeline.shard_store.driver import ShardStore, place_of
 from pipeline.shard_store.worker import RAW
-from pipeline.storage.rows import DamagedError, read_info
+from pipeline.storage.rows import DamagedError, peek_info, read_info
 from pipeline.storage.shard import list_shards, rows_path
 from pipeline.urls import is_on_disk
 from pipeline.web.client import close_shared_clients
@@ -92,6 +93,7 @@ def fetch(
         if shard_store is not None:
             shard_store.join(planned)
             runner = shard_store.through(runner)
+        _say_what_is_remade(work.raw_dir, planned, _of_originals, recipe, console)
         asides = [path.parent for path in work.reuse_dir.glob(f"[0-9]*/{work.plan_path.name}")]
         asides.sort(key=lambda path: int(path.name), reverse=True)
         stage = FetchStage(
@@ -180,7 +182,7 @@ def prepare(
         _check_layout(recipe, work.raw_dir, fetched)
         stage = make_prepare_stage(recipe, work, list(fetched))
         chosen = held.begin(fetched)
-        _say_what_is_remade(recipe, work.samples_dir, chosen, console)
+        _say_what_is_remade(work.samples_dir, chosen, _of_samples, recipe, console)
         return run_stage(stage, chosen, num_workers, "prepare", console, runner)
 
 
@@ -204,28 +206,46 @@ def _check_layout(recipe: Recipe, raw_dir: Path, names: Iterable[str]) -> None:
 
 
 def _say_what_is_remade(
-    recipe: Recipe, samples_dir: Path, names: Iterable[str], console: Console
+    directory: Path,
+    names: Iterable[str],
+    decisive: Callable[[Table], Table],
+    recipe: Recipe,
+    console: Console,
 ) -> None:
-    """Say it where finished shards of samples have other settings: `prepare` makes these anew."""
-    wanted, num = _of_samples(to_table(recipe)), 0
+    """Say it where finished shards have other settings: they are made anew.
+
+    Args:
+        directory: of the shards.
+        names: of those that are to be made.
+        decisive: what decides them, of what their rows say about themselves.
+        recipe: by which they are to be made.
+        console: where it is said.
+    """
+    settings = content_settings(recipe.source)
+    wanted, num = decisive({"recipe": to_table(recipe), "settings": settings}), 0
     differences: list[str] = []
     for name in names:
         try:
-            info = read_info(rows_path(samples_dir, name))
+            info = peek_info(rows_path(directory, name))
         except DamagedError:
             continue
-        if found := name_differences(_of_samples(info.get("recipe", {})), wanted, "there"):
+        if found := name_differences(decisive(info), wanted, "there"):
             num, differences = num + 1, differences or found
     if num:
         shards = counted(num, "shard has", "shards have")
         console.print(
-            f"{samples_dir}: {shards} other settings and will be made anew: "
-            f"{'; '.join(differences)}."
+            f"{directory}: {shards} other settings and will be made anew: {'; '.join(differences)}."
         )
 
 
-def _of_samples(recipe: Table) -> Table:
-    """Return those of a recipe's settings that decide samples."""
+def _of_originals(info: Table) -> Table:
+    """Return that of the settings for which all originals are asked for anew."""
+    return {"source": {"images": info.get("settings", {}).get("images")}}
+
+
+def _of_samples(info: Table) -> Table:
+    """Return those of the settings that decide samples."""
+    recipe = info.get("recipe", {})
     source = recipe.get("source", {})
     decisive = {key: source.get(key) for key in ("layout", "max_pixels")}
     return {"prepare": recipe.get("prepare"), "source": decisive}

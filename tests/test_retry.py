@@ -32,8 +32,10 @@ def test_a_dry_run_counts_what_would_be_asked_for(tmp_path: Path) -> None:
     assert count("--limit", "4") == "0 originals would be fetched."
     assert count("--limit", "4", "--retry-failed") == "2 originals would be fetched."
     other = ("--set", "source.max_bytes=100000")
-    assert count("--limit", "4", *other) == "4 originals would be fetched."
-    assert count("--limit", "4", *other, "--retry-failed") == "4 originals would be fetched."
+    assert count("--limit", "4", *other) == "1 original would be fetched."
+    assert count("--limit", "4", *other, "--retry-failed") == "2 originals would be fetched."
+    moved = ("--images", f"{tmp_path}/moved/{{id}}.jpg")
+    assert count("--limit", "4", *moved) == "4 originals would be fetched."
 
 
 def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPServer) -> None:

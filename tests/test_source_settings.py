@@ -1,11 +1,13 @@
 """Other settings of the source in a fetched folder: the plan says how its originals came."""
 
+import io
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline import run
 from pipeline.differences import check_folder
@@ -70,6 +72,39 @@ def test_a_plan_says_by_which_settings_the_originals_came_last(
     flip(tar_path(work.raw_dir, FIRST), 5000)
     assert repair(work, QUIET) == Repaired()
     assert contents(work) == expected
+
+
+def test_a_higher_cap_asks_for_what_was_over_the_lower_one_and_for_nothing_else(
+    made: tuple[Work, Recipe], lower: Recipe, tmp_path: Path
+) -> None:
+    recipe = made[1]
+    copied = shutil.copytree(lower.source.images.partition("{")[0], tmp_path / "512px")
+    here = replace(recipe.source, images=f"{copied}/{{bucket}}/{{id}}.jpg")
+    recipe = replace(recipe, source=here)
+    lower = replace(lower, source=replace(here, max_bytes=lower.source.max_bytes))
+    work, whole = Work(tmp_path / "work"), Work(tmp_path / "whole")
+    fetch(recipe, whole, QUIET)
+    fetch(lower, work, QUIET)
+    for path in copied.glob("*/*.jpg"):
+        if path.stat().st_size <= lower.source.max_bytes:
+            path.unlink()
+    fetch(recipe, work, QUIET)
+    assert contents(work) == contents(whole)
+
+
+def test_it_is_said_that_originals_from_elsewhere_make_way(
+    made: tuple[Work, Recipe], work: Work, tmp_path: Path
+) -> None:
+    recipe = made[1]
+    (tmp_path / "moved").mkdir()
+    moved = replace(recipe.source, images=f"{tmp_path}/moved/{{id}}.jpg")
+    said = io.StringIO()
+    fetch(replace(recipe, source=moved), work, Console(file=said, width=1000))
+    shards = f"{len(planned_shards(work.plan_path))} shards have"
+    assert said.getvalue() == (
+        f"{work.raw_dir}: {shards} other settings and will be made anew: source.images is "
+        f'"{moved.images}", there "{recipe.source.images}".\n'
+    )
 
 
 def test_samples_of_originals_that_are_gone_are_told(work: Work, lower: Recipe) -> None:

@@ -13,6 +13,9 @@ from pipeline.storage.rows import DamagedError, read_info, read_rows
 from pipeline.storage.shard import list_shards, rows_path
 from pipeline.work import Work
 
+_KEPT = pa.array([Status.FETCHED, Status.MISSING, Status.REFUSED], pa.string())
+"""Statuses that stand under other limits as well."""
+
 
 def content_settings(source: SourceSettings) -> dict[str, Any]:
     """Return the settings that decide what is fetched, without those of how politely.
@@ -46,17 +49,22 @@ def count_unfetched(
     for field in ("md5", "file_url"):
         if f"{{{field}}}" in source.images:
             posts = posts.filter(pc.not_equal(posts[field], ""))
+    wanted = content_settings(source)
     settled: list[pa.Array] = []
     for directory in (work.raw_dir, *work.reuse_dir.glob(f"*/{work.raw_dir.name}")):
         for name in list_shards(directory):
             path = rows_path(directory, name)
             try:
-                if read_info(path).get("settings") != content_settings(source):
+                settings = read_info(path).get("settings", {})
+                if settings.get("images") != wanted["images"]:
                     continue
                 rows = read_rows(path, RAW, ["post_id", "md5", "ext", "status", "reason"])
             except DamagedError:
                 continue
             rows = rows.filter(pc.not_equal(rows["reason"].cast(pa.string()), "no_url"))
+            if settings != wanted:
+                is_kept = pc.is_in(rows["status"].cast(pa.string()), value_set=_KEPT)
+                rows = rows.filter(is_kept)
             if retry_failed:
                 again = pa.array(filter(is_retryable, count_fates(rows)), pa.string())
                 rows = rows.filter(pc.invert(pc.is_in(_join(rows, "status", "reason"), again)))
