@@ -1,4 +1,5 @@
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,18 @@ def test_a_reference_picture_is_padded_where_the_samples_are(tmp_path: Path) -> 
     assert (reference[:16] == 255).all()
     assert (reference[16:48] == (0, 128, 128)).all()
     assert (reference[48:] == 255).all()
+
+
+def test_names_of_old_archives_are_no_hindrance(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / os.fsdecode("参照.png".encode("shift-jis"))  # no UTF-8
+    Image.new("RGB", (64, 64), "teal").save(picture)
+    config = dataclasses.replace(CONFIG, reference=(str(picture),))
+    out = tmp_path / os.fsdecode(b"\xff")
+    evaluate(checkpoint, samples_dir, "test", out, config, console=QUIET)
+    assert orjson.loads((out / "metrics.json").read_bytes())["file"] == "\ufffdQ\ufffd\ufffd.png"
+    assert (out / "rows.parquet").is_file()
 
 
 def test_guidance_reaches_the_model_and_nothing_else(samples_dir: Path, tmp_path: Path) -> None:

@@ -138,8 +138,8 @@ def evaluate(
     rows = pa.concat_tables(tables, promote_options="default")
     with telling_unwritable(out_dir):
         _remove_other_grids(out_dir, [scene.name for scene in scenes])
-        with replacing(out_dir / "rows.parquet") as temporary:
-            pq.write_table(rows, temporary, compression="zstd")
+        with replacing(out_dir / "rows.parquet") as temporary, temporary.open("wb") as file:
+            pq.write_table(rows, file, compression="zstd")  # Arrow knows paths in UTF-8 alone
         with replacing(out_dir / "metrics.json") as temporary:
             temporary.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
     return metrics

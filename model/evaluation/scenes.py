@@ -15,6 +15,7 @@ from model.data.samples import Batch, Samples
 from model.use.colorize import to_tensor
 from model.use.pictures import fit, open_picture
 from pipeline.errors import UserError
+from pipeline.words import harmless
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +75,4 @@ def _make_scene(samples: Samples, reference: str, picture_name: str, seed: int) 
     picture = to_tensor(np.asarray(fit(open_picture(Path(reference)), (width, height), pad)))
     places = np.arange(len(samples))
     pairs = np.stack([places, places], axis=1)
-    return Scene(picture_name, pairs, False, picture, seed, Path(reference).name)
+    return Scene(picture_name, pairs, False, picture, seed, harmless(Path(reference).name))
