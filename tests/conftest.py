@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tests.clients import Connect, FakeTime, make_client
 from tests.s3_server import lead_to, serve_s3
 
 if TYPE_CHECKING:
-    from tests.test_crash_commands import Source
+    from tests.real_commands import Source
 
 # A busy machine must fail no test: how long an example takes is not what these tests are about.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -73,7 +74,7 @@ def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> "fsspec.AbstractFileSyst
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> "Source":
     """Return a source on disk, and what a run makes of it in a work folder of its own."""
-    from tests.test_crash_commands import make_undisturbed
+    from tests.real_commands import make_undisturbed
 
     return make_undisturbed(tmp_path_factory.mktemp("local"))
 
@@ -87,6 +88,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
     push(make_prepared(root), str(root / "there"), QUIET)
     return root
+
+
+@pytest.fixture
+def there(made: Path, tmp_path: Path) -> Path:
+    """Return a copy of what was pushed, to be spoiled."""
+    shutil.copytree(made / "there", tmp_path / "there")
+    return tmp_path / "there"
+
+
+@pytest.fixture(scope="module")
+def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of small prepared samples."""
+    from tests.model_samples import write_samples
+
+    return write_samples(tmp_path_factory.mktemp("samples"))
 
 
 @pytest.fixture(scope="module")

@@ -43,3 +43,7 @@ def size_now(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0" * 512)

@@ -38,9 +38,9 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import fetch, make_source, prepare
 from tests.indexed_tars import pack
+from tests.metadata_items import zstd
 from tests.metadata_records import lines_of, make_post, new_record, old_record
 from tests.pictures import draw_picture, encoded
-from tests.test_metadata_files import zstd
 
 Read = Callable[[Path], str]
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import Counted, Item, Malformed, Unparsed
 from pipeline.records import Post
@@ -32,3 +34,10 @@ def num_unparsed(items: list[Item]) -> int:
 
 def malformed_in(items: list[Item]) -> list[Malformed]:
     return [item for item in items if isinstance(item, Malformed)]
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return bytes(sink.getvalue())

@@ -2,7 +2,9 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
+import orjson
 import torch
 
 from model.checkpoint import CheckpointInfo, save_checkpoint
@@ -10,7 +12,6 @@ from model.config import TrainConfig
 from model.networks.style import build_style_network
 from model.training.state import TrainState
 from pipeline.settings import Table
-from tests import one_thread  # noqa: F401
 
 CONFIG = TrainConfig(
     width_multiplier=0.125,
@@ -63,4 +64,20 @@ def write_checkpoint(
         recipe=recipe or {},
     )
     save_checkpoint(path, state.generator_tensors(), info)
+    return path
+
+
+def write_metrics(path: Path, **changed: Any) -> Path:
+    figures = {"psnr": 19.5, "following": 0.9, "chroma_error": 0.61, "fid": None}
+    block = {
+        "reference": "character",
+        "num_samples": 40,
+        "num_clusters": 9,
+        **figures,
+        "intervals": {"psnr": [19.0, 20.0]},
+        "baselines": {"grey": {"psnr": 10.0, "following": -1e-17, "chroma_error": 1.0}},
+    }
+    metrics = {"model": "reference", "step": 3, "split": "test", "settings": {"character": block}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(metrics | changed))
     return path

@@ -7,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.pictures.image import Picture
 from pipeline.pictures.letterbox import predict_box
@@ -59,3 +59,10 @@ def grey_png(levels: NDArray[np.uint8], depth: int, key: int) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks.items()
     )
+
+
+def swapped_profile() -> bytes:
+    """Return sRGB's profile with red and blue changed for each other."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace(b"rXYZ", b"_XYZ").replace(b"bXYZ", b"rXYZ").replace(b"_XYZ", b"bXYZ")
+    return profile.replace("sRGB".encode("utf-16-be"), "BGRs".encode("utf-16-be"))

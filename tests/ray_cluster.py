@@ -2,10 +2,14 @@
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray.cluster_utils import Cluster
+
+from tests.real_commands import LIMIT
 
 _SMALL: dict[str, Any] = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
@@ -66,3 +70,13 @@ def _title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0").decode()
     except OSError:
         return ""
+
+
+TASK = "_work"
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

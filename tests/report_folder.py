@@ -13,8 +13,7 @@ from pipeline.run import prepare
 from pipeline.settings import to_table
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded, letterboxed
-from tests.test_fetch import fetch_all
-from tests.works import POST, draw_original, make_work
+from tests.works import POST, draw_original, fetch_all, make_work
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -6,8 +6,8 @@ import fsspec
 
 from pipeline.work import Work
 from tests.crashing import contents, fetch, prepare
+from tests.real_commands import Source
 from tests.s3_server import BUCKET
-from tests.test_crash_commands import Source
 
 URL = f"s3://{BUCKET}/sets/tiny"
 

@@ -9,9 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
-import cli
 from pipeline.errors import UserError
 from pipeline.run import fetch, prepare
 from pipeline.schema import SAMPLES
@@ -21,8 +19,7 @@ from pipeline.storage.rows import read_info, read_rows, write_rows
 from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.test_prepare import odd_original
-from tests.works import make_source
+from tests.works import make_source, odd_original
 
 QUIET = Console(quiet=True)
 NUM_POSTS = 30
@@ -36,11 +33,6 @@ def make_prepared(root: Path, num_posts: int = NUM_POSTS) -> Work:
     fetch(recipe, work, QUIET)
     prepare(recipe, work, QUIET)
     return work
-
-
-def call(*arguments: object) -> Result:
-    """Run a command of the program in this process."""
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
 def samples_of(work: Work) -> dict[str, bytes]:

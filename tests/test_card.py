@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard
-from typer.testing import CliRunner
 
-import cli
 from pipeline.lock import Lock, read_lock
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.share.card import Split, find_splits, write_card
 from pipeline.share.index import CARD, LOCK, Index
 from pipeline.share.push import push
 from pipeline.work import Work
+from tests.calls import call
 from tests.plurals import plurals_of_one
 from tests.shares import NUM_SAMPLES, QUIET, load_index, make_prepared
 
@@ -67,7 +66,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Path) -> py
 def test_this_tool_loads_it_as_the_card_says(card: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = shlex.split(code_of(card, "With Nurie", ""))
     assert command[:3] == ["python", "cli.py", "pull"]
-    pulled = CliRunner().invoke(cli.app, command[2:])
+    pulled = call(*command[2:])
     assert pulled.exit_code == 0, pulled.output
     run(code_of(card, "With Nurie"))
     assert capsys.readouterr().out.endswith(

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from cli import app
 from model.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.pictures.sketch import dodge
+from tests.calls import call
 from tests.model_checkpoints import write_checkpoint
 from tests.pictures import draw_picture
 
@@ -34,13 +33,9 @@ def sketch(tmp_path: Path) -> Path:
     return tmp_path / "sketch.png"
 
 
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["colorize", *map(str, arguments)])
-
-
 def test_one_after_one(checkpoint: Path, sketch: Path, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
-    done = call(checkpoint, "--sketch", sketch, "--reference", picture, "--out", out)
+    done = call("colorize", checkpoint, "--sketch", sketch, "--reference", picture, "--out", out)
     assert done.exit_code == 0, done.output
     assert done.output == f"{out}: 50 x 70\n"
     assert Image.open(out).size == (50, 70)
@@ -50,7 +45,7 @@ def test_guidance_is_for_models_that_know_it(
     checkpoint: Path, sketch: Path, picture: Path, tmp_path: Path
 ) -> None:
     arguments = ("--sketch", sketch, "--reference", picture, "--out", tmp_path / "out.png")
-    found = call(checkpoint, *arguments, "--guidance", 2)
+    found = call("colorize", checkpoint, *arguments, "--guidance", 2)
     assert "guidance needs a model that was trained to do without" in str(found.exception)
     assert not (tmp_path / "out.png").exists()
     tensors, info = load_checkpoint(checkpoint)
@@ -59,7 +54,7 @@ def test_guidance_is_for_models_that_know_it(
     save_checkpoint(guided, tensors, dataclasses.replace(info, train=train))
     pictures = []
     for guidance in (0, 1, 3):
-        assert call(guided, *arguments, "--guidance", guidance).exit_code == 0
+        assert call("colorize", guided, *arguments, "--guidance", guidance).exit_code == 0
         pictures.append(np.asarray(Image.open(tmp_path / "out.png")))
     assert all((a != b).any() for a, b in pairwise(pictures))
 
@@ -71,10 +66,12 @@ def test_many_after_many(checkpoint: Path, sketch: Path, picture: Path, tmp_path
     Image.fromarray(dodge(draw_picture(3), 3.5)).save(folder / "b.png")
     Image.fromarray(draw_picture(4)).save(tmp_path / "other.png")
     references = ("--reference", picture, "--reference", tmp_path / "other.png")
-    done = call(checkpoint, "--sketch", folder, *references, "--out", tmp_path / "out")
+    done = call("colorize", checkpoint, "--sketch", folder, *references, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert done.output == f"{tmp_path}/out: 4 pictures of 2 sketches after 2 references\n"
-    one = call(checkpoint, "--sketch", folder / "a.png", *references, "--out", tmp_path / "one")
+    one = call(
+        "colorize", checkpoint, "--sketch", folder / "a.png", *references, "--out", tmp_path / "one"
+    )
     assert one.output == f"{tmp_path}/one: 2 pictures of 1 sketch after 2 references\n"
     found = sorted(
         str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*.png")
@@ -88,15 +85,17 @@ def test_a_colour_picture_wants_its_lines_drawn(
     checkpoint: Path, picture: Path, tmp_path: Path
 ) -> None:
     arguments = (checkpoint, "--sketch", picture, "--reference", picture)
-    plain = call(*arguments, "--out", tmp_path / "plain.png")
+    plain = call("colorize", *arguments, "--out", tmp_path / "plain.png")
     assert isinstance(plain.exception, UserError)
     assert "is a colour picture, not a sketch. Draw its lines" in str(plain.exception)
     pictures = []
     for method in ("dodge", "xdog", "none"):
         out = tmp_path / f"{method}.png"
-        done = call(*arguments, "--extract-lines", method, "--out", out)
+        done = call("colorize", *arguments, "--extract-lines", method, "--out", out)
         assert done.exit_code == 0, done.output
         pictures.append(np.asarray(Image.open(out)))
     assert all((a != b).any() for a, b in pairwise(pictures))
-    unknown = call(*arguments, "--extract-lines", "crayon", "--out", tmp_path / "out.png")
+    unknown = call(
+        "colorize", *arguments, "--extract-lines", "crayon", "--out", tmp_path / "out.png"
+    )
     assert "lines cannot be drawn by 'crayon'" in str(unknown.exception)

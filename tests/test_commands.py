@@ -12,12 +12,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from cli import app
 from pipeline.errors import UserError
 from pipeline.storage.shard import rows_path, tar_path
 from pipeline.work import Work
+from tests.calls import call
 from tests.crashing import NUM_POSTS, contents, fetch, make_source, prepare
 from tests.files import flip
 from tests.metadata_records import make_post, new_record
@@ -32,10 +31,6 @@ def work(tmp_path: Path) -> Work:
     fetch(tmp_path, work)
     prepare(tmp_path, work)
     return work
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def test_verify_points_to_repair_and_repair_mends(work: Work) -> None:

@@ -18,8 +18,7 @@ from pipeline.storage.rows import read_info, write_rows
 from pipeline.storage.shard import list_shards, rows_path
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.test_prepare import EXPECTED, odd_original
-from tests.works import draw_original, make_source
+from tests.works import EXPECTED, draw_original, make_source, odd_original
 
 QUIET = Console(quiet=True)
 

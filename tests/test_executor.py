@@ -1,5 +1,3 @@
-import os
-import signal
 import sys
 import threading
 import time
@@ -9,38 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from rich.console import Console
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import Tick, _stop, run_stage
-
-QUIET = Console(quiet=True)
-
-
-class Keep:
-    """Keeps everything; misbehaves on the shards that a test names."""
-
-    def __init__(self, folder: Path, **odd: str) -> None:
-        self.folder = folder
-        self.odd = odd
-
-    def __call__(self, name: str, tick: Tick) -> Fates:
-        tick(3)
-        kind = self.odd.get(name.replace("-", "_"), "")
-        if kind == "raise":
-            raise ValueError("broken shard")
-        if kind == "stop":
-            raise UserError("the whole run is wrong")
-        if kind == "lose":
-            return Counter({"kept": 2})
-        if kind == "slow":
-            time.sleep(2)
-        once = self.folder / name
-        if kind == "die" or (kind == "die_once" and not once.exists()):
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Counter({"kept": 2, "blank/flat": 1})
+from tests.stages import QUIET, SIZES, Keep
 
 
 class MakeArray:
@@ -49,9 +20,6 @@ class MakeArray:
     def __call__(self, name: str, tick: Tick) -> Fates:
         pa.array(["a"])
         return Counter({"pandas" if "pandas" in sys.modules else "kept": 3})
-
-
-SIZES = {f"train-{i:06d}": 3 for i in range(5)}
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

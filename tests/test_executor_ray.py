@@ -5,7 +5,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +19,9 @@ from pipeline.executor_ray import _settle_in, _versions
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source, temporaries
-from tests.ray_cluster import TwoNodes
-from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
-from tests.test_executor import QUIET, SIZES, Keep
-
-TASK = "_work"
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+from tests.ray_cluster import TASK, TwoNodes, wait_for
+from tests.real_commands import LIMIT, Gate, Source, finish, run_command, start
+from tests.stages import QUIET, SIZES, Keep
 
 
 def test_an_executor_is_local_or_ray() -> None:

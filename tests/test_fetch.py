@@ -8,11 +8,10 @@ import pyarrow as pa
 import pytest
 from pytest_httpserver import HTTPServer
 
-from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.planning.settled import content_settings, count_unfetched
-from pipeline.recipe import Recipe, SourceSettings
+from pipeline.recipe import SourceSettings
 from pipeline.removals import clear_posts
 from pipeline.schema import LEDGER, RAW, build_table
 from pipeline.storage.rows import read_info, read_rows, write_rows
@@ -21,20 +20,7 @@ from pipeline.web.client import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip
 from tests.pictures import draw_picture, encoded, letterboxed
-from tests.works import POST, draw_original, make_work, plan_work
-
-
-def no_tick(num_posts: int) -> None:
-    pass
-
-
-def fetch_all(work: Work, recipe: Recipe, **options: object) -> Fates:
-    fates: Fates = Counter()
-    stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
-    stage = replace(stage, **options)  # type: ignore[arg-type]
-    for name in planned_shards(work.plan_path):
-        fates += stage(name, no_tick)
-    return fates
+from tests.works import POST, draw_original, fetch_all, make_work, plan_work
 
 
 def contents(work: Work) -> dict[Path, bytes]:

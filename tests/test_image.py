@@ -24,7 +24,7 @@ from pipeline.pictures.image import (
     resize,
     sniff_format,
 )
-from tests.pictures import draw_picture, encoded, grey_png
+from tests.pictures import draw_picture, encoded, grey_png, swapped_profile
 
 FORMATS = ["jpeg", "png", "webp", "avif", "gif"]
 
@@ -192,13 +192,6 @@ def test_linear_light_in_the_primaries_of_srgb_is_not_taken_for_srgb() -> None:
     profile[curve : curve + 8] = struct.pack(">HHi", 0, 0, 65536)  # a plain gamma of 1
     linear = decode(encoded(picture, "png", icc_profile=bytes(profile)))[0, 0]
     assert np.abs(linear.astype(int) - [110, 188, 239]).max() <= 1
-
-
-def swapped_profile() -> bytes:
-    """Return sRGB's profile with red and blue changed for each other."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    profile = profile.replace(b"rXYZ", b"_XYZ").replace(b"bXYZ", b"rXYZ").replace(b"_XYZ", b"bXYZ")
-    return profile.replace("sRGB".encode("utf-16-be"), "BGRs".encode("utf-16-be"))
 
 
 def test_a_foreign_colour_profile_is_brought_to_srgb_and_a_broken_one_ignored() -> None:

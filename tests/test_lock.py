@@ -24,8 +24,7 @@ from pipeline.storage.rows import read_info, read_rows, write_rows
 from pipeline.storage.shard import list_shards, read_shard, rows_path
 from pipeline.work import Work
 from tests.onnx_models import write_model
-from tests.test_prepare import EXPECTED, odd_original
-from tests.works import POST, make_source
+from tests.works import EXPECTED, POST, make_source, odd_original
 
 QUIET = Console(quiet=True)
 

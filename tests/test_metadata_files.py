@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
-import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
@@ -19,15 +18,8 @@ from pipeline.metadata import json_lines
 from pipeline.metadata.files import list_files, read_posts
 from pipeline.metadata.record import Counted, Malformed, Unparsed
 from tests.indexed_tars import pack
-from tests.metadata_items import malformed_in, posts_in, read
+from tests.metadata_items import malformed_in, posts_in, read, zstd
 from tests.metadata_records import LINES, POSTS, lines_of, make_post, new_record, old_record
-
-
-def zstd(data: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(data)
-    return bytes(sink.getvalue())
 
 
 def half_and_half(compress: Callable[[bytes], bytes]) -> bytes:

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from pytest_httpserver import HTTPServer
 from rich.console import Console
-from typer.testing import CliRunner
 
-import cli
 from pipeline.errors import UserError
 from pipeline.metadata import listing as listing_module
 from pipeline.metadata.listing import make_listing, make_query, read_listing
@@ -24,6 +22,7 @@ from pipeline.storage.rows import replacing
 from pipeline.web import pacing
 from pipeline.web.client import Client
 from pipeline.work import Work
+from tests.calls import call
 from tests.fake_danbooru import SELECT, FakeDanbooru, listing_of, page_of, recipe_for
 from tests.faulty_server import FaultyServer, answer, stopped_server
 from tests.files import files_in
@@ -145,7 +144,7 @@ def test_a_dry_run_asks_but_touches_nothing(danbooru: FakeDanbooru, tmp_path: Pa
     command = ["fetch", "white-background-256", "--metadata", danbooru.url, "--dry-run"]
     command += ["--images", "{file_url}", "--work", str(work)]
     command += [word for setting in settings for word in ("--set", setting)]
-    result = CliRunner().invoke(cli.app, command)
+    result = call(*command)
     assert result.exit_code == 0, result.output
     assert "select: 30 in" in result.output
     assert "30 originals would be fetched" in result.output

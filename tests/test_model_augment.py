@@ -19,7 +19,7 @@ from model.data.augment import (
     vary_lines,
     warp,
 )
-from tests.test_model_metrics import drawn, flat
+from tests.tensors import drawn, flat
 
 PLACES = np.array([5, 3, 8])
 STILL = np.full((3, NUM_WARP), 0.5)

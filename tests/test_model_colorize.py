@@ -12,8 +12,8 @@ from model.use.colorize import Colorizer, as_painter, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import cached_style_network, write_checkpoint
 from tests.pictures import draw_picture
-from tests.test_model_metrics import drawn
-from tests.test_model_waits import Thumbnails
+from tests.stand_ins import Thumbnails
+from tests.tensors import drawn
 
 pytestmark = pytest.mark.usefixtures("one_style_network")
 

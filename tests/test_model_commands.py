@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from cli import app
 from model.commands.judge import print_metrics
 from model.config import TrainConfig
 from model.training.train import TrainResult
+from tests.calls import call
 
 
 @pytest.fixture
@@ -39,9 +38,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
 def test_the_options_of_train_become_its_settings(
     trained: list[TrainConfig], tmp_path: Path, options: list[str], expected: dict[str, Any]
 ) -> None:
-    called = CliRunner().invoke(
-        app, ["train", "white-background-256", "--work", str(tmp_path), *options]
-    )
+    called = call("train", "white-background-256", "--work", tmp_path, *options)
     assert called.exit_code == 0, called.output
     (config,) = trained
     assert {name: getattr(config, name) for name in expected} == expected
@@ -67,7 +64,7 @@ def test_train_says_how_good_the_best_one_is(
         "model.training.train.train", lambda *_, **__: TrainResult(8, 1, best, True)
     )
     arguments = ["train", "white-background-256", "--work", str(tmp_path), "--best-by", best_by]
-    output = CliRunner().invoke(app, arguments).output
+    output = call(*arguments).output
     assert output.endswith(f"finished after 8 steps, {expected}\n")
 
 
@@ -77,7 +74,7 @@ def test_a_training_that_was_stopped_is_not_done(
     monkeypatch.setattr(
         "model.training.train.train", lambda *_, **__: TrainResult(8, 1, 0.25, False)
     )
-    called = CliRunner().invoke(app, ["train", "white-background-256", "--work", str(tmp_path)])
+    called = call("train", "white-background-256", "--work", tmp_path)
     assert called.exit_code == 130
     assert "stopped; --resume goes on after 8 steps, best by mse: 0.2500\n" in called.output
 

@@ -23,7 +23,7 @@ from model.use.colorize import Colorizer, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
 from tests.model_samples import write_samples
-from tests.test_model_fid import Thumbnails
+from tests.stand_ins import SmallInception
 
 CONFIG = EvalConfig(batch_size=3, num_sketches=3, num_references=2, num_grid=2, device="cpu")
 QUIET = Console(quiet=True)
@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_is_measured_for_the_model_and_the_baselines(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    extractor = Thumbnails("thumbnails", ["small"])
+    extractor = SmallInception("thumbnails", ["small"])
     weights = tmp_path / "alexnet.pth"
     torch.save(alexnet().state_dict(), weights)
     config = dataclasses.replace(CONFIG, lpips_weights=str(weights))
@@ -117,7 +117,7 @@ def test_what_cannot_be_computed_is_null_with_its_reason(
 
 def test_one_sample_is_enough_for_what_it_can_tell(checkpoint: Path, tmp_path: Path) -> None:
     samples_dir = write_samples(tmp_path / "samples", {"train": 1, "test": 1})
-    extractor = Thumbnails("thumbnails", ["small"])
+    extractor = SmallInception("thumbnails", ["small"])
     metrics = evaluate(
         checkpoint, samples_dir, "test", tmp_path, CONFIG, extractor=extractor, console=QUIET
     )
@@ -166,7 +166,7 @@ def test_any_reference_has_no_truth_but_a_palette_to_follow(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, reference=("any",))
-    extractor = Thumbnails("thumbnails", ["small"])
+    extractor = SmallInception("thumbnails", ["small"])
     metrics = evaluate(
         checkpoint, samples_dir, "test", tmp_path, config, extractor=extractor, console=QUIET
     )

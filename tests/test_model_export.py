@@ -13,9 +13,8 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from torch import Tensor, nn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from cli import app
 from model.checkpoint import CheckpointInfo, load_checkpoint, pack, save_checkpoint, unpack
 from model.use import export_onnx
 from model.use.colorize import as_painter, load_colorizer
@@ -29,8 +28,9 @@ from pipeline.recipe_file import load_recipe
 from pipeline.settings import to_table
 from pipeline.storage.rows import read_seal, write_rows
 from pipeline.words import plain, sized
+from tests.calls import call
 from tests.files import files_in
-from tests.model_checkpoints import write_checkpoint
+from tests.model_checkpoints import write_checkpoint, write_metrics
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture
 from tests.plurals import plurals_of_one
@@ -56,22 +56,6 @@ REFERENCE = Image.fromarray(draw_picture(2))
 pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
-def write_metrics(path: Path, **changed: Any) -> Path:
-    figures = {"psnr": 19.5, "following": 0.9, "chroma_error": 0.61, "fid": None}
-    block = {
-        "reference": "character",
-        "num_samples": 40,
-        "num_clusters": 9,
-        **figures,
-        "intervals": {"psnr": [19.0, 20.0]},
-        "baselines": {"grey": {"psnr": 10.0, "following": -1e-17, "chroma_error": 1.0}},
-    }
-    metrics = {"model": "reference", "step": 3, "split": "test", "settings": {"character": block}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(metrics | changed))
-    return path
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a work folder with one run and its evaluation, and a lock."""
@@ -94,7 +78,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(work: Path) -> tuple[Path, Result]:
     """Return the folder of an export by the command line, and what that printed."""
     arguments = ["export", str(work / "runs" / "first"), "--out", str(work / "out")]
-    return work / "out", CliRunner().invoke(app, arguments)
+    return work / "out", call(*arguments)
 
 
 def test_the_command_says_what_it_wrote(exported: tuple[Path, Result]) -> None:
@@ -285,7 +269,7 @@ def test_what_lies_beside_a_checkpoint_is_not_replaced(
         (run_dir / "best.safetensors", run_dir / "eval-test" / ".."),
     ):
         before = files_in(folder)
-        refused = CliRunner().invoke(app, ["export", str(checkpoint), "--out", str(folder)])
+        refused = call("export", checkpoint, "--out", folder)
         assert isinstance(refused.exception, UserError)
         assert f"--out {folder}: the model that is exported lies there" in str(refused.exception)
         assert files_in(folder) == before

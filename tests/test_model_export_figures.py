@@ -6,15 +6,13 @@ from typing import Any
 
 import orjson
 import pytest
-from typer.testing import CliRunner
 
-from cli import app
 from model.checkpoint import load_checkpoint, read_sum, save_checkpoint
 from model.use.export import CARD, Export, export
 from pipeline.errors import UserError
-from tests.model_checkpoints import write_checkpoint
+from tests.calls import call
+from tests.model_checkpoints import write_checkpoint, write_metrics
 from tests.model_samples import write_samples
-from tests.test_model_export import write_metrics
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def test_each_checkpoint_of_a_step_has_its_own_evaluation(run_dir: Path, tmp_pat
     sets = ("num_sketches=2", "num_references=2", "device=cpu")
     options = [word for pair in sets for word in ("--set", f"eval.{pair}")]
     for name, folder in (("", "eval-test"), ("last.safetensors", "eval-test-last")):
-        done = CliRunner().invoke(app, ["eval", str(run_dir / name), *options])
+        done = call("eval", run_dir / name, *options)
         assert done.exit_code == 0, done.output
         metrics = orjson.loads((run_dir / folder / "metrics.json").read_bytes())
         assert metrics["sha256"] == read_sum(run_dir / name)

@@ -6,36 +6,13 @@ import torch
 import torch_fidelity
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from model.evaluation.fid import extract_features, fid, kid, load_extractor
 from pipeline.errors import UserError
 from tests import one_thread  # noqa: F401
-from tests.test_model_metrics import drawn
-from tests.test_model_style import Trap
-
-
-class Thumbnails(FeatureExtractorBase):  # type: ignore[misc]
-    """A small stand-in for Inception: the picture at 2 x 2."""
-
-    def __init__(self, name: str, features_list: list[str], **kwargs: object) -> None:
-        super().__init__(name, features_list)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("small",)
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "small"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor]:
-        return (torch.nn.functional.adaptive_avg_pool2d(pictures.float() / 255, 2).flatten(1),)
+from tests.stand_ins import SmallInception, Trap
+from tests.tensors import drawn
 
 
 class Pictures(Dataset[Tensor]):
@@ -50,9 +27,9 @@ class Pictures(Dataset[Tensor]):
 
 
 @pytest.fixture(scope="module")
-def extractor() -> Thumbnails:
-    torch_fidelity.register_feature_extractor("thumbnails", Thumbnails)
-    return Thumbnails("thumbnails", ["small"])
+def extractor() -> SmallInception:
+    torch_fidelity.register_feature_extractor("thumbnails", SmallInception)
+    return SmallInception("thumbnails", ["small"])
 
 
 def noisy(pictures: Tensor, amount: float) -> Tensor:
@@ -60,7 +37,7 @@ def noisy(pictures: Tensor, amount: float) -> Tensor:
     return (pictures + amount * noise).clamp(0, 255).to(torch.uint8)
 
 
-def test_equal_sets_have_no_distance_and_noise_adds_to_it(extractor: Thumbnails) -> None:
+def test_equal_sets_have_no_distance_and_noise_adds_to_it(extractor: SmallInception) -> None:
     pictures = drawn(*range(40))
     real = extract_features(extractor, pictures)
     found = [extract_features(extractor, noisy(pictures, a)) for a in (0, 20, 60)]
@@ -73,7 +50,7 @@ def test_equal_sets_have_no_distance_and_noise_adds_to_it(extractor: Thumbnails)
     assert fids[2] > 2 * fids[1] > 0
 
 
-def test_the_numbers_are_torch_fidelitys(extractor: Thumbnails) -> None:
+def test_the_numbers_are_torch_fidelitys(extractor: SmallInception) -> None:
     one, two = drawn(*range(30)), drawn(*range(100, 130))
     theirs = torch_fidelity.calculate_metrics(
         input1=Pictures(one),

@@ -20,11 +20,6 @@ pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.fixture(scope="module")
-def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_samples(tmp_path_factory.mktemp("samples"))
-
-
-@pytest.fixture(scope="module")
 def two_epochs(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs, of which the one of two epochs is finished."""
     runs_dir = tmp_path_factory.mktemp("runs")

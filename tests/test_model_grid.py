@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from model.grid import HEADER, save_png, tile
-from tests.test_model_metrics import drawn
+from tests.tensors import drawn
 
 
 def test_pictures_lie_in_labelled_columns(tmp_path: Path) -> None:

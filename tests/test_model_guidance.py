@@ -7,7 +7,7 @@ from model.config import MODELS
 from model.use.colorize import load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
-from tests.test_model_metrics import drawn
+from tests.tensors import drawn
 
 pytestmark = pytest.mark.usefixtures("one_style_network")
 

@@ -12,18 +12,12 @@ from model.use.card import render_card
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import run
-from tests.model_samples import write_samples
 
 SHORT = dataclasses.replace(
     CONFIG, model="reference", gan="none", epochs=1, validations_per_epoch=1
 )
 STILL = 1e-60
 """A learning rate that changes no weight: a run ends with what it began with."""
-
-
-@pytest.fixture(scope="module")
-def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_samples(tmp_path_factory.mktemp("samples"))
 
 
 @pytest.fixture(scope="module")

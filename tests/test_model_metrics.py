@@ -3,7 +3,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from model.evaluation.metrics import (
     PSNR_CAP,
@@ -20,19 +19,7 @@ from model.evaluation.metrics import (
     regional_distances,
     ssim,
 )
-from tests.pictures import draw_picture
-
-
-def stack(*pictures: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-
-
-def flat(*color: int, size: int = 16) -> Tensor:
-    return torch.tensor(color, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, size, size)
-
-
-def drawn(*seeds: int) -> Tensor:
-    return stack(*(draw_picture(seed, 64, 64) for seed in seeds))
+from tests.tensors import drawn, flat, stack
 
 
 def test_mse_and_psnr_by_hand() -> None:

@@ -13,12 +13,11 @@ import pyarrow as pa
 import pytest
 import torch
 from filelock import FileLock
-from typer.testing import CliRunner
 
-from cli import app
 from pipeline.errors import UserError
 from pipeline.storage.rows import read_info, write_rows
 from pipeline.storage.shard import rows_path
+from tests.calls import call
 from tests.files import files_in
 from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
@@ -38,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with a finished run."""
     work = tmp_path_factory.mktemp("finished")
     write_samples(work / "samples")
-    assert CliRunner().invoke(app, arguments("train", work, "--run", "one")).exit_code == 0
+    assert call(*arguments("train", work, "--run", "one")).exit_code == 0
     return work
 
 
@@ -63,7 +62,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def misuse(work: Path, command: str, *options: str) -> str:
     """Return what is said, having checked how it is said and that nothing is touched."""
     before, runs = contents(work), sorted((work / "runs").iterdir())
-    error = CliRunner().invoke(app, arguments(command, work, *options)).exception
+    error = call(*arguments(command, work, *options)).exception
     assert isinstance(error, UserError), error
     assert contents(work) == before
     assert sorted((work / "runs").iterdir()) == runs  # not even an empty folder is left
@@ -164,7 +163,7 @@ def test_out_of_memory_in_the_middle_of_a_run(work: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("model.training.train.training_step", full)
     more = ("--run", "one", "--resume", "--epochs", "2")
     before = contents(work)
-    error = CliRunner().invoke(app, arguments("train", work, *more)).exception
+    error = call(*arguments("train", work, *more)).exception
     assert str(error) == ("out of memory with train.batch_size = 2: try --set train.batch_size=1.")
     changed = {name for name, data in contents(work).items() if before.get(name) != data}
     assert {Path(name).name for name in changed if "tfevents" not in name} == {"config.json"}
@@ -177,12 +176,12 @@ def test_a_disk_without_room(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("model.training.rundir.save_checkpoint", full)
     checkpoint = (work / "runs/one/best.safetensors").read_bytes()
     options = ("--run", "one", "--resume", "--epochs", "2")
-    error = CliRunner().invoke(app, arguments("train", work, *options)).exception
+    error = call(*arguments("train", work, *options)).exception
     assert isinstance(error, UserError)
     assert "no space left on device; what was saved before is whole" in str(error)
     assert (work / "runs/one/best.safetensors").read_bytes() == checkpoint
     monkeypatch.undo()
-    assert CliRunner().invoke(app, arguments("train", work, *options)).exit_code == 0
+    assert call(*arguments("train", work, *options)).exit_code == 0
 
 
 def test_a_checkpoint_of_a_newer_version(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +212,7 @@ def test_only_grids_of_this_evaluation_are_named_and_there(work: Path) -> None:
     own = found / "grid-mine.png"
     for references, grids in ((["self", "any"], "grid.png, grid-any.png"), (["self"], "grid.png")):
         options = [word for name in references for word in ("--reference", name)]
-        done = CliRunner().invoke(app, arguments("eval", work, *options))
+        done = call(*arguments("eval", work, *options))
         assert done.exit_code == 0, done.output
         assert done.stdout.endswith(f"/eval-test: metrics.json, rows.parquet, {grids}\n")
         own.touch()
@@ -226,22 +225,22 @@ def test_a_checkpoints_own_work_folder_is_taken(
     run = work / "runs/one"
     for checkpoint in (run, run / "best.safetensors", Path()):
         monkeypatch.chdir(run)
-        done = CliRunner().invoke(app, ["eval", str(checkpoint)])
+        done = call("eval", checkpoint)
         assert done.exit_code == 0, done.output
         (run / "eval-test/metrics.json").unlink()  # where `export` looks
     shutil.rmtree(work / "samples")
     for there in ([], ["--work", str(work)]):
-        error = CliRunner().invoke(app, ["eval", str(run), *there]).exception
+        error = call("eval", run, *there).exception
         assert str(error).startswith(f"{work}: has no samples. Pull them there, or say with --work")
     shutil.copytree(run, tmp_path / "carried")
-    error = CliRunner().invoke(app, ["eval", str(tmp_path / "carried")]).exception
+    error = call("eval", tmp_path / "carried").exception
     assert isinstance(error, UserError)
     assert "carried: is not in a WORK/runs/NAME; say with --work whose samples." in str(error)
-    error = CliRunner().invoke(app, ["eval", str(work / "runs/noe")]).exception
+    error = call("eval", work / "runs/noe").exception
     assert str(error).startswith(f"{work}/runs/noe: no such checkpoint. ")
     write_samples(tmp_path / "other/samples")
     other = str(tmp_path / "other")
-    done = CliRunner().invoke(app, ["eval", str(tmp_path / "carried"), "--work", other])
+    done = call("eval", tmp_path / "carried", "--work", other)
     assert done.exit_code == 0, done.output
 
 
@@ -302,11 +301,7 @@ def test_a_file_where_a_folder_goes(work: Path) -> None:
     file = work / "file"
     file.write_text("mine")
     assert "file: cannot be written: File exists." in misuse(work, "eval", "--out", str(file))
-    error = (
-        CliRunner()
-        .invoke(app, ["export", str(work / "runs/one"), "--no-onnx", "--out", str(file)])
-        .exception
-    )
+    error = call("export", work / "runs/one", "--no-onnx", "--out", file).exception
     assert str(error) == f"{file}: cannot be written: File exists."
     assert file.read_text() == "mine"
 

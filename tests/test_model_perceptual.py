@@ -8,7 +8,7 @@ from torchvision.models import alexnet
 from model.evaluation.perceptual import load_lpips, lpips_distance
 from pipeline.errors import UserError
 from tests import one_thread  # noqa: F401
-from tests.test_model_metrics import drawn
+from tests.tensors import drawn
 
 pytest.importorskip("lpips", reason="the extra lpips is not installed")
 

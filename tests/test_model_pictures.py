@@ -23,8 +23,7 @@ from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.errors import UserError
 from pipeline.pictures.image import decode
 from pipeline.pictures.sketch import dodge
-from tests.pictures import draw_picture, encoded, grey_png
-from tests.test_image import swapped_profile
+from tests.pictures import draw_picture, encoded, grey_png, swapped_profile
 
 SMALL = {
     name: encoded(draw_picture(4, 24, 20), name)

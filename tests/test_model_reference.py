@@ -14,7 +14,7 @@ from model.networks.reference import (
     look_again,
 )
 from tests import one_thread  # noqa: F401
-from tests.test_model_metrics import drawn, flat
+from tests.tensors import drawn, flat
 
 SKETCH = drawn(1, 2)[:, :1].float() / 255
 

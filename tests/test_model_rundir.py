@@ -16,7 +16,6 @@ from model.training.runs import read_runs
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, write_checkpoint
 from tests.model_runs import QUIET, run
-from tests.model_samples import write_samples
 
 SHORT = dataclasses.replace(CONFIG, gan="none")
 
@@ -33,11 +32,6 @@ def test_a_run_of_which_only_the_best_checkpoint_is_left_is_not_replaced(
         UserError, match=r"holds best\.safetensors of a run, and .* or remove the f"
     ):
         load_last(tmp_path, CONFIG, "", 4, QUIET, resume=resume)
-
-
-@pytest.fixture(scope="module")
-def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_samples(tmp_path_factory.mktemp("samples"))
 
 
 def steps(run_dir: Path) -> dict[str, int]:

@@ -15,15 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
-from cli import app
 from model.config import CRITERIA
 from model.training.curves import TITLES, draw_comparison, draw_run, thin_out
 from model.training.runs import MEASURES, read_log, read_runs
 from model.training.state import TrainState
 from model.training.train import train
 from pipeline.errors import UserError
+from tests.calls import call
 from tests.model_checkpoints import CONFIG
 from tests.model_samples import write_samples
 
@@ -44,10 +43,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (work / "runs" / "torn" / "config.json").write_text('{"train": {"model": "zhang20')
     (work / "runs" / "no-run").mkdir()
     return work
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["runs", *map(str, arguments)])
 
 
 def test_runs_say_what_they_are_and_how_far_they_came(work: Path) -> None:
@@ -84,7 +79,7 @@ def test_a_run_under_way_is_running_and_its_torn_line_is_passed_over(work: Path)
 
 
 def test_the_table_shows_every_run_on_one_line(work: Path) -> None:
-    shown = call(work)
+    shown = call("runs", work)
     assert shown.exit_code == 0
     header, stopped, torn, whole = (line.rstrip() for line in shown.output.splitlines())
     columns = "run model parameters steps epochs samples/s waiting mse psnr chroma_error"
@@ -103,20 +98,20 @@ def test_the_table_shows_every_run_on_one_line(work: Path) -> None:
 def test_the_table_is_not_cut_to_a_narrow_terminal(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = call(work).output
+    wide = call("runs", work).output
     monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
     monkeypatch.setenv("COLUMNS", "40")
-    narrow = re.sub(r"\x1b\[[\d;]*m", "", call(work).output)
+    narrow = re.sub(r"\x1b\[[\d;]*m", "", call("runs", work).output)
     assert narrow.split() == wide.split()
 
 
 def test_the_table_for_programs_is_the_same_runs(work: Path) -> None:
-    table = json.loads(call(work, "--json").output)
+    table = json.loads(call("runs", work, "--json").output)
     assert table == [dataclasses.asdict(run) for run in read_runs(work / "runs")]
 
 
 def test_curves_are_drawn_for_each_run_and_for_all(work: Path) -> None:
-    shown = call(work, "--curves")
+    shown = call("runs", work, "--curves")
     assert shown.exit_code == 0, shown.output
     paths = [work / "runs" / name / "curves.png" for name in ("stopped", "whole", "")]
     assert shown.output.splitlines()[-3:] == [str(path) for path in paths]
@@ -183,11 +178,11 @@ def test_what_cannot_be_shown_is_said(
     (tmp_path / "runs" / "new").mkdir(parents=True)
     config = (work / "runs" / "whole" / "config.json").read_bytes()
     (tmp_path / "runs" / "new" / "config.json").write_bytes(config)
-    assert isinstance(call(tmp_path, "--curves").exception, UserError)
-    assert re.search(r"new +zhang2017 .* 0/4 +0/1 .* - +interrupted", call(tmp_path).output)
+    assert isinstance(call("runs", tmp_path, "--curves").exception, UserError)
+    assert re.search(r"new +zhang2017 .* 0/4 +0/1 .* - +interrupted", call("runs", tmp_path).output)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    error = call(work, "--curves").exception
+    error = call("runs", work, "--curves").exception
     assert isinstance(error, UserError)
     assert "pip install 'nurie[curves]'" in str(error)
 
@@ -209,7 +204,7 @@ def test_curves_that_cannot_be_written_are_named(
     path = work / "runs" / "whole" / "curves.png"
     path.unlink(missing_ok=True)
     path.mkdir()
-    error = call(work, "--curves").exception
+    error = call("runs", work, "--curves").exception
     path.rmdir()
     assert isinstance(error, UserError)
     assert f"{path}: is a folder" in str(error)
@@ -218,6 +213,6 @@ def test_curves_that_cannot_be_written_are_named(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    error = call(work, "--curves").exception
+    error = call("runs", work, "--curves").exception
     assert isinstance(error, UserError)
     assert "/curves.png: cannot be written: Permission denied." in str(error)

@@ -18,7 +18,7 @@ from model.training.steps import (
     update_discriminator,
 )
 from tests import one_thread  # noqa: F401
-from tests.test_model_metrics import drawn
+from tests.tensors import drawn
 
 CPU = torch.device("cpu")
 FULL_PRECISION = torch.autocast("cpu", enabled=False)

@@ -23,6 +23,7 @@ from model.networks.style import (
 )
 from pipeline.errors import UserError
 from tests import one_thread  # noqa: F401
+from tests.stand_ins import Trap
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +116,6 @@ def test_weights_come_from_files_of_either_format(inception: StyleNetwork, tmp_p
         assert loaded.provenance.weights == name
     with pytest.raises(UserError, match=r"'classifier\.0\.bias' is missing"):
         build_style_network("vgg19", normalised=True, weights=str(tmp_path / "w.pth"))
-
-
-class Trap:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return exec, ("raise SystemExit('code from a weights file ran')",)
 
 
 def test_a_weights_file_cannot_run_code(tmp_path: Path) -> None:

@@ -44,11 +44,6 @@ pytestmark = pytest.mark.usefixtures("one_style_network")
 
 
 @pytest.fixture(scope="module")
-def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_samples(tmp_path_factory.mktemp("samples"))
-
-
-@pytest.fixture(scope="module")
 def whole_run(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     result = run(samples_dir, run_dir)

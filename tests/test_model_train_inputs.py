@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
 from tests.model_samples import write_samples
-from tests.test_model_waits import Thumbnails
+from tests.stand_ins import Thumbnails
 
 
 @pytest.fixture(scope="module")

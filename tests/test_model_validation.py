@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
 from tests.model_samples import write_samples
-from tests.test_model_waits import Thumbnails
+from tests.stand_ins import Thumbnails
 
 
 def test_a_model_that_paints_no_numbers_is_not_kept(tmp_path: Path) -> None:

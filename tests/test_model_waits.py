@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model.config import TrainConfig, train_config
-from model.networks.style import Provenance, StyleNetwork, build_style_network
+from model.networks.style import StyleNetwork, build_style_network
 from model.training.journal import Journal
 from model.training.train import train
 from tests.model_checkpoints import CONFIG
 from tests.model_samples import write_samples
+from tests.stand_ins import Thumbnails
 
 REFERENCE = train_config(
     {"model": "reference", "width_multiplier": 0.25, "batch_size": 2, "pairs": 0.5}, "test"
@@ -39,22 +40,6 @@ EVERYTHING: dict[str, Any] = {
 }
 FIRST, LAST = 1, 3
 """The steps watched: from the end of the first to that of the last."""
-
-
-class Thumbnails(StyleNetwork):
-    """A style network that is cheap, in the shape of VGG19's."""
-
-    name = "thumbnails"
-    shape = (4096,)
-    imagenet_url = ""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(48, 4096)), normalised=True)
-        self.provenance = Provenance("thumbnails", "random", 0, "a")
-        self.requires_grad_(False)
-
-    def prepare(self, reference: Tensor) -> Tensor:
-        return nn.functional.adaptive_avg_pool2d(reference, 4)
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -12,7 +12,8 @@ from pipeline.schema import SELECTION, build_table
 from pipeline.storage.rows import DamagedError, read_info, write_rows
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.shares import call, make_prepared
+from tests.calls import call
+from tests.shares import make_prepared
 
 Rows = list[dict[str, Any]]
 

@@ -31,8 +31,7 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture, encoded, letterboxed
-from tests.test_fetch import fetch_all
-from tests.works import draw_original, make_work
+from tests.works import EXPECTED, draw_original, fetch_all, make_work, odd_original
 
 QUIET = Console(quiet=True)
 SETTINGS = PrepareSettings(size=64)
@@ -79,25 +78,6 @@ def test_a_prepared_picture_is_the_crop_without_its_bars() -> None:
     )
     assert untouched.box is not None
     assert untouched.box.width == 512
-
-
-def odd_original(post_id: int) -> bytes | None:
-    if post_id == 2:
-        return None
-    if post_id == 4:
-        return draw_original(4)[:6000]
-    if post_id == 6:
-        return encoded(np.zeros((512, 512, 3), np.uint8))
-    return draw_original(1 if post_id == 8 else post_id)
-
-
-EXPECTED = {
-    "kept": 26,
-    "missing/no_file": 1,
-    "corrupt/truncated": 1,
-    "blank/flat": 1,
-    "duplicate/same_pixels": 1,
-}
 
 
 def test_every_row_that_goes_in_comes_out_with_one_fate(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-import cli
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.executor import Summary
@@ -17,8 +15,9 @@ from pipeline.recipe_file import load_recipe
 from pipeline.storage.shard import list_shards
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.calls import call
 from tests.crashing import QUIET, contents, make_source, temporaries
-from tests.test_crash_commands import LIMIT, Gate, finish, start
+from tests.real_commands import LIMIT, Gate, finish, start
 
 NUM_RANKS = 3
 SMALL_SHARDS = ["--set", "split.shard_size=1"]
@@ -146,6 +145,6 @@ def test_rate_and_connections_are_divided_among_all_ranks(
 def test_rank_and_world_size_go_together(
     ranks: Ranks, work: Work, command: str, option: tuple[str, str]
 ) -> None:
-    error = CliRunner().invoke(cli.app, ranks.command(command, work, *option)).exception
+    error = call(*ranks.command(command, work, *option)).exception
     assert isinstance(error, UserError)
     assert "--rank I and --world-size N go together" in str(error)

@@ -20,8 +20,7 @@ from pipeline.work import Work
 from tests.crashing import contents, make_source
 from tests.crashing import fetch as run_fetch
 from tests.crashing import prepare as run_prepare
-from tests.files import flip
-from tests.test_verify import append
+from tests.files import append, flip
 
 QUIET = Console(quiet=True)
 FIRST = "train-000000"

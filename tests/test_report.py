@@ -25,8 +25,7 @@ from pipeline.storage.shard import rows_path, tar_path
 from pipeline.work import Work
 from tests.plurals import plurals_of_one
 from tests.report_folder import HOSTILE, NUM_POSTS, Reader, draw, make_folder
-from tests.test_fetch import fetch_all
-from tests.works import POST, make_work
+from tests.works import POST, fetch_all, make_work
 
 
 @pytest.fixture(scope="module")

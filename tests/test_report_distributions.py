@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from pipeline.planning.plan import planned_shards
 from pipeline.report.distributions import Colours, build_histogram, measure
 from pipeline.report.funnel import read_roll
-from tests.test_fetch import fetch_all
-from tests.works import make_work
+from tests.works import fetch_all, make_work
 
 
 def test_colours_are_counted_by_kind_and_hue() -> None:

@@ -4,8 +4,7 @@ import pyarrow as pa
 
 from pipeline.planning.plan import planned_shards
 from pipeline.report.funnel import Roll, count_splits, read_roll
-from tests.test_fetch import fetch_all
-from tests.works import draw_original, make_work
+from tests.works import draw_original, fetch_all, make_work
 
 
 def test_the_choice_looks_at_nothing_but_ids(tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ import re
 from pathlib import Path
 
 from pytest_httpserver import HTTPServer
-from typer.testing import CliRunner
 
-import cli
+from tests.calls import call
 from tests.crashing import make_source
 from tests.metadata_records import lines_of, make_post, new_record
 from tests.pictures import draw_picture, encoded
@@ -22,12 +21,10 @@ def test_a_dry_run_counts_what_would_be_asked_for(tmp_path: Path) -> None:
     command = ["fetch", f"{tmp_path}/recipe.toml", "--work", f"{tmp_path}/w", "--workers", "1"]
 
     def count(*options: str) -> str:
-        return (
-            CliRunner().invoke(cli.app, [*command, "--dry-run", *options]).stdout.splitlines()[-1]
-        )
+        return call(*command, "--dry-run", *options).stdout.splitlines()[-1]
 
     assert count() == "6 originals would be fetched."
-    CliRunner().invoke(cli.app, [*command, "--limit", "4"])
+    call(*command, "--limit", "4")
     assert count() == "2 originals would be fetched."
     assert count("--limit", "4") == "0 originals would be fetched."
     assert count("--limit", "4", "--retry-failed") == "2 originals would be fetched."
@@ -49,15 +46,15 @@ def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPSer
         cdn.expect_request(re.compile("/")).respond_with_data(encoded(draw_picture(1, 90, 90)))
         where = {"Location": cdn.url_for("/x.png")}
         httpserver.expect_request(re.compile("/")).respond_with_data(status=302, headers=where)
-        refused = CliRunner().invoke(cli.app, command)
+        refused = call(*command)
         assert "3  refused/host_not_allowed" in refused.stdout
         assert refused.stderr == (
             "3 posts lead to a host that may not be asked; name it: --set "
             "'source.hosts=[\"HOST\"]' --retry-failed.\n"
         )
         named = ["--set", f'source.hosts=["127.0.0.1:{cdn.port}"]']
-        assert "3  refused/host_not_allowed" in CliRunner().invoke(cli.app, command + named).stdout
-        mended = CliRunner().invoke(cli.app, [*command, *named, "--retry-failed"])
+        assert "3  refused/host_not_allowed" in call(*command, *named).stdout
+        mended = call(*command, *named, "--retry-failed")
         assert ("3  fetched" in mended.stdout, mended.stderr) == (True, "")
 
 
@@ -74,9 +71,9 @@ def test_a_post_is_asked_for_once_its_record_names_a_url(
     command += ["--workers", "1", "--replan"]
     record = {"id": 1, "rating": "s", "file_ext": "png"}
     metadata.write_text(json.dumps(record))
-    assert "1  missing/no_url" in CliRunner().invoke(cli.app, command).stdout
+    assert "1  missing/no_url" in call(*command).stdout
     dry_run = [*command, "--dry-run"]
-    assert "\n0 originals would be fetched." in CliRunner().invoke(cli.app, dry_run).stdout
+    assert "\n0 originals would be fetched." in call(*dry_run).stdout
     metadata.write_text(json.dumps(record | {"file_url": httpserver.url_for("/1.png")}))
-    assert "\n1 original would be fetched." in CliRunner().invoke(cli.app, dry_run).stdout
-    assert "1  fetched" in CliRunner().invoke(cli.app, command).stdout
+    assert "\n1 original would be fetched." in call(*dry_run).stdout
+    assert "1  fetched" in call(*command).stdout

@@ -32,8 +32,8 @@ from tests.crashing import (
     prepare,
     temporaries,
 )
+from tests.real_commands import Source
 from tests.shard_stores import URL, both, contents_of, rows_of, shards_in
-from tests.test_crash_commands import Source
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")
 

@@ -19,6 +19,7 @@ from pipeline.status import read_status
 from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, write_rows
 from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
+from tests.calls import call
 from tests.crashing import (
     contents,
     fetch,
@@ -30,9 +31,8 @@ from tests.crashing import (
     watch,
 )
 from tests.files import flip
+from tests.real_commands import LIMIT, Gate, Source, finish, run_command, start
 from tests.shard_stores import URL, both, contents_of, rows_of, shards_in
-from tests.shares import call
-from tests.test_crash_commands import LIMIT, Gate, Source, finish, run_command, start
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")
 

@@ -14,10 +14,9 @@ import pytest
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source
-from tests.ray_cluster import TwoNodes
+from tests.ray_cluster import TASK, TwoNodes, wait_for
+from tests.real_commands import ROOT, Gate, Source, finish, run_command
 from tests.s3_server import BUCKET
-from tests.test_crash_commands import ROOT, Gate, Source, finish, run_command
-from tests.test_executor_ray import TASK, wait_for
 
 STORE = f"s3://{BUCKET}/tiny"
 

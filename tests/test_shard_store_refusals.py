@@ -20,11 +20,11 @@ from pipeline.storage.shard import ShardWriter
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.calls import call
 from tests.crashing import QUIET, contents, fetch, prepare
 from tests.files import flip
+from tests.real_commands import Source, finish, start
 from tests.shard_stores import URL, both, contents_of, rows_of
-from tests.shares import call
-from tests.test_crash_commands import Source, finish, start
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")
 

@@ -21,12 +21,12 @@ from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.calls import call
 from tests.crashing import QUIET, contents, fetch, in_child, meet_fault, prepare, temporaries, watch
 from tests.files import files_in, flip
+from tests.real_commands import Source
 from tests.shard_stores import URL, both, contents_of, rows_of
-from tests.shares import call
-from tests.test_crash_commands import Source
-from tests.test_takedown import holding, secrets_of
+from tests.takedowns import holding, secrets_of
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")
 

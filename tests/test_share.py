@@ -26,11 +26,11 @@ from pipeline.stores import folder
 from pipeline.stores.transfer import copy_bytes
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.calls import call
 from tests.files import files_in, flip
 from tests.shares import (
     NUM_SAMPLES,
     QUIET,
-    call,
     forge_files,
     forge_rows,
     load_index,
@@ -48,12 +48,6 @@ NUM_FILES = 14
 def work(made: Path, tmp_path: Path) -> Work:
     shutil.copytree(made / "work", tmp_path / "work")
     return Work(tmp_path / "work")
-
-
-@pytest.fixture
-def there(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made / "there", tmp_path / "there")
-    return tmp_path / "there"
 
 
 def rewrite_rows(directory: Path, shard: str) -> None:

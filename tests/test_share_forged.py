@@ -22,9 +22,9 @@ from pipeline.storage.rows import read_info, read_rows, write_rows
 from pipeline.storage.shard import rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.calls import call
 from tests.shares import (
     QUIET,
-    call,
     forge_files,
     forge_index,
     forge_rows,
@@ -35,12 +35,6 @@ from tests.shares import (
 )
 
 SHARD = "train-000000"
-
-
-@pytest.fixture
-def there(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made / "there", tmp_path / "there")
-    return tmp_path / "there"
 
 
 # Whatever the index says fits the files, but for what is tried.

@@ -21,9 +21,9 @@ from pipeline.stores.web import WebStore
 from pipeline.takedown import take_down
 from pipeline.work import Work
 from tests.files import fail_to_read, files_in
+from tests.real_commands import Source
 from tests.shard_stores import both
 from tests.shares import QUIET, forge_files, load_index, pull_to
-from tests.test_crash_commands import Source
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ from pipeline.work import Work
 from tests.crashing import contents
 from tests.file_server import forget_stores
 from tests.files import flip
+from tests.real_commands import Source
 from tests.sftp_server import PASSWORD, SftpServer, serve_sftp
 from tests.shard_stores import both, contents_of
 from tests.shares import QUIET, load_index, make_prepared, samples_of
-from tests.test_crash_commands import Source
 
 SHARD = "train-000000"
 

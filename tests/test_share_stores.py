@@ -25,10 +25,11 @@ from pipeline.stores.remote import RemoteStore
 from pipeline.verify import verify
 from pipeline.web import pacing
 from pipeline.work import Work
+from tests.calls import call
 from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server
 from tests.file_server import forget_stores
 from tests.s3_server import BUCKET, KEYS
-from tests.shares import QUIET, call, load_index, samples_of
+from tests.shares import QUIET, load_index, samples_of
 
 SHARD = "train-000000"
 SECRET = "hunter2-of-the-tests"

@@ -17,10 +17,8 @@ import orjson
 import pytest
 import torch
 from pytest_httpserver import HTTPServer
-from typer.testing import CliRunner
 from werkzeug import Request, Response
 
-import cli
 from model.checkpoint import load_checkpoint
 from model.config import TrainConfig
 from model.data.epochs import iterate_steps
@@ -36,12 +34,13 @@ from pipeline.share.stream import RemoteShards
 from pipeline.storage.rows import read_rows
 from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
+from tests.calls import call
 from tests.file_server import forget_stores
 from tests.files import size_now
 from tests.model_checkpoints import CONFIG as SMALL
 from tests.s3_server import BUCKET, lead_to, serve_s3
 from tests.shares import QUIET, forge_files, forge_index, forge_tar, load_index, make_prepared
-from tests.test_model_waits import Thumbnails
+from tests.stand_ins import Thumbnails
 
 CONFIG = TrainConfig(batch_size=4, epochs=2, decode_threads=2)
 BIG = 10**9
@@ -273,7 +272,7 @@ def train(work: Path, *options: str) -> list[dict[str, Any]]:
     settings += ["validations_per_epoch=1", "num_grid=2", "num_following=2", "batch_size=8"]
     arguments += [word for text in settings for word in ("--set", f"train.{text}")]
     arguments += ["--device", "cpu", *options]
-    called = CliRunner().invoke(cli.app, arguments)
+    called = call(*arguments)
     assert called.exit_code == 0, called.output
     lines = [orjson.loads(s) for s in (work / "runs/one/log.jsonl").read_bytes().splitlines()]
     times = ("samples_per_second", "data_wait")

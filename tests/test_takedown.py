@@ -3,10 +3,8 @@
 import csv
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -31,8 +29,10 @@ from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work
+from tests.calls import call
 from tests.files import files_in, flip
-from tests.shares import NUM_POSTS, NUM_SAMPLES, QUIET, call, load_index, make_prepared
+from tests.shares import NUM_POSTS, NUM_SAMPLES, QUIET, load_index, make_prepared
+from tests.takedowns import holding, members, readable, secrets_of
 
 GONE = (3, 18)  # both in one shard, and one family with nobody else
 
@@ -53,53 +53,6 @@ def work(made: Work, tmp_path: Path) -> Work:
 
 def recipe_of(work: Work) -> Recipe:
     return convert(read_info(work.plan_path)["recipe"], Recipe, "plan")
-
-
-def members(work: Work, directory: str = "samples") -> dict[str, bytes]:
-    """Return every member of every tar, by name."""
-    found = {}
-    for path in sorted((work.root / directory).glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                data = tar.extractfile(member)
-                assert data is not None
-                found[member.name] = data.read()
-    return found
-
-
-def readable(folder: Path) -> dict[str, bytes]:
-    """Return all that a folder's files hold: tables as text, with every word that they number."""
-    found = {}
-    for path in folder.rglob("*"):
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-            columns = [chunk for column in table.columns for chunk in column.chunks]
-            columns += [column.values for column in columns if pa.types.is_list(column.type)]
-            words = [c.dictionary for c in columns if pa.types.is_dictionary(c.type)]
-            text = str([column.to_pylist() for column in (*columns, *words)])
-            found[str(path)] = text.encode() + str(table.schema.metadata).encode()
-        elif path.is_file():
-            found[str(path)] = path.read_bytes()
-    return found
-
-
-def holding(folder: Path, secrets: list[bytes]) -> list[str]:
-    """Return the files of a folder that hold any of some secrets."""
-    return [name for name, data in readable(folder).items() if any(s in data for s in secrets)]
-
-
-def secrets_of(work: Work, post_id: int) -> list[bytes]:
-    """Return what must be found nowhere once a post is gone: its hashes, and its pictures."""
-    found: list[bytes] = []
-    for directory, schema in ((work.raw_dir, RAW), (work.samples_dir, SAMPLES)):
-        for name in list_shards(directory):
-            for row in read_rows(rows_path(directory, name), schema).to_pylist():
-                if row["post_id"] == post_id:
-                    sums = [row["md5"], row["sha256"]]
-                    found += [sum_.encode() for sum_ in sums]
-                    found += [repr(bytes.fromhex(sum_)).encode() for sum_ in sums]
-    pictures = {**members(work), **members(work, "raw")}
-    return found + [d[-200:] for n, d in pictures.items() if n.startswith(key_of(post_id))]
 
 
 def test_nothing_is_left_but_the_id_and_the_fate(work: Work) -> None:

@@ -16,10 +16,8 @@ from pipeline.storage.rows import read_info, read_rows, write_rows
 from pipeline.storage.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.files import fail_to_read, flip
-from tests.test_fetch import fetch_all
-from tests.test_prepare import EXPECTED, odd_original
-from tests.works import make_work
+from tests.files import append, fail_to_read, flip
+from tests.works import EXPECTED, fetch_all, make_work, odd_original
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +147,6 @@ def adopt(path: Path, schema: pa.Schema) -> None:
         write_plan(path, table, info)
     else:
         write_rows(path, [table], info)
-
-
-def append(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"\0" * 512)
 
 
 def swap(directory: Path, name: str) -> None:

@@ -3,11 +3,16 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.planning.plan import hash_table, plan_posts, write_plan
+import numpy as np
+
+from pipeline.counts import Fates
+from pipeline.fetch import FetchStage
+from pipeline.planning.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.records import Post
 from pipeline.settings import to_table
@@ -101,3 +106,31 @@ def make_source(root: Path, num_posts: int = 20, draw: Draw = draw_original) -> 
         select=SelectSettings(tags=("solo",)),
         source=replace(recipe.source, metadata=str(path.parent)),
     )
+
+
+def odd_original(post_id: int) -> bytes | None:
+    if post_id == 2:
+        return None
+    if post_id == 4:
+        return draw_original(4)[:6000]
+    if post_id == 6:
+        return encoded(np.zeros((512, 512, 3), np.uint8))
+    return draw_original(1 if post_id == 8 else post_id)
+
+
+EXPECTED = {
+    "kept": 26,
+    "missing/no_file": 1,
+    "corrupt/truncated": 1,
+    "blank/flat": 1,
+    "duplicate/same_pixels": 1,
+}
+
+
+def fetch_all(work: Work, recipe: Recipe, **options: object) -> Fates:
+    fates: Fates = Counter()
+    stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
+    stage = replace(stage, **options)  # type: ignore[arg-type]
+    for name in planned_shards(work.plan_path):
+        fates += stage(name, lambda num_posts: None)
+    return fates
