@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.schema import SAMPLES
 from pipeline.serve import serve_folder
-from pipeline.share.index import CARD, INDEX, LOCK, PENDING
+from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.storage.rows import read_info, read_rows, write_rows
@@ -54,6 +54,28 @@ def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path)
     push(owner, str(store), QUIET)
 
 
+def test_a_takedown_that_was_pushed_is_not_undone_by_another_folder(
+    work: Work, tmp_path: Path
+) -> None:
+    other, there = Work(tmp_path / "other"), tmp_path / "there"
+    shutil.copytree(work.root, other.root)
+    push(work, str(there), QUIET)
+    push(other, str(there), QUIET)
+    behind = pull_to(there, tmp_path / "behind")
+    take_down(work, [2])
+    push(work, str(there), QUIET)
+    before = files_in(there)
+    for folder in (other, behind):
+        with pytest.raises(UserError, match="posts were taken down there, and .* knows them: 2;"):
+            push(folder, str(there), QUIET)
+    assert files_in(there) == before
+    take_down(other, [2])
+    assert push(other, str(there), QUIET).num_moved == 0
+    push(pull_to(there, behind.root), str(there), QUIET)
+    samples = {name for name in before if name.startswith("samples/")}
+    assert all(files_in(there)[name] == before[name] for name in samples)
+
+
 SHARD = "samples/train-000000.tar"
 FOREIGN: dict[str, Callable[[Path], object]] = {
     CARD: lambda place: (place / CARD).write_text("thesis"),
@@ -62,6 +84,7 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
     INDEX: lambda place: (place / INDEX).write_text('{"name": "a site"}'),
     PENDING: lambda place: (place / PENDING).write_text('{"name": "a site"}'),
     SHARD: lambda place: (place / SHARD).write_text("tar"),
+    RECIPE: lambda place: (place / RECIPE).symlink_to("notes.txt"),
 }
 
 
@@ -75,6 +98,7 @@ def test_files_that_no_push_brought_are_left_alone(work: Work, tmp_path: Path, n
     with pytest.raises(UserError, match=f"proj/{name}: is there already"):
         push(work, str(place), QUIET)
     assert files_in(place) == before
+    assert (place / name).is_symlink() == (name == RECIPE)
     (place / name).unlink()
     push(work, str(place), QUIET)
     assert files_in(place).items() >= {"notes.txt": b"are in nobody's way"}.items()

@@ -1,12 +1,20 @@
 """Whether a place may be pushed to or pulled into: what others have there stays as it is."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.removals import read_removals
+from pipeline.planning.plan import planned_shards, read_planned
+from pipeline.records import Status
+from pipeline.schema import LOCK as LOCK_SCHEMA
+from pipeline.scratch import scratch
 from pipeline.shard_store.clearing import removals_in
-from pipeline.share.index import CARD, IDENTITY, INDEX, PAPERS, PENDING, Index
+from pipeline.share.index import CARD, IDENTITY, INDEX, LOCK, PAPERS, PENDING, Index
+from pipeline.share.papers import describe, path_of
+from pipeline.storage.rows import read_rows
 from pipeline.storage.shard import list_shards
 from pipeline.stores.transfer import WritableStore
 from pipeline.urls import scheme_of
@@ -31,10 +39,12 @@ def check_place(
     """
     if work.plan_path.name in sizes:
         raise UserError(f"{store.url}: is a work folder; push to a folder of its own.")
-    if set(removals_in(store).post_ids) - set(read_removals(work.removals_path).post_ids):
+    taken_down = {*removals_in(store).post_ids, *_find_taken_down(store, there, work)}
+    if known := _find_known(work, taken_down):
+        some = ", ".join(map(str, known[:8])) + " ..." * (len(known) > 8)
         raise UserError(
-            f"{store.url}: posts were taken down there, and {work.root} still knows them; take "
-            "them down here as well, or push to another place."
+            f"{store.url}: posts were taken down there, and {work.root} still knows them: {some}; "
+            "take them down here as well, or push to another place."
         )
     if IDENTITY in sizes and not _is_pulled_from(there, draft, work):
         raise UserError(
@@ -50,6 +60,39 @@ def check_place(
             f"{store.url}/{found[0]}: is there already, and no `push` can be seen to have brought "
             "it; push to a folder of its own, or move that file away."
         )
+
+
+def _find_taken_down(store: WritableStore, there: Index | None, work: Work) -> list[int]:
+    """Return the posts that were taken down in what is shared there, by its lock.
+
+    A lock that this folder knows from its last push or pull is as this folder wants it.
+    """
+    lock = None if there is None else there.by_name.get(LOCK)
+    here = path_of(work, LOCK)
+    if lock is None or (here.is_file() and describe(here, LOCK) == lock):
+        return []
+    with scratch() as folder:
+        try:
+            with (folder / LOCK).open("wb", 0) as out:
+                store.bring(LOCK, out, lock.size, lambda num_bytes: None)
+            posts = read_rows(folder / LOCK, LOCK_SCHEMA, ["post_id", "status"])
+        except UserError:  # not there, or damaged: this push brings another one
+            return []
+    removed = pc.equal(posts["status"].cast(pa.string()), Status.REMOVED)
+    return posts.filter(removed)["post_id"].to_pylist()  # type: ignore[no-any-return]
+
+
+def _find_known(work: Work, post_ids: Collection[int]) -> list[int]:
+    """Return which of some posts the folder's plan has, and not as taken down."""
+    if not post_ids:
+        return []
+    wanted, found = pa.array(sorted(post_ids), pa.int64()), []
+    for name in planned_shards(work.plan_path):
+        posts = read_planned(work.plan_path, name)
+        posts = posts.filter(pc.is_in(posts["post_id"], value_set=wanted))
+        is_known = pc.not_equal(posts["status"].cast(pa.string()), Status.REMOVED)
+        found += posts.filter(is_known)["post_id"].to_pylist()
+    return sorted(found)
 
 
 def check_folder(work: Work) -> None:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,8 +96,10 @@ class FolderStore:
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
             try:
                 for path in folder.iterdir() if folder.is_dir() else ():
-                    if path.is_file() and not path.is_symlink():
-                        found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+                    with suppress(FileNotFoundError):  # of another one at work there
+                        status = path.lstat()  # a link is somebody else's, and as long as its text
+                        if not stat.S_ISDIR(status.st_mode):
+                            found[path.relative_to(self.root).as_posix()] = status.st_size
             except OSError as error:
                 raise unreadable(folder, error) from error
         return found
