@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import orjson
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ from model.config import train_config
 from model.data.samples import Samples, to_unit
 from model.networks.discriminator import build_discriminator
 from model.networks.style import Provenance, StyleNetwork
+from model.training.train import train
+from pipeline.console import PlainConsole
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
@@ -72,3 +75,16 @@ def test_a_run_goes_on_with_the_style_weights_that_it_began_with_wherever_they_l
         run(samples_dir, tmp_path, other, resume=True)
     moved = dataclasses.replace(config, style_weights="there/first.pth")
     assert run(samples_dir, tmp_path, moved, resume=True, max_steps=1).step == 2
+
+
+def test_a_model_is_of_the_recipe_that_its_samples_were_prepared_by(
+    samples_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = {"prepare": {"fit": "pad"}}  # `colorize` goes by it, and a card shows it
+    console = PlainConsole(stderr=False)
+    train(CONFIG, samples_dir, tmp_path, recipe=wanted, max_steps=1, console=console)
+    said = 'samples are taken as they were prepared: prepare.fit is "pad", the samples\' "stretch".'
+    assert said in capsys.readouterr().out.splitlines()
+    _, info = load_checkpoint(tmp_path / "last.safetensors")
+    written = orjson.loads((tmp_path / "config.json").read_bytes())
+    assert info.recipe == written["recipe"] == {"prepare": {"fit": "stretch"}}

@@ -54,7 +54,9 @@ def evaluate(
     overrides: Annotated[
         list[str],
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Set a value of the evaluation: eval.batch_size=8."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a value of the evaluation: eval.batch_size=8. Repeatable.",
         ),
     ] = [],
 ) -> None:

@@ -128,7 +128,7 @@ def train(
             source,
             run_dir,
             style_dir=place.root / "style",
-            recipe=to_table(chosen) if shards is None else None,  # or the samples' own
+            recipe=to_table(chosen),
             init=init,
             resume=resume,
         )

@@ -24,10 +24,11 @@ Model = Annotated[
 def colorize(
     checkpoint: Model,
     sketch: Annotated[
-        list[Path], typer.Option(help="Dark lines on light paper, any size; or a folder.")
+        list[Path],
+        typer.Option(help="Dark lines on light paper, any size; or a folder. Repeatable."),
     ],
     reference: Annotated[
-        list[Path], typer.Option(help="A coloured picture, any size; or a folder.")
+        list[Path], typer.Option(help="A coloured picture, any size; or a folder. Repeatable.")
     ],
     out: Annotated[
         Path,
@@ -127,7 +128,9 @@ def export(
     ] = None,
     metrics: Annotated[
         list[Path],
-        typer.Option(metavar="FILE", help="metrics.json for the card; by default the run's."),
+        typer.Option(
+            metavar="FILE", help="metrics.json for the card; by default the run's. Repeatable."
+        ),
     ] = [],
     onnx: Annotated[
         bool, typer.Option("--onnx/--no-onnx", help="Write an ONNX file as well.")

@@ -34,6 +34,7 @@ from model.training.validation import (
 )
 from model.use.colorize import Colorizer
 from pipeline.console import PlainConsole
+from pipeline.differences import name_differences
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.words import counted
@@ -88,7 +89,8 @@ def train(
         run_dir: folder of the run.
         style_dir: where style features are kept; ``style`` beside the folder of shards if None,
             and nowhere for shards that are elsewhere.
-        recipe: the effective recipe, kept in the checkpoints; the samples' own if None.
+        recipe: what the caller goes by: where the samples were prepared otherwise, that is said.
+            Checkpoints keep the samples' own.
         init: checkpoint to begin with; see ``training.init``. A run that is resumed has begun.
         resume: go on from ``last.safetensors`` where there is one, exactly as if never stopped.
         max_steps: stop, as Ctrl-C does, after so many steps of this call; None for no limit.
@@ -109,6 +111,9 @@ def train(
         train_set = stack.enter_context(Samples(shards, "train", config.sketch))
         val_set = stack.enter_context(Samples(shards, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, val_set, config)
+        then, now = (table.get("prepare", {}) for table in (train_set.recipe, recipe or {}))
+        if then and now and (odd := name_differences(then, now, "the samples'", "prepare.")):
+            console.print(f"samples are taken as they were prepared: {'; '.join(odd)}.")
         val_set.keep()
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
@@ -167,7 +172,7 @@ def train(
                 step=0,
                 epoch=0,
                 position=0,
-                recipe=recipe or train_set.recipe,
+                recipe=train_set.recipe,
                 init=began_with,
             ),
             last_is_damaged=resumed is not None and resumed.last_is_damaged,
@@ -175,7 +180,8 @@ def train(
         del resumed
         total_steps = steps_per_epoch * config.epochs
         if ranks.is_first:
-            write_config(run_dir, config, recipe or {}, state.count_parameters(), total_steps)
+            num_parameters = state.count_parameters()
+            write_config(run_dir, config, train_set.recipe, num_parameters, total_steps)
 
         journal = Journal(run_dir, state.step, config.log_every, ranks, config.precision)
         stack.callback(journal.close)
