@@ -11,6 +11,7 @@ import base64
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -111,10 +112,12 @@ def read_listing(listing: Listing) -> Iterator[Item]:
             came before is kept.
     """
     cursor = 0
-    for path in listing.page_paths():
+    for number, path in enumerate(listing.page_paths()):
+        if path != (page := _page_path(listing, number)):
+            raise UserError(f"{page}: is not there; delete those after it as well.")
         try:
             records = _parse(gzip.decompress(path.read_bytes()))
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(f"{path}: damaged ({error}); delete it and those after it.") from error
         yield from _items(records, str(path))
         if not records:
@@ -122,6 +125,10 @@ def read_listing(listing: Listing) -> Iterator[Item]:
             return
         cursor = _next_cursor(records, cursor, str(path))
     yield from _read_new(listing, cursor)
+
+
+def _page_path(listing: Listing, number: int) -> Path:
+    return listing.directory / f"{number:06d}.json.gz"
 
 
 def _read_new(listing: Listing, cursor: int) -> Iterator[Item]:
@@ -148,7 +155,7 @@ def _read_new(listing: Listing, cursor: int) -> Iterator[Item]:
                 ) from error
             cursor = _next_cursor(records, cursor, url) if records else cursor
             if listing.keeps:
-                with replacing(listing.directory / f"{number:06d}.json.gz") as path:
+                with replacing(_page_path(listing, number)) as path:
                     path.write_bytes(gzip.compress(download.content, mtime=0))
             yield from _items(records, url)
             if not records:
