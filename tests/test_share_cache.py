@@ -192,6 +192,17 @@ def test_what_has_made_way_is_open_no_more(tmp_path: Path) -> None:
             cache._pool.open(cache._paths["a"])
 
 
+def test_what_another_process_has_removed_is_open_no_more(tmp_path: Path) -> None:
+    with caching(tmp_path, 1) as (one, _), caching(tmp_path, 1) as (two, _):
+        one.expect(["a"])
+        assert read(one, "a") == content_of("a")
+        two.expect(["b"])
+        assert read(two, "b") == content_of("b")
+        one.expect(["b"])
+        with pytest.raises(FileNotFoundError):
+            one._pool.open(one._paths["a"])
+
+
 def test_a_closed_cache_lets_go_of_whoever_waits_and_of_its_files(tmp_path: Path) -> None:
     before = count_open_files()
     with caching(tmp_path, 8) as (cache, bringer):

@@ -165,7 +165,10 @@ class ShardCache:
             self._queue[shard] = None
             used += tar.size
         whole = {sum_ for sum_, found in there.items() if found.is_whole}
+        before = self._there
         self._there = {shard for shard, tar in self._tars.items() if tar.sha256 in whole}
+        for shard in before - self._there:  # another process may have removed it
+            self._pool.drop(self._paths[shard])
 
     def _remove(self, sum_: str, *, is_whole: bool) -> bool:
         """Remove a tar; returns False where another process is bringing it just now."""
