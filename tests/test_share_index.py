@@ -174,6 +174,13 @@ def test_what_is_no_index_is_refused(data: bytes) -> None:
         read_index(data, "index.json")
 
 
+def test_an_index_of_many_small_parts_is_refused_before_it_is_decoded() -> None:
+    """64 MiB of them took 1.7 GB."""
+    for data in (b"[]," * 10**6, b'{"a":[]},' * 10**6, b"[[]]" * 10**6):
+        with pytest.raises(UserError, match=r"index\.json: has too many parts"):
+            read_index(b'{"version":1,"x":[' + data + b"0]}", "index.json")
+
+
 def test_a_pending_index_may_lack_files() -> None:
     pending = replace(make_index(), files=make_index().files[:2])
     assert read_index(write_index(pending), "x", is_whole=False) == pending

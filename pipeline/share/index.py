@@ -33,6 +33,7 @@ SAMPLES = "samples"
 MAX_INDEX_BYTES = 64 * 2**20
 _MAX_BYTES = {".tar": 2**42, ".parquet": 2**32, ".md": 2**24, ".json": 2**28, ".toml": 2**24}
 _MAX_FILES = 400_000
+_MAX_PARTS = 4 * _MAX_FILES + 100_000  # of a file's JSON there are four, and the recipe's are few
 _VERSION = 1
 _NUMBER = "[0-9]{6}|[1-9][0-9]{6,8}"
 _SHARD_FILE = re.compile(rf"{SAMPLES}/((?:{'|'.join(SPLITS)})-(?:{_NUMBER}))(\.tar|\.parquet)")
@@ -124,6 +125,8 @@ def read_index(data: bytes, where: str, *, is_whole: bool = True) -> Index:
     """
     if len(data) > MAX_INDEX_BYTES:
         raise UserError(f"{where}: too large for an index; at most {MAX_INDEX_BYTES} bytes.")
+    if sum(map(data.count, (b"{", b"[", b","))) > _MAX_PARTS:  # each takes a hundred bytes
+        raise UserError(f"{where}: has too many parts for an index of {_MAX_FILES} files at most.")
     try:
         table = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
