@@ -161,7 +161,10 @@ def test_a_dry_run_asks_but_touches_nothing(danbooru: FakeDanbooru, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda data: data[:-9], lambda _: b"", lambda _: gzip.compress(b"{}"), lambda _: b"[]"],
+    [
+        *(lambda data: data[:-9], lambda _: b"", lambda _: gzip.compress(b"{}"), lambda _: b"[]"),
+        lambda data: data[:10] + b"\xff" + data[11:],
+    ],
 )
 def test_a_damaged_page_on_disk_is_named(
     damage: Callable[[bytes], bytes], danbooru: FakeDanbooru, tmp_path: Path
@@ -172,6 +175,18 @@ def test_a_damaged_page_on_disk_is_named(
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"000002\.json\.gz: damaged .* delete it"):
         list(read_listing(listing))
+
+
+def test_a_page_that_was_deleted_is_not_passed_over(danbooru: FakeDanbooru, tmp_path: Path) -> None:
+    listing = listing_of(danbooru.url, tmp_path)
+    expected = list(read_listing(listing))
+    _, gone, *later = listing.page_paths()
+    gone.unlink()
+    with pytest.raises(UserError, match=r"000001\.json\.gz: is not there; delete those after it"):
+        list(read_listing(listing))
+    for path in later:
+        path.unlink()
+    assert list(read_listing(listing)) == expected
 
 
 # Login and key
