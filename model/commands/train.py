@@ -108,6 +108,7 @@ def train(
     config = train_config(chosen.train | given, f"recipe {chosen.name!r}, [train]")
     place = work_of(work, chosen)
     run_dir = place.runs_dir / _run_name(run)
+    is_first = os.environ.get("RANK", "0") == "0"  # of those that torchrun started; one speaks
     with ExitStack() as stack:
         source: Path | RemoteShards = place.samples_dir
         if shards is None:
@@ -121,7 +122,7 @@ def train(
             num_bytes = int(num_gigabytes * 1e9)
             source = RemoteShards(shards, cache or place.root / "cache", num_bytes)
             stack.callback(source.close)
-            if os.environ.get("RANK", "0") == "0":
+            if is_first:
                 print(source.describe(config.shuffle_shards))
         result = run_training(
             config,
@@ -137,7 +138,8 @@ def train(
     best = "none yet" if result.best is None else f"{result.best:.4f}"
     if config.best_by == "following" and result.best is not None:
         best = f"{best} off 1"
-    print(f"{run_dir}: {state} after {steps}, best by {config.best_by}: {best}")
+    if is_first:
+        print(f"{run_dir}: {state} after {steps}, best by {config.best_by}: {best}")
     if not result.finished:  # what comes next in a script, or in `demo`, must not take it for done
         raise typer.Exit(130)
 
