@@ -121,7 +121,7 @@ class WebStore:
         if download.fate == Fate(Status.REFUSED, "host_not_allowed"):
             raise UserError(
                 f"{self._root}/{name}: its server leads elsewhere (HTTP {download.http_status}), "
-                "and only the URL's own host is asked: give the URL of the place that has the files."
+                "and only the URL's own host is asked: give the URL of the place with the files."
             )
         http = f", HTTP {download.http_status}" if download.http_status else ""
         raise UserError(f"{self._root}/{name}: could not be had ({download.fate}{http}).")
