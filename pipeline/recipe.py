@@ -279,7 +279,7 @@ class Recipe:
     def min_content_side(self) -> int:
         """Least width and height inside the letterbox of what ``prepare`` keeps, in pixels.
 
-        None where the bars stay: with them every picture is as large as any other.
+        0 where the bars stay: with them every picture is as large as any other.
         """
         keeps_bars = self.source.layout == "512px" and not self.prepare.letterbox
         return 0 if keeps_bars else self.prepare.min_side

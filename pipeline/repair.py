@@ -176,13 +176,9 @@ def recorded_source(work: Work, images: str = "") -> SourceSettings:
     source = planned_recipe(work.plan_path).source
     source = replace(source, images=images or source.images)
     check_source(source)
-    for name in list_shards(work.raw_dir):
-        try:
-            check_seal(rows_path(work.raw_dir, name))
-            settings = read_info(rows_path(work.raw_dir, name)).get("settings", {})
-        except DamagedError:
-            continue
-        wanted = content_settings(source)
+    wanted = content_settings(source)
+    for name, info in _sound_infos(work.raw_dir):
+        settings = info.get("settings", {})
         if settings != wanted:
             odd = "; ".join(name_differences(settings, wanted, f"that of {name}", "source."))
             remedy = "run `fetch` with the settings that are to hold, to its end"
@@ -190,6 +186,18 @@ def recorded_source(work: Work, images: str = "") -> SourceSettings:
                 remedy = "give the --images that they came from"
             raise UserError(f"{work.raw_dir}: came by other settings: {odd}; {remedy}.")
     return source
+
+
+def _sound_infos(directory: Path) -> Iterator[tuple[str, Table]]:
+    """Yield what the rows of shards say about themselves, of those whose rows are sound."""
+    for name in list_shards(directory):
+        path = rows_path(directory, name)
+        try:
+            check_seal(path)
+            info = read_info(path)
+        except DamagedError:
+            continue
+        yield name, info
 
 
 def _rebuild_raw(
@@ -293,12 +301,7 @@ def recorded_recipes(work: Work) -> dict[str, Table]:
     Samples whose originals are not here are left out: nothing can be made of them.
     """
     recipes = {}
-    for name in list_shards(work.samples_dir):
-        try:
-            check_seal(rows_path(work.samples_dir, name))
-            info = read_info(rows_path(work.samples_dir, name))
-        except DamagedError:
-            continue
+    for name, info in _sound_infos(work.samples_dir):
         has_originals = rows_path(work.raw_dir, name).is_file()
         if info.get("shard") == name and "recipe" in info and has_originals:
             recipes[name] = info["recipe"]

@@ -27,7 +27,7 @@ from pipeline.recipe_shared import without_secrets
 from pipeline.removals import read_removals
 from pipeline.settings import Table, to_table
 from pipeline.shard_store.driver import ShardStore, place_of
-from pipeline.shard_store.worker import RAW
+from pipeline.shard_store.files import RAW
 from pipeline.storage.rows import DamagedError, peek_info, read_info
 from pipeline.storage.shard import list_shards, rows_path
 from pipeline.urls import is_on_disk
@@ -78,9 +78,8 @@ def fetch(
         check_recipe(lock, recipe)
     num_workers = _share_connections(recipe.source, num_workers, part, console)
     with work.lock(part, console.print, store=store) as held:
-        shard_store = (
-            ShardStore(store, work) if store else None
-        )  # before a plan that may take hours
+        # Before a plan, which may take hours: the store may be out of reach.
+        shard_store = ShardStore(store, work) if store else None
         if shard_store is not None:
             shard_store.clearing.heed()
         if lock is not None:

@@ -16,6 +16,7 @@ from tests.clients import Connect, FakeTime, make_client
 from tests.s3_server import lead_to, serve_s3
 
 if TYPE_CHECKING:
+    from pipeline.work import Work
     from tests.real_commands import Source
 
 # A busy machine must fail no test: how long an example takes is not what these tests are about.
@@ -88,6 +89,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
     push(make_prepared(root), str(root / "there"), QUIET)
     return root
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path) -> "Work":
+    """Return a copy of the prepared folder, to be spoiled."""
+    from pipeline.work import Work
+
+    shutil.copytree(made / "work", tmp_path / "work")
+    return Work(tmp_path / "work")
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from tests.works import make_source, odd_original
 QUIET = Console(quiet=True)
 NUM_POSTS = 30
 NUM_SAMPLES = 26
+SHARD = "train-000000"
+NUM_FILES = 14
 
 
 def make_prepared(root: Path, num_posts: int = NUM_POSTS) -> Work:

@@ -1,12 +1,9 @@
 """push and pull between folders: what travels, what is refused, and what a fault leaves."""
 
-import shlex
 import shutil
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
@@ -15,39 +12,29 @@ from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.recipe_file import load_recipe
 from pipeline.schema import SAMPLES
-from pipeline.share import push as push_module
-from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE, Index
+from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
 from pipeline.share.part import parse_numbers
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.storage.rows import hash_file, read_info, read_rows, temporary_path, write_rows
 from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.stores import folder
-from pipeline.stores.transfer import copy_bytes
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip
 from tests.shares import (
+    NUM_FILES,
     NUM_SAMPLES,
     QUIET,
+    SHARD,
     forge_files,
     forge_rows,
-    load_index,
     make_prepared,
     pull_to,
     refused,
     samples_of,
 )
-
-SHARD = "train-000000"
-NUM_FILES = 14
-
-
-@pytest.fixture
-def work(made: Path, tmp_path: Path) -> Work:
-    shutil.copytree(made / "work", tmp_path / "work")
-    return Work(tmp_path / "work")
 
 
 def rewrite_rows(directory: Path, shard: str) -> None:
@@ -167,53 +154,6 @@ def test_a_tar_that_is_kept_outlives_rows_that_are_refused(there: Path, tmp_path
     assert samples_of(again) == before
 
 
-def test_a_push_of_less_takes_the_rest_away(there: Path, tmp_path: Path) -> None:
-    less = make_prepared(tmp_path / "less", 10)
-    push(less, str(there), QUIET)
-    assert 0 < len(list_shards(less.samples_dir)) < 5
-    assert files_in(there / "samples") == samples_of(less)
-
-
-def test_a_recipe_alone_takes_no_pictures_away(work: Work, there: Path) -> None:
-    before = files_in(there)
-    result = call("push", work.root, there, "--recipe-only")
-    assert isinstance(result.exception, UserError)
-    assert str(result.exception) == (
-        f"{there}: holds 5 shards of an earlier push, which push --recipe-only would remove; "
-        "push --recipe-only to another URL."
-    )
-    assert files_in(there) == before
-    (there / INDEX).rename(there / PENDING)  # as of a push that was cut short
-    with pytest.raises(UserError, match="holds 5 shards"):
-        push(work, str(there), QUIET, recipe_only=True)
-    for path in (there / "samples").iterdir():
-        path.unlink()
-    push(work, str(there), QUIET, recipe_only=True)  # nothing is lost any more
-    assert set(files_in(there)) == {CARD, "croissant.json", INDEX, LOCK, RECIPE}
-    assert push(work, str(there), QUIET, recipe_only=True).num_moved == 0
-    assert push(work, str(there), QUIET).has_samples
-
-
-def test_what_is_to_be_run_after_a_recipe_alone_can_be_copied(work: Work, tmp_path: Path) -> None:
-    push(work, str(tmp_path / "there"), QUIET, recipe_only=True)
-    said = call("pull", tmp_path / "there", tmp_path / "a [b] c").output
-    words = shlex.split(said.partition("`")[2].rstrip("`\n"))
-    place = str(tmp_path / "a [b] c")
-    assert words == ["fetch", f"{place}/share", "--locked", "--work", place, "--images", "TEMPLATE"]
-
-
-@pytest.mark.parametrize("name", ["index.json", "incomplete.json"])
-def test_what_a_newer_version_pushed_is_left_alone(work: Work, there: Path, name: str) -> None:
-    index = there / "index.json"
-    data = index.read_bytes().replace(b'"version": 1', b'"version": 2')
-    index.unlink()
-    (there / name).write_bytes(data)
-    before = files_in(there)
-    with pytest.raises(UserError, match=rf"{name}: a newer version of this program wrote it"):
-        push(work, str(there), QUIET)
-    assert files_in(there) == before
-
-
 def test_from_a_recipe_alone_the_same_data_set_is_made(made: Path, tmp_path: Path) -> None:
     shared = call("push", made / "work", tmp_path / "there", "--recipe-only")
     assert "5 travelled" not in shared.stdout
@@ -248,108 +188,6 @@ def test_what_was_pulled_can_be_pushed_on(made: Path, tmp_path: Path) -> None:
         push(part, str(tmp_path / "onwards"), QUIET)
 
 
-def test_an_interrupted_push_goes_on(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = tmp_path / "there"
-    copy = folder._copy
-    copied: list[Path] = []
-
-    def fail_late(path: Path, *rest: Any) -> None:
-        if len(copied) == 6:
-            raise OSError(5, "Input/output error")
-        copied.append(path)
-        copy(path, *rest)
-
-    monkeypatch.setattr(folder, "_copy", fail_late)
-    with pytest.raises(UserError, match="Input/output error"):
-        push(work, str(there), QUIET)
-    assert not (there / INDEX).exists()
-    assert "its push is not complete yet" in refused(there, tmp_path / "again")
-    monkeypatch.setattr(folder, "_copy", copy)
-    num_left = NUM_FILES - (len(copied) - 1)  # the first was the pending index
-    assert push(work, str(there), QUIET).num_moved == num_left
-    assert not (there / PENDING).exists()
-    assert samples_of(pull_to(there, tmp_path / "again")) == samples_of(work)
-
-
-def test_a_changed_data_set_is_at_no_moment_half_old(
-    work: Work, there: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    push(work, str(there), QUIET)
-    recipe = load_recipe(str(work.share_dir))
-    run.prepare(replace(recipe, prepare=replace(recipe.prepare, size=32)), work, QUIET)
-    old = load_index(there).by_name
-
-    def fail(path: Path, *rest: Any) -> None:
-        if path.suffix == ".tar":
-            raise OSError(5, "Input/output error")
-        copy(path, *rest)
-
-    copy = folder._copy
-    monkeypatch.setattr(folder, "_copy", fail)
-    with pytest.raises(UserError):
-        push(work, str(there), QUIET)
-    assert "not complete" in refused(there, work.root.parent / "again")
-    left = {path.name for path in (there / "samples").iterdir()}
-    assert left == set()  # all shards have changed: nothing old can be taken for new
-    assert any(name.endswith(".tar") for name in old)
-
-
-def test_of_two_pushes_at_a_time_none_passes_for_whole(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there, put_beside = tmp_path / "two", push_module._put_beside
-    other = Work(tmp_path / "other")
-    shutil.copytree(work.root, other.root)
-    recipe = load_recipe(str(work.share_dir))
-    run.prepare(replace(recipe, prepare=replace(recipe.prepare, size=32)), other, QUIET)
-
-    def push_other_meanwhile(*arguments: Any) -> Index:
-        monkeypatch.setattr(push_module, "_put_beside", put_beside)
-        index = put_beside(*arguments)
-        push(other, str(there), QUIET)
-        return index
-
-    monkeypatch.setattr(push_module, "_put_beside", push_other_meanwhile)
-    with pytest.raises(UserError, match="something else was pushed there at the same time"):
-        push(work, str(there), QUIET)
-    assert "its push is not complete yet" in refused(there, tmp_path / "again")
-    push(other, str(there), QUIET)
-    assert verify(there) == []
-    assert samples_of(pull_to(there, tmp_path / "again")) == samples_of(other)
-
-
-def test_a_push_whose_file_another_one_writes_says_so(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def copy_over(source: BinaryIO, out: BinaryIO, *rest: Any) -> None:
-        copy_bytes(source, out, *rest)
-        out.seek(0)
-        out.write(b"theirs")
-
-    monkeypatch.setattr(folder, "copy_bytes", copy_over)
-    with pytest.raises(UserError, match="two: something else was pushed there at the same time"):
-        push(work, str(tmp_path / "two"), QUIET)
-
-
-def test_a_push_whose_files_another_one_takes_says_so(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there, copy = tmp_path / "two", folder._copy
-
-    def push_another_meanwhile(*arguments: Any) -> None:
-        copy(*arguments)
-        if arguments[0].name == f"{SHARD}.tar":
-            monkeypatch.setattr(folder, "_copy", copy)
-            same = {f"samples/{SHARD}.tar": arguments[:2]}
-            folder.FolderStore(str(there)).put(same, lambda num_bytes: None)
-
-    monkeypatch.setattr(folder, "_copy", push_another_meanwhile)
-    with pytest.raises(UserError, match="two: something else was pushed there at the same time"):
-        push(work, str(there), QUIET)
-
-
 def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -> None:
     work = Work(tmp_path / "again")
     work.incoming_dir.mkdir(parents=True)
@@ -359,45 +197,6 @@ def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -
     (work.incoming_dir / "train-000002.tar").write_bytes(whole * 5)
     pull(str(made / "there"), work, QUIET)
     assert samples_of(work) == samples_of(Work(made / "work"))
-
-
-def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
-    path = tar_path(work.samples_dir, SHARD)
-    flip(path, 700)
-    with pytest.raises(UserError, match=rf"{SHARD}\.tar: damaged"):
-        push(work, str(tmp_path / "there"), QUIET)
-    assert not (tmp_path / "there" / INDEX).exists()
-    path.unlink()
-    with pytest.raises(UserError, match=SHARD):
-        push(work, str(tmp_path / "there"), QUIET)
-
-
-def test_damaged_rows_are_not_pushed(work: Work, tmp_path: Path) -> None:
-    flip(rows_path(work.samples_dir, SHARD), 100)
-    with pytest.raises(UserError, match=rf"{SHARD}\.parquet: "):
-        push(work, str(tmp_path / "there"), QUIET)
-    assert not (tmp_path / "there").exists()
-
-
-def test_what_is_pushed_again_on_another_day_stays_of_its_first(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = tmp_path / "there"
-    with monkeypatch.context() as patch:
-        then = SimpleNamespace(now=lambda zone: datetime(2020, 2, 2, tzinfo=zone))
-        patch.setattr(push_module, "datetime", then)
-        push(work, str(there), QUIET)
-    assert push(work, str(there), QUIET).num_moved == 0
-    assert load_index(there).published == "2020-02-02"
-
-
-def test_a_push_needs_another_place(work: Work) -> None:
-    for place in (f"{work.root}/../work", f"{work.root}/samples", f"{work.root}/new"):
-        with pytest.raises(UserError, match="is the work folder, or within it"):
-            push(work, place, QUIET)
-    with pytest.raises(UserError, match="no such folder"):
-        push(Work(work.root / "x"), str(work.root / "y"), QUIET)
-    assert not (work.root / "new").exists()
 
 
 def test_a_full_disk_is_a_sentence(

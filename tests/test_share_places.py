@@ -26,12 +26,6 @@ from tests.shard_stores import both
 from tests.shares import QUIET, forge_files, load_index, pull_to
 
 
-@pytest.fixture
-def work(made: Path, tmp_path: Path) -> Work:
-    shutil.copytree(made / "work", tmp_path / "work")
-    return Work(tmp_path / "work")
-
-
 @pytest.mark.usefixtures("scratch_dir")
 def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path) -> None:
     """Neither does a folder of the same plan bring back what was taken down there."""

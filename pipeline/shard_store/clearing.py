@@ -5,10 +5,8 @@ kept in the work folder until the store has it: whatever ends this, the next run
 is kept holds nothing of the posts that go.
 """
 
-import platform
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +24,7 @@ from pipeline.removals import (
 )
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
-from pipeline.scratch import scratch
-from pipeline.shard_store.worker import (
+from pipeline.shard_store.files import (
     LEDGER,
     RAW,
     SAMPLES,
@@ -35,8 +32,9 @@ from pipeline.shard_store.worker import (
     bring_whole_tar,
     put,
     put_shard,
+    scratch_work,
 )
-from pipeline.storage.rows import read_info, read_rows, replacing, telling_out_of_space
+from pipeline.storage.rows import read_info, read_rows, replacing
 from pipeline.storage.shard import remove_shard, rows_path, tar_path
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
@@ -76,7 +74,7 @@ class StoreClearing:
 
     def tell(self, post_ids: Collection[int]) -> None:
         """Let the store know which posts were taken down, ever."""
-        with _scratch() as here:
+        with scratch_work() as here:
             write_removals(here.removals_path, Removals(tuple(sorted(post_ids))))
             put(self.store, {_REMOVALS: here.removals_path})
 
@@ -88,7 +86,7 @@ class StoreClearing:
         """
         for name in names:
             for kind, schema in ((RAW, RAW_SCHEMA), (SAMPLES, SAMPLES_SCHEMA)):
-                with _scratch() as here:
+                with scratch_work() as here:
                     rows = rows_path(here.root / kind, name)
                     is_there = bring_rows(self.store, kind, name, rows)
                     if is_there and not _is_clear(rows, schema, post_ids):
@@ -109,7 +107,7 @@ class StoreClearing:
         kind = RAW if schema is RAW_SCHEMA else SAMPLES
         kept = Work(self.work.cleared_dir)
         if not rows_path(kept.root / kind, name).is_file():
-            with _scratch() as here:
+            with scratch_work() as here:
                 if not self._make(schema, kind, name, post_ids, proof, here):
                     return
                 for path in _files(here.root, kind, name):
@@ -176,10 +174,3 @@ def _is_clear(rows: Path, schema: pa.Schema, post_ids: Collection[int]) -> bool:
         pc.is_in(table["post_id"], value_set=pa.array(sorted(post_ids), pa.int64()))
     )
     return count_cleared(found) == len(found)
-
-
-@contextmanager
-def _scratch() -> Iterator[Work]:
-    remedy = f"make room there on {platform.node()}, or set TMPDIR, and run the command again."
-    with scratch() as root, telling_out_of_space(root.parent, remedy):
-        yield Work(root)

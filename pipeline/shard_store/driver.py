@@ -29,7 +29,8 @@ from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import scratch, sweep
 from pipeline.shard_store.clearing import StoreClearing
-from pipeline.shard_store.worker import LEDGER, PLAN, RAW, SAMPLES, StageInStore, bring_rows, put
+from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, bring_rows, put
+from pipeline.shard_store.worker import StageInStore
 from pipeline.share.index import (
     IDENTITY,
     INDEX,

@@ -1,15 +1,8 @@
-"""A stage away from the work folder: in scratch on any machine, its outcome into a store.
+"""A stage away from the work folder: in scratch on any machine, its outcome into a store."""
 
-A store holds ``plan/X.parquet``, the planned posts of a shard; ``raw/X.tar`` and ``raw/X.parquet``;
-``ledger/X.parquet``; and ``samples/X.tar`` and ``samples/X.parquet``. As on a disk the rows make a
-shard exist: they are taken away before the tar that they prove is replaced, and put last.
-"""
-
-import platform
 import time
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
@@ -17,25 +10,26 @@ from pipeline.executor import Tick
 from pipeline.fetch import FetchStage
 from pipeline.originals import split_tar
 from pipeline.prepare import PrepareStage
-from pipeline.scratch import process_scratch, scratch
-from pipeline.share.index import IDENTITY
-from pipeline.storage.rows import (
-    DamagedError,
-    check_seal,
-    hash_file,
-    read_info,
-    replacing,
-    telling_out_of_space,
+from pipeline.scratch import process_scratch
+from pipeline.shard_store.files import (
+    LEDGER,
+    MAX_ROWS,
+    PLAN,
+    RAW,
+    SAMPLES,
+    bring_rows,
+    bring_tar,
+    bring_whole_tar,
+    put_shard,
+    scratch_work,
 )
+from pipeline.share.index import IDENTITY
+from pipeline.storage.rows import DamagedError
 from pipeline.stores.files import why_unavailable
 from pipeline.stores.open import open_writable
 from pipeline.stores.remote import MAX_WAIT, PATIENCE
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
-
-PLAN, RAW, LEDGER, SAMPLES = "plan", "raw", "ledger", "samples"
-
-_MAX_ROWS = 2**32  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +54,7 @@ class StageInStore:
             UserError: where the store is out of reach, or there is no room for a shard.
         """
         store = _open(self.url)
-        remedy = f"make room there on {platform.node()}, or set TMPDIR, and run the command again."
-        with scratch() as root, telling_out_of_space(root.parent, remedy):
-            work = Work(root)
+        with scratch_work() as work:
             if isinstance(self.stage, FetchStage):
                 fates = self._fetch(self.stage, name, work, store, tick)
             else:
@@ -75,7 +67,7 @@ class StageInStore:
         if not bring_rows(store, PLAN, name, work.plan_path):
             raise DamagedError(f"{store.url}/{PLAN}/{name}.parquet: is not there.")
         if bring_rows(store, RAW, name, work.raw_dir / f"{name}.parquet"):
-            _bring_tar(store, RAW, name, work.root)  # what of it is sound the stage finds out
+            bring_tar(store, RAW, name, work.root)  # what of it is sound the stage finds out
             bring_rows(store, LEDGER, name, work.ledger_dir / f"{name}.parquet")
         here = replace(
             stage,
@@ -111,7 +103,7 @@ def _open(url: str) -> WritableStore:
     while True:
         try:
             store = open_writable(url)
-            store.read(IDENTITY, _MAX_ROWS)  # so that it has answered here
+            store.read(IDENTITY, MAX_ROWS)  # so that it has answered here
         except UserError as error:
             if not why_unavailable(error) or time.monotonic() >= give_up_at:
                 raise
@@ -119,92 +111,3 @@ def _open(url: str) -> WritableStore:
             wait = min(2 * wait, MAX_WAIT)
         else:
             return store
-
-
-def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
-    """Bring a shard's rows of a kind, checked by their seal; return whether they are there.
-
-    Args:
-        store: where they lie.
-        kind: ``PLAN``, ``RAW``, ``LEDGER`` or ``SAMPLES``.
-        name: the shard's.
-        path: replaced as a whole, or left as it was.
-
-    Raises:
-        DamagedError: where they are not what was put there.
-    """
-    file = f"{kind}/{name}.parquet"
-    data = store.read(file, _MAX_ROWS)
-    if data is None:
-        return False
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-        try:
-            check_seal(temporary)
-            is_its_own = kind == PLAN or read_info(temporary).get("shard") == name
-        except DamagedError:
-            is_its_own = False
-        if not is_its_own:
-            raise DamagedError(
-                f"{store.url}/{file}: damaged, or not the rows of {name}. Remove it there, and the "
-                "same command makes the shard anew."
-            )
-    return True
-
-
-def _bring_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
-    """Bring a shard's tar beside its rows, unchecked."""
-    tar = root / kind / f"{name}.tar"
-    with tar.open("wb", 0) as out:
-        size = int(read_info(tar.with_suffix(".parquet"))["tar_size"])
-        store.bring(f"{kind}/{name}.tar", out, size, lambda num_bytes: None)
-    return tar
-
-
-def bring_whole_tar(store: WritableStore, kind: str, name: str, root: Path) -> None:
-    """Bring a shard's tar beside its rows, checked by the sum in these.
-
-    Args:
-        store: where it lies.
-        kind: ``RAW`` or ``SAMPLES``.
-        name: the shard's.
-        root: of a work folder, which has the rows.
-
-    Raises:
-        DamagedError: where it is not the tar of these rows.
-    """
-    tar = _bring_tar(store, kind, name, root)
-    if hash_file(tar) != read_info(tar.with_suffix(".parquet"))["tar_sha256"]:
-        where = f"{store.url}/{kind}/{name}"
-        command = "fetch" if kind == RAW else "prepare"
-        raise DamagedError(
-            f"{where}.tar: damaged; its bytes do not match the sum in its rows. Remove "
-            f"{where}.parquet, and `{command}` makes the shard anew."
-        )
-
-
-def put_shard(
-    store: WritableStore, kind: str, name: str, root: Path, ledger: Path | None = None
-) -> None:
-    """Put a shard into a store: tar and rows out of a work folder, the rows last.
-
-    Between taking the old rows away and putting the new the store has no such shard.
-
-    Args:
-        store: where it goes.
-        kind: ``RAW`` or ``SAMPLES``.
-        name: the shard's.
-        root: of the work folder.
-        ledger: to put before.
-    """
-    tar, rows = f"{kind}/{name}.tar", f"{kind}/{name}.parquet"
-    put(store, {f"{LEDGER}/{name}.parquet": ledger} if ledger is not None else {})
-    store.remove([rows])  # they prove the old tar
-    store.put({tar: (root / tar, read_info(root / rows)["tar_sha256"])}, lambda num_bytes: None)
-    put(store, {rows: root / rows})
-
-
-def put(store: WritableStore, files: dict[str, Path]) -> None:
-    """Put small files into a store, by their names there."""
-    outgoing = {name: (path, hash_file(path)) for name, path in files.items()}
-    store.put(outgoing, lambda num_bytes: None)

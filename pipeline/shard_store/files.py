@@ -1,0 +1,128 @@
+"""The files of shards in a store: how they are called, brought, checked, and put.
+
+A store holds ``plan/X.parquet``, the planned posts of a shard; ``raw/X.tar`` and ``raw/X.parquet``;
+``ledger/X.parquet``; and ``samples/X.tar`` and ``samples/X.parquet``. As on a disk the rows make a
+shard exist: they are taken away before the tar that they prove is replaced, and put last.
+"""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.scratch import scratch
+from pipeline.storage.rows import (
+    DamagedError,
+    check_seal,
+    hash_file,
+    read_info,
+    replacing,
+    telling_out_of_space,
+)
+from pipeline.stores.transfer import WritableStore
+from pipeline.work import Work
+
+PLAN, RAW, LEDGER, SAMPLES = "plan", "raw", "ledger", "samples"
+
+MAX_ROWS = 2**32  # bytes
+
+
+def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
+    """Bring a shard's rows of a kind, checked by their seal; return whether they are there.
+
+    Args:
+        store: where they lie.
+        kind: ``PLAN``, ``RAW``, ``LEDGER`` or ``SAMPLES``.
+        name: the shard's.
+        path: replaced as a whole, or left as it was.
+
+    Raises:
+        DamagedError: where they are not what was put there.
+    """
+    file = f"{kind}/{name}.parquet"
+    data = store.read(file, MAX_ROWS)
+    if data is None:
+        return False
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+        try:
+            check_seal(temporary)
+            is_its_own = kind == PLAN or read_info(temporary).get("shard") == name
+        except DamagedError:
+            is_its_own = False
+        if not is_its_own:
+            raise DamagedError(
+                f"{store.url}/{file}: damaged, or not the rows of {name}. Remove it there, and the "
+                "same command makes the shard anew."
+            )
+    return True
+
+
+def bring_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
+    """Bring a shard's tar beside its rows, unchecked."""
+    tar = root / kind / f"{name}.tar"
+    with tar.open("wb", 0) as out:
+        size = int(read_info(tar.with_suffix(".parquet"))["tar_size"])
+        store.bring(f"{kind}/{name}.tar", out, size, lambda num_bytes: None)
+    return tar
+
+
+def bring_whole_tar(store: WritableStore, kind: str, name: str, root: Path) -> None:
+    """Bring a shard's tar beside its rows, checked by the sum in these.
+
+    Args:
+        store: where it lies.
+        kind: ``RAW`` or ``SAMPLES``.
+        name: the shard's.
+        root: of a work folder, which has the rows.
+
+    Raises:
+        DamagedError: where it is not the tar of these rows.
+    """
+    tar = bring_tar(store, kind, name, root)
+    if hash_file(tar) != read_info(tar.with_suffix(".parquet"))["tar_sha256"]:
+        where = f"{store.url}/{kind}/{name}"
+        command = "fetch" if kind == RAW else "prepare"
+        raise DamagedError(
+            f"{where}.tar: damaged; its bytes do not match the sum in its rows. Remove "
+            f"{where}.parquet, and `{command}` makes the shard anew."
+        )
+
+
+def put_shard(
+    store: WritableStore, kind: str, name: str, root: Path, ledger: Path | None = None
+) -> None:
+    """Put a shard into a store: tar and rows out of a work folder, the rows last.
+
+    Between taking the old rows away and putting the new the store has no such shard.
+
+    Args:
+        store: where it goes.
+        kind: ``RAW`` or ``SAMPLES``.
+        name: the shard's.
+        root: of the work folder.
+        ledger: to put before.
+    """
+    tar, rows = f"{kind}/{name}.tar", f"{kind}/{name}.parquet"
+    put(store, {f"{LEDGER}/{name}.parquet": ledger} if ledger is not None else {})
+    store.remove([rows])  # they prove the old tar
+    store.put({tar: (root / tar, read_info(root / rows)["tar_sha256"])}, lambda num_bytes: None)
+    put(store, {rows: root / rows})
+
+
+def put(store: WritableStore, files: dict[str, Path]) -> None:
+    """Put small files into a store, by their names there."""
+    outgoing = {name: (path, hash_file(path)) for name, path in files.items()}
+    store.put(outgoing, lambda num_bytes: None)
+
+
+@contextmanager
+def scratch_work() -> Iterator[Work]:
+    """Yield a work folder in scratch, which is gone afterwards.
+
+    Raises:
+        UserError: where there was no room for what was written.
+    """
+    remedy = f"make room there on {platform.node()}, or set TMPDIR, and run the command again."
+    with scratch() as root, telling_out_of_space(root.parent, remedy):
+        yield Work(root)
