@@ -1,14 +1,12 @@
 """What a work folder holds against what a lock says, post by post."""
 
 import csv
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -21,7 +19,7 @@ from pipeline.recipe import Recipe
 from pipeline.recipe_shared import shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status
 from pipeline.schema import RAW, SAMPLES, Row
-from pipeline.settings import Table, convert, to_table
+from pipeline.settings import Table, convert, name_differences, to_table
 from pipeline.storage.rows import is_out_of_space, read_info, read_rows, replacing
 from pipeline.storage.shard import list_shards, rows_path
 from pipeline.work import Work
@@ -106,32 +104,6 @@ def _deciding(recipe: Recipe) -> Table:
     """Return the settings that decide what is fetched, and where to."""
     table = to_table(shared_recipe(recipe))
     return {section: table[section] for section in ("select", "split", "source")}
-
-
-def name_differences(
-    before: Table, wanted: Table, whose: str = "the lock's", path: str = ""
-) -> list[str]:
-    """Return the settings that differ, each with both values, as ``prepare.size is 96, WHOSE 64``.
-
-    Args:
-        before: tables of plain values, as JSON has them.
-        wanted: likewise.
-        whose: the values of ``before`` are.
-        path: of the tables in the recipe, with a dot at its end.
-    """
-    odd: list[str] = []
-    for key in sorted(before.keys() | wanted.keys()):
-        then, now, name = before.get(key), wanted.get(key), f"{path}{key}"
-        if isinstance(then, dict) and isinstance(now, dict):
-            odd += name_differences(then, now, whose, f"{name}.")
-        elif then != now and not _is_of_a_network(name, now):
-            odd.append(f"{name} is {json.dumps(now)}, {whose} {json.dumps(then)}")
-    return odd
-
-
-def _is_of_a_network(name: str, now: Any) -> bool:
-    """Whether a setting is where an ONNX file lies, or a sum that is not known yet."""
-    return name.endswith("onnx.model") or (name.endswith("onnx.sha256") and not now)
 
 
 def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:

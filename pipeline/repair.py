@@ -13,7 +13,6 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.counts import count_retryable
-from pipeline.differences import name_differences
 from pipeline.errors import UserError
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
@@ -29,7 +28,7 @@ from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SketchSettings, SourceSettings
 from pipeline.removals import read_removals
 from pipeline.run import make_prepare_stage
-from pipeline.settings import Table, convert
+from pipeline.settings import Table, convert, name_differences
 from pipeline.storage.rows import (
     DamagedError,
     check_seal,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.differences import check_recipe, name_differences
+from pipeline.differences import check_recipe
 from pipeline.duplicates import recall_duplicates
 from pipeline.errors import UserError
 from pipeline.executor import Runner, Summary, run_stage
@@ -25,7 +25,7 @@ from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.recipe_shared import without_secrets
 from pipeline.removals import read_removals
-from pipeline.settings import Table, to_table
+from pipeline.settings import Table, name_differences, to_table
 from pipeline.shard_store.driver import ShardStore, place_of
 from pipeline.shard_store.files import RAW
 from pipeline.storage.rows import DamagedError, peek_info, read_info

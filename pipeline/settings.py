@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import hashlib
+import json
 import tomllib
 import types
 import typing
@@ -113,3 +114,29 @@ def _dataclass_in(hint: Any) -> type | None:
 def _dataclass_named(hint: Any) -> type | None:
     """Return the dataclass in a hint such as ``dict[str, Inner]``: tables under names."""
     return _dataclass_in(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else None
+
+
+def name_differences(
+    before: Table, wanted: Table, whose: str = "the lock's", path: str = ""
+) -> list[str]:
+    """Return the settings that differ, each with both values, as ``prepare.size is 96, WHOSE 64``.
+
+    Args:
+        before: tables of plain values, as JSON has them.
+        wanted: likewise.
+        whose: the values of ``before`` are.
+        path: of the tables in the recipe, with a dot at its end.
+    """
+    odd: list[str] = []
+    for key in sorted(before.keys() | wanted.keys()):
+        then, now, name = before.get(key), wanted.get(key), f"{path}{key}"
+        if isinstance(then, dict) and isinstance(now, dict):
+            odd += name_differences(then, now, whose, f"{name}.")
+        elif then != now and not _is_of_a_network(name, now):
+            odd.append(f"{name} is {json.dumps(now)}, {whose} {json.dumps(then)}")
+    return odd
+
+
+def _is_of_a_network(name: str, now: Any) -> bool:
+    """Whether a setting is where an ONNX file lies, or a sum that is not known yet."""
+    return name.endswith("onnx.model") or (name.endswith("onnx.sha256") and not now)

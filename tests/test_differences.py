@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipeline.differences import Comparison, compare, name_differences
+from pipeline.differences import Comparison, compare
 from pipeline.errors import UserError
 from pipeline.lock import Lock, read_lock, write_lock
 from pipeline.planning.make import make_plan
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.run import fetch, prepare
+from pipeline.settings import name_differences
 from pipeline.storage.rows import read_info, write_rows
 from pipeline.storage.shard import list_shards, rows_path
 from pipeline.verify import verify

@@ -34,9 +34,8 @@ from model.training.validation import (
 )
 from model.use.colorize import Colorizer
 from pipeline.console import PlainConsole
-from pipeline.differences import name_differences
 from pipeline.errors import UserError
-from pipeline.settings import Table
+from pipeline.settings import Table, name_differences
 from pipeline.words import counted
 
 NUM_STYLE_SAMPLES = 512

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.differences import name_differences
 from pipeline.errors import UserError
 from pipeline.lock import Lock
 from pipeline.metadata.listing import Listing
@@ -26,7 +25,7 @@ from pipeline.recipe_shared import shared_recipe
 from pipeline.records import Status
 from pipeline.removals import read_removals
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.settings import fingerprint, to_table
+from pipeline.settings import fingerprint, name_differences, to_table
 from pipeline.storage.rows import read_seal, replacing, write_rows
 from pipeline.storage.shard import list_shards, remove_shards
 from pipeline.words import counted
