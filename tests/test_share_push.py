@@ -2,6 +2,8 @@
 
 import shlex
 import shutil
+import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +20,8 @@ from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE, Index
 from pipeline.share.push import push
 from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.stores import folder
-from pipeline.stores.transfer import copy_bytes
+from pipeline.stores.folder import FolderStore
+from pipeline.stores.transfer import Outgoing, Tick, copy_bytes
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
@@ -221,3 +224,22 @@ def test_a_push_needs_another_place(work: Work) -> None:
     with pytest.raises(UserError, match="no such folder"):
         push(Work(work.root / "x"), str(work.root / "y"), QUIET)
     assert not (work.root / "new").exists()
+
+
+def test_ctrl_c_does_not_wait_for_what_a_slow_store_has_under_way(tmp_path: Path) -> None:
+    begun, may_end, ended = (threading.Event() for _ in range(3))
+
+    class SlowStore(FolderStore):
+        def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
+            begun.set()
+            may_end.wait(20)
+            ended.set()
+
+    def interrupt() -> Index:
+        assert begun.wait(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        push_module._put_beside(SlowStore(str(tmp_path)), {}, lambda num_bytes: None, interrupt)
+    assert not ended.is_set()
+    may_end.set()

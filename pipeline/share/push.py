@@ -243,14 +243,16 @@ def _put_beside(
             raise UserError("stopped")
         tick(num_bytes)
 
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:
         sending = pool.submit(store.put, files, tick_or_stop)
-        try:
-            made = make()
-            sending.result()
-        except BaseException:
-            stop.set()
-            raise
+        made = make()
+        sending.result()
+    except BaseException as error:
+        stop.set()
+        pool.shutdown(wait=isinstance(error, Exception))  # Ctrl-C does not wait for a slow store
+        raise
+    pool.shutdown()
     return made
 
 
