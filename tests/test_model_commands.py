@@ -87,5 +87,17 @@ def test_eval_prints_which_picture_and_no_negative_zero(capsys: pytest.CaptureFi
     print_metrics("batchnorm", "test", {**block, "unavailable": {}, "baselines": baselines})
     said, *table = capsys.readouterr().out.splitlines()
     assert said == "2 test samples, reference: picture-2 (teal.png)"
-    names = [["following"], ["batchnorm", "0.5000"], ["mean", "0.0000"], ["grey", "-"]]
-    assert [line.split() for line in table] == names
+    expected = [["batchnorm", "mean", "grey"], ["following", "0.5000", "0.0000", "-"]]
+    assert [line.split() for line in table] == expected
+
+
+def test_all_figures_of_an_evaluation_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["mse", "psnr", "ssim", "lpips", "fid", "kid"]
+    names += ["following", "chroma_error", "regional_error", "paper_error"]
+    figures = dict.fromkeys(names, 123.45678)
+    block = {"reference": "character", "num_samples": 56, "unavailable": {}, **figures}
+    baselines = dict.fromkeys(("mean", "grey", "copy"), figures)
+    print_metrics("reference", "test", block | {"baselines": baselines})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(names)
+    assert max(map(len, lines)) <= 80

@@ -143,19 +143,19 @@ def print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
     """Print one setting's figures, of the model and the baselines, and what is not there."""
     seen = ("following", "chroma_error", "regional_error", "paper_error")
     names = ("mse", "psnr", "ssim", "lpips", "fid", "kid", *seen)
-    columns = [name for name in names if metrics.get(name) is not None]
+    measures = [name for name in names if metrics.get(name) is not None]
     samples = counted(metrics["num_samples"], f"{split} sample")
     file = f" ({harmless(metrics['file'])})" if "file" in metrics else ""
     print(f"{samples}, reference: {metrics['reference']}{file}")
-    print_table({model: metrics, **metrics["baselines"]}, columns)
+    print_table({model: metrics, **metrics["baselines"]}, measures)
     for name, why in metrics["unavailable"].items():
         print(f"no {name}: {why}")
 
 
-def print_table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print figures by name, a row an answer."""
-    print(" " * 12 + "".join(f"{name:>16}" for name in columns))
-    for name, values in rows.items():
-        cells = (values.get(column) for column in columns)
+def print_table(answers: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) -> None:
+    """Print figures by name, a measure a row: as columns they are too wide for a terminal."""
+    print(" " * 14 + "".join(f"{name:>11}" for name in answers))
+    for measure in measures:
+        cells = (figures.get(measure) for figures in answers.values())
         texts = ("-" if c is None else f"{round(c, 4) + 0:.4f}" for c in cells)  # without a -0
-        print(f"{name:12}" + "".join(f"{text:>16}" for text in texts))
+        print(f"{measure:14}" + "".join(f"{text:>11}" for text in texts))
