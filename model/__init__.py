@@ -1,5 +1,10 @@
 """From sketch and reference to a coloured picture: networks, training, evaluation, use.
 
+- ``commands``: the command line's side. ``config``: every setting, with its meaning.
+- ``data``: shards -> batches. ``networks``: generators, discriminators, style, losses.
+- ``training``, ``evaluation``: the loop and its run's folder; measures in every setting.
+- ``use``: colouring pictures, and models to carry away. ``app``: a page to colour on.
+
 The two builders load on first use, so that ``import model.config`` costs no import of torch.
 """
 

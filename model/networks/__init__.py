@@ -1,1 +1,1 @@
-"""The networks, each reads like the figure of its paper, and the losses that teach them."""
+"""Networks that read like the figures of their papers, and the losses that teach them."""
