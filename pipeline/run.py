@@ -92,9 +92,11 @@ def fetch(
         if shard_store is not None:
             shard_store.join(planned)
             runner = shard_store.through(runner)
-        _say_what_is_remade(work.raw_dir, planned, _of_originals, recipe, console)
         asides = [path.parent for path in work.reuse_dir.glob(f"[0-9]*/{work.plan_path.name}")]
         asides.sort(key=lambda path: int(path.name), reverse=True)
+        for directory in (work.raw_dir, *(aside / work.raw_dir.name for aside in asides)):
+            there = planned if directory == work.raw_dir else list_shards(directory)
+            _say_what_is_remade(directory, there, _of_originals, recipe, console)
         stage = FetchStage(
             work.plan_path,
             work.raw_dir,

@@ -92,17 +92,20 @@ def test_a_higher_cap_asks_for_what_was_over_the_lower_one_and_for_nothing_else(
     assert contents(work) == contents(whole)
 
 
+@pytest.mark.parametrize("replan", [False, True])
 def test_it_is_said_that_originals_from_elsewhere_make_way(
-    made: tuple[Work, Recipe], work: Work, tmp_path: Path
+    replan: bool, made: tuple[Work, Recipe], work: Work, tmp_path: Path
 ) -> None:
     recipe = made[1]
     (tmp_path / "moved").mkdir()
     moved = replace(recipe.source, images=f"{tmp_path}/moved/{{id}}.jpg")
-    said = io.StringIO()
-    fetch(replace(recipe, source=moved), work, Console(file=said, width=1000))
+    other = replace(recipe, source=moved, split=replace(recipe.split, seed=5 * replan))
+    raw_dir = work.reuse_dir / "1" / work.raw_dir.name if replan else work.raw_dir
     shards = f"{len(planned_shards(work.plan_path))} shards have"
+    said = io.StringIO()
+    fetch(other, work, Console(file=said, width=1000), replan=replan)
     assert said.getvalue() == (
-        f"{work.raw_dir}: {shards} other settings and will be made anew: source.images is "
+        f"{raw_dir}: {shards} other settings and will be made anew: source.images is "
         f'"{moved.images}", there "{recipe.source.images}".\n'
     )
 
