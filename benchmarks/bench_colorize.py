@@ -23,7 +23,8 @@ from model.config import TrainConfig
 from model.networks.style import build_style_network
 from model.training.state import TrainState
 from model.use.export import export
-from model.use.painter import Painter, load_painter
+from model.use.load import load_painter
+from model.use.painter import Painter
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.pictures.sketch import dodge
 

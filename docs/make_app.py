@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.app.page import Studio, build_page
 from model.app.server import bind, keep_gradio_home
-from model.use.painter import load_painter
+from model.use.load import load_painter
 from pipeline.dolls.data_set import draw_examples
 from pipeline.pictures.sketch import SCALABLE, line_drawer
 from tests.browser import open_browser

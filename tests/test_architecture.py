@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_the_model_knows_only_the_shards(path: Path) -> None:
     if path.parent.name != "commands":  # these are the command line's, as cli.py
         assert not {name for name in used if not f"{name}.".startswith(MODEL_MAY_USE)}
     assert "cli" not in imported(path)
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    paths = [path for folder in ("pipeline", "model") for path in (ROOT / folder).rglob("*.py")]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    tree = {name: (imported(path) & names.keys()) - {name} for name, path in names.items()}
+    assert len(list(TopologicalSorter(tree).static_order())) == len(names)
 
 
 def test_importing_the_whole_pipeline_leaves_torch_out() -> None:

@@ -19,7 +19,7 @@ from model.checkpoint import CheckpointInfo, load_checkpoint, pack, save_checkpo
 from model.use import export_onnx
 from model.use.colorize import as_painter, load_colorizer
 from model.use.export import Export, export, without_paths
-from model.use.painter import load_painter
+from model.use.load import load_painter
 from model.use.painter_onnx import OnnxInfo
 from pipeline.errors import UserError
 from pipeline.pictures.onnx_session import open_session

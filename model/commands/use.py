@@ -57,7 +57,7 @@ def colorize(
     from functools import partial
 
     from model.use.colorize_files import colorize_many, colorize_one
-    from model.use.painter import load_painter
+    from model.use.load import load_painter
     from model.use.picture_files import find_pictures, read_sketch
     from pipeline.pictures.sketch import line_drawer
 
@@ -99,7 +99,7 @@ def show_app(
     from functools import partial
 
     from model.app.server import serve
-    from model.use.painter import load_painter
+    from model.use.load import load_painter
     from pipeline.pictures.sketch import SCALABLE, line_drawer
 
     painter = load_painter(checkpoint, device=device, style_weights=style_weights)

@@ -5,7 +5,6 @@ Imports no torch by itself: a checkpoint brings it along, an exported ONNX file 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -134,25 +133,3 @@ def remarks_on(sketch: Image.Image, name: str) -> list[str]:
     if is_dark(sketch):
         return [f"{name}: is mostly dark, and models know dark lines on light paper."]
     return []
-
-
-def load_painter(path: Path, *, device: str = "auto", style_weights: str = "") -> Painter:
-    """Load a trained model for use.
-
-    Args:
-        path: a checkpoint (see ``checkpoint.load_checkpoint``), or an .onnx that ``export`` wrote.
-        device: see ``device.pick_device``; an ONNX file computes on the CPU.
-        style_weights: see ``colorize.load_colorizer``; an ONNX file has them in it.
-
-    Raises:
-        UserError: on a file that is none of these, or not usable here.
-    """
-    if path.suffix.lower() == ".onnx":
-        from model.use.painter_onnx import load_onnx
-
-        if device not in ("auto", "cpu"):
-            raise UserError(f"{path}: an ONNX file computes on the CPU, not on {device!r}.")
-        return load_onnx(path)
-    from model.use.colorize import as_painter, load_colorizer
-
-    return as_painter(*load_colorizer(path, device=device, style_weights=style_weights))
