@@ -177,9 +177,10 @@ def _find(path: Path) -> Path:
             f"{path}: an ONNX file is for `colorize` and `app` alone. Give the .safetensors that "
             "`export` wrote beside it, or the run's folder."
         )
-    given, path = path, path.with_suffix(".safetensors") if path.suffix == ".json" else path
+    if path.suffix == ".json":
+        path = path.with_suffix(".safetensors")
     if not path.is_file():
-        raise UserError(f"{given}: no such checkpoint. {_what_to_give(path.parent)}")
+        raise UserError(f"{path}: no such checkpoint. {_what_to_give(path.parent)}")
     return path
 
 

@@ -103,6 +103,9 @@ def test_missing_torn_and_foreign_files_are_named(tmp_path: Path, saved: Path) -
         load_checkpoint(tmp_path / "empty")
     with pytest.raises(UserError, match=r"/a picture\.png: no such checkpoint"):
         load_checkpoint(tmp_path / "a picture.png")
+    (tmp_path / "lone.json").write_text("{}")  # it is there, and what it tells of is not
+    with pytest.raises(UserError, match=r"/lone\.safetensors: no such checkpoint"):
+        load_checkpoint(tmp_path / "lone.json")
     onnx_path = saved.with_suffix(".onnx")
     onnx_path.touch()  # not silently its neighbour, which may be of another model
     with pytest.raises(UserError, match="an ONNX file is for `colorize` and `app` alone"):
