@@ -390,7 +390,8 @@ def test_a_cache_that_the_disk_cannot_hold_is_refused(
         free = 5 * 10**9 - 100
 
     monkeypatch.setattr("shutil.disk_usage", lambda path: Full)
-    for name, num_bytes in {"a.tar": 60, "b.tar.part": 40, "c.parquet": 9}.items():
+    ours = {f"{'a' * 64}.tar": 60, f"{'b' * 64}.tar.part": 40}
+    for name, num_bytes in (ours | {"c.parquet": 9, "somebodys.tar": 9}).items():
         (tmp_path / name).write_bytes(bytes(num_bytes))  # what tars take may be taken again
     check_room(tmp_path, 5 * 10**9, 10**12)
     check_room(tmp_path, 10**12, 5 * 10**9)

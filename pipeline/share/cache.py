@@ -267,7 +267,7 @@ def check_room(directory: Path, max_bytes: int, num_bytes: int) -> None:
     """
     with telling_unwritable(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    there = sum(map(_size_of, directory.glob("*.tar*")))
+    there = sum(_size_of(path) for path in directory.iterdir() if _OURS.fullmatch(path.name))
     free = shutil.disk_usage(directory).free + there
     needed = min(max_bytes, num_bytes)
     if needed > free:
