@@ -83,8 +83,9 @@ def test_a_model_is_of_the_recipe_that_its_samples_were_prepared_by(
     wanted = {"prepare": {"fit": "pad"}}  # `colorize` goes by it, and a card shows it
     console = PlainConsole(stderr=False)
     train(CONFIG, samples_dir, tmp_path, recipe=wanted, max_steps=1, console=console)
-    said = 'samples are taken as they were prepared: prepare.fit is "pad", the samples\' "stretch".'
-    assert said in capsys.readouterr().out.splitlines()
+    said = "the samples are not as the recipe says"
+    difference = """prepare.fit is "pad", the samples' "stretch"."""
+    assert f"{said}: {difference}" in capsys.readouterr().out.splitlines()
     _, info = load_checkpoint(tmp_path / "last.safetensors")
     written = orjson.loads((tmp_path / "config.json").read_bytes())
     assert info.recipe == written["recipe"] == {"prepare": {"fit": "stretch"}}

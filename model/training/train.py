@@ -112,7 +112,7 @@ def train(
         steps_per_epoch = count_steps(train_set, val_set, config)
         then, now = (table.get("prepare", {}) for table in (train_set.recipe, recipe or {}))
         if then and now and (odd := name_differences(then, now, "the samples'", "prepare.")):
-            console.print(f"samples are taken as they were prepared: {'; '.join(odd)}.")
+            console.print(f"the samples are not as the recipe says: {'; '.join(odd)}.")
         val_set.keep()
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
