@@ -20,8 +20,8 @@ from pipeline.errors import UserError
 from pipeline.lock import rewrite_lock
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import hash_table, planned_recipe, planned_shards, read_planned
+from pipeline.recorded import recorded_recipes, stages_of
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
-from pipeline.repair import recorded_recipes, stages_of
 from pipeline.report.page import write_report
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
 from pipeline.settings import fingerprint

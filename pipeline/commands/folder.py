@@ -92,8 +92,9 @@ def repair(
     workers: Workers = os.cpu_count() or 1,
 ) -> None:
     """Make anew what `verify` finds broken, and nothing else."""
-    from pipeline.repair import recorded_source, sort_damage
+    from pipeline.recorded import recorded_source
     from pipeline.repair import repair as mend
+    from pipeline.repair import sort_damage
     from pipeline.verify import check_is_repairable
     from pipeline.verify import verify as check
     from pipeline.work import Work
