@@ -39,7 +39,7 @@ def colorize_one(
         reference: a coloured picture, of any size.
         out: where the picture goes; its suffix says in which format.
         console: where remarks go.
-        read_sketch: see there.
+        read_sketch: opens one; see ``picture_files``.
         guidance: see ``Painter.paint``.
 
     Returns:
@@ -78,7 +78,7 @@ def colorize_many(
         references: files.
         out_dir: where the pictures go, each of its sketch's size.
         console: where remarks and progress go.
-        read_sketch: see there.
+        read_sketch: opens one; see ``picture_files``.
         guidance: see ``Painter.paint``.
 
     Returns:
