@@ -110,9 +110,6 @@ def train(
         train_set = stack.enter_context(Samples(shards, "train", config.sketch))
         val_set = stack.enter_context(Samples(shards, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, val_set, config)
-        then, now = (table.get("prepare", {}) for table in (train_set.recipe, recipe or {}))
-        if then and now and (odd := name_differences(then, now, "the samples'", "prepare.")):
-            console.print(f"the samples are not as the recipe says: {'; '.join(odd)}.")
         val_set.keep()
         if ranks.is_first:
             stack.enter_context(claim(run_dir))
@@ -121,6 +118,9 @@ def train(
         )
         if resumed is None:
             check_best_by(val_set, config)
+        then, now = (table.get("prepare", {}) for table in (train_set.recipe, recipe or {}))
+        if then and now and (odd := name_differences(then, now, "the samples'", "prepare.")):
+            console.print(f"the samples are not as the recipe says: {'; '.join(odd)}.")
         stack.enter_context(memory_guard("train.batch_size", config.batch_size))
 
         state = TrainState.build(config, device, ranks)
