@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
+from pipeline.progress import show_progress
 from pipeline.storage.arrow import leave_pandas_out
 from pipeline.storage.rows import DamagedError, is_out_of_space
 
@@ -234,31 +235,3 @@ def attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
         if os.environ.get("NURIE_DEBUG"):
             traceback.print_exc(file=sys.stderr)
         return f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def show_progress(console: "Console", label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what to tell how much is done: a bar on a terminal, elsewhere a line now and then."""
-    if console.is_terminal:
-        from rich.progress import (  # here: no worker shows any
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    last = time.monotonic()
-
-    def show(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > 10:
-            last = time.monotonic()
-            console.print(f"{label}: {done} of {total}")
-
-    yield show

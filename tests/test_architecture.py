@@ -15,6 +15,7 @@ MODEL_MAY_USE = (
     "pipeline.pictures.onnx_session.",
     "pipeline.pictures.rgb.",
     "pipeline.planning.families.",
+    "pipeline.progress.",
     "pipeline.records.",
     "pipeline.schema.",
     "pipeline.settings.",

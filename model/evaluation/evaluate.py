@@ -31,11 +31,11 @@ from model.evaluation.perceptual import load_lpips
 from model.evaluation.scenes import Scene, make_scenes
 from model.evaluation.tally import NEEDS_TRUTH, Tally
 from model.grid import Sheet, save_png, tile
-from model.interact import show_progress
 from model.use.colorize import load_colorizer
 from pipeline.console import PlainConsole
 from pipeline.errors import UserError
 from pipeline.planning.families import join_characters
+from pipeline.progress import show_progress
 from pipeline.storage.rows import replacing, telling_unwritable
 
 
@@ -188,7 +188,8 @@ def judge(
     tallies = {name: Tally(lpips=lpips) for name in answers}
     real: list[Tensor] = []
     judged = scene.pairs if scene.has_truth or extractor is not None else scene.pairs[:0]
-    with show_progress(console, f"eval {scene.name}", "pictures", len(judged)) as advance:
+    num_judged = 0
+    with show_progress(console, f"eval {scene.name}, pictures", len(judged)) as show:
         for batch in iterate_batches(
             samples, judged, config.batch_size, num_threads=config.decode_threads
         ):
@@ -198,7 +199,8 @@ def judge(
                 tallies[name].add(output, truth if scene.has_truth else None, extractor)
             if extractor is not None:
                 real.append(extract_features(extractor, truth))
-            advance(len(batch.indices))
+            num_judged += len(batch.indices)
+            show(num_judged)
     clusters = join_characters(samples.families, samples.characters)[scene.pairs[:, 0]]
     results: dict[str, dict[str, Any]] = {
         name: {

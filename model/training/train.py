@@ -16,7 +16,6 @@ from model.data.features import StyleFeatures
 from model.data.samples import Samples, iterate_batches, to_unit
 from model.data.shards import Shards
 from model.device import memory_guard, pick_device, pick_precision
-from model.interact import show_progress, stop_on_signal
 from model.networks.discriminator import Discriminator
 from model.networks.style import StyleNetwork, build_style_network
 from model.ranks import join_ranks
@@ -25,6 +24,7 @@ from model.training.journal import Journal
 from model.training.rundir import Checkpoints, claim, load_last, write_config
 from model.training.state import TrainState
 from model.training.steps import training_step
+from model.training.stopping import stop_on_signal
 from model.training.validation import (
     check_best_by,
     criterion,
@@ -35,6 +35,7 @@ from model.training.validation import (
 from model.use.colorize import Colorizer
 from pipeline.console import PlainConsole
 from pipeline.errors import UserError
+from pipeline.progress import show_progress
 from pipeline.settings import Table, name_differences
 from pipeline.words import counted
 
@@ -189,8 +190,8 @@ def train(
         state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
         stopping = stack.enter_context(stop_on_signal())
-        advance = stack.enter_context(
-            show_progress(console, config.model, "steps", total_steps, state.step)
+        show = stack.enter_context(
+            show_progress(console, f"{config.model}, steps", total_steps, state.step)
         )
 
         for epoch, position, batch, waited in iterate_steps(
@@ -207,7 +208,7 @@ def train(
             terms = training_step(state, config, color, sketch, style, vector, autocast, scale)
             state.advance(config, epoch, position)
             journal.record(state.step, epoch, position, terms, len(batch.indices), waited)
-            advance(1, journal.note)
+            show(state.step, journal.note)
 
             stop = ranks.any(stopping.is_set()) or state.step == last_step
             is_due = state.step in marks

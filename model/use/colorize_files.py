@@ -9,11 +9,11 @@ from PIL import Image
 from rich.console import Console
 
 from model.grid import Sheet, lay_out, save_png
-from model.interact import show_progress
 from model.use.painter import Painter, Reference, remarks_on
 from model.use.picture_files import SUFFIXES, check_output, name_files, save_picture
 from model.use.pictures import fit, open_picture
 from pipeline.errors import UserError
+from pipeline.progress import show_progress
 from pipeline.storage.rows import telling_unwritable
 from pipeline.words import counted
 
@@ -98,8 +98,8 @@ def colorize_many(
     looked_at = {names[path]: _read_reference(painter, path, console) for path in references}
     sheets = _Sheets(out_dir, looked_at) if len(references) > 1 else None
     num_written, num_refused = 0, 0
-    with show_progress(console, "colorize", "sketches", len(sketches)) as advance:
-        for path, name in name_files(sketches).items():
+    with show_progress(console, "colorize, sketches", len(sketches)) as show:
+        for number, (path, name) in enumerate(name_files(sketches).items(), start=1):
             try:
                 sketch = read_sketch(path)
             except UserError as error:
@@ -107,7 +107,7 @@ def colorize_many(
                 _say(console, [f"not coloured: {error}"])
                 continue
             finally:
-                advance(1)
+                show(number)
             _say(console, remarks_on(sketch, str(path)))
             row = [sketch]
             for reference_name, reference in looked_at.items():

@@ -8,7 +8,7 @@ from typing import Self
 
 from rich.console import Console
 
-from pipeline.executor import show_progress
+from pipeline.progress import show_progress
 from pipeline.share.index import SharedFile, match_shard
 from pipeline.stores.transfer import Tick
 

@@ -1,35 +1,10 @@
-"""What a person sees and presses while something takes long: progress, and Ctrl-C."""
+"""What Ctrl-C and SIGTERM do to a training: it ends with the step under way."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-
-@contextmanager
-def show_progress(
-    console: Console, label: str, unit: str, total: int, done: int = 0
-) -> Iterator[Callable[..., None]]:
-    """Yield a function that counts n more done, with a note; a bar on a terminal, else nothing."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total, completed=done, note="")
-
-        def advance(num: int, note: str = "") -> None:
-            progress.update(task, advance=num, note=note)
-
-        yield advance
 
 
 @contextmanager
