@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks.source_folder import ensure_pictures, records_of
 from pipeline.schema import RAW
-from pipeline.storage.shard import list_shards, read_shard
+from pipeline.shards.shard import list_shards, read_shard
 from pipeline.work import Work
 
 ROOT = Path(__file__).resolve().parent.parent

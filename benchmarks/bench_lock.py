@@ -30,7 +30,7 @@ from pipeline.recipe import Recipe
 from pipeline.records import Post
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.settings import to_table
-from pipeline.storage.rows import write_rows
+from pipeline.shards.rows import write_rows
 
 
 def posts_of(metadata: Path) -> Iterator[Post]:

@@ -35,9 +35,9 @@ from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_
 from pipeline.recipe import PrepareSettings, Recipe, SplitSettings
 from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SELECTION, SPLITS, build_table
 from pipeline.settings import to_table
+from pipeline.shards.rows import write_rows
+from pipeline.shards.shard import parse_shard_name, rows_path, shard_name, tar_path
 from pipeline.status import read_status
-from pipeline.storage.rows import write_rows
-from pipeline.storage.shard import parse_shard_name, rows_path, shard_name, tar_path
 from pipeline.work import Work
 
 _LOOKALIKE = 33  # one post in so many looks like the one whose id is one less

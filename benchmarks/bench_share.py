@@ -33,9 +33,9 @@ from pipeline.recipe_shared import without_secrets
 from pipeline.records import key_of
 from pipeline.schema import SAMPLES, build_table
 from pipeline.settings import to_table
+from pipeline.shards.shard import ShardWriter
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.shard import ShardWriter
 from pipeline.work import Work
 
 COLOR_BYTES, SKETCH_BYTES = 25_000, 22_000

@@ -36,9 +36,9 @@ from model.data.shards import LocalShards, Shards
 from model.ranks import Ranks
 from model.training.train import train
 from pipeline.dolls.data_set import write_dolls
+from pipeline.shards.arrow import leave_pandas_out
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
-from pipeline.storage.arrow import leave_pandas_out
 from pipeline.work import Work
 
 ROOT = Path(__file__).resolve().parent.parent

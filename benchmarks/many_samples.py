@@ -8,7 +8,7 @@ from pipeline.pictures.sketch import dodge
 from pipeline.prepare import add_sample
 from pipeline.records import Status, key_of
 from pipeline.schema import SAMPLES, build_table
-from pipeline.storage.shard import ShardWriter, shard_name
+from pipeline.shards.shard import ShardWriter, shard_name
 
 NUM_DRAWN = 16
 

@@ -20,10 +20,10 @@ from model.config import ModelConfig, TrainConfig
 from model.foreign import Recipe, check_shape
 from model.networks.style import Provenance
 from model.weights import StateDict, digest_weights
-from pipeline.errors import UserError
+from pipeline.disk import replacing, sync
+from pipeline.errors import DamagedError, UserError
 from pipeline.schema import MAX_SIDE
 from pipeline.settings import Table, convert, to_table
-from pipeline.storage.rows import DamagedError, replacing, sync
 
 FORMAT = "nurie-checkpoint"
 VERSION = 1

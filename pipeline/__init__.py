@@ -5,7 +5,7 @@
 - ``metadata``, ``planning``: records, and which of them are wanted, in which split and shard.
 - ``fetch``, ``prepare``: the two stages, each from one shard to one shard; ``executor`` and
   ``executor_ray`` run them over all, ``shard_store`` where shards lie in a store.
-- ``web``, ``stores``: where bytes come from and go to. ``storage``: how they lie on this disk.
+- ``web``, ``stores``: where bytes come from and go to. ``shards``: how samples lie on a disk.
 - ``pictures``: decoding, letterbox, sketches. ``dolls``: pictures that are always there.
 - ``share``: push, pull, and training from afar. ``report``: a page to look at.
 """

@@ -11,20 +11,15 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from pipeline.disk import replacing
+from pipeline.errors import DamagedError
 from pipeline.fetch import ledger_info
 from pipeline.planning.plan import hash_table, planned_shards, read_planned, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.schema import LEDGER, RAW, Row, extension_of, members_of
-from pipeline.storage.rows import (
-    DamagedError,
-    check_seal,
-    read_info,
-    read_rows,
-    replacing,
-    write_rows,
-)
-from pipeline.storage.shard import ShardWriter, Span, read_shard, read_span, rows_path, tar_path
+from pipeline.shards.rows import check_seal, read_info, read_rows, write_rows
+from pipeline.shards.shard import ShardWriter, Span, read_shard, read_span, rows_path, tar_path
 from pipeline.work import Work
 
 

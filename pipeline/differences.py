@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline.disk import is_out_of_space, replacing
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock import Lock, check_done
@@ -20,8 +21,8 @@ from pipeline.recipe_shared import shared_recipe
 from pipeline.records import RETRYABLE, Fate, Status
 from pipeline.schema import RAW, SAMPLES, Row
 from pipeline.settings import Table, convert, name_differences, to_table
-from pipeline.storage.rows import is_out_of_space, read_info, read_rows, replacing
-from pipeline.storage.shard import list_shards, rows_path
+from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 
 _FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED, Status.REMOVED})

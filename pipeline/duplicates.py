@@ -15,18 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.errors import DamagedError
 from pipeline.planning.families import find_families
 from pipeline.schema import DUPLICATES, RAW, SCHEMA_VERSION
 from pipeline.settings import fingerprint
-from pipeline.storage.rows import (
-    DamagedError,
-    check_seal,
-    read_info,
-    read_rows,
-    read_seal,
-    write_rows,
-)
-from pipeline.storage.shard import rows_path
+from pipeline.shards.rows import check_seal, read_info, read_rows, read_seal, write_rows
+from pipeline.shards.shard import rows_path
 
 HASH_BITS = 64
 MAX_THUMBNAIL_DIFFERENCE = 4.0

@@ -23,10 +23,10 @@ from multiprocessing.synchronize import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.counts import Fates
-from pipeline.errors import UserError
+from pipeline.disk import is_out_of_space
+from pipeline.errors import DamagedError, UserError
 from pipeline.progress import show_progress
-from pipeline.storage.arrow import leave_pandas_out
-from pipeline.storage.rows import DamagedError, is_out_of_space
+from pipeline.shards.arrow import leave_pandas_out
 
 if TYPE_CHECKING:
     from rich.console import Console

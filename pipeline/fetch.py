@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.counts import Fates, count_fates, sum_ledger
+from pipeline.errors import DamagedError
 from pipeline.executor import Tick
 from pipeline.originals import inspect, open_source
 from pipeline.pictures.image import FORMATS
@@ -26,8 +27,8 @@ from pipeline.records import RETRYABLE, Download, Status, is_retryable, key_of
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, SELECTION, Row, build_table
 from pipeline.settings import fingerprint
-from pipeline.storage.rows import DamagedError, check_seal, read_info, read_rows, write_rows
-from pipeline.storage.shard import (
+from pipeline.shards.rows import check_seal, read_info, read_rows, write_rows
+from pipeline.shards.shard import (
     ShardWriter,
     Span,
     is_current,

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.counts import count_fates
+from pipeline.disk import telling_unwritable
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock_check import check_posts, check_size
@@ -27,15 +28,8 @@ from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
 from pipeline.settings import Table, convert, to_table
-from pipeline.storage.rows import (
-    check_seal,
-    read_info,
-    read_rows,
-    read_seal,
-    telling_unwritable,
-    write_rows,
-)
-from pipeline.storage.shard import list_shards, rows_path
+from pipeline.shards.rows import check_seal, read_info, read_rows, read_seal, write_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 
 LOCK_NAME = "posts.parquet"

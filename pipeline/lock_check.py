@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.planning.plan_check import promises_of_posts, words_of
 from pipeline.records import Fate, Status
 from pipeline.schema import LOCK, SPLITS
-from pipeline.storage.pages import check_pages
-from pipeline.storage.rows import DamagedError
+from pipeline.shards.pages import check_pages
 
 MAX_POSTS = 20_000_000
 MAX_TEXT = 2**32

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.counts import Fates, count_fates
+from pipeline.errors import DamagedError
 from pipeline.executor import Tick
 from pipeline.pictures.image import (
     Picture,
@@ -39,8 +40,8 @@ from pipeline.schema import (
     samples_schema,
 )
 from pipeline.settings import fingerprint
-from pipeline.storage.rows import DamagedError, check_seal, read_rows, read_seal
-from pipeline.storage.shard import (
+from pipeline.shards.rows import check_seal, read_rows, read_seal
+from pipeline.shards.shard import (
     ShardWriter,
     Span,
     is_current,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.originals import check_source
 from pipeline.planning.plan import planned_recipe, planned_shards
 from pipeline.planning.settled import content_settings
@@ -12,8 +12,8 @@ from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert, name_differences
-from pipeline.storage.rows import DamagedError, check_seal, read_info
-from pipeline.storage.shard import list_shards, rows_path
+from pipeline.shards.rows import check_seal, read_info
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 
 

@@ -15,9 +15,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.disk import replacing
+from pipeline.errors import DamagedError
 from pipeline.records import Fate, Status
 from pipeline.settings import to_table
-from pipeline.storage.rows import DamagedError, replacing
 
 TAKEN_DOWN = Fate(Status.REMOVED, "takedown")
 

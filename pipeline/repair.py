@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.counts import count_retryable
-from pipeline.errors import UserError
+from pipeline.disk import commit, temporary_path
+from pipeline.errors import DamagedError, UserError
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
 from pipeline.lock import Lock, read_lock
@@ -26,8 +27,8 @@ from pipeline.recipe import Recipe, SketchSettings
 from pipeline.recorded import recorded_recipes, recorded_source, stages_of
 from pipeline.removals import read_removals
 from pipeline.settings import convert
-from pipeline.storage.rows import DamagedError, commit, read_seal, temporary_path
-from pipeline.storage.shard import remove_shard, rows_path
+from pipeline.shards.rows import read_seal
+from pipeline.shards.shard import remove_shard, rows_path
 from pipeline.verify import check_is_repairable, verify
 from pipeline.verify_shards import Problem
 from pipeline.web.client import close_shared_clients

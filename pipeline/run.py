@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipeline.differences import check_recipe
 from pipeline.duplicates import recall_duplicates
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Runner, Summary, run_stage
 from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE, Part
@@ -28,8 +28,8 @@ from pipeline.removals import read_removals
 from pipeline.settings import Table, name_differences, to_table
 from pipeline.shard_store.driver import ShardStore, place_of
 from pipeline.shard_store.files import RAW
-from pipeline.storage.rows import DamagedError, peek_info, read_info
-from pipeline.storage.shard import list_shards, rows_path
+from pipeline.shards.rows import peek_info, read_info
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.urls import is_on_disk
 from pipeline.web.client import close_shared_clients
 from pipeline.words import counted

@@ -13,11 +13,12 @@ import msgspec
 import pyarrow as pa
 
 from pipeline.counts import Asked, Fates, count_fates, count_retryable, sum_ledger
+from pipeline.errors import DamagedError
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.schema import LEDGER, RAW, SAMPLES
-from pipeline.storage.rows import DamagedError, peek_info, read_rows
-from pipeline.storage.shard import list_shards, rows_path, tar_path
+from pipeline.shards.rows import peek_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 
 T = TypeVar("T")

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clearing import clear_differences, clear_plan, clear_raw, clear_stage
+from pipeline.disk import hash_file
 from pipeline.duplicates import find_duplicates
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.lock import rewrite_lock
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import hash_table, planned_recipe, planned_shards, read_planned
@@ -26,10 +27,10 @@ from pipeline.report.page import write_report
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
 from pipeline.settings import fingerprint
 from pipeline.shard_store.driver import KINDS, ShardStore, place_of
+from pipeline.shards.rows import check_seal, read_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
-from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, read_rows
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 
 

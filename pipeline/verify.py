@@ -9,16 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.counts import sum_ledger
-from pipeline.errors import UserError
+from pipeline.disk import hash_file
+from pipeline.errors import DamagedError, UserError
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
 from pipeline.removals import read_removals
 from pipeline.schema import LEDGER, RAW, SAMPLES
+from pipeline.shards.rows import check_seal, read_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import IDENTITY, INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
-from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, read_rows
-from pipeline.storage.shard import list_shards, rows_path
 from pipeline.verify_shards import FOREIGN, Problem, check_shards
 from pipeline.work import Work
 

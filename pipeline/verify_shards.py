@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.counts import Fates
+from pipeline.disk import hash_file
+from pipeline.errors import DamagedError
 from pipeline.records import Fate, Status
 from pipeline.schema import RAW, SAMPLES, Row, members_of
-from pipeline.storage.members import find_wrong_member
-from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info
-from pipeline.storage.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
+from pipeline.shards.members import find_wrong_member
+from pipeline.shards.rows import check_seal, read_info
+from pipeline.shards.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
 
 FOREIGN = "does not belong here"
 

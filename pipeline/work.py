@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.disk import sweep_temporaries, telling_out_of_space
 from pipeline.errors import UserError
 from pipeline.hold import WHOLE, Entry, Part, Say, hold
 from pipeline.removals import read_removals
-from pipeline.storage.rows import sweep_temporaries, telling_out_of_space
-from pipeline.storage.shard import recover
+from pipeline.shards.shard import recover
 from pipeline.words import is_utf8
 
 

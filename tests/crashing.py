@@ -24,15 +24,15 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipeline import run
+from pipeline.disk import hash_file
 from pipeline.executor import Summary
 from pipeline.hold import WHOLE, Part
 from pipeline.recipe_file import load_recipe
 from pipeline.repair import repair
+from pipeline.shards.shard import ShardWriter, list_shards
 from pipeline.share.index import INDEX, read_index
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.rows import hash_file
-from pipeline.storage.shard import ShardWriter, list_shards
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work

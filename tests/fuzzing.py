@@ -32,8 +32,8 @@ from pipeline.recipe import PrepareSettings, SourceSettings
 from pipeline.recipe_file import load_recipe
 from pipeline.schema import RAW, SAMPLES
 from pipeline.settings import to_table
+from pipeline.shards.rows import check_seal, peek_info, read_info, read_rows, read_seal
 from pipeline.status import read_status
-from pipeline.storage.rows import check_seal, peek_info, read_info, read_rows, read_seal
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import fetch, make_source, prepare

@@ -10,7 +10,7 @@ from pipeline.pictures.sketch import dodge, xdog
 from pipeline.recipe import XdogSettings
 from pipeline.records import Status, key_of
 from pipeline.schema import MEMBERS, SAMPLES, build_table, samples_schema
-from pipeline.storage.shard import ShardWriter, shard_name
+from pipeline.shards.shard import ShardWriter, shard_name
 from tests.pictures import draw_picture
 
 SPLITS = {"train": 8, "val": 4, "test": 4}

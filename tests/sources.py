@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.recipe import Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.schema import RAW
-from pipeline.storage.shard import Span, list_shards, read_shard, read_span, tar_path
+from pipeline.shards.shard import Span, list_shards, read_shard, read_span, tar_path
 from pipeline.work import Work
 from tests.metadata_records import make_post
 from tests.pictures import draw_picture, encoded

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 
 from pipeline.records import key_of
 from pipeline.schema import RAW, SAMPLES
-from pipeline.storage.rows import read_rows
-from pipeline.storage.shard import list_shards, rows_path
+from pipeline.shards.rows import read_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 
 

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_MAY_USE = (
     "pipeline.console.",
+    "pipeline.disk.",
     "pipeline.errors.",
     "pipeline.pictures.onnx_session.",
     "pipeline.pictures.rgb.",
@@ -19,9 +20,9 @@ MODEL_MAY_USE = (
     "pipeline.records.",
     "pipeline.schema.",
     "pipeline.settings.",
-    "pipeline.storage.rows.",
-    "pipeline.storage.shard.",
-    "pipeline.storage.tar_pool.",
+    "pipeline.shards.rows.",
+    "pipeline.shards.shard.",
+    "pipeline.shards.tar_pool.",
     "pipeline.words.",
 )
 

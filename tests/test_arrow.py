@@ -3,7 +3,7 @@ import sys
 
 CODE = """
 import sys
-from pipeline.storage.arrow import leave_pandas_out
+from pipeline.shards.arrow import leave_pandas_out
 leave_pandas_out()
 import pyarrow as pa
 table = pa.table({"a": pa.array([1, 2])})

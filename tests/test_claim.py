@@ -8,12 +8,12 @@ from typing import BinaryIO
 
 import pytest
 
+from pipeline.disk import temporary_path
 from pipeline.errors import UserError
 from pipeline.schema import RAW
-from pipeline.storage import claim as module
-from pipeline.storage.claim import claim
-from pipeline.storage.rows import temporary_path
-from pipeline.storage.shard import ShardWriter, recover, tar_path
+from pipeline.shards import claim as module
+from pipeline.shards.claim import claim
+from pipeline.shards.shard import ShardWriter, recover, tar_path
 
 NAME = "train-000000"
 

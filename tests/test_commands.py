@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.storage.shard import rows_path, tar_path
+from pipeline.shards.shard import rows_path, tar_path
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import NUM_POSTS, contents, fetch, make_source, prepare

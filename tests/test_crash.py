@@ -19,12 +19,13 @@ ROWS_FIRST = """
 import sys
 from pathlib import Path
 from tests import crashing
-from pipeline.storage import rows, shard
+from pipeline import disk
+from pipeline.shards import shard
 
 def put_in_place(directory, name, tar):
     rows_path = shard.rows_path(directory, name)
-    rows.commit(rows.temporary_path(rows_path), rows_path)
-    rows.commit(tar, shard.tar_path(directory, name))
+    disk.commit(disk.temporary_path(rows_path), rows_path)
+    disk.commit(tar, shard.tar_path(directory, name))
 
 shard._put_in_place = put_in_place
 crashing.main("other settings", "kill", Path(sys.argv[1]), 21, 3)

@@ -15,8 +15,8 @@ from pipeline.planning.make import make_plan
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.run import fetch, prepare
 from pipeline.settings import name_differences
-from pipeline.storage.rows import read_info, write_rows
-from pipeline.storage.shard import list_shards, rows_path
+from pipeline.shards.rows import read_info, write_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.works import EXPECTED, draw_original, make_source, odd_original

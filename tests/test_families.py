@@ -14,7 +14,7 @@ from pipeline.planning.families import find_families, join_characters
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES
-from pipeline.storage.shard import list_shards, read_shard
+from pipeline.shards.shard import list_shards, read_shard
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.pictures import encoded, letterboxed

@@ -14,8 +14,8 @@ from pipeline.planning.settled import content_settings, count_unfetched
 from pipeline.recipe import SourceSettings
 from pipeline.removals import clear_posts
 from pipeline.schema import LEDGER, RAW, build_table
-from pipeline.storage.rows import read_info, read_rows, write_rows
-from pipeline.storage.shard import Span, read_shard, read_span, rows_path, tar_path
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.web.client import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip

@@ -20,8 +20,8 @@ from pipeline.repair import repair
 from pipeline.run import fetch, prepare
 from pipeline.schema import LOCK, RAW, SAMPLES
 from pipeline.settings import convert, to_table
-from pipeline.storage.rows import read_info, read_rows, write_rows
-from pipeline.storage.shard import list_shards, read_shard, rows_path
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import list_shards, read_shard, rows_path
 from pipeline.work import Work
 from tests.onnx_models import write_model
 from tests.works import EXPECTED, POST, make_source, odd_original

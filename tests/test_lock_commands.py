@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_written_is_checked_all_the_same(
     def refuse(path: Path) -> Path:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr("pipeline.storage.rows.temporary_path", refuse)
+    monkeypatch.setattr("pipeline.disk.temporary_path", refuse)
     assert call("lock", recipe, "--work", work, "--check").exit_code == 0
     for folder in ("raw", "samples"):
         shutil.rmtree(work / folder)

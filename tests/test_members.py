@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.schema import MEMBERS, RAW, build_table, extension_of, samples_schema
-from pipeline.storage.members import find_wrong_member
-from pipeline.storage.shard import ShardWriter, tar_path
+from pipeline.shards.members import find_wrong_member
+from pipeline.shards.shard import ShardWriter, tar_path
 
 NAME = "train-000000"
 INK = (*MEMBERS, "sketch_ink")

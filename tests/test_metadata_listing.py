@@ -11,6 +11,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 
+from pipeline.disk import replacing
 from pipeline.errors import UserError
 from pipeline.metadata import listing as listing_module
 from pipeline.metadata.listing import make_listing, make_query, read_listing
@@ -18,7 +19,6 @@ from pipeline.planning.make import find_metadata, make_plan
 from pipeline.recipe import SourceSettings
 from pipeline.run import fetch
 from pipeline.status import read_status
-from pipeline.storage.rows import replacing
 from pipeline.web import pacing
 from pipeline.web.client import Client
 from pipeline.work import Work

@@ -20,8 +20,8 @@ from pipeline.recipe_file import load_recipe
 from pipeline.records import Post
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES
+from pipeline.shards.shard import read_shard
 from pipeline.status import read_status
-from pipeline.storage.shard import read_shard
 from pipeline.verify import verify
 from pipeline.work import Work
 

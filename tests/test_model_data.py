@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from model.data.order import epoch_order
 from model.data.samples import Batch, Samples, iterate_batches, to_bytes, to_unit
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.pictures.sketch import xdog
 from pipeline.recipe import XdogSettings
 from pipeline.schema import SAMPLES
-from pipeline.storage.rows import DamagedError
-from pipeline.storage.shard import read_shard, tar_path
+from pipeline.shards.shard import read_shard, tar_path
 from tests.model_samples import write_samples
 from tests.pictures import draw_picture
 from tests.shares import forge_rows

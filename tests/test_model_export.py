@@ -26,7 +26,7 @@ from pipeline.pictures.onnx_session import open_session
 from pipeline.pictures.sketch import dodge
 from pipeline.recipe_file import load_recipe
 from pipeline.settings import to_table
-from pipeline.storage.rows import read_seal, write_rows
+from pipeline.shards.rows import read_seal, write_rows
 from pipeline.words import plain, sized
 from tests.calls import call
 from tests.files import files_in

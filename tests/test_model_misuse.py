@@ -15,8 +15,8 @@ import torch
 from filelock import FileLock
 
 from pipeline.errors import UserError
-from pipeline.storage.rows import read_info, write_rows
-from pipeline.storage.shard import rows_path
+from pipeline.shards.rows import read_info, write_rows
+from pipeline.shards.shard import rows_path
 from tests.calls import call
 from tests.files import files_in
 from tests.model_samples import write_samples

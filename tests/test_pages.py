@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.storage.pages import check_pages
-from pipeline.storage.rows import DamagedError, read_rows, write_rows
+from pipeline.errors import DamagedError
+from pipeline.shards.pages import check_pages
+from pipeline.shards.rows import read_rows, write_rows
 
 HONEST = pa.table(
     {

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.run import fetch, prepare
-from pipeline.storage.shard import list_shards
+from pipeline.shards.shard import list_shards
 from pipeline.work import Work
 from tests.files import files_in
 from tests.shares import QUIET

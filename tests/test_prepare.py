@@ -25,8 +25,8 @@ from pipeline.prepare import prepare_picture
 from pipeline.recipe import OnnxSettings, PrepareSettings, Recipe, SketchSettings, XdogSettings
 from pipeline.run import prepare
 from pipeline.schema import RAW, SAMPLES, members_of
+from pipeline.shards.shard import Span, read_shard, read_span, tar_path
 from pipeline.status import read_status
-from pipeline.storage.shard import Span, read_shard, read_span, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.onnx_models import write_model

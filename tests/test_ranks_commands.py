@@ -12,7 +12,7 @@ from pipeline.executor import Summary
 from pipeline.hold import Part
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
-from pipeline.storage.shard import list_shards
+from pipeline.shards.shard import list_shards
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call

@@ -11,9 +11,9 @@ from pipeline.planning.plan import read_planned
 from pipeline.recipe_file import load_recipe
 from pipeline.repair import Repaired, repair
 from pipeline.run import fetch
+from pipeline.shards.shard import tar_path
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.shard import tar_path
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work

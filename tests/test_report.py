@@ -19,9 +19,9 @@ from pipeline.report.funnel import read_roll
 from pipeline.report.page import clip, percent, render_report, write_report
 from pipeline.report.pictures import MAX_BYTES, SIDE
 from pipeline.run import prepare
+from pipeline.shards.rows import read_info
+from pipeline.shards.shard import rows_path, tar_path
 from pipeline.status import read_status
-from pipeline.storage.rows import read_info
-from pipeline.storage.shard import rows_path, tar_path
 from pipeline.work import Work
 from tests.plurals import plurals_of_one
 from tests.report_folder import HOSTILE, NUM_POSTS, Reader, draw, make_folder

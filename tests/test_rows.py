@@ -6,17 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.storage.rows import (
-    DamagedError,
-    check_seal,
-    peek_info,
-    read_info,
-    read_rows,
-    read_seal,
-    replacing,
-    sweep_temporaries,
-    write_rows,
-)
+from pipeline.errors import DamagedError
+from pipeline.shards.rows import check_seal, peek_info, read_info, read_rows, read_seal, write_rows
 
 TABLE = pa.table({"x": pa.array([3, 1, 2], pa.int64()), "word": pa.array(["a", "b", "a"])})
 
@@ -70,23 +61,6 @@ def test_words_that_are_no_text_are_damaged(tmp_path: Path) -> None:
         write_rows(path, [table], {})
         with pytest.raises(DamagedError, match=r"a\.parquet: cannot be read: .*UTF8"):
             read_rows(path, table.schema)
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_sweeping_removes_only_temporaries(tmp_path: Path) -> None:
-    (tmp_path / ".a.tar.tmp").touch()
-    (tmp_path / "b.tar").touch()
-    sweep_temporaries(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["b.tar"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"\0" * 64, b"PAR1" + b"\xff" * 40 + b"PAR1"])

@@ -6,16 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.storage.rows import (
-    DamagedError,
-    read_info,
-    read_rows,
-    sync,
-    temporary_path,
-    write_rows,
-)
-from pipeline.storage.shard import (
+from pipeline.disk import sync, temporary_path
+from pipeline.errors import DamagedError, UserError
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import (
     ShardWriter,
     Span,
     adopt_shard,
@@ -143,8 +137,8 @@ def test_each_step_of_a_commit_is_on_the_disk_before_the_next(
         log.append(f"rm {path.name}")
         unlink(path, missing_ok)
 
-    monkeypatch.setattr("pipeline.storage.rows.sync", log_sync)
-    monkeypatch.setattr("pipeline.storage.shard.sync", log_sync)
+    monkeypatch.setattr("pipeline.disk.sync", log_sync)
+    monkeypatch.setattr("pipeline.shards.shard.sync", log_sync)
     monkeypatch.setattr(Path, "replace", log_replace)
     monkeypatch.setattr(Path, "unlink", log_unlink)
     write_shard(tmp_path)
@@ -179,7 +173,7 @@ def test_what_is_adopted_is_on_the_disk_before_the_old_shard_goes(
         if rows_path(place, name).exists():
             synced.add(path.stat().st_ino)
 
-    monkeypatch.setattr("pipeline.storage.shard.sync", log_sync)
+    monkeypatch.setattr("pipeline.shards.shard.sync", log_sync)
     adopt_shard(place, name, *new)
     assert synced == numbers
     assert read_shard(place, name, SCHEMA)[1]["fingerprint"] == "new"

@@ -8,17 +8,16 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.fetch import FetchStage
 from pipeline.hold import Part
 from pipeline.recipe_file import load_recipe
 from pipeline.shard_store.worker import StageInStore
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.status import read_status
-from pipeline.storage.rows import DamagedError
-from pipeline.storage.shard import list_shards, rows_path
 from pipeline.stores.remote import RemoteStore
 from pipeline.verify import verify
 from pipeline.work import Work

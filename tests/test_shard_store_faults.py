@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.disk import hash_file
+from pipeline.errors import DamagedError, UserError
 from pipeline.planning.plan import planned_shards
 from pipeline.shard_store.driver import ShardStore
 from pipeline.shard_store.worker import _open
+from pipeline.shards.rows import check_seal, read_info, write_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.status import read_status
-from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, write_rows
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import (

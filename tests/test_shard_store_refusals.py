@@ -13,10 +13,10 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.repair import repair
 from pipeline.report.page import render_report
+from pipeline.shards.shard import ShardWriter
 from pipeline.share.index import INDEX
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.shard import ShardWriter
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work

@@ -7,17 +7,18 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.disk import temporary_path
+from pipeline.errors import DamagedError, UserError
 from pipeline.hold import Part
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.removals import read_removals
 from pipeline.schema import LEDGER, SAMPLES
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.status import read_status
-from pipeline.storage.rows import DamagedError, read_info, read_rows, temporary_path, write_rows
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work

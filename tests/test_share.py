@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from pipeline import run
+from pipeline.disk import hash_file, temporary_path
 from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.recipe_file import load_recipe
 from pipeline.schema import SAMPLES
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
 from pipeline.share.part import parse_numbers
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.rows import hash_file, read_info, read_rows, temporary_path, write_rows
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.stores import folder
 from pipeline.verify import verify
 from pipeline.work import Work

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.shards.shard import Span
+from pipeline.shards.tar_pool import TarPool
 from pipeline.share.cache import ShardCache, check_room
 from pipeline.share.index import SharedFile
-from pipeline.storage.shard import Span
-from pipeline.storage.tar_pool import TarPool
 from tests.files import size_now
 
 SIZE = 100

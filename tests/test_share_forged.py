@@ -15,11 +15,11 @@ from pipeline import run
 from pipeline.errors import UserError
 from pipeline.recipe_file import load_recipe
 from pipeline.schema import SAMPLES
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import rows_path, tar_path
 from pipeline.share.index import CARD, INDEX, LOCK, RECIPE, SharedFile, shard_files, write_index
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
-from pipeline.storage.rows import read_info, read_rows, write_rows
-from pipeline.storage.shard import rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call

@@ -11,11 +11,11 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.schema import SAMPLES
 from pipeline.serve import serve_folder
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import rows_path
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.rows import read_info, read_rows, write_rows
-from pipeline.storage.shard import rows_path
 from pipeline.stores.transfer import copy_bytes
 from pipeline.stores.web import WebStore
 from pipeline.takedown import take_down

@@ -15,10 +15,10 @@ import pytest
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.recipe_file import load_recipe
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share import push as push_module
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE, Index
 from pipeline.share.push import push
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.stores import folder
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.transfer import Outgoing, Tick, copy_bytes

@@ -11,13 +11,13 @@ import fsspec
 import pytest
 from fsspec.implementations.sftp import SFTPFileSystem
 
+from pipeline.disk import temporary_path
 from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards
+from pipeline.shards.shard import tar_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.rows import temporary_path
-from pipeline.storage.shard import tar_path
 from pipeline.stores.files import read_range
 from pipeline.stores.open import open_store
 from pipeline.stores.remote import RemoteStore

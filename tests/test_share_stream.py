@@ -28,11 +28,11 @@ from model.training.train import train as run_training
 from pipeline.errors import UserError
 from pipeline.schema import SAMPLES
 from pipeline.serve import serve_folder
+from pipeline.shards.rows import read_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
-from pipeline.storage.rows import read_rows
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 from tests.calls import call
 from tests.file_server import forget_stores

@@ -19,10 +19,10 @@ from pipeline.planning.plan import planned_shards
 from pipeline.recipe import Recipe
 from pipeline.repair import Repaired, repair
 from pipeline.run import fetch, prepare
+from pipeline.shards.rows import read_info
+from pipeline.shards.shard import rows_path, tar_path
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.rows import read_info
-from pipeline.storage.shard import rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents

@@ -20,8 +20,8 @@ from pipeline.recipe import SplitSettings
 from pipeline.run import fetch
 from pipeline.schema import RAW
 from pipeline.serve import serve_folder
+from pipeline.shards.shard import list_shards, read_shard
 from pipeline.status import read_status
-from pipeline.storage.shard import list_shards, read_shard
 from pipeline.web import pacing
 from pipeline.web.pacing import SourceDownError, SourceRefusesError
 from pipeline.work import Work

@@ -9,10 +9,10 @@ import pytest
 import s3fs
 
 from pipeline.errors import UserError
+from pipeline.shards.shard import tar_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.shard import tar_path
 from pipeline.stores import remote, transfer
 from pipeline.stores.files import read_range
 from pipeline.stores.folder import FolderStore

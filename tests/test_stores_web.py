@@ -9,10 +9,10 @@ from werkzeug import Request, Response
 
 from pipeline.errors import UserError
 from pipeline.serve import serve_folder
+from pipeline.shards.shard import list_shards
 from pipeline.share.index import INDEX
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.storage.shard import list_shards
 from pipeline.stores import web
 from pipeline.stores.open import open_store
 from pipeline.web import pacing

@@ -20,12 +20,12 @@ from pipeline.removals import Removals, read_removals
 from pipeline.report.page import write_report
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION
 from pipeline.settings import convert
+from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import CARD, CROISSANT, LOCK
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.status import read_status
-from pipeline.storage.rows import read_info, read_rows
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.takedown import take_down
 from pipeline.verify import verify
 from pipeline.work import Work

@@ -11,9 +11,9 @@ from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards, write_plan
 from pipeline.run import prepare
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION, build_table
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.status import read_status, status_table
-from pipeline.storage.rows import read_info, read_rows, write_rows
-from pipeline.storage.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.files import append, fail_to_read, flip

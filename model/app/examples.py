@@ -8,7 +8,7 @@ from torch import Tensor
 from model.data.order import epoch_order
 from model.data.samples import Samples
 from pipeline.schema import SPLITS
-from pipeline.storage.shard import list_shards
+from pipeline.shards.shard import list_shards
 
 NUM_SKETCHES, NUM_REFERENCES = 4, 8
 

@@ -26,10 +26,10 @@ def demo(
 ) -> None:
     """Do the whole job on drawn dolls, offline, in a few minutes."""
     from model.evaluation.crossing import judge_crossing
+    from pipeline.disk import telling_unwritable
     from pipeline.dolls.data_set import doll_of, true_answer, write_dolls
     from pipeline.pictures.image import resize
     from pipeline.serve import serve_folder
-    from pipeline.storage.rows import telling_unwritable
 
     mirror = work / "mirror"
     recipe = recipe_of("dolls-64", [])
@@ -74,8 +74,8 @@ def _keep_options(mirror: Path, options: dict[str, int]) -> None:
     """
     import orjson
 
+    from pipeline.disk import replacing, telling_unwritable
     from pipeline.errors import UserError
-    from pipeline.storage.rows import replacing, telling_unwritable
 
     path = mirror / "options.json"
     if path.is_file():

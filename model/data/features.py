@@ -19,8 +19,8 @@ from torch import Tensor
 from model.data.order import Indices
 from model.data.samples import Batch, Samples
 from model.networks.style import StyleNetwork
+from pipeline.disk import telling_unwritable
 from pipeline.errors import UserError
-from pipeline.storage.rows import telling_unwritable
 from pipeline.words import sized
 
 

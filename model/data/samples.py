@@ -25,12 +25,11 @@ from torch import Tensor
 from model.data.decode import decode_color, decode_sketch
 from model.data.order import Indices, Window
 from model.data.shards import LocalShards, Shards
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.records import Status
 from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, members_of
 from pipeline.settings import Table
-from pipeline.storage.rows import DamagedError
-from pipeline.storage.shard import Span
+from pipeline.shards.shard import Span
 
 
 @dataclass(frozen=True, slots=True)

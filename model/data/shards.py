@@ -12,8 +12,8 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.schema import SAMPLES
 from pipeline.settings import Table
-from pipeline.storage.shard import Span, list_shards, read_shard
-from pipeline.storage.tar_pool import TarPool
+from pipeline.shards.shard import Span, list_shards, read_shard
+from pipeline.shards.tar_pool import TarPool
 
 
 class Shards(Protocol):

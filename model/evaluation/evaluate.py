@@ -33,10 +33,10 @@ from model.evaluation.tally import NEEDS_TRUTH, Tally
 from model.grid import Sheet, save_png, tile
 from model.use.colorize import load_colorizer
 from pipeline.console import PlainConsole
+from pipeline.disk import replacing, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.planning.families import join_characters
 from pipeline.progress import show_progress
-from pipeline.storage.rows import replacing, telling_unwritable
 
 
 def evaluate(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.training.runs import MEASURES, Log, Run, read_log
+from pipeline.disk import replacing, telling_unwritable
 from pipeline.errors import UserError
-from pipeline.storage.rows import replacing, telling_unwritable
 from pipeline.words import counted
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.grid import Sheet, save_png
 from model.ranks import Ranks
+from pipeline.disk import replacing
 from pipeline.errors import UserError
-from pipeline.storage.rows import replacing
 
 
 class Journal:

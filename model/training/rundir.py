@@ -16,9 +16,9 @@ from model.config import TrainConfig
 from model.training.runs import read_log
 from model.training.state import TrainState
 from model.weights import StateDict
-from pipeline.errors import UserError
+from pipeline.disk import replacing, telling_out_of_space
+from pipeline.errors import DamagedError, UserError
 from pipeline.settings import Table, to_table
-from pipeline.storage.rows import DamagedError, replacing, telling_out_of_space
 from pipeline.words import counted
 
 _PATIENCE = 0.3

@@ -12,9 +12,9 @@ from model.grid import Sheet, lay_out, save_png
 from model.use.painter import Painter, Reference, remarks_on
 from model.use.picture_files import SUFFIXES, check_output, name_files, save_picture
 from model.use.pictures import fit, open_picture
+from pipeline.disk import telling_unwritable
 from pipeline.errors import UserError
 from pipeline.progress import show_progress
-from pipeline.storage.rows import telling_unwritable
 from pipeline.words import counted
 
 _SHEET_SIDE = 4096  # pixels across, at most

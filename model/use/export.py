@@ -26,9 +26,10 @@ from model.use.card import render_card
 from model.use.colorize import load_colorizer
 from model.use.export_onnx import Exported, export_onnx
 from model.use.painter_onnx import VERSION, OnnxInfo
+from pipeline.disk import replacing, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.settings import Table
-from pipeline.storage.rows import read_seal, replacing, telling_unwritable
+from pipeline.shards.rows import read_seal
 
 WEIGHTS, CONFIG, ONNX, CARD = "model.safetensors", "config.json", "model.onnx", "README.md"
 

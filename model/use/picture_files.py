@@ -7,8 +7,8 @@ from PIL import Image
 
 from model.use.painter import DrawLines, check_sketch, redraw
 from model.use.pictures import NotLineArtError, open_picture
+from pipeline.disk import replacing
 from pipeline.errors import UserError
-from pipeline.storage.rows import replacing
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".psd")

@@ -172,7 +172,7 @@ def _start_lean() -> None:
     of which spins for a while.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from pipeline.storage.arrow import leave_pandas_out
+    from pipeline.shards.arrow import leave_pandas_out
 
     leave_pandas_out()
 

@@ -20,13 +20,13 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
+from pipeline.disk import replacing
 from pipeline.errors import UserError
 from pipeline.metadata.record import Counted, Item, read_record
 from pipeline.planning.ratings import allowed_ratings
 from pipeline.recipe import RATINGS, SelectSettings, SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.settings import fingerprint
-from pipeline.storage.rows import replacing
 from pipeline.web.client import Client
 from pipeline.web.hosts import is_danbooru, is_local, url_host
 

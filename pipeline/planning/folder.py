@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.disk import replacing
 from pipeline.errors import UserError
 from pipeline.lock import Lock
 from pipeline.metadata.listing import Listing
@@ -26,8 +27,8 @@ from pipeline.records import Status
 from pipeline.removals import read_removals
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.settings import fingerprint, name_differences, to_table
-from pipeline.storage.rows import read_seal, replacing, write_rows
-from pipeline.storage.shard import list_shards, remove_shards
+from pipeline.shards.rows import read_seal, write_rows
+from pipeline.shards.shard import list_shards, remove_shards
 from pipeline.words import counted
 from pipeline.work import Work
 

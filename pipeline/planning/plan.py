@@ -23,16 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.disk import is_out_of_space
+from pipeline.errors import DamagedError, UserError
 from pipeline.planning.families import find_families, join_characters
 from pipeline.planning.plan_check import check_planned, read_about
 from pipeline.recipe import Recipe, SplitSettings
 from pipeline.records import Post, Status
 from pipeline.schema import SELECTION, SPLITS, build_table, is_table_of
 from pipeline.settings import convert
-from pipeline.storage.pages import check_pages
-from pipeline.storage.rows import DamagedError, is_out_of_space, read_info, write_rows
-from pipeline.storage.shard import parse_shard_name, shard_name
+from pipeline.shards.pages import check_pages
+from pipeline.shards.rows import read_info, write_rows
+from pipeline.shards.shard import parse_shard_name, shard_name
 
 _CHUNK = 20_000  # posts that are Python objects at a time
 _SLICE = 2**16  # posts of a plan in memory at a time while it is sorted: 30 MB, three times over

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import DamagedError
 from pipeline.recipe import RATINGS
 from pipeline.records import Fate, Status
 from pipeline.removals import TAKEN_DOWN
-from pipeline.storage.rows import DamagedError, read_info
-from pipeline.storage.shard import parse_shard_name
+from pipeline.shards.rows import read_info
+from pipeline.shards.shard import parse_shard_name
 
 _FATES = {str(Fate(Status.PLANNED)), str(TAKEN_DOWN)}
 _LEAST = {"post_id": 1, "family": 1, "parent_id": 0, "width": 0, "height": 0, "shard": 0}

@@ -6,11 +6,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.counts import count_fates
+from pipeline.errors import DamagedError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Status, is_retryable
 from pipeline.schema import RAW
-from pipeline.storage.rows import DamagedError, read_info, read_rows
-from pipeline.storage.shard import list_shards, rows_path
+from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 
 _KEPT = pa.array([Status.FETCHED, Status.MISSING, Status.REFUSED], pa.string())

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipeline.pictures.letterbox import Letterbox
 from pipeline.report.funnel import ALIVE, Bar, Roll, latest_rows
 from pipeline.schema import RAW
-from pipeline.storage.rows import read_rows
-from pipeline.storage.shard import rows_path
+from pipeline.shards.rows import read_rows
+from pipeline.shards.shard import rows_path
 from pipeline.work import Work
 
 MAX_SHARDS = 128

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from pipeline.planning.plan import hash_families
 from pipeline.records import Status
 from pipeline.schema import RAW, SAMPLES, SPLITS
+from pipeline.shards.rows import read_rows
+from pipeline.shards.shard import rows_path
 from pipeline.status import WorkStatus
-from pipeline.storage.rows import read_rows
-from pipeline.storage.shard import rows_path
 from pipeline.words import noun
 from pipeline.work import Work
 

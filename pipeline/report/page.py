@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.disk import replacing, telling_unwritable
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
@@ -19,9 +20,9 @@ from pipeline.report.funnel import Place, Roll, build_funnel, count_splits, read
 from pipeline.report.pictures import Exhibit, build_wall, exhibit
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
+from pipeline.shards.rows import read_info
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.status import read_status
-from pipeline.storage.rows import read_info, replacing, telling_unwritable
-from pipeline.storage.shard import list_shards, rows_path
 from pipeline.words import noun, sized
 from pipeline.work import Work
 

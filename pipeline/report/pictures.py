@@ -27,8 +27,8 @@ from pipeline.pictures.image import (
 )
 from pipeline.report.funnel import Place
 from pipeline.schema import EDGES, RAW, SAMPLES, Row
-from pipeline.storage.rows import read_rows
-from pipeline.storage.shard import Span, read_span, rows_path, tar_path
+from pipeline.shards.rows import read_rows
+from pipeline.shards.shard import Span, read_span, rows_path, tar_path
 from pipeline.work import Work
 
 SIDE = 256

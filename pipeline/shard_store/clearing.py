@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clearing import clear_stage
+from pipeline.disk import replacing
 from pipeline.errors import UserError
 from pipeline.removals import (
     Removals,
@@ -34,8 +35,8 @@ from pipeline.shard_store.files import (
     put_shard,
     scratch_work,
 )
-from pipeline.storage.rows import read_info, read_rows, replacing
-from pipeline.storage.shard import remove_shard, rows_path, tar_path
+from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.shard import remove_shard, rows_path, tar_path
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
 

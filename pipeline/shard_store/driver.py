@@ -18,7 +18,8 @@ import msgspec
 import orjson
 
 from pipeline.counts import Fates, count_fates
-from pipeline.errors import UserError
+from pipeline.disk import replacing
+from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Outcomes, Runner, Show, local_runner
 from pipeline.fetch import FetchStage
 from pipeline.planning.folder import plan_content
@@ -31,6 +32,8 @@ from pipeline.scratch import scratch, sweep
 from pipeline.shard_store.clearing import StoreClearing
 from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, bring_rows, put
 from pipeline.shard_store.worker import StageInStore
+from pipeline.shards.rows import peek_info, read_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import (
     IDENTITY,
     INDEX,
@@ -40,8 +43,6 @@ from pipeline.share.index import (
     read_index,
     write_index,
 )
-from pipeline.storage.rows import DamagedError, peek_info, read_info, read_rows, replacing
-from pipeline.storage.shard import list_shards, rows_path
 from pipeline.stores.files import SHARE_SCHEMES
 from pipeline.stores.open import check_no_secrets, one_form, open_writable
 from pipeline.stores.transfer import WritableStore, in_threads

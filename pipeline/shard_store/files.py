@@ -10,15 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.disk import hash_file, replacing, telling_out_of_space
+from pipeline.errors import DamagedError
 from pipeline.scratch import scratch
-from pipeline.storage.rows import (
-    DamagedError,
-    check_seal,
-    hash_file,
-    read_info,
-    replacing,
-    telling_out_of_space,
-)
+from pipeline.shards.rows import check_seal, read_info
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from pipeline.counts import Fates
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
 from pipeline.fetch import FetchStage
 from pipeline.originals import split_tar
@@ -24,7 +24,6 @@ from pipeline.shard_store.files import (
     scratch_work,
 )
 from pipeline.share.index import IDENTITY
-from pipeline.storage.rows import DamagedError
 from pipeline.stores.files import why_unavailable
 from pipeline.stores.open import open_writable
 from pipeline.stores.remote import MAX_WAIT, PATIENCE

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.errors import UserError
+from pipeline.disk import hash_file
+from pipeline.errors import DamagedError, UserError
 from pipeline.lock_check import MAX_POSTS, check_size, check_text
 from pipeline.schema import SAMPLES, SCHEMA_VERSION
+from pipeline.shards.members import find_wrong_member
+from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.share.index import INDEX, MAX_INDEX_BYTES, PENDING, Index, SharedFile, read_index
-from pipeline.storage.members import find_wrong_member
-from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, read_rows
 from pipeline.stores.transfer import Store, Tick
 
 _LOCKED = ("post_id", "split", "status", "reason", "character", "family")

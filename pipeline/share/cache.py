@@ -15,10 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline.disk import commit, telling_unwritable
 from pipeline.errors import UserError
+from pipeline.shards.tar_pool import OpenTar, TarPool
 from pipeline.share.index import SharedFile
-from pipeline.storage.rows import commit, telling_unwritable
-from pipeline.storage.tar_pool import OpenTar, TarPool
 from pipeline.words import sized
 
 _OURS = re.compile(r"([0-9a-f]{64})\.tar(\.part)?")

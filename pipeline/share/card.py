@@ -19,8 +19,8 @@ from pipeline.recipe import Recipe
 from pipeline.recipe_file import recipe_toml
 from pipeline.records import Status
 from pipeline.schema import SPLITS, extension_of
+from pipeline.shards.shard import parse_shard_name
 from pipeline.share.index import Index, shard_files
-from pipeline.storage.shard import parse_shard_name
 from pipeline.urls import scheme_of
 from pipeline.words import counted, plain, quoted
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.disk import hash_file, replacing
 from pipeline.lock import Lock
 from pipeline.share.card import write_card
 from pipeline.share.croissant import write_croissant
 from pipeline.share.index import CARD, CROISSANT, INDEX, PAPERS, Index, SharedFile, write_index
-from pipeline.storage.rows import hash_file, replacing
 from pipeline.work import Work
 
 

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from pipeline.errors import UserError
 from pipeline.schema import SPLITS
+from pipeline.shards.shard import parse_shard_name
 from pipeline.share.index import Index
-from pipeline.storage.shard import parse_shard_name
 
 
 def choose_shards(index: Index, split: str | None, numbers: Collection[int] | None) -> list[str]:

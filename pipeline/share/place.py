@@ -12,10 +12,10 @@ from pipeline.records import Status
 from pipeline.schema import LOCK as LOCK_SCHEMA
 from pipeline.scratch import scratch
 from pipeline.shard_store.clearing import removals_in
+from pipeline.shards.rows import read_rows
+from pipeline.shards.shard import list_shards
 from pipeline.share.index import CARD, IDENTITY, INDEX, LOCK, PAPERS, PENDING, Index
 from pipeline.share.papers import describe, path_of
-from pipeline.storage.rows import read_rows
-from pipeline.storage.shard import list_shards
 from pipeline.stores.transfer import WritableStore
 from pipeline.urls import scheme_of
 from pipeline.work import Work

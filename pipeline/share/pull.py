@@ -15,12 +15,14 @@ from pathlib import Path
 import pyarrow as pa
 from rich.console import Console
 
+from pipeline.disk import commit, hash_file, is_out_of_space
 from pipeline.errors import UserError
 from pipeline.lock import read_lock
 from pipeline.planning.folder import adopt_plan
 from pipeline.planning.plan import by_shard
 from pipeline.recipe_file import load_recipe
 from pipeline.recipe_shared import shared_recipe
+from pipeline.shards.shard import adopt_shard, list_shards, remove_shard, rows_path, tar_path
 from pipeline.share.arrivals import bring, check_shard, find_index
 from pipeline.share.index import (
     INDEX,
@@ -36,8 +38,6 @@ from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import path_of, save_index
 from pipeline.share.part import choose_shards
 from pipeline.share.place import check_folder
-from pipeline.storage.rows import commit, hash_file, is_out_of_space
-from pipeline.storage.shard import adopt_shard, list_shards, remove_shard, rows_path, tar_path
 from pipeline.stores.open import open_store
 from pipeline.stores.transfer import Store, Tick, in_threads
 from pipeline.words import sized

@@ -14,12 +14,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.errors import UserError
+from pipeline.disk import hash_file, replacing
+from pipeline.errors import DamagedError, UserError
 from pipeline.lock import check_done, write_lock
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe
 from pipeline.shard_store.driver import KINDS, ShardStore
+from pipeline.shards.rows import check_seal, read_info
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -37,8 +40,6 @@ from pipeline.share.index import (
 from pipeline.share.moved import Shared, count_megabytes
 from pipeline.share.papers import describe, finish_papers, path_of, save_index
 from pipeline.share.place import check_place
-from pipeline.storage.rows import DamagedError, check_seal, hash_file, read_info, replacing
-from pipeline.storage.shard import list_shards, rows_path, tar_path
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import one_form, open_writable
 from pipeline.stores.transfer import Outgoing, Tick, WritableStore, not_alone

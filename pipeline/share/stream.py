@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.disk import commit, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.records import Status
 from pipeline.schema import SAMPLES, members_of
+from pipeline.shards.members import find_wrong_member
+from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.shard import Span, parse_shard_name
 from pipeline.share.arrivals import bring, check_rows, find_index
 from pipeline.share.cache import ShardCache, check_room, lock_for
 from pipeline.share.index import SharedFile, shard_files
-from pipeline.storage.members import find_wrong_member
-from pipeline.storage.rows import commit, read_info, read_rows, telling_unwritable
-from pipeline.storage.shard import Span, parse_shard_name
 from pipeline.stores.open import open_store
 from pipeline.stores.transfer import in_threads
 from pipeline.web.client import WholeFilesOnlyError

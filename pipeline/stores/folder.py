@@ -7,14 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.disk import hash_file, is_out_of_space, sync, telling_unwritable, temporary_path
 from pipeline.errors import UserError
-from pipeline.storage.rows import (
-    hash_file,
-    is_out_of_space,
-    sync,
-    telling_unwritable,
-    temporary_path,
-)
 from pipeline.stores.transfer import (
     Outgoing,
     Tick,

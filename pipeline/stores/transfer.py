@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from pipeline.disk import hash_file
 from pipeline.errors import UserError
-from pipeline.storage.rows import hash_file
 from pipeline.stores.files import first_line
 
 _BLOCK = 8 * 2**20  # bytes that are copied from a disk at a time

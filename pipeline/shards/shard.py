@@ -20,22 +20,18 @@ from typing import Any, BinaryIO, Self
 import pyarrow as pa
 
 from pipeline.counts import count_fates
-from pipeline.errors import UserError
-from pipeline.schema import SCHEMA_VERSION, SPLITS
-from pipeline.storage.claim import claim
-from pipeline.storage.rows import (
-    DamagedError,
-    check_seal,
+from pipeline.disk import (
     commit,
     hash_file,
     name_of_temporary,
-    read_info,
-    read_rows,
     sweep_temporaries,
     sync,
     temporary_path,
-    write_sealed,
 )
+from pipeline.errors import DamagedError, UserError
+from pipeline.schema import SCHEMA_VERSION, SPLITS
+from pipeline.shards.claim import claim
+from pipeline.shards.rows import check_seal, read_info, read_rows, write_sealed
 
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)  # where a header has them

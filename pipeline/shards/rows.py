@@ -1,14 +1,12 @@
-"""Files written whole or not at all, and sealed Parquet files, in which every flipped bit is found.
+"""Sealed Parquet files, in which every flipped bit is found.
 
 A sealed file carries, in its Parquet footer, the SHA-256 of all its other bytes. Any Parquet
 reader reads it; ours can also tell whether it is exactly what was written.
 """
 
-import errno
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,9 +15,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
+from pipeline.disk import replacing, telling_unreadable
+from pipeline.errors import DamagedError
 from pipeline.schema import is_table_of
-from pipeline.storage.pages import check_pages, read_varint
+from pipeline.shards.pages import check_pages, read_varint
 
 _INFO_KEY = b"nurie"
 _SEAL_KEY = b"nurie_seal"
@@ -28,126 +27,6 @@ _SEAL_BLANK = _SEAL_MARK + b"0" * 64
 
 
 _TAIL = 2**16  # bytes that hold the footer of any file but a plan
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class DamagedError(UserError):
-    """A file of ours is not what was written."""
-
-
-def is_out_of_space(error: Exception) -> bool:
-    """Whether a write failed for want of room, which the next one would want as well."""
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
-
-
-@contextmanager
-def telling_out_of_space(where: Path, remedy: str) -> Iterator[None]:
-    """Say in a sentence that a write under ``where`` had no room, and what to do.
-
-    Raises:
-        UserError: where there was none.
-    """
-    try:
-        yield
-    except OSError as error:
-        if not is_out_of_space(error):
-            raise
-        why = os.strerror(error.errno or 0).lower()
-        raise UserError(f"{where}: {why}; {remedy}") from error
-
-
-@contextmanager
-def telling_unwritable(path: Path) -> Iterator[None]:
-    """Say in a sentence that a file or folder cannot be written.
-
-    Raises:
-        UserError: where it cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed into place.
-
-    On any failure the temporary file is removed and ``path`` stays as it was.
-
-    Raises:
-        UserError: where ``path`` is a folder, or a device or pipe, whose place a file would take.
-    """
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no plain file"
-        raise UserError(f"{path}: is {what}; give the path of a file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    try:
-        yield temporary
-        commit(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def temporary_path(path: Path) -> Path:
-    """Return the name under which ``path`` is written until it is whole."""
-    return path.with_name(f".{path.name}.tmp")
-
-
-def sweep_temporaries(directory: Path, names: Collection[str] | None = None) -> None:
-    """Remove what an interrupted run left half-written in ``directory``.
-
-    Args:
-        directory: need not exist.
-        names: of the shards whose temporaries are meant; None for all files.
-    """
-    for path in directory.glob(".*.tmp"):
-        if names is None or name_of_temporary(path) in names:
-            path.unlink(missing_ok=True)
-
-
-def name_of_temporary(path: Path) -> str:
-    """Return the stem of the file that is written under a temporary name."""
-    return path.name.removeprefix(".").removesuffix(".tmp").partition(".")[0]
-
-
-def commit(temporary: Path, path: Path) -> None:
-    """Sync ``temporary`` to disk, rename it to ``path``, sync the folder."""
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hex.
-
-    Raises:
-        FileNotFoundError: where it is not there.
-        DamagedError: where it cannot be read.
-    """
-    with _telling_unreadable(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _telling_unreadable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DamagedError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def write_rows(
@@ -198,7 +77,7 @@ def check_seal(path: Path) -> None:
         DamagedError: on a file that is not whole, or not ours.
     """
     seal = read_seal(path)
-    with _telling_unreadable(path), path.open("rb") as file:
+    with telling_unreadable(path), path.open("rb") as file:
         digest = _hash_around(file, _seal_offset(file))
     if seal != digest.decode():
         raise DamagedError(f"{path}: damaged; its bytes do not match its seal.")

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.storage.shard import Span
+from pipeline.shards.shard import Span
 
 MAX_OPEN = 256
 """Systems allow a process 1,024 open files or more, and it needs others."""
