@@ -6,16 +6,13 @@ As all commands do: parse, call one function, print; heavy imports stay inside t
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from model.commands.common import Checkpoint, StyleWeights, work_around
 from pipeline.commands.common import WorkFolder, named_folder
 from pipeline.words import counted, harmless
-
-if TYPE_CHECKING:
-    pass
-from model.commands.common import Checkpoint, StyleWeights, work_around
 
 
 def evaluate(

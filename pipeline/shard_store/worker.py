@@ -1,11 +1,10 @@
 """A stage away from the work folder: in scratch on any machine, its outcome into a store."""
 
-import time
 from dataclasses import dataclass, replace
 from functools import cache
 
 from pipeline.counts import Fates
-from pipeline.errors import DamagedError, UserError
+from pipeline.errors import DamagedError
 from pipeline.executor import Tick
 from pipeline.fetch import FetchStage
 from pipeline.originals import split_tar
@@ -24,9 +23,8 @@ from pipeline.shard_store.files import (
     scratch_work,
 )
 from pipeline.share.index import IDENTITY
-from pipeline.stores.files import why_unavailable
 from pipeline.stores.open import open_writable
-from pipeline.stores.remote import MAX_WAIT, PATIENCE
+from pipeline.stores.remote import outlast
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
 
@@ -98,15 +96,10 @@ def _open(url: str) -> WritableStore:
 
     So it is from the start, for it has answered the driver.
     """
-    give_up_at, wait = time.monotonic() + PATIENCE, 1.0
-    while True:
-        try:
-            store = open_writable(url)
-            store.read(IDENTITY, MAX_ROWS)  # so that it has answered here
-        except UserError as error:
-            if not why_unavailable(error) or time.monotonic() >= give_up_at:
-                raise
-            time.sleep(wait)
-            wait = min(2 * wait, MAX_WAIT)
-        else:
-            return store
+
+    def open_and_ask() -> WritableStore:
+        store = open_writable(url)
+        store.read(IDENTITY, MAX_ROWS)  # so that it has answered here
+        return store
+
+    return outlast(open_and_ask, has_answered=True)

@@ -22,13 +22,31 @@ from pipeline.stores.transfer import (
 
 _T = TypeVar("_T")
 
-PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
-MAX_WAIT = 60.0
+_PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
+_MAX_WAIT = 60.0
 
 _BEYOND_END = re.compile(
     r"\brange\b[^/]*\b(satisf|invalid)|InvalidRange|out of the range \[", re.IGNORECASE
 )
 """How stores say that a range begins where the file has ended. A folder may be called orange."""
+
+
+def outlast(do: Callable[[], _T], has_answered: bool) -> _T:
+    """Do what asks a store, again after growing waits while it is out of reach, or busy.
+
+    Args:
+        do: raises what ``files.why_unavailable`` knows.
+        has_answered: whether the store has, and so is worth waiting for.
+    """
+    give_up_at, wait = time.monotonic() + (_PATIENCE if has_answered else 0.0), 1.0
+    while True:
+        try:
+            return do()
+        except Exception as error:
+            if not why_unavailable(error) or time.monotonic() >= give_up_at:
+                raise
+        time.sleep(wait)
+        wait = min(2 * wait, _MAX_WAIT)
 
 
 class RemoteStore:
@@ -153,26 +171,29 @@ class RemoteStore:
 
         In any case once more on a new connection: most libraries leave a broken one broken.
         """
-        give_up_at = time.monotonic() + (PATIENCE if self._has_answered else 0.0)
-        has_insisted, wait = self._type.async_impl, 1.0  # such a library has tried again itself
-        while True:
+
+        def once() -> _T:
             try:
                 found = do(*arguments)
-            except FileNotFoundError:
+            except FileNotFoundError:  # an answer, too
                 self._has_answered = True
                 raise
-            except Exception as error:
-                if has_insisted:
-                    if not why_unavailable(error) or time.monotonic() >= give_up_at:
-                        raise
-                    time.sleep(wait)
-                    wait = min(2 * wait, MAX_WAIT)
-                if not self._type.async_impl:
-                    self._type.clear_instance_cache()
-                has_insisted = True
-            else:
-                self._has_answered = True
-                return found
+            self._has_answered = True
+            return found
+
+        def once_more() -> _T:
+            self._type.clear_instance_cache()
+            return once()
+
+        has_answered = self._has_answered
+        if self._type.async_impl:  # such a library has tried again itself
+            return outlast(once, has_answered)
+        try:
+            return once()
+        except Exception as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+        return outlast(once_more, has_answered)
 
 
 def _temporary(place: str) -> str:
