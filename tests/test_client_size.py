@@ -5,6 +5,7 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from urllib3 import HTTPResponse
@@ -59,6 +60,36 @@ def test_too_long_by_count_is_dropped(head: bytes, part: bytes, connect: Connect
         download = connect(server.url, max_bytes=100_000).get(f"{server.url}/1")
         assert (str(download.fate), download.content) == ("rejected/too_many_bytes", b"")
         assert done.wait(60)  # the connection was dropped
+
+
+@pytest.mark.parametrize(
+    ("head", "part", "reason"),
+    [
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", "connection", id="go on"),
+        pytest.param(CHUNKED + b"1\r\nx\r\n0\r\n", b"X: y\r\n", "truncated", id="trailers"),
+        pytest.param(GZIP, gzip.compress(b""), "truncated", id="empty members"),
+    ],
+)
+def test_what_comes_to_nothing_is_not_read_without_an_end(
+    head: bytes, part: bytes, reason: str, connect: Connect
+) -> None:
+    done = threading.Event()
+
+    def pour(sock: socket.socket) -> None:
+        try:
+            sock.sendall(head)
+            while not done.is_set():
+                sock.sendall(1000 * part)
+        finally:
+            done.set()
+
+    with FaultyServer(pour) as server, ThreadPoolExecutor(1) as pool:
+        client = connect(server.url, max_bytes=100_000)
+        try:
+            download = pool.submit(client.get, f"{server.url}/1").result(60)
+        finally:
+            done.set()
+    assert str(download.fate) == f"failed/{reason}"
 
 
 def test_a_compressed_body_is_unpacked_in_small_pieces(

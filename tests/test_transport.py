@@ -33,7 +33,7 @@ def fetch() -> Iterator[Callable[..., bytes]]:
 
         def fetch(url: str, *local_hosts: str, timeout: float = 0.25) -> bytes:
             transport = stack.enter_context(closing(Transport(timeout, 2, local_hosts)))
-            with transport.send(prepare_get(url, {"User-Agent": "Nurie/test"})) as response:
+            with transport.send(prepare_get(url, {"User-Agent": "Nurie/test"}), 2**21) as response:
                 return b"".join(response.raw.stream(2**16))
 
         yield fetch
@@ -99,7 +99,7 @@ def test_what_comes_on_a_connection_used_again_is_acknowledged_at_once() -> None
         closing(Transport(1.0, 2, [server.host])) as transport,
     ):
         for _ in range(5):
-            with transport.send(prepare_get(f"{server.url}/1", {})) as response:
+            with transport.send(prepare_get(f"{server.url}/1", {}), len(PICTURE)) as response:
                 connection: Any = response.raw.connection
                 assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
                 assert response.raw.read() == PICTURE
@@ -181,7 +181,7 @@ def test_neither_netrc_nor_cookies_are_sent(
     with FaultyServer(answer(200, PICTURE, Set_Cookie="id=1; Path=/")) as server:
         with closing(Transport(1.0, 2, [server.host])) as transport:
             for _ in range(2):
-                with transport.send(prepare_get(f"{server.url}/1", {})) as response:
+                with transport.send(prepare_get(f"{server.url}/1", {}), len(PICTURE)) as response:
                     assert response.raw.read() == PICTURE
         for head in server.requests:
             assert "Authorization" not in head

@@ -240,7 +240,7 @@ class Client:
                 request.headers["Authorization"] = ask.authorization
             self._wait_for_turn(host)
             try:
-                response = self._transport.send(request)
+                response = self._transport.send(request, len(ask.span or ()) or ask.max_bytes)
             except PrivateAddressError:
                 return Download(_NOT_ALLOWED, http_status=status)
             except (requests.RequestException, HTTPError) as error:

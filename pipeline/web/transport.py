@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 4  # an answer may take so many time-outs ...
 _MIN_RATE = 64 * 2**10  # ... and a second for so many bytes that have come
+_MAX_HEAD = 2**20  # bytes before and around the body: headers, 100 Continue, trailers
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux only; it holds for a while, not for good
@@ -87,7 +88,8 @@ class Transport:
 
     An answer, headers included, may take four time-outs, and a second more for every 64 KiB that
     have come; after that nothing more is read. A slow line gets its time, and a server that drips
-    does not hold a thread for days.
+    does not hold a thread for days. Nor does one that sends without an end what comes to nothing,
+    such as empty gzip members: no more is read than twice what is wanted, and a mebibyte.
 
     A name that leads to a private address (loopback, local network) is turned down on the
     connected peer before a byte is sent, so that neither a record nor a changed DNS entry can
@@ -110,8 +112,12 @@ class Transport:
         self._session.mount("https://", self._adapter)
         self._environments: dict[str, Any] = {}
 
-    def send(self, request: requests.PreparedRequest) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, max_bytes: int) -> requests.Response:
         """Send a request and return its answer, the body unread.
+
+        Args:
+            request: of ``prepare_get``.
+            max_bytes: that are wanted of the body.
 
         Raises:
             PrivateAddressError: when the name leads to a private address.
@@ -122,7 +128,11 @@ class Transport:
         if environment is None:  # reading it takes as long as half a request
             merge = self._session.merge_environment_settings
             environment = self._environments[origin] = merge(origin, {}, True, True, None)
-        return self._adapter.send(request, timeout=self._timeout, **environment)
+        response = self._adapter.send(request, timeout=self._timeout, **environment)
+        body: Any = cast(Any, response.raw)._original_response.fp
+        if body is not None:  # None where there is no body
+            body.raw.num_left += 2 * max_bytes
+        return response
 
     def close(self) -> None:
         """Close the connections that are at rest; the others when their answers are through."""
@@ -149,11 +159,16 @@ class _Adapter(HTTPAdapter):
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a socket up to a deadline. The socket's own time-out begins anew at each byte."""
+    """Reads from a socket up to a deadline. The socket's own time-out begins anew at each byte.
+
+    Attributes:
+        num_left: bytes that may still come.
+    """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
         self._deadline = time.monotonic() + _PATIENCE * (sock.gettimeout() or 0.0)
+        self.num_left = _MAX_HEAD
 
     def readable(self) -> bool:
         return True
@@ -161,8 +176,11 @@ class _TimedReader(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
         if time.monotonic() > self._deadline:
             raise TimeoutError("the answer comes too slowly")
-        num_bytes = self._raw.readinto(buffer)
-        self._deadline += (num_bytes or 0) / _MIN_RATE
+        num_bytes = self._raw.readinto(buffer) or 0
+        self._deadline += num_bytes / _MIN_RATE
+        self.num_left -= num_bytes
+        if self.num_left < 0:
+            raise ConnectionError("the answer does not end")
         return num_bytes
 
     def close(self) -> None:
