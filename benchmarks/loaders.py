@@ -59,9 +59,8 @@ def ours(folder: Path) -> Iterator[torch.Tensor]:
     samples = Samples(folder / "samples", "train")
     for epoch in itertools.count():
         order = epoch_order(len(samples), 0, epoch)
-        for batch in iterate_batches(
-            samples, order, BATCH_SIZE, num_threads=NUM_WORKERS, drop_last=True
-        ):
+        full = order[: len(order) - len(order) % BATCH_SIZE]
+        for batch in iterate_batches(samples, full, BATCH_SIZE, num_threads=NUM_WORKERS):
             yield batch.color
 
 

@@ -63,7 +63,7 @@ def restore_plan(posts: pa.Table) -> pa.Table:
     folded = posts["file_url"].to_pylist()
     urls = [_unfold_url(url, m) if m else url for url, m in zip(folded, md5, strict=True)]
     words = posts["tags"].cast(pa.list_(pa.string()))
-    is_removed = pc.equal(posts["status"].cast(pa.string()), TAKEN_DOWN.status)
+    is_removed = pc.equal(posts["status"], TAKEN_DOWN.status)
     status = pc.if_else(is_removed, str(TAKEN_DOWN.status), str(Status.PLANNED))
     reason = pc.if_else(is_removed, TAKEN_DOWN.reason, "")
     restored = dict(zip(posts.column_names, posts.columns, strict=True)) | {

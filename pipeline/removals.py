@@ -98,7 +98,7 @@ def clear_posts(table: pa.Table, post_ids: Collection[int]) -> pa.Table:
 
 def count_cleared(table: pa.Table) -> int:
     """Return how many posts of a table are taken down."""
-    return int(pc.sum(pc.equal(table["status"].cast(pa.string()), Status.REMOVED)).as_py() or 0)
+    return int(pc.sum(pc.equal(table["status"], Status.REMOVED)).as_py() or 0)
 
 
 def count_removed(counts: dict[str, int], num_removed: int) -> dict[str, int]:

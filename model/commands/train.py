@@ -6,15 +6,12 @@ As all commands do: parse, call one function, print; heavy imports stay inside t
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.commands.common import Overrides, RecipeName, WorkDir, recipe_of, work_of
 from pipeline.words import counted
-
-if TYPE_CHECKING:
-    pass
 
 _CACHE_SIZE = 20.0  # GB
 _MAX_CACHE_SIZE = 1e6  # GB

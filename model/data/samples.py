@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -85,7 +84,7 @@ class Samples:
         for number, name in enumerate(self._names):
             rows, info = self._source.rows(name)
             digest.update(f"{name} {info['tar_sha256']}\n".encode())
-            rows = rows.filter(pc.equal(rows["status"].cast("string"), Status.KEPT))
+            rows = rows.filter(pc.equal(rows["status"], Status.KEPT))
             shards.append(np.full(len(rows), number))
             post_ids.append(rows["post_id"].to_numpy())
             families.append(rows["family"].to_numpy())
@@ -116,12 +115,7 @@ class Samples:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._is_local:
             self._source.close()
 
@@ -240,7 +234,6 @@ def iterate_batches(
     *,
     num_threads: int = 2,
     pin: bool = False,
-    drop_last: bool = False,
 ) -> Generator[Batch]:
     """Yield the samples of ``order`` in batches, decoded ahead by a few threads.
 
@@ -253,10 +246,8 @@ def iterate_batches(
         batch_size: samples a batch.
         num_threads: batches that are decoded side by side.
         pin: see ``Samples.load``.
-        drop_last: leave out a last batch that is not full.
     """
-    end = len(order) - len(order) % batch_size if drop_last else len(order)
-    parts = (order[i : i + batch_size] for i in range(0, end, batch_size))
+    parts = (order[i : i + batch_size] for i in range(0, len(order), batch_size))
     pending: deque[Future[Batch]] = deque()
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
     try:

@@ -25,6 +25,9 @@ from pipeline.words import counted
 Truth = Callable[[int, int], NDArray[np.uint8]]
 """The post ids of a sketch and of a reference -> the true picture, H x W x 3, RGB."""
 
+NUM_JUDGED = 16
+"""Sketches at most, and as many references of other characters."""
+
 NUM_SHOWN = 4
 
 MIN_CHARACTERS = 3
@@ -37,10 +40,6 @@ def judge_crossing(
     split: str,
     truth: Truth,
     sheet_path: Path,
-    *,
-    num_sketches: int = 16,
-    num_references: int = 16,
-    device: str = "auto",
 ) -> dict[str, dict[str, float | None]]:
     """Judge a checkpoint on pairs of different characters, and draw a sheet of some.
 
@@ -50,9 +49,6 @@ def judge_crossing(
         split: which samples to take; one of each character.
         truth: the true answers.
         sheet_path: where the sheet goes, a PNG.
-        num_sketches: at most so many sketches.
-        num_references: at most so many references, of other characters than the sketches.
-        device: see ``device.pick_device``.
 
     Returns:
         following, psnr, and what ``tally.RATIOS`` names, of ``model``, ``grey`` and ``copy``.
@@ -61,13 +57,13 @@ def judge_crossing(
         UserError: on an unusable checkpoint or samples, or too few characters.
     """
     with Samples(samples_dir, split) as samples:
-        places = _one_of_each_character(samples)[: num_sketches + num_references]
+        places = _one_of_each_character(samples)[: 2 * NUM_JUDGED]
         if len(places) < MIN_CHARACTERS:
             raise UserError(
                 f"{samples_dir}: the {split} split has {counted(len(places), 'character')}, and a "
                 f"crossing takes {MIN_CHARACTERS}."
             )
-        cut = min(num_sketches, len(places) // 2)
+        cut = len(places) // 2
         sketches, references = samples.load(places[:cut]), samples.load(places[cut:])
     truths = torch.stack(
         [
@@ -75,7 +71,7 @@ def judge_crossing(
             for s in sketches.post_ids
         ]
     )
-    colorizer, _ = load_colorizer(checkpoint, device=device)
+    colorizer, _ = load_colorizer(checkpoint)
     knowing_nothing = baselines(references.color[:1])
     answers: dict[str, Answer] = {"model": colorizer}
     answers |= {name: knowing_nothing[name] for name in ("grey", "copy")}

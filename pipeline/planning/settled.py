@@ -46,7 +46,7 @@ def count_unfetched(
         source: by which they would be fetched.
         retry_failed: whether what a retry may mend counts.
     """
-    posts = posts.filter(pc.equal(posts["status"].cast(pa.string()), Status.PLANNED))
+    posts = posts.filter(pc.equal(posts["status"], Status.PLANNED))
     for field in ("md5", "file_url"):
         if f"{{{field}}}" in source.images:
             posts = posts.filter(pc.not_equal(posts[field], ""))
@@ -62,9 +62,9 @@ def count_unfetched(
                 rows = read_rows(path, RAW, ["post_id", "md5", "ext", "status", "reason"])
             except DamagedError:
                 continue
-            rows = rows.filter(pc.not_equal(rows["reason"].cast(pa.string()), "no_url"))
+            rows = rows.filter(pc.not_equal(rows["reason"], "no_url"))
             if settings != wanted:
-                is_kept = pc.is_in(rows["status"].cast(pa.string()), value_set=_KEPT)
+                is_kept = pc.is_in(rows["status"], value_set=_KEPT)
                 rows = rows.filter(is_kept)
             if retry_failed:
                 again = pa.array(filter(is_retryable, count_fates(rows)), pa.string())

@@ -175,7 +175,7 @@ def _read_alive(work: Work, name: str) -> pa.Table:
     path, schema = latest
     columns = ["post_id", "status", "width", "height", "tags", "character", "letterbox"]
     table = read_rows(path, schema, [column for column in columns if column in schema.names])
-    return table.filter(pc.is_in(table["status"].cast(pa.string()), value_set=pa.array(ALIVE)))
+    return table.filter(pc.is_in(table["status"], value_set=pa.array(ALIVE)))
 
 
 def _read_looks(work: Work, name: str, post_ids: pa.ChunkedArray) -> pa.Table:

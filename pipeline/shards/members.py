@@ -63,7 +63,7 @@ def _expect(rows: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.in
     """Return names, sizes and offsets of the members that rows name, in the tar's order."""
     is_raw = rows.schema.equals(RAW, check_metadata=False)
     wanted = Status.FETCHED if is_raw else Status.KEPT
-    rows = rows.filter(pc.equal(rows["status"].cast(pa.string()), wanted))
+    rows = rows.filter(pc.equal(rows["status"], wanted))
     members = ("",) if is_raw else members_of(rows.schema)
     columns = [f"{member}_" if member else "" for member in members]
     sizes, offsets = (

@@ -61,7 +61,7 @@ class Split:
 
 def find_splits(index: Index, lock: Lock) -> list[Split]:
     """Return the splits that have shards, with their samples by the lock."""
-    kept = pc.equal(lock.posts["status"].cast(pa.string()), Status.KEPT)
+    kept = pc.equal(lock.posts["status"], Status.KEPT)
     splits = lock.posts["split"].cast(pa.string()).filter(kept)
     counts = {entry["values"]: entry["counts"] for entry in splits.value_counts().to_pylist()}
     files = index.by_name

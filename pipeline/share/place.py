@@ -78,7 +78,7 @@ def _find_taken_down(store: WritableStore, there: Index | None, work: Work) -> l
             posts = read_rows(folder / LOCK, LOCK_SCHEMA, ["post_id", "status"])
         except UserError:  # not there, or damaged: this push brings another one
             return []
-    removed = pc.equal(posts["status"].cast(pa.string()), Status.REMOVED)
+    removed = pc.equal(posts["status"], Status.REMOVED)
     return posts.filter(removed)["post_id"].to_pylist()  # type: ignore[no-any-return]
 
 
@@ -90,7 +90,7 @@ def _find_known(work: Work, post_ids: Collection[int]) -> list[int]:
     for name in planned_shards(work.plan_path):
         posts = read_planned(work.plan_path, name)
         posts = posts.filter(pc.is_in(posts["post_id"], value_set=wanted))
-        is_known = pc.not_equal(posts["status"].cast(pa.string()), Status.REMOVED)
+        is_known = pc.not_equal(posts["status"], Status.REMOVED)
         found += posts.filter(is_known)["post_id"].to_pylist()
     return sorted(found)
 

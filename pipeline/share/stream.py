@@ -196,7 +196,7 @@ class RemoteShards:
 
     def _find_places(self, shard: str) -> _Places:
         rows = read_rows(self._rows_path(shard), SAMPLES)
-        rows = rows.filter(pc.equal(rows["status"].cast("string"), Status.KEPT))
+        rows = rows.filter(pc.equal(rows["status"], Status.KEPT))
         offsets, sizes = (
             np.stack([rows[f"{member}_{what}"].to_numpy() for member in members_of(rows.schema)], 1)
             for what in ("offset", "size")

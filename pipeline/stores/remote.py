@@ -73,17 +73,14 @@ class RemoteStore:
 
     def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
         """Append the rest of a file; see ``Store``."""
-        write_blocks(self.blocks(name, out.tell(), size), out, tick)
+        write_blocks(self._blocks(name, out.tell(), size), out, tick)
 
-    def blocks(self, name: str, start: int, size: int) -> Iterator[bytes]:
+    def _blocks(self, name: str, start: int, size: int) -> Iterator[bytes]:
         """Yield a file from byte ``start`` on."""
         for place in range(start, size + 1, SPAN):
             # One byte more than there ought to be, so that a file that is longer is found out.
             stop = min(place + SPAN, size + 1)
-            try:
-                block = self._read(name, place, stop)
-            except FileNotFoundError as error:
-                raise UserError(f"{self._root}/{name}: is not there.") from error
+            block = self.part(name, range(place, stop))
             yield block
             if len(block) < stop - place:
                 return

@@ -63,9 +63,9 @@ class WebStore:
 
     def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
         """Append the rest of a file; see ``Store``."""
-        write_blocks(self.blocks(name, out.tell(), size), out, tick)
+        write_blocks(self._blocks(name, out.tell(), size), out, tick)
 
-    def blocks(self, name: str, start: int, size: int) -> Iterator[bytes]:
+    def _blocks(self, name: str, start: int, size: int) -> Iterator[bytes]:
         """Yield a file from byte ``start`` on."""
         for place in range(start, size, SPAN):
             span = range(place, min(place + SPAN, size))
@@ -79,10 +79,7 @@ class WebStore:
 
     def part(self, name: str, span: range) -> bytes:
         """Return some bytes of a file; see ``Store``."""
-        data = self._get(name, span, len(span))
-        if data is None:
-            raise UserError(f"{self._root}/{name}: is not there.")
-        return data
+        return self._get_there(name, span, len(span))
 
     def close(self) -> None:
         """Break off what is under way; see ``Store``."""
@@ -94,7 +91,10 @@ class WebStore:
                 f"{self._root}/{name}: its server sends whole files only, and this one is too "
                 "large for that. Share it from a server that serves ranges of bytes."
             )
-        data = self._get(name, None, size)
+        return self._get_there(name, None, size)
+
+    def _get_there(self, name: str, span: range | None, max_bytes: int) -> bytes:
+        data = self._get(name, span, max_bytes)
         if data is None:
             raise UserError(f"{self._root}/{name}: is not there.")
         return data
