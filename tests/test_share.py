@@ -200,6 +200,19 @@ def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -
     assert samples_of(work) == samples_of(Work(made / "work"))
 
 
+def test_what_a_refused_pull_has_brought_is_in_no_later_ones_way(
+    made: Path, tmp_path: Path
+) -> None:
+    sound, odd = made / "there", Path(shutil.copytree(made / "there", tmp_path / "odd"))
+    text = (odd / RECIPE).read_text()
+    (odd / RECIPE).write_text(text.replace('name = "tiny"', 'name = "other"'))
+    forge_files(odd)
+    pulled = pull_to(sound, tmp_path / "again")
+    assert "is not the recipe of its lock" in refused(odd, pulled.root)
+    pull_to(sound, pulled.root)
+    assert not pulled.incoming_dir.exists()
+
+
 def test_a_full_disk_is_a_sentence(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

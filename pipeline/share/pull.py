@@ -123,23 +123,23 @@ def _pull_papers(
     Returns:
         The lock's posts (``schema.LOCK``), by shard.
     """
+    # What a pull that was refused has left there is not looked at.
+    brought = {file.name: work.incoming_dir / file.name for file in papers}
     for file in papers:
-        bring(store, file, work.incoming_dir / file.name, lambda num_bytes: None)
-    arrived = work.incoming_dir / LOCK
-    lock = read_lock(arrived if arrived.exists() else work.share_dir / LOCK)
+        bring(store, file, brought[file.name], lambda num_bytes: None)
+    lock = read_lock(brought.get(LOCK, work.share_dir / LOCK))
     recipe = shared_recipe(lock.info.recipe)
     if recipe != index.recipe:
         raise UserError(f"{store.url}: its index and its lock are of different recipes.")
     posts = dict(by_shard(lock.posts))
     if unplanned := set(index.shards) - posts.keys():
         raise UserError(f"{store.url}: its index names {min(unplanned)}, and its lock does not.")
-    text = work.incoming_dir / RECIPE
-    if text.exists() and load_recipe(str(text)) != recipe:
+    if RECIPE in brought and load_recipe(str(brought[RECIPE])) != recipe:
         raise UserError(f"{store.url}/{RECIPE}: is not the recipe of its lock.")
     work.share_dir.mkdir(exist_ok=True)
     adopt_plan(lock, work)
     for file in papers:
-        commit(work.incoming_dir / file.name, work.share_dir / file.name)
+        commit(brought[file.name], work.share_dir / file.name)
     save_index(work.share_dir / INDEX, index)
     return posts
 
