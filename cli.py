@@ -48,13 +48,37 @@ def options(
 
 
 class _Command(TyperCommand):
-    """Refuses numbers that no file can hold: JSON's and Parquet's have 64 bits."""
+    """Explains what a shell makes of `--sketch *.png`, and refuses numbers that no file can hold.
+
+    Those of JSON and Parquet have 64 bits.
+    """
+
+    allow_extra_args = True
 
     def invoke(self, ctx: Any) -> Any:
+        if ctx.args:
+            self._refuse_extra(ctx)
         for name, value in ctx.params.items():
             if isinstance(value, int) and value >= 2**63:
                 raise UserError(f"--{name.replace('_', '-')} {value}: is too large a number.")
         return super().invoke(ctx)
+
+    def _refuse_extra(self, ctx: Any) -> None:
+        extra = f"Got unexpected extra argument '{harmless(ctx.args[0])}'"
+        if len(ctx.args) > 1:
+            extra = f"{extra} and {len(ctx.args) - 1} more"
+        given = [
+            option.opts[0]
+            for option in self.params
+            if getattr(option, "multiple", False)
+            and ctx.get_parameter_source(option.name).name == "COMMANDLINE"
+        ]
+        if given:
+            names = " and ".join(given)
+            extra = (
+                f"{extra}. Repeat {names} before each value, or give a folder where one is taken."
+            )
+        ctx.fail(extra)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

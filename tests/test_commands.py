@@ -199,6 +199,17 @@ def test_an_error_is_said_where_there_is_no_standard_output() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_what_a_shell_makes_of_an_asterisk_is_explained() -> None:
+    words = ("--sketch", "a.png", "b.png", "c.png", "--reference", "d.png", "--out", "e")
+    told = call("colorize", "run", *words)
+    assert told.exit_code == 2
+    assert (
+        "unexpected extra argument 'b.png' and 1 more. Repeat --sketch and --refer" in told.output
+    )
+    assert told.output.endswith("before each value, or give a folder where one is taken.\n")
+    assert call("status", "a", "b").output.endswith("Got unexpected extra argument 'b'\n")
+
+
 @pytest.mark.parametrize("option", ["--limit", "--rank", "--world-size", "--workers"])
 def test_numbers_that_no_file_can_hold_are_refused(option: str, tmp_path: Path) -> None:
     number, most = "9223372036854775808", "9223372036854775807"
