@@ -7,3 +7,8 @@ class UserError(Exception):
 
 class DamagedError(UserError):
     """A file of ours is not what was written."""
+
+
+def install(extra: str) -> str:
+    """Return how an extra is installed: from a clone, since no package index has Nurie."""
+    return f"pip install -e '.[{extra}]' in the clone of Nurie"

@@ -59,7 +59,10 @@ def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "error: the page needs Gradio: pip install 'nurie[app]'.\n"
+    assert (
+        done.stderr
+        == "error: the page needs Gradio: pip install -e '.[app]' in the clone of Nurie.\n"
+    )
 
 
 def test_samples_are_pictures_to_begin_with(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_every_fate_is_explained_once() -> None:
     fates = re.findall(r"`([a-z_]+(?:/\w+)?)`(?=[^|]*\|[^|]*\|$)", table, re.MULTILINE)
     known = [str(Fate(status, reason)) for status in REASONS for reason in REASONS[status]]
     assert sorted(fates) == sorted(known)
+
+
+def test_every_extra_that_somebody_is_told_to_install_is_one_of_the_clones() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {*project["optional-dependencies"]} - {"bench", "dev"}
+    code = [path for room in ("model", "pipeline") for path in ROOT.glob(f"{room}/**/*.py")]
+    pages = [*DOCS, ROOT / "notebooks" / "demo.ipynb", *code]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    assert "nurie[" not in text  # no package index has it
+    told = re.findall(r"""-e '\.\[(\w+)|extra `(\w+)`|install\(["'](\w+)""", text)
+    assert {"".join(names) for names in told} <= extras
+    (listed,) = re.findall(r"`pip install -e '.\[app\]'`, and likewise (.+?);", README, re.DOTALL)
+    assert {*re.findall(r"`(\w+)`", listed), "app"} == extras
 
 
 def test_every_recipe_is_in_the_readme() -> None:

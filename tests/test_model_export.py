@@ -250,7 +250,7 @@ def test_without_the_extra_its_name_is_said(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"pip install 'nurie\[onnx\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[onnx\]'"):
         export(work / "runs" / "first", tmp_path / "out")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     write_model(tmp_path / "any.onnx")

@@ -184,7 +184,7 @@ def test_what_cannot_be_shown_is_said(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     error = call("runs", work, "--curves").exception
     assert isinstance(error, UserError)
-    assert "pip install 'nurie[curves]'" in str(error)
+    assert "pip install -e '.[curves]'" in str(error)
 
 
 def test_looking_at_runs_needs_no_torch(work: Path) -> None:

@@ -107,9 +107,12 @@ def test_a_url_without_a_bucket_is_refused(place: str, right: str) -> None:
 
 
 def test_a_store_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "adlfs", None)
+    monkeypatch.setitem(sys.modules, "adlfs", None)
     with pytest.raises(UserError, match="adlfs"):
         check_store("az://container/{id}")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # of which its library says nothing
+    with pytest.raises(UserError, match=r"^hf://datasets/o/n: .* pip install -e '\.\[hub\]'"):
+        check_store("hf://datasets/o/n")
 
 
 @pytest.mark.parametrize(

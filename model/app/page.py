@@ -17,7 +17,7 @@ from PIL import Image
 from model.use.painter import MAX_GUIDANCE, DrawLines, Painter, check_sketch, redraw, remarks_on
 from model.use.picture_files import save_picture
 from model.use.pictures import NotLineArtError, open_picture
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 
 if TYPE_CHECKING:
     import gradio
@@ -125,7 +125,7 @@ def build_page(
     try:
         import gradio as gr
     except ImportError as error:
-        raise UserError("the page needs Gradio: pip install 'nurie[app]'.") from error
+        raise UserError(f"the page needs Gradio: {install('app')}.") from error
 
     def markup(html_text: str, elem_id: str) -> gr.Markdown:
         # Not gr.HTML, which evaluates strings as scripts and would need leave to.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.weights import read_weights
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 
 
 def load_lpips(weights_path: Path, device: torch.device) -> nn.Module:
@@ -28,7 +28,7 @@ def load_lpips(weights_path: Path, device: torch.device) -> nn.Module:
             network's weights.
     """
     if importlib.util.find_spec("lpips") is None:
-        raise UserError("--lpips-weights needs the package lpips: pip install 'nurie[lpips]'.")
+        raise UserError(f"--lpips-weights needs the package lpips: {install('lpips')}.")
     import lpips
 
     state = read_weights(weights_path)

@@ -8,7 +8,7 @@ import numpy as np
 
 from model.training.runs import MEASURES, Log, Run, read_log
 from pipeline.disk import replacing, telling_unwritable
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.words import counted
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def draw_curves(runs: Sequence[Run], runs_dir: Path) -> list[Path]:
         import matplotlib.figure  # noqa: F401  an extra, and slow to import
     except ImportError as error:
         raise UserError(
-            "learning curves need matplotlib: pip install 'nurie[curves]', or leave --curves out."
+            f"learning curves need matplotlib: {install('curves')}, or leave --curves out."
         ) from error
     logs = {run.name: read_log(runs_dir / run.name) for run in runs if run.model is not None}
     drawn = [run for run in runs if run.name in logs and logs[run.name].train]

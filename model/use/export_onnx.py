@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.use.colorize import Colorizer
 from model.use.painter_onnx import INFO_KEY, INPUTS, OUTPUT, OnnxInfo
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.pictures.onnx_session import open_session
 from pipeline.settings import to_table
 
@@ -76,8 +76,8 @@ def _translate(model: nn.Module, info: OnnxInfo) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "the ONNX file needs onnx and onnxscript: pip install 'nurie[onnx]', or leave it out "
-            "with --no-onnx."
+            f"the ONNX file needs onnx and onnxscript: {install('onnx')}, or leave it out with "
+            "--no-onnx."
         ) from error
     height, width = info.size
     example = (torch.zeros(1, 1, height, width), torch.zeros(1, 3, height, width))

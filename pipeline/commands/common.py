@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.words import counted, harmless, is_utf8
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def runner_of(
         try:
             from pipeline.executor_ray import connect, run_on_ray
         except ImportError as error:
-            raise UserError("--executor ray needs Ray: pip install 'nurie[ray]'.") from error
+            raise UserError(f"--executor ray needs Ray: {install('ray')}.") from error
         num_cpus = connect(address)
         return run_on_ray, num_workers or num_cpus
     if executor != "local" or address is not None:

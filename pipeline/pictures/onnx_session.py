@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 
 _NOWHERE = f"{os.devnull}/none"  # no folder can be there
 
@@ -24,7 +24,7 @@ def open_session(content: bytes, name: str, num_threads: int) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{name}: needs onnxruntime: pip install 'nurie[onnx]'.") from error
+        raise UserError(f"{name}: needs onnxruntime: {install('onnx')}.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1

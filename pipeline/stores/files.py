@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, install
 from pipeline.records import Download, Fate, Status
 from pipeline.urls import scheme_of, without_password
 
@@ -29,6 +29,9 @@ _OUTERMOST = {
     **dict.fromkeys(("sftp", "ssh", "smb", "webhdfs"), "host"),
 }
 """What stands right after the scheme, where a store has nothing outside of it."""
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "sftp": "sftp", "ssh": "sftp", "hf": "hub"}
+"""By scheme, the extra with its library; of the other stores none was tried."""
 
 
 def check_store(place: str, schemes: Sequence[str] = SCHEMES, *, writes: bool = False) -> None:
@@ -57,8 +60,10 @@ def check_store(place: str, schemes: Sequence[str] = SCHEMES, *, writes: bool = 
 
 
 def _why_not(scheme: str, error: Exception) -> str:
-    """Return why a store cannot be had: a setting is missing, or as its library says."""
+    """Return why a store cannot be had: its library or a setting is missing, or as that says."""
     text = first_line(error)
+    if isinstance(error, ImportError) and scheme in _EXTRAS:
+        return f"needs a package: {install(_EXTRAS[scheme])}"
     if isinstance(error, TypeError) and "missing" in text:  # not all of them take it from the URL
         names = (f"FSSPEC_{scheme}_{name}".upper() for name in re.findall(r"'(\w+)'", text))
         return f"set {', '.join(names)}"
