@@ -61,6 +61,13 @@ def grey_png(levels: NDArray[np.uint8], depth: int, key: int) -> bytes:
     )
 
 
+def with_scans(jpeg: bytes, num_scans: int) -> bytes:
+    """Return a progressive JPEG whose last scan comes again and again."""
+    end = jpeg.rindex(b"\xff\xd9")
+    last = jpeg[jpeg.rindex(b"\xff\xda") : end]
+    return jpeg[:end] + num_scans * last + jpeg[end:]
+
+
 def swapped_profile() -> bytes:
     """Return sRGB's profile with red and blue changed for each other."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -15,6 +15,7 @@ MODEL_MAY_USE = (
     "pipeline.errors.",
     "pipeline.pictures.onnx_session.",
     "pipeline.pictures.rgb.",
+    "pipeline.pictures.scans.",
     "pipeline.planning.families.",
     "pipeline.progress.",
     "pipeline.records.",

@@ -24,7 +24,7 @@ from pipeline.pictures.image import (
     resize,
     sniff_format,
 )
-from tests.pictures import draw_picture, encoded, grey_png, swapped_profile
+from tests.pictures import draw_picture, encoded, grey_png, swapped_profile, with_scans
 
 FORMATS = ["jpeg", "png", "webp", "avif", "gif"]
 
@@ -252,6 +252,22 @@ def test_a_header_that_promises_too_much_is_read_without_decoding() -> None:
     header = read_header(bomb.getvalue())
     assert header is not None
     assert header.width * header.height == 900_000_000
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_of_scans_without_an_end_is_no_picture(mode: str) -> None:
+    data = encoded(Image.new(mode, (64, 64)), "jpeg", progressive=True)
+    assert read_header(with_scans(data, 50)) == Header("jpeg", 64, 64)
+    assert read_header(with_scans(data, 500)) is None
+    for decoder in (decode, lambda bomb: decode_reduced(bomb, 16)):
+        with pytest.raises(UndecodableError):
+            decoder(with_scans(data, 500))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_what_stands_behind_the_end_of_a_jpeg_is_no_scan_of_it(options: dict[str, bool]) -> None:
+    data = encoded(draw_picture(4), "jpeg", **options)
+    assert np.array_equal(decode(data + 500 * b"\xff\xda"), decode(data))
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,6 +1,7 @@
 """Metadata as Parquet and as SQLite."""
 
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -91,6 +92,21 @@ def test_another_database_is_the_users_error(tmp_path: Path) -> None:
         database.execute("CREATE TABLE post (id INTEGER)")
     with pytest.raises(UserError, match=r"a\.db: not a database of Danbooru posts"):
         list(read_posts(tmp_path))
+
+
+def test_columns_that_a_database_computes_are_not_read(tmp_path: Path) -> None:
+    write_kblueleafs(tmp_path / "a.db")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+        for n in range(100):  # 16 MB each, of a few bytes
+            database.execute(f"ALTER TABLE post ADD COLUMN bomb_{n} AS (zeroblob(16000000))")
+        database.execute("ALTER TABLE post ADD COLUMN file_url AS (zeroblob(16000000))")
+    tracemalloc.start()
+    try:
+        posts = posts_in(read(tmp_path))
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+    assert [(post.id, post.file_url) for post in posts] == [(11, ""), (12, ""), (14, "")]
 
 
 def test_a_damaged_database_ends_with_a_complaint(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from model.data.decode import decode_color, decode_sketch
 from pipeline.pictures.image import encode_jpeg, encode_png
 from pipeline.pictures.sketch import dodge
-from tests.pictures import draw_picture
+from tests.pictures import draw_picture, encoded, with_scans
 
 PICTURE = draw_picture(3, 48, 64)
 GREY = dodge(PICTURE, 3.0)
@@ -107,3 +107,9 @@ def test_another_size_is_an_error() -> None:
         decode_color(jpeg, np.zeros((80, 80, 3), np.uint8))
     with pytest.raises(ValueError):  # noqa: PT011  the decoder's own words
         decode_color(b"\xff\xd8\xff", out)
+
+
+def test_a_colour_picture_of_scans_without_an_end_is_an_error() -> None:
+    bomb = with_scans(encoded(PICTURE, "jpeg", progressive=True), 500)
+    with pytest.raises(ValueError, match="more scans than any encoder writes"):
+        decode_color(bomb, np.empty_like(PICTURE))

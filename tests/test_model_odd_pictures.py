@@ -12,6 +12,7 @@ from model.use.picture_files import check_output, read_sketch
 from model.use.pictures import bring_back, fit, fit_sketch, open_picture
 from pipeline.errors import UserError
 from tests.painters import tinting_painter
+from tests.pictures import encoded, with_scans
 
 QUIET = Console(quiet=True)
 RAMP = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(16, 16)
@@ -93,6 +94,13 @@ def test_levels_of_no_known_range_are_refused(tmp_path: Path, highest: float) ->
     Image.fromarray(levels).save(tmp_path / "deep.tif")
     with pytest.raises(UserError, match=r"deep\.tif: .*levels"):
         open_picture(tmp_path / "deep.tif")
+
+
+def test_a_jpeg_of_scans_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(with_scans(encoded(Image.new("RGB", (64, 64)), progressive=True), 500))
+    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of more scans than any encoder writes"):
+        open_picture(path)
 
 
 @pytest.mark.parametrize("name", ["c.ico", "c.ICNS"])

@@ -13,6 +13,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.pictures.scans import has_endless_scans
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _GREY = b"\x08\0\0\0\0"
@@ -35,6 +37,8 @@ def decode_color(data: bytes, out: NDArray[np.uint8]) -> None:
     Raises:
         ValueError: where it does not decode, or is not of ``out``'s size.
     """
+    if has_endless_scans(data):
+        raise ValueError("has more scans than any encoder writes")
     decoded = simplejpeg.decode_jpeg(data, buffer=out)
     if decoded.shape != out.shape:
         raise ValueError(f"is {decoded.shape[:2]}, not {out.shape[:2]}")

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError
 from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
+from pipeline.pictures.scans import has_endless_scans
 
 Pixels = NDArray[np.uint8]
 """H x W grey, or H x W x 3 RGB."""
@@ -51,6 +52,7 @@ def open_picture(path: Path, name: str = "") -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _check_size(name, image)
+            _check_scans(name, image, path)
             widen_key(image)
             return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
@@ -69,6 +71,11 @@ def _check_size(name: str, image: Image.Image) -> None:
         raise UserError(f"{size} are too many; make it smaller than {MAX_PIXELS:,} in all.")
     if min(image.size) < MIN_SIDE:
         raise UserError(f"{size} are too few; each side has at least {MIN_SIDE}.")
+
+
+def _check_scans(name: str, image: Image.Image, path: Path) -> None:
+    if image.format in ("JPEG", "MPO") and has_endless_scans(path.read_bytes()):
+        raise UserError(f"{name}: is a JPEG of more scans than any encoder writes.")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -27,7 +27,7 @@ _FIND_LINKS = """
 """
 _HAS_TAG = "post.id IN (SELECT post_id FROM link JOIN tag ON tag.id = tag_id WHERE tag.name = ?)"
 _SELECT_POSTS = """
-    SELECT post.rowid, post.*, group_concat(tag.name, ' ') AS tag_string,
+    SELECT post.rowid, {columns}, group_concat(tag.name, ' ') AS tag_string,
         group_concat(CASE tag.type WHEN 2 THEN tag.name END, ' ') AS tag_string_character,
         CASE post.rating WHEN 0 THEN 'g' WHEN 1 THEN 's' WHEN 2 THEN 'q' WHEN 3 THEN 'e'
             ELSE post.rating END AS rating
@@ -35,6 +35,7 @@ _SELECT_POSTS = """
         LEFT JOIN tag ON tag.id = link.tag_id
     WHERE {where} GROUP BY post.rowid ORDER BY post.rowid
 """  # not by its id, which a table without a primary key may hold twice
+_FIND_COLUMNS = "SELECT name FROM pragma_table_info('post')"  # none that a row computes: bombs
 _COUNT_BETWEEN = "SELECT COUNT(*) FROM post WHERE rowid > ? AND rowid < ?"
 
 
@@ -94,7 +95,10 @@ def read_sqlite(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
         links = tables[0][0].replace('"', '""')
         database.execute(f'CREATE TEMP VIEW link AS SELECT post_id, tag_id FROM "{links}"')
         where = " AND ".join([_HAS_TAG] * len(required_tags)) or "TRUE"
-        rows = database.execute(_SELECT_POSTS.format(where=where), tuple(required_tags))
+        found = [name for (name,) in database.execute(_FIND_COLUMNS) if name in RECORD_KEYS]
+        columns = ", ".join(f"post.{name}" for name in found) or "NULL"
+        select = _SELECT_POSTS.format(columns=columns, where=where)
+        rows = database.execute(select, tuple(required_tags))
         names = [column[0] for column in rows.description]
         num_told, last = 0, -(2**63)
         for row in rows:
