@@ -130,7 +130,7 @@ def test_a_recoloured_picture_stays(tmp_path: Path) -> None:
     assert duplicates(tmp_path, rows) == {}
 
 
-@pytest.mark.parametrize(("levels", "is_near"), [(3, True), (5, False)])
+@pytest.mark.parametrize(("levels", "is_near"), [(4, True), (5, False)])
 def test_colours_may_differ_by_four_levels(tmp_path: Path, levels: int, is_near: bool) -> None:
     a = draw_picture(1, 300, 300)
     one = row(5, a)
@@ -146,6 +146,15 @@ def test_the_same_pixels_are_found_behind_one_that_only_looks_alike(tmp_path: Pa
     same = {"perceptual_hash": perceptual_hash(a)}
     rows = [row(5, a), row(6, b) | same, row(9, b) | same]
     assert duplicates(tmp_path, rows) == {9: (6, "same_pixels")}
+
+
+def test_what_repeats_two_pictures_is_the_earlier_ones(tmp_path: Path) -> None:
+    a = draw_picture(1, 300, 300)
+    own = perceptual_hash(a) & ~1 & ~(1 << 63)
+    rows = [row(post_id, a) | {"pixel_hash": post_id} for post_id in (5, 6, 9)]
+    for post, bit in zip(rows, (63, 0, 64), strict=True):  # the earliest has the largest hash
+        post["perceptual_hash"] = (own | 1 << bit) % 2**64
+    assert duplicates(tmp_path, rows, max_bits=1) == {9: (5, "near")}
 
 
 def test_one_that_is_too_small_hides_no_larger_one(tmp_path: Path) -> None:

@@ -68,6 +68,15 @@ def test_shares_are_kept_and_shards_are_even() -> None:
     assert (split != other).mean() > 0.2
 
 
+@pytest.mark.parametrize(("num_posts", "num_shards"), [(1000, 1), (1001, 2), (2000, 2), (2001, 4)])
+def test_a_split_has_the_least_power_of_two_of_shards_that_holds_it(
+    num_posts: int, num_shards: int
+) -> None:
+    ids = np.arange(1, num_posts + 1, dtype=np.int64)
+    _, shard = assign_shards(ids, SplitSettings(val=0, test=0, shard_size=1000))
+    assert set(shard.tolist()) == set(range(num_shards))
+
+
 def splitmix64(state: int) -> int:
     """Steele, Lea and Flood's generator, in whole numbers: one step from ``state``."""
     z = (state + 0x9E3779B97F4A7C15) % 2**64

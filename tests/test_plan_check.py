@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import DamagedError
@@ -78,6 +79,17 @@ def test_a_shard_in_whose_place_no_posts_are_is_named(work: Work) -> None:
     tables = [read_planned(work.plan_path, name) for name in names]
     write_rows(work.plan_path, [tables[0].slice(0, 0), *tables], read_info(work.plan_path))
     with pytest.raises(DamagedError, match=f"{names[0]}: holds no posts"):
+        read_planned(work.plan_path, names[0])
+
+
+def test_words_that_are_not_in_utf8_are_named(work: Work) -> None:
+    names = list(planned_shards(work.plan_path))
+    tables = [read_planned(work.plan_path, name) for name in names]
+    words = pa.array([b"\xff"] * len(tables[0]), pa.binary()).view(pa.string())
+    place = SELECTION.get_field_index("tags")
+    tables[0] = tables[0].set_column(place, SELECTION.field(place), words)
+    write_rows(work.plan_path, tables, read_info(work.plan_path))
+    with pytest.raises(DamagedError, match="cannot be read: .*UTF8"):
         read_planned(work.plan_path, names[0])
 
 

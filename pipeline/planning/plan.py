@@ -69,7 +69,7 @@ def assign_shards(
 
 
 def _num_shards(num_posts: int, shard_size: int) -> int:
-    return 1 << max(0, (max(1, -(-num_posts // shard_size)) - 1).bit_length())
+    return 1 << ((max(1, num_posts) - 1) // shard_size).bit_length()
 
 
 def plan_posts(posts: Iterable[Post], settings: SplitSettings) -> pa.Table:
@@ -179,18 +179,20 @@ def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
     groups = {name: _renumber(posts) for name, posts in by_shard(table)}
     sizes = {name: len(group) for name, group in groups.items()}
     info = {**info, "shards": list(sizes.items())}
-    write_rows(path, groups.values() or [table], info)
+    write_rows(path, groups.values(), info)
 
 
 def by_shard(posts: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the posts of each shard with its name; they lie side by side, in a plan or a lock."""
+    """Yield the posts of each shard with its name; they lie side by side, in a plan or a lock.
+
+    There is one post at least.
+    """
     splits = posts["split"].unify_dictionaries().combine_chunks()
     codes, shards = splits.indices.to_numpy(), posts["shard"].to_numpy()
     changes = (np.diff(codes) != 0) | (np.diff(shards) != 0)
     for start, stop in pairwise([0, *(np.flatnonzero(changes) + 1).tolist(), len(posts)]):
-        if start < stop:  # there are posts
-            name = shard_name(splits[start].as_py(), int(shards[start]))
-            yield name, posts.slice(start, stop - start)
+        name = shard_name(splits[start].as_py(), int(shards[start]))
+        yield name, posts.slice(start, stop - start)
 
 
 def _renumber(table: pa.Table) -> pa.Table:
