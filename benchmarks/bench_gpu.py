@@ -205,6 +205,8 @@ def main() -> None:
             "decode_threads": 4,
             "epochs": 1000,
             "validations_per_epoch": 0.001,
+            "compile": False,
+            "channels_last": False,
         }
         configs = {v: train_config(table | VARIANTS[v], "benchmark") for v in options.variants}
         with Samples(options.work / "samples", "train") as samples:

@@ -1,6 +1,7 @@
 """A training step of each model on this machine: samples/s, waiting for data, kept style features.
 
     python -m benchmarks.bench_step [WORK] [--steps 12] [--batch-size 16] [--models NAME ...]
+        [--precision fp32]
 
 WORK is a work folder with samples; dolls drawn and prepared at 64 px where it is left out. Each
 line is the real training loop in a process of its own: its first three steps are not counted. The
@@ -21,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from model.config import MODELS, TrainConfig, train_config
+from model.config import MODELS, PRECISIONS, TrainConfig, train_config
 from pipeline.dolls.data_set import write_dolls
 from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
@@ -74,6 +75,7 @@ def measure(config: TrainConfig, samples_dir: Path, num_steps: int) -> dict[str,
 
 def run_child(work: Path, model: str, cached: bool, options: argparse.Namespace) -> dict[str, Any]:
     arguments = [str(work), "--steps", str(options.steps), "--batch-size", str(options.batch_size)]
+    arguments += ["--precision", options.precision]
     command = [sys.executable, "-m", "benchmarks.bench_step", *arguments, "--child", model]
     command += ["--cached"] if cached else []
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--child", choices=MODELS, help=argparse.SUPPRESS)
     parser.add_argument("--cached", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -96,6 +99,7 @@ def main() -> None:
             "batch_size": options.batch_size,
             "style_weights": "random",
             "cache_style": options.cached,
+            "precision": options.precision,
             "validations_per_epoch": 1,
             "epochs": 1000,
             "device": "cpu",

@@ -6,6 +6,7 @@ article's run of its first model. Imports no torch.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.settings import Table, convert
 
@@ -112,10 +113,10 @@ class TrainConfig:
             (``--shards``) is read without waiting where the cache holds twice as many.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
         precision: ``fp32``, ``bf16`` for mixed precision, or ``auto``: the latter where the device
-            is faster at it; see ``device.pick_precision``.
-        compile: compile generator and discriminator with torch.compile; it pays in a training of
-            minutes or more.
-        channels_last: lay activations out channels-last; measure it for each model.
+            is faster at it; see ``device.settle``, for the next two as well.
+        compile: compile generator and discriminator with torch.compile, which takes a minute or
+            more; ``auto``: where that was measured to be worth it.
+        channels_last: lay activations out channels-last; ``auto``: as ``compile``.
         cache_style: compute each picture's style features once, and keep them beside the samples.
         decode_threads: threads that decode pictures.
         log_every: steps between two lines of the log.
@@ -161,9 +162,9 @@ class TrainConfig:
     seed: int = 0
     shuffle_shards: int = 16
     device: str = "auto"
-    precision: str = "fp32"
-    compile: bool = False
-    channels_last: bool = False
+    precision: str = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
     cache_style: bool = True
     decode_threads: int = 2
     log_every: int = 20
@@ -247,7 +248,6 @@ DEFAULTS: dict[str, Table] = {
         "warp": True,
         "pairs": 0.4,
         "best_by": "chroma_error",
-        "precision": "auto",
     }
 }
 """Where a model's defaults differ from ``TrainConfig``'s, which are those of the article."""

@@ -20,6 +20,7 @@ CONFIG = TrainConfig(
     epochs=2,
     validations_per_epoch=2,
     device="cpu",
+    precision="fp32",
     log_every=3,
     num_following=2,
     num_grid=2,

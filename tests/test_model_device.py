@@ -1,7 +1,12 @@
+import shutil
+from typing import Any
+
 import pytest
 import torch
 
-from model.device import memory_guard, pick_device, pick_precision
+from model import device as devices
+from model.config import TrainConfig
+from model.device import can_compile, memory_guard, pick_device, pick_precision, settle
 from pipeline.errors import UserError
 
 
@@ -73,3 +78,53 @@ def test_auto_is_bf16_on_a_cpu_that_multiplies_in_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
     assert pick_precision("auto", torch.device("cpu")) == precision
     assert pick_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "device", "num_processes", "compiled"),
+    [
+        ({}, GPU, 1, True),
+        ({"model": "inception"}, GPU, 1, True),
+        ({"model": "reference"}, GPU, 1, False),
+        ({}, GPU, 2, False),
+        ({}, CPU, 1, False),
+        ({"precision": "fp32"}, GPU, 1, False),
+        ({"precision": "fp32", "compile": True}, CPU, 2, True),
+        ({"compile": False}, GPU, 1, False),
+    ],
+)
+def test_models_are_compiled_where_that_was_measured_to_be_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: dict[str, Any],
+    device: torch.device,
+    num_processes: int,
+    compiled: bool,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(devices, "can_compile", lambda device: True)
+    settled = settle(TrainConfig(**chosen), device, num_processes)
+    assert settled.compile is compiled
+    assert settled.channels_last is compiled
+    assert settle(settled, device, num_processes) == settled
+    other = settle(TrainConfig(**chosen, channels_last=not compiled), device, num_processes)
+    assert other.channels_last is not compiled
+
+
+def test_nothing_is_compiled_unasked_where_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    torch._dynamo.reset()  # forgets what another test has compiled
+    settings = {"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}
+    with torch._inductor.config.patch(settings):
+        assert not can_compile(CPU)
+    monkeypatch.setattr(devices, "can_compile", lambda device: False)
+    assert settle(TrainConfig(), GPU).compile is False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiler_that_is_there_is_found() -> None:
+    torch._dynamo.reset()
+    assert can_compile(CPU)

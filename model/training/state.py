@@ -62,13 +62,14 @@ class TrainState:
         """Return the beginning of a run; the seed decides the networks' first weights.
 
         Args:
-            config: the settings.
+            config: the settings; what ``device.settle`` would have to decide is left out.
             device: where to compute.
             ranks: the processes that train together; this one alone if None.
         """
         ranks = ranks or Ranks()
         torch.manual_seed(config.seed)
-        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        is_last = config.channels_last is True
+        memory_format = torch.channels_last if is_last else torch.contiguous_format
         generator = build_generator(config.model, config.width_multiplier, config.size)
         ranks.share_batchnorm(generator, device)
         generator.to(device).to(memory_format=memory_format)
@@ -86,7 +87,7 @@ class TrainState:
             state.ema = copy.deepcopy(generator).requires_grad_(False)
         for name, network in state.networks().items():
             state._learn(name, network, config, ranks)
-        if config.compile:
+        if config.compile is True:
             state._compile(device, config, ranks)
         return state
 

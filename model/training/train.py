@@ -1,7 +1,7 @@
 """Training, top to bottom: samples, networks, resume, loop."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from model.data.epochs import iterate_steps, order_of, windows_of
 from model.data.features import StyleFeatures
 from model.data.samples import Samples, iterate_batches, to_unit
 from model.data.shards import Shards
-from model.device import memory_guard, pick_device, pick_precision
+from model.device import memory_guard, pick_device, settle
 from model.networks.discriminator import Discriminator
 from model.networks.style import StyleNetwork, build_style_network
 from model.ranks import join_ranks
@@ -104,7 +104,7 @@ def train(
         console = (console or PlainConsole(stderr=False)) if ranks.is_first else Console(quiet=True)
         device = pick_device(config.device)
         # A run that goes on elsewhere must not change its precision unseen.
-        config = replace(config, precision=pick_precision(config.precision, device))
+        config = settle(config, device, ranks.world_size)
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
@@ -178,6 +178,8 @@ def train(
             last_is_damaged=resumed is not None and resumed.last_is_damaged,
         )
         del resumed
+        if config.compile:
+            console.print("the first steps are slow: torch.compile takes a minute or more.")
         total_steps = steps_per_epoch * config.epochs
         if ranks.is_first:
             num_parameters = state.count_parameters()
