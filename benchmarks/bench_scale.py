@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from benchmarks.bench_lock import invent_posts, with_url
 from pipeline.counts import count_fates
 from pipeline.duplicates import find_duplicates
-from pipeline.fetch import ledger_info
+from pipeline.ledger import write_ledger
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SplitSettings
 from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SELECTION, SPLITS, build_table
@@ -60,10 +60,10 @@ def make_folder(work: Work, num_shards: int, num_posts: int) -> None:
     plan = plan.sort_by("post_id")
     write_rows(work.plan_path, (_of_shard(plan, name) for name in names), info)
     raw, samples, ledger = invent_rows(plan)
-    infos = {work.samples_dir: record(samples), work.ledger_dir: ledger_info("one", ledger)}
-    for (directory, info), table in zip(infos.items(), (samples, ledger), strict=True):
-        one = directory / "one"
-        write_rows(one, [table], info)
+    write_rows(rows_path(work.samples_dir, "one"), [samples], record(samples))
+    write_ledger(work.ledger_dir, "one", ledger)
+    for directory in (work.samples_dir, work.ledger_dir):
+        one = rows_path(directory, "one")
         for name in names:
             os.link(one, rows_path(directory, name))
         one.unlink()

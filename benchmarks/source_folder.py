@@ -43,6 +43,6 @@ def fetch_originals(
     work = Work(root)
     posts = map(parse_record, records_of(pictures))
     write_plan(work.plan_path, plan_posts(posts, recipe.split), {})
-    stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
+    stage = FetchStage(work, recipe.source)
     run_stage(stage, planned_shards(work.plan_path), num_workers, "fetch", QUIET)
     return recipe, work

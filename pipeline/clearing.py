@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.disk import replacing
 from pipeline.errors import DamagedError
-from pipeline.fetch import ledger_info
+from pipeline.ledger import write_ledger
 from pipeline.planning.plan import hash_table, planned_shards, read_planned, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.removals import clear_posts, count_cleared, count_removed
@@ -49,27 +49,18 @@ def clear_stage(
         proof: the fingerprint that it has then; "" to leave the one it has.
 
     Raises:
-        DamagedError: as ``clear_shard``.
+        DamagedError: where the members that stay are not what the rows say.
     """
     directory = work.raw_dir if schema is RAW else work.samples_dir
-    if schema is RAW:
-        clear_raw(directory, work.ledger_dir, name, post_ids)
-    else:
-        clear_shard(directory, name, schema, post_ids)
+    _clear_shard(directory, name, schema, post_ids)
+    ledger = rows_path(work.ledger_dir, name)
+    if schema is RAW and ledger.is_file():
+        write_ledger(work.ledger_dir, name, clear_posts(read_rows(ledger, LEDGER), post_ids))
     if proof:
         _prove(directory, name, schema, proof)
 
 
-def clear_raw(raw_dir: Path, ledger_dir: Path, name: str, post_ids: Collection[int]) -> None:
-    """Take posts out of a shard of originals and its ledger."""
-    clear_shard(raw_dir, name, RAW, post_ids)
-    path = rows_path(ledger_dir, name)
-    if path.is_file():
-        ledger = clear_posts(read_rows(path, LEDGER), post_ids)
-        write_rows(path, [ledger], ledger_info(name, ledger))
-
-
-def clear_shard(directory: Path, name: str, schema: pa.Schema, post_ids: Collection[int]) -> None:
+def _clear_shard(directory: Path, name: str, schema: pa.Schema, post_ids: Collection[int]) -> None:
     """Write a shard anew without some posts' members; the others' bytes are copied and checked.
 
     Raises:

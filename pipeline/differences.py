@@ -18,7 +18,7 @@ from pipeline.planning.plan import by_shard
 from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import shared_recipe
-from pipeline.records import RETRYABLE, Fate, Status
+from pipeline.records import Fate, Status
 from pipeline.schema import RAW, SAMPLES, Row
 from pipeline.settings import Table, convert, name_differences, to_table
 from pipeline.shards.rows import read_info, read_rows
@@ -218,7 +218,7 @@ def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, st
             return Difference.CHANGED, then, now
     elif not _are_missing(locked, original) and _fate(locked) != _fate(original):
         what = Difference.NEW if has else Difference.GONE if had else Difference.FATE
-        failed = Status(original["status"]) in RETRYABLE
+        failed = original["status"] == Status.FAILED
         return Difference.FAILED if failed else what, _fate(locked), _fate(original)
     if sample is None or not had:
         return SAME, "", ""

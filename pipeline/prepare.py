@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -50,6 +49,7 @@ from pipeline.shards.shard import (
     rows_path,
     tar_path,
 )
+from pipeline.work import Work
 
 _CARRIED = [name for name in SAMPLES.names if name in RAW.names]
 
@@ -118,8 +118,7 @@ class PrepareStage:
     """Everything that one shard of originals needs to become a shard of samples.
 
     Attributes:
-        raw_dir: where the originals are.
-        samples_dir: where the samples go.
+        work: the folder where the originals are, and the samples go.
         layout: of the originals.
         max_pixels: largest picture that is decoded, by its header.
         settings: the recipe's.
@@ -128,8 +127,7 @@ class PrepareStage:
         rebuild: make finished shards anew as well.
     """
 
-    raw_dir: Path
-    samples_dir: Path
+    work: Work
     layout: str
     max_pixels: int
     settings: PrepareSettings
@@ -147,16 +145,16 @@ class PrepareStage:
             DamagedError: where the originals are not what was fetched.
         """
         proof, repeats = self._prove(name)
-        if not self.rebuild and is_current(self.samples_dir, name, proof):
-            done = read_rows(rows_path(self.samples_dir, name), SAMPLES, ["status", "reason"])
+        if not self.rebuild and is_current(self.work.samples_dir, name, proof):
+            done = read_rows(rows_path(self.work.samples_dir, name), SAMPLES, ["status", "reason"])
             tick(len(done))
             return count_fates(done)
-        check_seal(rows_path(self.raw_dir, name))
-        rows, _ = read_shard(self.raw_dir, name, RAW)
+        check_seal(rows_path(self.work.raw_dir, name))
+        rows, _ = read_shard(self.work.raw_dir, name, RAW)
         duplicates = {row["post_id"]: row for row in repeats}
         with (
-            ShardWriter(self.samples_dir, name) as shard,
-            tar_path(self.raw_dir, name).open("rb") as originals,
+            ShardWriter(self.work.samples_dir, name) as shard,
+            tar_path(self.work.raw_dir, name).open("rb") as originals,
         ):
             finished = []
             for row in rows.to_pylist():
@@ -170,7 +168,7 @@ class PrepareStage:
 
     def is_done(self, name: str) -> bool:
         """Whether shard ``name`` is there and is what this stage would make."""
-        return is_current(self.samples_dir, name, self.proof(name))
+        return is_current(self.work.samples_dir, name, self.proof(name))
 
     def proof(self, name: str) -> str:
         """Return the fingerprint of all that decides a shard."""
@@ -178,8 +176,8 @@ class PrepareStage:
 
     def _prove(self, name: str) -> tuple[str, list[Row]]:
         """Return the fingerprint of all that decides a shard, and the duplicates in it."""
-        seal = read_seal(rows_path(self.raw_dir, name))
-        ids = read_rows(rows_path(self.raw_dir, name), RAW, ["post_id"])["post_id"]
+        seal = read_seal(rows_path(self.work.raw_dir, name))
+        ids = read_rows(rows_path(self.work.raw_dir, name), RAW, ["post_id"])["post_id"]
         repeats = self._repeats_among(ids.to_numpy())
         settings = portable(self.settings)
         parts = (SCHEMA_VERSION, settings, self.layout, self.max_pixels, seal, repeats)

@@ -59,16 +59,13 @@ REASONS: dict[Status, frozenset[str]] = {
 }
 """The closed vocabulary: the reasons that each status may carry."""
 
-RETRYABLE = frozenset({Status.FAILED})
-"""Statuses that a later run may mend."""
-
 MENDABLE = frozenset({"missing/no_file", "refused/host_not_allowed"})
 """Fates that stay until people mend something: put a file there, or name a host."""
 
 
-def is_retryable(fate: str) -> bool:
+def is_asked_again(fate: str) -> bool:
     """Whether ``fetch --retry-failed`` asks again for posts of this ``str(Fate)``."""
-    return fate.partition("/")[0] in RETRYABLE or fate in MENDABLE
+    return fate.partition("/")[0] == Status.FAILED or fate in MENDABLE
 
 
 @dataclass(frozen=True, slots=True)

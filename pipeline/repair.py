@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.counts import count_retryable
+from pipeline.counts import count_failed
 from pipeline.disk import commit, temporary_path
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import run_stage
@@ -169,9 +169,7 @@ def _rebuild_raw(
     source = recorded_source(work, images)
     planned = planned_shards(work.plan_path)
     console.print(f"{work.raw_dir}: making anew {', '.join(names)}, from {source.images}")
-    stage = FetchStage(
-        work.plan_path, work.raw_dir, work.ledger_dir, source, num_workers, rebuild=True
-    )
+    stage = FetchStage(work, source, num_workers, rebuild=True)
     sizes = {name: planned[name] for name in names}
     try:
         summary = run_stage(stage, sizes, num_workers, "repair raw", console)
@@ -179,7 +177,7 @@ def _rebuild_raw(
         close_shared_clients()
     for name, why in summary.errors.items():
         console.print(f"{name}: {why}")
-    repaired.num_failed = count_retryable(summary.fates)
+    repaired.num_failed = count_failed(summary.fates)
     return not summary.errors
 
 

@@ -92,19 +92,15 @@ def fetch(
         if shard_store is not None:
             shard_store.join(planned)
             runner = shard_store.through(runner)
-        asides = [path.parent for path in work.reuse_dir.glob(f"[0-9]*/{work.plan_path.name}")]
-        asides.sort(key=lambda path: int(path.name), reverse=True)
-        for directory in (work.raw_dir, *(aside / work.raw_dir.name for aside in asides)):
-            there = planned if directory == work.raw_dir else list_shards(directory)
-            _say_what_is_remade(directory, there, _of_originals, recipe, console)
+        _say_what_is_remade(work.raw_dir, planned, _of_originals, recipe, console)
+        for aside in work.asides():
+            there = list_shards(aside.raw_dir)
+            _say_what_is_remade(aside.raw_dir, there, _of_originals, recipe, console)
         stage = FetchStage(
-            work.plan_path,
-            work.raw_dir,
-            work.ledger_dir,
+            work,
             recipe.source,
             num_workers * part.world_size,
             retry_failed,
-            tuple(asides),
             index_dir=work.index_dir,
         )
         try:
@@ -261,8 +257,7 @@ def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> Pr
     bits, side = settings.near_duplicates, recipe.min_content_side
     duplicates = recall_duplicates(work.duplicates_path, work.raw_dir, fetched, bits, side)
     return PrepareStage(
-        work.raw_dir,
-        work.samples_dir,
+        work,
         recipe.source.layout,
         recipe.source.max_pixels,
         settings,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.clearing import clear_differences, clear_plan, clear_raw, clear_stage
+from pipeline.clearing import clear_differences, clear_plan, clear_stage
 from pipeline.disk import hash_file
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import DamagedError, UserError
@@ -197,12 +197,11 @@ def _apply(
     proofs = _sample_proofs(work, unfinished.samples)
     for name in shards:
         clear(SAMPLES, name, post_ids, proofs.get(name, ""))
-    for aside in work.reuse_dir.glob("*"):
-        plan = aside / work.plan_path.name
-        if plan.is_file():
-            clear_plan(plan, post_ids, "")
-        for name in list_shards(aside / work.raw_dir.name):
-            clear_raw(aside / work.raw_dir.name, aside / work.ledger_dir.name, name, post_ids)
+    for aside in map(Work, work.reuse_dir.glob("*")):
+        if aside.plan_path.is_file():
+            clear_plan(aside.plan_path, post_ids, "")
+        for name in list_shards(aside.raw_dir):
+            clear_stage(aside, RAW, name, post_ids, "")
     clear_differences(work.differences_path, post_ids)
     derived = [work.style_dir, work.incoming_dir]
     if shard_store is not None:  # `push` makes its papers anew

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.counts import sum_ledger
 from pipeline.disk import hash_file
 from pipeline.errors import DamagedError, UserError
+from pipeline.ledger import sum_ledger
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status

@@ -13,6 +13,16 @@ from pipeline.shards.shard import recover
 from pipeline.words import is_utf8
 
 
+class _Place:
+    """A file or folder of a work folder, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, work: "Work", kind: type["Work"]) -> Path:
+        return work.root / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """A work folder's places.
@@ -23,56 +33,74 @@ class Work:
 
     root: Path
 
+    plan_path = _Place("selection.parquet")
+    """Every wanted post, with its split and shard."""
+
+    listing_dir = _Place("listing")
+    """Pages of an API that the selection was made from, a folder for each query."""
+
+    lock_path = _Place("posts.parquet")
+    """The lock that the plan was taken from; absent where it came from metadata."""
+
+    differences_path = _Place("differences.csv")
+    """Post by post, what is not as the lock says; absent where all is."""
+
+    raw_dir = _Place("raw")
+    """Shards of originals."""
+
+    reuse_dir = _Place("raw.old")
+    """Earlier plans, each with its shards of originals, until the new one has used them."""
+
+    index_dir = _Place("indexes")
+    """Indexes of remote tars, while a fetch is under way."""
+
+    ledger_dir = _Place("ledger")
+    """How each original came."""
+
+    store_path = _Place("store.txt")
+    """Says which store has the shards' tars, where they are not here; see ``shard_store``."""
+
+    duplicates_path = _Place("duplicates.parquet")
+    """The posts whose pictures repeat earlier ones, as they were found last."""
+
+    samples_dir = _Place("samples")
+    """Shards of samples."""
+
+    share_dir = _Place("share")
+    """What is shared beside the samples, as last pushed or pulled: card, lock, recipe."""
+
+    incoming_dir = _Place(".incoming")
+    """Files that are being pulled, until they are whole and found to be what they ought to.
+
+    Hidden, for nobody else has a folder of that name.
+    """
+
+    removals_path = _Place("takedown.json")
+    """Posts that were taken down here; absent where none was."""
+
+    cleared_dir = _Place("cleared")
+    """Shards that posts were taken out of, until the store that they lie in has them."""
+
+    style_dir = _Place("style")
+    """Style features of the samples, which training keeps, or makes anew."""
+
+    report_path = _Place("report.html")
+    """The page about the folder, where ``report`` is told no other place."""
+
+    runs_dir = _Place("runs")
+    """Training runs."""
+
     def __post_init__(self) -> None:
         if not is_utf8(name := str(self.root)):
             raise UserError(
                 f"{name!a}: is not UTF-8, as the name of a work folder must be; so must the locale."
             )
 
-    @property
-    def plan_path(self) -> Path:
-        """Every wanted post, with its split and shard."""
-        return self.root / "selection.parquet"
-
-    @property
-    def listing_dir(self) -> Path:
-        """Pages of an API that the selection was made from, a folder for each query."""
-        return self.root / "listing"
-
-    @property
-    def lock_path(self) -> Path:
-        """The lock that the plan was taken from; absent where it came from metadata."""
-        return self.root / "posts.parquet"
-
-    @property
-    def differences_path(self) -> Path:
-        """Post by post, what is not as the lock says; absent where all is."""
-        return self.root / "differences.csv"
-
-    @property
-    def raw_dir(self) -> Path:
-        """Shards of originals."""
-        return self.root / "raw"
-
-    @property
-    def reuse_dir(self) -> Path:
-        """Earlier plans, each with its shards of originals, until the new one has used them."""
-        return self.root / "raw.old"
-
-    @property
-    def index_dir(self) -> Path:
-        """Indexes of remote tars, while a fetch is under way."""
-        return self.root / "indexes"
-
-    @property
-    def ledger_dir(self) -> Path:
-        """How each original came."""
-        return self.root / "ledger"
-
-    @property
-    def store_path(self) -> Path:
-        """Says which store has the shards' tars, where they are not here; see ``shard_store``."""
-        return self.root / "store.txt"
+    def asides(self) -> list["Work"]:
+        """Return the folders in ``reuse_dir``, each as this one was, the latest first."""
+        plans = self.reuse_dir.glob(f"[0-9]*/{self.plan_path.name}")
+        folders = sorted((path.parent for path in plans), key=lambda path: int(path.name))
+        return [Work(folder) for folder in reversed(folders)]
 
     @property
     def store(self) -> str:
@@ -102,54 +130,6 @@ class Work:
                 "`lock`, `report` without pictures, and `train --shards` with what was pushed; for "
                 "all else `pull` that into a folder of its own."
             )
-
-    @property
-    def duplicates_path(self) -> Path:
-        """The posts whose pictures repeat earlier ones, as they were found last."""
-        return self.root / "duplicates.parquet"
-
-    @property
-    def samples_dir(self) -> Path:
-        """Shards of samples."""
-        return self.root / "samples"
-
-    @property
-    def share_dir(self) -> Path:
-        """What is shared beside the samples, as last pushed or pulled: card, lock, recipe."""
-        return self.root / "share"
-
-    @property
-    def incoming_dir(self) -> Path:
-        """Files that are being pulled, until they are whole and found to be what they ought to.
-
-        Hidden, for nobody else has a folder of that name.
-        """
-        return self.root / ".incoming"
-
-    @property
-    def removals_path(self) -> Path:
-        """Posts that were taken down here; absent where none was."""
-        return self.root / "takedown.json"
-
-    @property
-    def cleared_dir(self) -> Path:
-        """Shards that posts were taken out of, until the store that they lie in has them."""
-        return self.root / "cleared"
-
-    @property
-    def style_dir(self) -> Path:
-        """Style features of the samples, which training keeps, or makes anew."""
-        return self.root / "style"
-
-    @property
-    def report_path(self) -> Path:
-        """The page about the folder, where ``report`` is told no other place."""
-        return self.root / "report.html"
-
-    @property
-    def runs_dir(self) -> Path:
-        """Training runs."""
-        return self.root / "runs"
 
     @contextmanager
     def lock(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pytest_httpserver import HTTPServer
 
-from pipeline.fetch import FetchStage
+from pipeline.earlier import find_earlier, recall_ledger
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.planning.settled import content_settings, count_unfetched
 from pipeline.recipe import SourceSettings
@@ -172,7 +172,7 @@ def test_another_plan_takes_over_what_is_fetched(tmp_path: Path, num_posts: int)
         directory.rename(earlier / directory.name)
     work.plan_path.rename(earlier / work.plan_path.name)
     plan_work(work, recipe, num_posts)
-    fates = fetch_all(work, recipe, reuse_dirs=(earlier,))
+    fates = fetch_all(work, recipe)
     assert fates["fetched"] == min(num_posts, 40)
     assert fates.total() == num_posts
     ledger = ledger_of(work)
@@ -271,12 +271,10 @@ def test_of_two_ledgers_the_later_runs_has_the_last_word(tmp_path: Path) -> None
     rows = read_rows(path, LEDGER)
     older = [row | {"attempts": 7} for row in rows.to_pylist()]
     write_rows(rows_path(aside / "ledger", name), [build_table(older, LEDGER)], read_info(path))
-    stage = FetchStage(
-        work.plan_path, work.raw_dir, work.ledger_dir, recipe.source, reuse_dirs=(aside,)
-    )
-    assert list(stage._read_ledger(name).values()) == rows.to_pylist()
+    shards = find_earlier(work, name, older)
+    assert list(recall_ledger(shards).values()) == rows.to_pylist()
     path.unlink()
-    assert list(stage._read_ledger(name).values()) == older
+    assert list(recall_ledger(shards).values()) == older
 
 
 def test_what_was_set_aside_for_another_plan_counts_as_settled(tmp_path: Path) -> None:

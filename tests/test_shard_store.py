@@ -214,7 +214,7 @@ def test_a_stage_away_needs_nothing_of_the_drivers(local: Source, tmp_path: Path
     shutil.rmtree(store / "raw")
     work.root.rename(tmp_path / "hidden")
     settings = load_recipe(str(local.root / "recipe.toml")).source
-    gone = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, settings)
+    gone = FetchStage(work, settings)
     away: StageInStore = pickle.loads(pickle.dumps(StageInStore(gone, str(store))))
     names = list_shards(tmp_path / "hidden" / "raw")
     assert sum((away(name, lambda n: None) for name in names), Counter()) == {"fetched": NUM_POSTS}

@@ -129,7 +129,7 @@ EXPECTED = {
 
 def fetch_all(work: Work, recipe: Recipe, **options: object) -> Fates:
     fates: Fates = Counter()
-    stage = FetchStage(work.plan_path, work.raw_dir, work.ledger_dir, recipe.source)
+    stage = FetchStage(work, recipe.source)
     stage = replace(stage, **options)  # type: ignore[arg-type]
     for name in planned_shards(work.plan_path):
         fates += stage(name, lambda num_posts: None)

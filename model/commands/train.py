@@ -125,7 +125,7 @@ def train(
             config,
             source,
             run_dir,
-            style_dir=place.root / "style",
+            style_dir=place.style_dir,
             recipe=to_table(chosen),
             init=init,
             resume=resume,

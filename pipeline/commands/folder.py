@@ -28,7 +28,7 @@ from pipeline.commands.common import (
 from pipeline.words import counted, harmless, sized
 
 if TYPE_CHECKING:
-    from pipeline.counts import Asked
+    from pipeline.ledger import Asked
 
 
 def status(
@@ -36,7 +36,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show what became of every record, and that the fates add up."""
-    from pipeline.counts import count_retryable
+    from pipeline.counts import count_failed
     from pipeline.status import read_status, status_table
     from pipeline.work import Work
 
@@ -49,7 +49,7 @@ def status(
             print_counts(name, dict(stage.fates), stage.num_expected)
             shards = counted(found.num_shards, "shard")
             print(f"  in {stage.num_shards} of {shards}, {sized(stage.num_bytes)}")
-            if name == "fetch" and (num_retryable := count_retryable(stage.fates)):
+            if name == "fetch" and (num_retryable := count_failed(stage.fates)):
                 print(f"  `fetch --retry-failed` may mend {num_retryable}")
         _print_ledger(found.asked)
     if not found.adds_up:

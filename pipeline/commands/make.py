@@ -182,13 +182,13 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
 
     One rank of several cannot tell yet whether the lock is kept.
     """
-    from pipeline.counts import count_retryable
+    from pipeline.counts import count_failed
 
     name = stage if part.is_whole else f"{stage}, {part}"
     print_counts(name, dict(summary.fates), summary.num_posts)
     for name, why in sorted(summary.errors.items()):
         print(harmless(f"shard {name} failed: {why}"), file=sys.stderr)
-    num_failed = count_retryable(summary.fates)
+    num_failed = count_failed(summary.fates)
     wrong = []
     if summary.errors:
         shards = counted(len(summary.errors), "shard is", "shards are")

@@ -158,15 +158,15 @@ def _set_aside(work: Work) -> None:
     last = max((int(path.name) for path in work.reuse_dir.glob("[0-9]*")), default=0)
     if work.raw_dir.is_dir():
         last += 1
-        aside = work.reuse_dir / str(last)
-        with replacing(aside / work.plan_path.name) as copy:
+        aside = Work(work.reuse_dir / str(last))
+        with replacing(aside.plan_path) as copy:
             shutil.copyfile(work.plan_path, copy)
-        work.raw_dir.rename(aside / work.raw_dir.name)
+        work.raw_dir.rename(aside.raw_dir)
     if work.samples_dir.is_dir():
         remove_shards(work.samples_dir)
     if work.ledger_dir.is_dir():  # it tells of the originals that were set aside last
-        aside = work.reuse_dir / str(last)
-        if last and not (aside / work.ledger_dir.name).exists():
-            work.ledger_dir.rename(aside / work.ledger_dir.name)
+        aside = Work(work.reuse_dir / str(last))
+        if last and not aside.ledger_dir.exists():
+            work.ledger_dir.rename(aside.ledger_dir)
         else:
             shutil.rmtree(work.ledger_dir)

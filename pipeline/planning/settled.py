@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from pipeline.counts import count_fates
 from pipeline.errors import DamagedError
 from pipeline.recipe import SourceSettings
-from pipeline.records import Status, is_retryable
+from pipeline.records import Status, is_asked_again
 from pipeline.schema import RAW
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
@@ -67,7 +67,7 @@ def count_unfetched(
                 is_kept = pc.is_in(rows["status"], value_set=_KEPT)
                 rows = rows.filter(is_kept)
             if retry_failed:
-                again = pa.array(filter(is_retryable, count_fates(rows)), pa.string())
+                again = pa.array(filter(is_asked_again, count_fates(rows)), pa.string())
                 rows = rows.filter(pc.invert(pc.is_in(_join(rows, "status", "reason"), again)))
             settled += _join(rows, "post_id", "md5", "ext").chunks
     if not settled:

@@ -66,15 +66,8 @@ class StageInStore:
         if bring_rows(store, RAW, name, work.raw_dir / f"{name}.parquet"):
             bring_tar(store, RAW, name, work.root)  # what of it is sound the stage finds out
             bring_rows(store, LEDGER, name, work.ledger_dir / f"{name}.parquet")
-        here = replace(
-            stage,
-            plan_path=work.plan_path,
-            raw_dir=work.raw_dir,
-            ledger_dir=work.ledger_dir,
-            reuse_dirs=(),
-            index_dir=process_scratch() if split_tar(stage.source.images)[1] else None,
-        )
-        fates = here(name, tick)
+        index_dir = process_scratch() if split_tar(stage.source.images)[1] else None
+        fates = replace(stage, work=work, index_dir=index_dir)(name, tick)
         put_shard(store, RAW, name, work.root, ledger=work.ledger_dir / f"{name}.parquet")
         return fates
 
@@ -85,7 +78,7 @@ class StageInStore:
         if not bring_rows(store, RAW, name, rows):
             raise DamagedError(f"{store.url}/{RAW}/{name}.parquet: is not there; run `fetch`.")
         bring_whole_tar(store, RAW, name, work.root)
-        fates = replace(stage, raw_dir=work.raw_dir, samples_dir=work.samples_dir)(name, tick)
+        fates = replace(stage, work=work)(name, tick)
         put_shard(store, SAMPLES, name, work.root)
         return fates
 

@@ -1,0 +1,175 @@
+"""What earlier runs left of a shard's posts: what they settled, the bytes, and how these came."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import DamagedError
+from pipeline.originals import inspect
+from pipeline.pictures.image import FORMATS
+from pipeline.planning.settled import content_settings
+from pipeline.recipe import SourceSettings
+from pipeline.records import Status, is_asked_again, key_of
+from pipeline.schema import LEDGER, RAW, SELECTION, Row
+from pipeline.shards.rows import check_seal, read_info, read_rows
+from pipeline.shards.shard import Span, read_span, rows_path, shard_name, tar_path
+from pipeline.work import Work
+
+_FOUND = RAW.names[RAW.get_field_index("key") :]  # the columns that fetch adds to a post's
+_FILE = ("md5", "ext")  # those of a post that say which file it is, ...
+_SIZE = ("width", "height")  # ... and where its letterbox is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An original's bytes in an earlier shard; without an offset, none."""
+
+    path: Path
+    offset: int | None = None
+    size: int | None = None
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        if self.offset is None or self.size is None:
+            return b""
+        with self.path.open("rb") as file:
+            return read_span(file, Span(self.offset, self.size))
+
+    def matches(self, row: Row) -> bool:
+        """Whether the bytes are those that the row promises, under a name that is the post's."""
+        if row["status"] != Status.FETCHED:
+            return self.offset is None
+        if row["key"] != key_of(row["post_id"]) or row["format"] not in FORMATS:
+            return False
+        try:
+            return bool(hashlib.sha256(self.read()).hexdigest() == row["sha256"])
+        except (DamagedError, OSError):
+            return False
+
+
+class Settled(NamedTuple):
+    """A post that is not asked for: what fetch adds to its columns, and its bytes."""
+
+    found: Row
+    stored: Stored
+
+
+class EarlierShard(NamedTuple):
+    """A shard that may hold some of the posts, and the folder that it lies in."""
+
+    work: Work
+    name: str
+
+
+def find_earlier(work: Work, name: str, posts: Sequence[Row]) -> list[EarlierShard]:
+    """Return where earlier runs left a shard's posts, the latest run first."""
+    shards = [EarlierShard(work, name)]
+    ids = np.array([post["post_id"] for post in posts], np.int64)
+    for aside in work.asides():
+        shards += [EarlierShard(aside, old) for old in _shards_with(ids, aside.plan_path)]
+    return shards
+
+
+def recall_posts(
+    shards: Sequence[EarlierShard],
+    posts: Sequence[Row],
+    source: SourceSettings,
+    *,
+    retry_failed: bool,
+) -> dict[int, Settled]:
+    """Return what earlier runs settled of some posts, by post id; of two the later one's word.
+
+    Args:
+        shards: of ``find_earlier``.
+        posts: planned.
+        source: by whose settings they are wanted.
+        retry_failed: whether what a retry may mend is settled by no run.
+    """
+    planned = {post["post_id"]: post for post in posts}
+    wanted = content_settings(source)
+    settled: dict[int, Settled] = {}
+    for work, name in shards:
+        path = rows_path(work.raw_dir, name)
+        try:
+            check_seal(path)
+            table = read_rows(path, RAW)
+            then = read_info(path).get("settings", {})
+        except DamagedError:
+            continue  # as if it were not there: its posts are asked for again
+        if then.get("images") != wanted["images"]:
+            continue
+        for row in table.to_pylist():
+            post = planned.get(row["post_id"])
+            if post is None or row["post_id"] in settled or not _is_settled(row, retry_failed):
+                continue
+            stored = Stored(tar_path(work.raw_dir, name), row["offset"], row["size"])
+            found = _recall(post, row, stored, source, then == wanted)
+            if found is not None:
+                settled[row["post_id"]] = Settled(found, stored)
+    return settled
+
+
+def _is_settled(row: Row, retry_failed: bool) -> bool:
+    if row["status"] == Status.FAILED or row["reason"] == "no_url":  # a newer record may name one
+        return False
+    return not (retry_failed and is_asked_again(f"{row['status']}/{row['reason']}"))
+
+
+def _recall(
+    post: Row, row: Row, stored: Stored, source: SourceSettings, has_same_settings: bool
+) -> Row | None:
+    """Return a post's columns as an earlier run's row settles them, None where it does not.
+
+    What came under other limits, or by a record of another size, is looked at again; what is
+    not right then is asked for again, as is what was not right before.
+    """
+    if not (_are_same(post, row, _FILE) and stored.matches(row)):
+        return None
+    found = {column: row[column] for column in ("status", "reason", *_FOUND)}
+    if row["status"] != Status.FETCHED:
+        return found if has_same_settings or row["status"] != Status.REJECTED else None
+    if has_same_settings and _are_same(post, row, _SIZE):
+        return found
+    found = {column: row[column] for column in ("http_status", "size")}
+    found |= inspect(post, stored.read(), source)
+    is_right = found["status"] == Status.FETCHED and row["size"] <= source.max_bytes
+    return found if is_right else None
+
+
+def _are_same(a: Row, b: Row, columns: Iterable[str]) -> bool:
+    return all(a[column] == b[column] for column in columns)
+
+
+def recall_ledger(shards: Sequence[EarlierShard]) -> dict[int, Row]:
+    """Return the entries of earlier shards' ledgers, by post id; of damaged ones none."""
+    ledger: dict[int, Row] = {}
+    for work, name in reversed(shards):
+        path = rows_path(work.ledger_dir, name)
+        with suppress(DamagedError):
+            check_seal(path)
+            ledger |= {row["post_id"]: row for row in read_rows(path, LEDGER).to_pylist()}
+    return ledger
+
+
+def _shards_with(ids: NDArray[np.int64], plan_path: Path) -> list[str]:
+    """Return the shards of an earlier plan that some posts were in."""
+    old = _read_places(plan_path, plan_path.stat().st_mtime_ns)
+    known = old["post_id"].to_numpy()
+    rows = np.searchsorted(known, ids)
+    rows = rows[rows < len(known)]
+    found = old.take(rows[np.isin(known[rows], ids)])
+    places = set(zip(found["split"].to_pylist(), found["shard"].to_pylist(), strict=True))
+    return [shard_name(split, number) for split, number in sorted(places)]
+
+
+@lru_cache(2)  # every shard asks
+def _read_places(plan_path: Path, modified: int) -> pa.Table:
+    return read_rows(plan_path, SELECTION, ["post_id", "split", "shard"]).sort_by("post_id")
