@@ -127,14 +127,18 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
     if header.get("format") != FORMAT:
         raise UserError(f"{path}: holds weights, but is not a checkpoint of this program.")
     version, text = header.get("version", ""), header.get("info", "")
-    if version.isdecimal() and int(version) > VERSION:
+    if version.isdecimal() and int(version[:9]) > VERSION:
         raise UserError(
             f"{path}: written by a newer version of this program (format {version}; this one "
             f"reads up to {VERSION}). Update it."
         )
     if _digest(version, text, tensors) != header.get("sha256"):
         raise DamagedError(f"{path}: damaged; its contents do not match their hash.")
-    info = convert(orjson.loads(text), CheckpointInfo, str(path))
+    try:
+        about = dict(orjson.loads(text))
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+    info = convert(about, CheckpointInfo, str(path))
     if any(side % 32 or not 32 <= side <= MAX_SIDE for side in info.size):
         height, width = info.size
         raise UserError(

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from model.checkpoint import (
+    FORMAT,
     VERSION,
     CheckpointInfo,
+    _digest,
     load_checkpoint,
     optimizer_tensors,
     pack,
@@ -198,4 +200,19 @@ def test_packing_is_undone() -> None:
 def test_what_no_training_wrote_is_refused(saved: Path, odd: dict[str, Any], said: str) -> None:
     save_checkpoint(saved, tensors_at(7), dataclasses.replace(info_at(7), **odd))
     with pytest.raises(UserError, match=f"best.safetensors: .*{said}"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "[" * 5000])
+def test_a_header_that_no_training_wrote_is_refused(saved: Path, text: str) -> None:
+    forged = {"format": FORMAT, "version": "1", "info": text}
+    forged["sha256"] = _digest("1", text, tensors_at(7))
+    save_file(tensors_at(7), saved, metadata=forged)
+    with pytest.raises(UserError, match=r"best\.safetensors: "):
+        load_checkpoint(saved)
+
+
+def test_a_version_of_thousands_of_digits_is_newer(saved: Path) -> None:
+    save_file(tensors_at(7), saved, metadata={"format": FORMAT, "version": "9" * 5000})
+    with pytest.raises(UserError, match="newer version"):
         load_checkpoint(saved)

@@ -86,3 +86,12 @@ def test_a_checkpoint_wants_the_style_weights_that_it_was_trained_with(
     save_checkpoint(tmp_path / "empty.safetensors", {}, info)
     with pytest.raises(UserError, match="its tensors are not those of the model 'zhang2017'"):
         load_colorizer(tmp_path / "empty.safetensors", device="cpu")
+
+
+def test_a_checkpoint_with_tensors_of_another_style_network_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    tensors, info = load_checkpoint(checkpoint)
+    save_checkpoint(tmp_path / "a.safetensors", tensors | {"style.a": torch.zeros(1)}, info)
+    with pytest.raises(UserError, match="its tensors are not those of the model 'zhang2017'"):
+        load_colorizer(tmp_path / "a.safetensors", device="cpu")

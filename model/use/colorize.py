@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInfo, load_checkpoint, shown_generator, unpack
 from model.data.samples import to_bytes, to_unit
@@ -13,6 +13,7 @@ from model.networks.generator import Generator
 from model.networks.style import StyleNetwork, build_style_network
 from model.use.painter import UNGUIDED, Painter
 from model.use.pictures import Pixels
+from model.weights import StateDict
 from pipeline.errors import UserError
 
 
@@ -97,13 +98,7 @@ def load_colorizer(
         raise UserError(f"{checkpoint}: {UNGUIDED}")
     target = pick_device(device)
     generator = build_generator(info.model.name, info.model.width_multiplier, info.model.size)
-    try:
-        generator.load_state_dict(shown_generator(tensors))
-    except RuntimeError as error:
-        raise UserError(
-            f"{checkpoint}: its tensors are not those of the model {info.model.name!r} at width "
-            f"{info.model.width_multiplier}; it was written by other code."
-        ) from error
+    _fill(generator, shown_generator(tensors), checkpoint, info)
     trained = unpack("style", tensors)
     weights = style_weights or info.model.style_weights
     if trained:  # with the generator, and kept with it
@@ -121,7 +116,7 @@ def load_colorizer(
         seed=info.model.style_seed,
     )
     if trained:
-        style_network.load_state_dict(trained)
+        _fill(style_network, trained, checkpoint, info)
     elif style_network.provenance.sha256 != info.style.sha256:
         raise UserError(
             f"{checkpoint}: was trained with {info.style}; the style weights here are "
@@ -129,6 +124,16 @@ def load_colorizer(
         )
     network = style_network.to(target)
     return Colorizer(generator.to(target).eval(), network, target, guidance), info
+
+
+def _fill(network: nn.Module, tensors: StateDict, checkpoint: Path, info: CheckpointInfo) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"{checkpoint}: its tensors are not those of the model {info.model.name!r} at width "
+            f"{info.model.width_multiplier}; it was written by other code."
+        ) from error
 
 
 def as_painter(colorizer: Colorizer, info: CheckpointInfo) -> Painter:
