@@ -17,12 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.config import ModelConfig, TrainConfig
-from model.foreign import Recipe, check_shape
+from model.foreign import Recipe, check_shape, check_sides
 from model.networks.style import Provenance
 from model.weights import StateDict, digest_weights
 from pipeline.disk import replacing, sync
 from pipeline.errors import DamagedError, UserError
-from pipeline.schema import MAX_SIDE
 from pipeline.settings import Table, convert, to_table
 
 FORMAT = "nurie-checkpoint"
@@ -139,12 +138,7 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
     except (ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     info = convert(about, CheckpointInfo, str(path))
-    if any(side % 32 or not 32 <= side <= MAX_SIDE for side in info.size):
-        height, width = info.size
-        raise UserError(
-            f"{path}: is of pictures of {width} x {height} pixels, and models take multiples of 32 "
-            f"up to {MAX_SIDE}."
-        )
+    check_sides(info.size, path)
     check_shape(info.recipe, Recipe, f"{path}: its recipe is none")
     return tensors, info
 

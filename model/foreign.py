@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 
 from pipeline.errors import UserError
+from pipeline.schema import MAX_SIDE
 from pipeline.settings import Table
 
 
@@ -82,3 +83,17 @@ def check_shape(value: Any, shape: type, where: str) -> None:
         msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
         raise UserError(f"{where}: {error}.") from error
+
+
+def check_sides(size: tuple[int, int], where: object) -> None:
+    """Check that a model's pictures, (height, width) in pixels, are of a size that models take.
+
+    Raises:
+        UserError: where they are not; it begins with ``where``.
+    """
+    if any(side % 32 or not 32 <= side <= MAX_SIDE for side in size):
+        height, width = size
+        raise UserError(
+            f"{where}: is of pictures of {width} x {height} pixels, and models take multiples of "
+            f"32 up to {MAX_SIDE}."
+        )

@@ -1,5 +1,6 @@
 """Tiny networks in ONNX files, for tests of sketches drawn by a network."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,22 @@ def write_model(path: Path, channels: int = 3, out_channels: int = 1, scale: flo
     """
     weight = np.full((out_channels, channels, 1, 1), scale / channels, np.float32)
     onnx.save(build_model(weight), str(path))
+    return path
+
+
+def write_painter(path: Path, *nodes: onnx.NodeProto, side: int = 64) -> Path:
+    """Write what says of itself that ``export`` wrote it, and makes ``picture`` by other nodes."""
+    shapes = {"sketch": [1, 1, side, side], "reference": [1, 3, side, side], "picture": None}
+    sketch, reference, picture = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    )
+    graph = helper.make_graph(nodes, "painter", [sketch, reference], [picture])
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    about = {"version": 1, "model": "reference", "size": [side, side]}
+    helper.set_model_props(model, {"nurie": json.dumps(about)})
+    onnx.save(model, str(path))
     return path
 
 

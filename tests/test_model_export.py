@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from onnx import helper
 from PIL import Image
 from torch import Tensor, nn
 from typer.testing import Result
@@ -31,7 +32,7 @@ from pipeline.words import plain, sized
 from tests.calls import call
 from tests.files import files_in
 from tests.model_checkpoints import write_checkpoint, write_metrics
-from tests.onnx_models import write_model
+from tests.onnx_models import write_model, write_painter
 from tests.pictures import draw_picture
 from tests.plurals import plurals_of_one
 
@@ -371,6 +372,29 @@ def test_onnx_files_of_others_are_named(exported: tuple[Path, Result], tmp_path:
     onnx.save(newer, str(tmp_path / "liar.onnx"))
     with pytest.raises(UserError, match="which is not what it says of itself"):
         load_painter(tmp_path / "liar.onnx")
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (helper.make_node("Identity", ["sketch"], ["picture"]), "what it gives is no picture"),
+        (helper.make_node("Log", ["reference"], ["picture"]), "holds what is no number"),
+        (helper.make_node("Unsqueeze", ["reference", "size"], ["picture"]), "does not run"),
+    ],
+)
+def test_an_onnx_file_that_gives_no_picture_is_refused(
+    node: onnx.NodeProto, said: str, tmp_path: Path
+) -> None:
+    size = helper.make_node("Size", ["sketch"], ["size"])
+    painter = load_painter(write_painter(tmp_path / "a.onnx", size, node))
+    with pytest.raises(UserError, match=rf"a\.onnx: .*{said}"):
+        painter.answer(np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.uint8), 1.0)
+
+
+def test_an_onnx_file_of_enormous_pictures_is_refused(tmp_path: Path) -> None:
+    echo = helper.make_node("Identity", ["reference"], ["picture"])
+    with pytest.raises(UserError, match=r"a\.onnx: is of pictures of 65536 x 65536 pixels"):
+        load_painter(write_painter(tmp_path / "a.onnx", echo, side=65536))
 
 
 @pytest.mark.slow

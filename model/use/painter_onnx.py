@@ -13,11 +13,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model.foreign import Recipe, check_shape
+from model.foreign import Recipe, check_shape, check_sides
 from model.use.painter import Painter
 from model.use.pictures import Pixels
 from pipeline.errors import UserError
-from pipeline.pictures.onnx_session import open_session
+from pipeline.pictures.onnx_session import first_line, open_session
 from pipeline.settings import Table, convert
 
 INFO_KEY = "nurie"
@@ -52,7 +52,7 @@ def load_onnx(path: Path) -> Painter:
 
     Raises:
         UserError: on a file that is missing, of another program or of a newer version, and without
-            onnxruntime.
+            onnxruntime; when it is used, where it gives no picture.
     """
     try:
         content = path.read_bytes()
@@ -68,7 +68,14 @@ def load_onnx(path: Path) -> Painter:
 
     def run(sketch: Pixels, reference: Pixels) -> NDArray[np.float32]:
         given = dict(zip(INPUTS, (to_batch(sketch[..., None]), to_batch(reference)), strict=True))
-        return cast(NDArray[np.float32], session.run([OUTPUT], given)[0])
+        try:
+            picture = session.run([OUTPUT], given)[0]
+        except Exception as error:  # its exceptions have no base of their own
+            raise UserError(f"{path}: does not run: {first_line(error)}") from error
+        is_picture = isinstance(picture, np.ndarray) and picture.shape == given["reference"].shape
+        if not is_picture or not np.isfinite(picture).all():
+            raise UserError(f"{path}: what it gives is no picture, or holds what is no number.")
+        return cast(NDArray[np.float32], picture)
 
     def answer(sketch: Pixels, reference: Pixels, guidance: float) -> Pixels:
         picture = run(sketch, reference)
@@ -92,6 +99,7 @@ def _read_info(path: Path, text: str) -> OnnxInfo:
             f"reads up to {VERSION}). Update it."
         )
     info = convert(table, OnnxInfo, str(path))
+    check_sides(info.size, path)
     check_shape(info.recipe, Recipe, f"{path}: its recipe is none")
     return info
 
