@@ -158,9 +158,8 @@ def _check_removals(path: Path) -> None:
 def _check_ledgers(work: Work, planned: dict[str, int]) -> Iterator[Problem]:
     """Check that the ledger tells of every post of every raw shard, and of nothing else."""
     fetched = [name for name in list_shards(work.raw_dir) if name in planned]
-    known = {rows_path(work.ledger_dir, name) for name in fetched}
     for path in sorted(work.ledger_dir.iterdir()) if work.ledger_dir.is_dir() else ():
-        if path not in known and path.stem not in planned:
+        if path.stem not in planned:
             yield Problem(path, FOREIGN)
     for name in fetched:
         path = rows_path(work.ledger_dir, name)

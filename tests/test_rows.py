@@ -2,6 +2,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,14 @@ def test_every_flipped_bit_and_every_lost_byte_is_found(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(DamagedError):
             check_seal(path)
+
+
+def test_a_parquet_file_of_other_programs_carries_no_seal(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(TABLE, path)
+    for read in (read_seal, check_seal):
+        with pytest.raises(DamagedError, match=r"a\.parquet: carries no seal"):
+            read(path)
 
 
 def test_other_columns_are_refused(tmp_path: Path) -> None:
