@@ -18,7 +18,7 @@ from rich.console import Console
 
 from model.config import CRITERIA
 from model.training.curves import TITLES, draw_comparison, draw_run, thin_out
-from model.training.runs import MEASURES, read_log, read_runs
+from model.training.runs import MEASURES, Run, read_log, read_runs, tabulate
 from model.training.state import TrainState
 from model.training.train import train
 from pipeline.errors import UserError
@@ -82,17 +82,26 @@ def test_the_table_shows_every_run_on_one_line(work: Path) -> None:
     shown = call("runs", work)
     assert shown.exit_code == 0
     header, stopped, torn, whole = (line.rstrip() for line in shown.output.splitlines())
-    columns = "run model parameters steps epochs samples/s waiting mse psnr chroma_error"
-    columns += " regional_error paper_error following best by style weights state"
+    columns = "run model steps epochs psnr chroma regional following best by state"
     assert header.split() == columns.split()
-    mse = read_runs(work / "runs")[2].metrics["mse"]
+    metrics = read_runs(work / "runs")[2].metrics
+    chroma, following = metrics["chroma_error"], metrics["following"]
     assert re.fullmatch(
-        rf"whole +zhang2017 +[\d,]+ +4/4 +1/1 +\d+\.\d +\d+\.\d% +{mse:.4f} .* mse +"
-        r"vgg19 random 0 +finished",
+        rf"whole +zhang2017 +4/4 +1/1 +{metrics['psnr']:.2f} +{chroma:.4f} +\d\.\d+ +"
+        rf"{following:.4f} +mse +finished",
         whole,
     )
     assert stopped.endswith("interrupted")
     assert "cannot be read" in torn
+
+
+def test_the_table_of_a_long_training_fits_a_hundred_columns() -> None:
+    figures = {"psnr": 23.2, "chroma_error": 0.48, "regional_error": 0.6, "following": -0.01}
+    run = Run("clothes", "interrupted", "zhang2017", step=12345, num_steps=12345, epochs=123)
+    run = dataclasses.replace(run, num_epochs=123, best_by="regional_error", metrics=figures)
+    with (console := Console(width=1000)).capture() as shown:
+        console.print(tabulate([run]))
+    assert 80 < max(map(len, shown.get().splitlines())) <= 100
 
 
 def test_the_table_is_not_cut_to_a_narrow_terminal(
@@ -173,13 +182,15 @@ def test_a_point_is_the_mean_of_its_stretch() -> None:
 def test_what_cannot_be_shown_is_said(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"no runs. Train a model first"):
+    with pytest.raises(UserError, match="no runs. Give a work folder"):
         read_runs(tmp_path / "runs")
     (tmp_path / "runs" / "new").mkdir(parents=True)
     config = (work / "runs" / "whole" / "config.json").read_bytes()
     (tmp_path / "runs" / "new" / "config.json").write_bytes(config)
     assert isinstance(call("runs", tmp_path, "--curves").exception, UserError)
-    assert re.search(r"new +zhang2017 .* 0/4 +0/1 .* - +interrupted", call("runs", tmp_path).output)
+    assert re.search(
+        r"new +zhang2017 +0/4 +0/1 .* - +mse +interrupted", call("runs", tmp_path).output
+    )
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     error = call("runs", work, "--curves").exception

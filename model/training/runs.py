@@ -104,7 +104,7 @@ def read_runs(runs_dir: Path) -> list[Run]:
     """
     names = sorted(path.parent.name for path in runs_dir.glob("*/config.json"))
     if not names:
-        raise UserError(f"{runs_dir}: no runs. Train a model first: `train RECIPE`.")
+        raise UserError(f"{runs_dir}: no runs. Give a work folder in which `train RECIPE` was run.")
     return [_read_run(runs_dir / name) for name in names]
 
 
@@ -185,27 +185,26 @@ def _is_held(run_dir: Path) -> bool:
 
 
 def tabulate(runs: Sequence[Run]) -> Table:
-    """Return the runs as a table for people; ``-`` stands for what is not known."""
-    measures = [name for name in MEASURES if any(name in run.metrics for run in runs)]
+    """Return what tells the runs apart, in about 100 columns; ``-`` stands for what is not known."""
     table = Table(box=None, pad_edge=False)
     for name in ("run", "model"):
         table.add_column(name)
-    for name in ("parameters", "steps", "epochs", "samples/s", "waiting", *measures):
+    for name in ("steps", "epochs", "psnr", "chroma", "regional", "following"):
         table.add_column(name, justify="right")
-    for name in ("best by", "style weights", "state"):
+    for name in ("best by", "state"):
         table.add_column(name)
     for run in runs:
         table.add_row(
             run.name,
             _show(run.model),
-            _show(run.num_parameters.get("generator"), ","),
             f"{run.step}/{_show(run.num_steps)}",
             f"{run.epochs}/{_show(run.num_epochs)}",
-            _show(run.samples_per_second, ".1f"),
-            _show(run.data_wait, ".1%"),
-            *(_show(run.metrics.get(name), ".4f") for name in measures),
-            _show(run.best_by),
-            _show(run.style),
+            _show(run.metrics.get("psnr"), ".2f"),
+            *(
+                _show(run.metrics.get(name), ".4f")
+                for name in ("chroma_error", "regional_error", "following")
+            ),
+            _show(run.best_by).removesuffix("_error"),
             run.state,
         )
     return table
