@@ -148,7 +148,7 @@ def test_a_folder_of_ones_own_pictures_becomes_a_data_set(
         folder = Path("art", f"who {character}")
         folder.mkdir(parents=True)
         for path in drawings[8 * character : 8 * character + 8]:
-            shutil.copy(path, folder)
+            shutil.copy(path, folder / f"{path.stem}.JPG")  # as cameras name them
     (code,) = re.findall(r"^```python\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
     exec(compile(code, "own-pictures.md", "exec"), {})
     (recipe,) = re.findall(r"^```toml\n(.+?)^```", page, re.MULTILINE | re.DOTALL)

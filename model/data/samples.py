@@ -100,7 +100,7 @@ class Samples:
         if not self.characters:
             raise UserError(
                 f"{self._source.place}: no samples in the split {split!r}. Run prepare or pull, "
-                "or give this split a larger share in the recipe."
+                "or give this split a larger share in the recipe and `fetch --replan`."
             )
         self.post_ids: Indices = np.concatenate(post_ids)
         self.families: Indices = np.concatenate(families)
