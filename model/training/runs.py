@@ -185,7 +185,7 @@ def _is_held(run_dir: Path) -> bool:
 
 
 def tabulate(runs: Sequence[Run]) -> Table:
-    """Return what tells the runs apart, in about 100 columns; ``-`` stands for what is not known."""
+    """Return what tells runs apart, in about 100 columns; ``-`` stands for what is not known."""
     table = Table(box=None, pad_edge=False)
     for name in ("run", "model"):
         table.add_column(name)
