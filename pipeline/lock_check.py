@@ -21,6 +21,7 @@ MAX_TEXT = 2**32
 """Bytes of all texts together, as they are in the plan."""
 
 _MAX_FILE_BYTES = 2**32
+_MAX_FOOTER = 2**22  # bytes; Arrow takes fifty times as many for it
 _MAX_CHUNK = 2**31 - 1  # bytes of text that Arrow can have in one piece
 _MAX_TAGS = 2**31
 _MAX_TEXT_A_POST = 2**16  # bytes, on average over a shard's
@@ -46,6 +47,10 @@ def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
         UserError: where it is larger, or no Parquet file.
     """
     try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 8))
+            if int.from_bytes(file.read(4), "little") > _MAX_FOOTER:
+                raise ValueError("its footer is larger than that of any lock")
         metadata = pq.read_metadata(path)
         num_bytes, num_values = check_pages(path, metadata)
     except (OSError, pa.ArrowException, ValueError) as error:

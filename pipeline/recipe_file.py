@@ -1,5 +1,6 @@
 """Recipes as files: found by name or path, read, and written."""
 
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,9 +10,12 @@ import tomli_w
 
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
-from pipeline.settings import apply_overrides, convert, to_table
+from pipeline.settings import Table, apply_overrides, convert, to_table
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
+
+_PART = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.){0,99}+"|'[^'\n]*+')"""
+_DEEP = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{64}}")  # tomllib takes time by its square
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -22,7 +26,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = find_recipe(name_or_path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = _parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as TOML: {error}.") from error
     overrides = list(overrides)
@@ -40,6 +44,12 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     if not name.isprintable() or not name.strip() or name[0] == "." or set(name) & set("/\\"):
         raise UserError(f"{where}: name: {name!r} is not plain; a folder is called by it.")
     return recipe
+
+
+def _parse(text: str) -> Table:
+    if _DEEP.search(text):
+        raise ValueError("a key of more than 64 parts")
+    return tomllib.loads(text)
 
 
 def recipe_names() -> list[str]:

@@ -166,6 +166,9 @@ def test_huge_pictures_are_rejected_by_their_headers(data: bytes) -> None:
     [
         "a = " + "[" * 20_000,
         "a" + ".a" * 3000 + " = 1",
+        "train" + ".a" * 200_000 + " = 1",
+        '"\\"" . ' * 200_000 + "a = 1",
+        "[a" + ".'.' " * 100_000 + "]",
         "a = " + "9" * 5000,
         "name = '../../x'",
         "name = ''",

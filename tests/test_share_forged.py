@@ -208,6 +208,10 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
         rows(tags=lambda v: ["x" * 2**17] * len(v)),
         "holds more text than so many posts have",
     ),
+    "a text that fills the footer": (
+        lambda t: forge_info(t, more=[[]] * 1_500_000),
+        "its footer is larger than that of any lock",
+    ),
     "a fate that grows with every row": (
         rows(reason=lambda v: ["x" * 2**17] * len(v)),
         "holds more text than so many posts have",

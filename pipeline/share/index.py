@@ -31,7 +31,7 @@ PAPERS = (CARD, CROISSANT, LOCK, RECIPE)
 
 SAMPLES = "samples"
 MAX_INDEX_BYTES = 64 * 2**20
-_MAX_BYTES = {".tar": 2**42, ".parquet": 2**32, ".md": 2**24, ".json": 2**28, ".toml": 2**24}
+_MAX_BYTES = {".tar": 2**42, ".parquet": 2**32, ".md": 2**24, ".json": 2**28, ".toml": 2**20}
 _MAX_FILES = 400_000
 _MAX_PARTS = 4 * _MAX_FILES + 100_000  # of a file's JSON there are four, and the recipe's are few
 _VERSION = 1

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
+from pipeline.lock_check import check_size
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.records import Status
 from pipeline.schema import LOCK as LOCK_SCHEMA
@@ -75,6 +76,7 @@ def _find_taken_down(store: WritableStore, there: Index | None, work: Work) -> l
         try:
             with (folder / LOCK).open("wb", 0) as out:
                 store.bring(LOCK, out, lock.size, lambda num_bytes: None)
+            check_size(folder / LOCK)
             posts = read_rows(folder / LOCK, LOCK_SCHEMA, ["post_id", "status"])
         except UserError:  # not there, or damaged: this push brings another one
             return []
