@@ -1,6 +1,5 @@
 """fetch: one planned shard -> one shard of originals, each looked at but not yet decoded whole."""
 
-import math
 from collections import deque
 from collections.abc import Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -128,7 +127,7 @@ class FetchStage:
         They come in batches, for what downloads need and what looking at a picture needs push one
         another out of the processor's caches.
         """
-        num_threads = max(1, math.ceil(self.source.connections / self.num_workers))
+        num_threads = max(1, self.source.connections // self.num_workers)
         waiting: deque[tuple[Row, Future[Download] | None]] = deque()
         get = open_source(client, self.source, self.index_dir)
         pool = ThreadPoolExecutor(num_threads)

@@ -1,5 +1,6 @@
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pytest_httpserver import HTTPServer
 
+from pipeline import fetch
 from pipeline.earlier import find_earlier, recall_ledger
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.planning.settled import content_settings, count_unfetched
@@ -258,6 +260,36 @@ def test_the_same_bytes_with_any_number_of_connections(tmp_path: Path) -> None:
     shutil.rmtree(work.raw_dir)
     fetch_all(work, replace(recipe, source=replace(recipe.source, connections=1)))
     assert contents(work) == before
+
+
+@pytest.mark.parametrize(("num_workers", "num_threads"), [(1, 8), (3, 2), (7, 1), (40, 1)])
+def test_workers_have_no_more_connections_together_than_the_source_allows(
+    num_workers: int, num_threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[int] = []
+
+    def make_pool(num_threads: int) -> ThreadPoolExecutor:
+        pools.append(num_threads)
+        return ThreadPoolExecutor(num_threads)
+
+    monkeypatch.setattr(fetch, "ThreadPoolExecutor", make_pool)
+    work, recipe = make_work(tmp_path, 1)
+    fetch_all(work, recipe, num_workers=num_workers)
+    assert recipe.source.connections == 8
+    assert pools == [num_threads]
+
+
+def test_what_failed_is_asked_for_again_where_a_shard_is_made_anew(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 6)
+    path = tmp_path / "512px" / "0003" / "3.jpg"
+    data = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    assert fetch_all(work, recipe) == {"fetched": 5, "failed/io": 1}
+    path.rmdir()
+    path.write_bytes(data)
+    assert fetch_all(work, recipe) == {"fetched": 5, "failed/io": 1}
+    assert fetch_all(work, recipe, rebuild=True) == {"fetched": 6}
 
 
 def test_of_two_ledgers_the_later_runs_has_the_last_word(tmp_path: Path) -> None:
