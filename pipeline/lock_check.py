@@ -47,10 +47,7 @@ def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
         UserError: where it is larger, or no Parquet file.
     """
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8))
-            if int.from_bytes(file.read(4), "little") > _MAX_FOOTER:
-                raise ValueError("its footer is larger than that of any lock")
+        _check_footer(path)
         metadata = pq.read_metadata(path)
         num_bytes, num_values = check_pages(path, metadata)
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -58,6 +55,13 @@ def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
     num_bytes = max(path.stat().st_size, num_bytes)
     if metadata.num_rows > max_posts or num_values > _MAX_TAGS or num_bytes > _MAX_FILE_BYTES:
         raise UserError(f"{path}: too large; it may have {max_posts} posts.")
+
+
+def _check_footer(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8))
+        if int.from_bytes(file.read(4), "little") > _MAX_FOOTER:
+            raise ValueError("its footer is larger than that of any lock")
 
 
 def check_text(path: Path, schema: pa.Schema) -> None:

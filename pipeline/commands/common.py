@@ -176,7 +176,7 @@ def print_counts(stage: str, counts: dict[str, int], num_in: int) -> None:
     """Print what came of a stage, the most frequent fate first."""
     print(f"{stage}: {num_in} in")
     for fate, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        print(f"{count:>10}  {fate}")
+        print(f"{count:>10}  {harmless(fate)}")
 
 
 def console() -> "Console":

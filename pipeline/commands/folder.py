@@ -184,4 +184,4 @@ def _print_ledger(asked: "Asked") -> None:
         )
         statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])
         named = (f"{'none' if status == '0' else status}: {n}" for status, n in statuses)
-        print("  HTTP " + ", ".join(named))
+        print(harmless("  HTTP " + ", ".join(named)))
