@@ -9,40 +9,27 @@ Ranks may have a work folder each: what is not theirs they bring anew where they
 import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import orjson
-
 from pipeline.counts import Fates, count_fates
-from pipeline.disk import replacing
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Outcomes, Runner, Show, local_runner
 from pipeline.fetch import FetchStage
-from pipeline.planning.folder import plan_content
-from pipeline.planning.plan import planned_shards, read_planned, write_plan
+from pipeline.planning.plan import planned_shards
 from pipeline.prepare import PrepareStage
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
-from pipeline.scratch import scratch, sweep
+from pipeline.scratch import sweep
 from pipeline.shard_store.clearing import StoreClearing
-from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, bring_rows, put
+from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, bring_rows
+from pipeline.shard_store.papers import put_identity, put_plans, take_index_away, tie
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.rows import peek_info, read_info, read_rows
-from pipeline.shards.shard import list_shards, rows_path
-from pipeline.share.index import (
-    IDENTITY,
-    INDEX,
-    LOCK,
-    MAX_INDEX_BYTES,
-    PENDING,
-    read_index,
-    write_index,
-)
+from pipeline.shards.shard import rows_path
+from pipeline.share.index import LOCK
 from pipeline.stores.files import SHARE_SCHEMES
 from pipeline.stores.open import check_no_secrets, one_form, open_writable
 from pipeline.stores.transfer import WritableStore, in_threads
@@ -53,7 +40,6 @@ KINDS = (LEDGER, RAW, SAMPLES)
 """Folders of rows, in the order in which they are brought."""
 
 _AT_A_TIME = 500  # shards whose plans are put together
-_MAX_BYTES = 2**16
 _SCHEMES = tuple(scheme for scheme in SHARE_SCHEMES if scheme != "hf")
 
 
@@ -85,7 +71,6 @@ class ShardStore:
     """
 
     def __init__(self, url: str, work: Work) -> None:
-        self._url = url
         self._work = work
         self._store: WritableStore = open_writable(url)
         self._sizes = self._store.sizes()
@@ -105,19 +90,11 @@ class ShardStore:
             names: of their shards.
         """
         self.clearing.tell(post_ids)
-        self._take_index_away()
+        take_index_away(self._store)
         self._store.remove([LOCK])  # it has the records
-        self._put_identity()
-        self._put_plans([name for name in names if f"{PLAN}/{name}.parquet" in self._sizes])
-
-    def _put_identity(self) -> None:
-        with scratch() as folder:
-            path = folder / IDENTITY
-            path.write_bytes(orjson.dumps(self._identity()))
-            put(self._store, {IDENTITY: path})
-
-    def _identity(self) -> dict[str, str]:
-        return {"content": plan_content(self._work)}
+        put_identity(self._store, self._work)
+        there = [name for name in names if f"{PLAN}/{name}.parquet" in self._sizes]
+        put_plans(self._store, self._work, there)
 
     def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
         """Take the plan's shards in the store for the folder's, and let the folder follow.
@@ -130,27 +107,7 @@ class ShardStore:
             UserError: where either holds shards of something else, or posts were taken down there.
         """
         self.clearing.heed()
-        found = self._store.read(IDENTITY, _MAX_BYTES)
-        folders = (f"{RAW}/", f"{SAMPLES}/")
-        if found is None and any(name.startswith(folders) for name in self._sizes):
-            raise UserError(f"{self._url}: holds shards that no `--store` put there; name another.")
-        if found is not None and _decode(found) != self._identity():
-            raise UserError(f"{self._url}: holds the shards of another plan; name another place.")
-        if found is None and self._work.store:
-            raise UserError(
-                f"{self._url}: what was put there is gone; is it the same store? To begin anew "
-                "give another --work."
-            )
-        if not self._work.store:
-            for directory in (self._work.raw_dir, self._work.samples_dir):
-                if list_shards(directory):
-                    raise UserError(
-                        f"{directory}: holds shards; with --store give a work folder that has none."
-                    )
-        if found is None:
-            self._put_identity()
-        with replacing(self._work.store_path) as temporary:
-            temporary.write_text(f"{self._url}\n", encoding="utf-8")
+        tie(self._store, self._sizes, self._work)
         planned = planned_shards(self._work.plan_path)
         for kind in KINDS:
             todo = [name for name in own if self._lacks(kind, name)]
@@ -165,8 +122,8 @@ class ShardStore:
             samples, raw = self._path(SAMPLES, name), self._path(RAW, name)
             if _num_taken_down(samples) > _num_taken_down(raw):
                 raise UserError(
-                    f"{self._url}: posts of {name} were taken down in what was pushed there, and "
-                    f"its {RAW}/ would bring them back; what is shared stays as it is. Remove "
+                    f"{self._store.url}: posts of {name} were taken down in what was pushed there, "
+                    f"and its {RAW}/ would bring them back; what is shared stays as it is. Remove "
                     f"{RAW}/, {PLAN}/ and {LEDGER}/ there, and {self._work.root}. To prepare anew "
                     "give another --work and --store, and leave the posts out: select.nsfw_ids is "
                     "the path of a list of ids."
@@ -216,7 +173,7 @@ class ShardStore:
                 return
             self._hand_out(stage, todo)
             inner = runner or local_runner(num_workers)
-            away = StageInStore(stage, self._url)
+            away = StageInStore(stage, self._store.url)
             outcomes = inner(away, todo, num_workers, lambda done: show(num_done + done))
             try:
                 with closing(outcomes):
@@ -247,32 +204,11 @@ class ShardStore:
         kind, _ = _kind_of(stage)
         if kind == RAW:
             for start in range(0, len(names), _AT_A_TIME):
-                self._put_plans(names[start : start + _AT_A_TIME])
+                put_plans(self._store, self._work, names[start : start + _AT_A_TIME])
         else:
-            self._take_index_away()
+            take_index_away(self._store)
         for name in names:
             self._path(kind, name).unlink(missing_ok=True)
-
-    def _put_plans(self, names: Sequence[str]) -> None:
-        with scratch() as folder:
-            files = {f"{PLAN}/{name}.parquet": folder / name for name in names}
-            for path in files.values():
-                write_plan(path, read_planned(self._work.plan_path, path.name), {})
-            put(self._store, files)
-
-    def _take_index_away(self) -> None:
-        """Say that what was pushed there is not whole any more, before any of it is replaced."""
-        if INDEX not in self._sizes:
-            return
-        data = self._store.read(INDEX, MAX_INDEX_BYTES)
-        if data is None:
-            return  # another rank has
-        with scratch() as folder:
-            path = folder / PENDING
-            index = read_index(data, f"{self._url}/{INDEX}")
-            path.write_bytes(write_index(replace(index, files=())))
-            put(self._store, {PENDING: path})
-        self._store.remove([INDEX])
 
     def _settle(
         self, stage: FetchStage | PrepareStage, name: str, outcome: Fates | str
@@ -288,7 +224,7 @@ class ShardStore:
         if isinstance(outcome, str):
             return outcome
         path = self._path(kind, name)
-        where = f"{self._url}/{kind}/{name}.parquet"
+        where = f"{self._store.url}/{kind}/{name}.parquet"
         if not is_there:
             return f"{where}: is not there; do all machines put into the same store?"
         if read_info(path).get("fingerprint") != stage.proof(name):
@@ -309,10 +245,3 @@ def _num_taken_down(path: Path) -> int:
 
 def _kind_of(stage: FetchStage | PrepareStage) -> tuple[str, Any]:
     return (RAW, RAW_SCHEMA) if isinstance(stage, FetchStage) else (SAMPLES, SAMPLES_SCHEMA)
-
-
-def _decode(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None

@@ -1,0 +1,102 @@
+"""What a store has beside its shards: whose they are, their plans, and an index no more right."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import orjson
+
+from pipeline.disk import replacing
+from pipeline.errors import UserError
+from pipeline.planning.folder import plan_content
+from pipeline.planning.plan import read_planned, write_plan
+from pipeline.scratch import scratch
+from pipeline.shard_store.files import PLAN, RAW, SAMPLES, put
+from pipeline.shards.shard import list_shards
+from pipeline.share.index import (
+    IDENTITY,
+    INDEX,
+    MAX_INDEX_BYTES,
+    PENDING,
+    read_index,
+    write_index,
+)
+from pipeline.stores.transfer import WritableStore
+from pipeline.work import Work
+
+_MAX_IDENTITY = 2**16  # bytes
+
+
+def tie(store: WritableStore, names: Collection[str], work: Work) -> None:
+    """Let a store and a work folder each know that the shards of the one are the other's.
+
+    Args:
+        store: where the shards lie, or will.
+        names: of all files that are there.
+        work: the folder.
+
+    Raises:
+        UserError: where either holds shards of something else.
+    """
+    found = store.read(IDENTITY, _MAX_IDENTITY)
+    if found is None and any(name.startswith((f"{RAW}/", f"{SAMPLES}/")) for name in names):
+        raise UserError(f"{store.url}: holds shards that no `--store` put there; name another.")
+    if found is not None and _decode(found) != _identity_of(work):
+        raise UserError(f"{store.url}: holds the shards of another plan; name another place.")
+    if found is None and work.store:
+        raise UserError(
+            f"{store.url}: what was put there is gone; is it the same store? To begin anew "
+            "give another --work."
+        )
+    if not work.store:
+        for directory in (work.raw_dir, work.samples_dir):
+            if list_shards(directory):
+                raise UserError(
+                    f"{directory}: holds shards; with --store give a work folder that has none."
+                )
+    if found is None:
+        put_identity(store, work)
+    with replacing(work.store_path) as temporary:
+        temporary.write_text(f"{store.url}\n", encoding="utf-8")
+
+
+def put_identity(store: WritableStore, work: Work) -> None:
+    """Say in a store whose shards it holds: those of this folder's plan."""
+    with scratch() as folder:
+        path = folder / IDENTITY
+        path.write_bytes(orjson.dumps(_identity_of(work)))
+        put(store, {IDENTITY: path})
+
+
+def _identity_of(work: Work) -> dict[str, str]:
+    return {"content": plan_content(work)}
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def put_plans(store: WritableStore, work: Work, names: Iterable[str]) -> None:
+    """Put the planned posts of some shards into a store, for the workers that make them."""
+    with scratch() as folder:
+        files = {f"{PLAN}/{name}.parquet": folder / name for name in names}
+        for path in files.values():
+            write_plan(path, read_planned(work.plan_path, path.name), {})
+        put(store, files)
+
+
+def take_index_away(store: WritableStore) -> None:
+    """Say that what was pushed to a store is not whole any more, before any of it is replaced."""
+    data = store.read(INDEX, MAX_INDEX_BYTES)
+    if data is None:
+        return  # nothing was pushed there, or another rank has taken it
+    with scratch() as folder:
+        path = folder / PENDING
+        index = read_index(data, f"{store.url}/{INDEX}")
+        path.write_bytes(write_index(replace(index, files=())))
+        put(store, {PENDING: path})
+    store.remove([INDEX])
