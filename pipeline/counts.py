@@ -3,10 +3,18 @@
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.records import Fate, Status
 
 Fates = Counter[str]
+
+
+def fates_of(table: pa.Table) -> pa.ChunkedArray:
+    """Return each row's ``str(Fate)``; whether there are such fates is not looked at."""
+    status, reason = (table[column].cast(pa.string()) for column in ("status", "reason"))
+    joined = pc.binary_join_element_wise(status, reason, "/")
+    return pc.if_else(pc.equal(reason, ""), status, joined)
 
 
 def count_fates(table: pa.Table) -> Fates:
@@ -15,12 +23,12 @@ def count_fates(table: pa.Table) -> Fates:
     Raises:
         ValueError: on a status or reason that no fate has.
     """
-    groups = table.group_by(["status", "reason"], use_threads=False).aggregate([([], "count_all")])
-    status, reason, count = (
-        groups[column].to_pylist() for column in ("status", "reason", "count_all")
-    )
+    keys = ["status", "reason"]
+    # As texts: each of several row groups may number its words otherwise.
+    words = pa.table([table[key].cast(pa.string()) for key in keys], keys)
+    groups = words.group_by(keys, use_threads=False).aggregate([([], "count_all")])
     return Counter(
-        {str(Fate(Status(s), r)): n for s, r, n in zip(status, reason, count, strict=True)}
+        {str(Fate(Status(g["status"]), g["reason"])): g["count_all"] for g in groups.to_pylist()}
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError
 from pipeline.planning.families import find_families
-from pipeline.schema import DUPLICATES, RAW, SCHEMA_VERSION
+from pipeline.schema import DUPLICATES, RAW, SCHEMA_VERSION, among
 from pipeline.settings import fingerprint
 from pipeline.shards.rows import check_seal, read_info, read_rows, read_seal, write_rows
 from pipeline.shards.shard import rows_path
@@ -178,8 +178,7 @@ def _straddlers(posts: pa.Table, found: dict[int, tuple[int, str]]) -> dict[int,
     Ties go on: where a relative of a duplicate has duplicates of its own, those belong to it.
     """
     involved = set(found) | {lead for lead, _ in found.values()}
-    mask = pc.is_in(posts["post_id"], value_set=pa.array(sorted(involved), pa.int64()))
-    some = posts.filter(mask)
+    some = posts.filter(among(posts, involved))
     family = dict(zip(some["post_id"].to_pylist(), some["family"].to_pylist(), strict=True))
     split = dict(zip(some["post_id"].to_pylist(), some["split"].to_pylist(), strict=True))
     pairs = sorted((lead, post) for post, (lead, _) in found.items())

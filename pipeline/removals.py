@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.disk import replacing
 from pipeline.errors import DamagedError
 from pipeline.records import Fate, Status
+from pipeline.schema import among
 from pipeline.settings import to_table
 
 TAKEN_DOWN = Fate(Status.REMOVED, "takedown")
@@ -85,8 +86,7 @@ def clear_posts(table: pa.Table, post_ids: Collection[int]) -> pa.Table:
         table: of ``SELECTION``, ``RAW``, ``SAMPLES`` or ``LEDGER``; its order stays.
         post_ids: those that are not in the table do not matter.
     """
-    wanted = pa.array(sorted(post_ids), pa.int64())
-    places = np.flatnonzero(pc.is_in(table["post_id"], value_set=wanted).to_numpy())
+    places = np.flatnonzero(among(table, post_ids).to_numpy())
     if not len(places):
         return table
     rows = [_clear(row, table.schema) for row in table.take(pa.array(places)).to_pylist()]

@@ -6,10 +6,11 @@ add their own.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SCHEMA_VERSION = 1
 """Part of every fingerprint: raise it when the meaning of a file on disk changes."""
@@ -220,3 +221,8 @@ def build_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
     if unknown:
         raise ValueError(f"columns that the schema does not name: {sorted(unknown)}")
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def among(table: pa.Table, post_ids: Collection[int]) -> pa.ChunkedArray:
+    """Return a mask: which rows of a table are of some posts."""
+    return pc.is_in(table["post_id"], value_set=pa.array(list(post_ids), pa.int64()))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clearing import clear_differences, clear_plan, clear_stage
@@ -24,7 +23,7 @@ from pipeline.planning.plan import hash_table, planned_recipe, planned_shards, r
 from pipeline.recorded import recorded_recipes, stages_of
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.report.page import write_report
-from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
+from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION, among
 from pipeline.settings import fingerprint
 from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.shards.rows import check_seal, read_info, read_rows
@@ -127,11 +126,10 @@ def _check_planned(work: Work, post_ids: Collection[int]) -> None:
 
 
 def _shards_of(work: Work, post_ids: Collection[int]) -> list[str]:
-    wanted = pa.array(sorted(post_ids), pa.int64())
     return [
         name
         for name in planned_shards(work.plan_path)
-        if pc.any(pc.is_in(read_planned(work.plan_path, name)["post_id"], value_set=wanted)).as_py()
+        if pc.any(among(read_planned(work.plan_path, name), post_ids)).as_py()
     ]
 
 

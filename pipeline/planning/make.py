@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from pipeline.differences import check_recipe
@@ -19,7 +18,7 @@ from pipeline.planning.plan import plan_posts
 from pipeline.planning.selection import Selection, load_nsfw_ids
 from pipeline.recipe import Recipe
 from pipeline.removals import Removals, clear_posts, count_cleared, count_removed
-from pipeline.schema import SCHEMA_VERSION
+from pipeline.schema import SCHEMA_VERSION, among
 from pipeline.settings import fingerprint
 from pipeline.urls import is_http
 from pipeline.work import Work
@@ -89,9 +88,8 @@ def check_removals(lock: Lock, taken_down: Collection[int]) -> None:
     Raises:
         UserError: where it does.
     """
-    ids = lock.posts["post_id"]
-    wanted = pc.is_in(ids, value_set=pa.array(sorted(taken_down), pa.int64()))
-    if count_cleared(lock.posts.filter(wanted)) != pc.sum(wanted, min_count=0).as_py():
+    wanted = lock.posts.filter(among(lock.posts, taken_down))
+    if count_cleared(wanted) != len(wanted):
         raise UserError(
             f"{lock.path}: holds posts that were taken down in this folder; write it anew with "
             "`lock`, or have them taken down where it comes from."

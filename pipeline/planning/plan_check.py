@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.counts import fates_of
 from pipeline.errors import DamagedError
 from pipeline.recipe import RATINGS
 from pipeline.records import Fate, Status
@@ -70,9 +71,8 @@ def _promises(name: str, posts: pa.Table) -> Iterator[tuple[str, bool]]:
     yield "holds posts of another shard", is_its_own
     ids = posts["post_id"].to_numpy()
     yield "is not in the order of its posts, or holds one twice", bool((np.diff(ids) > 0).all())
-    status, reason = (posts[column].cast(pa.string()) for column in ("status", "reason"))
-    fates = pc.binary_join_element_wise(status, reason, "/").unique().to_pylist()
-    yield "has a fate that no planned post has", {f.removesuffix("/") for f in fates} <= _FATES
+    fates = fates_of(posts).unique().to_pylist()
+    yield "has a fate that no planned post has", set(fates) <= _FATES
     is_md5 = pc.match_substring_regex(posts["md5"], r"\A([0-9a-f]{32})?\z")
     yield "has an md5 that is none", pc.all(is_md5).as_py()
 

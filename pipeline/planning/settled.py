@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.counts import count_fates
+from pipeline.counts import count_fates, fates_of
 from pipeline.errors import DamagedError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Status, is_asked_again
@@ -68,7 +68,7 @@ def count_unfetched(
                 rows = rows.filter(is_kept)
             if retry_failed:
                 again = pa.array(filter(is_asked_again, count_fates(rows)), pa.string())
-                rows = rows.filter(pc.invert(pc.is_in(_join(rows, "status", "reason"), again)))
+                rows = rows.filter(pc.invert(pc.is_in(fates_of(rows), again)))
             settled += _join(rows, "post_id", "md5", "ext").chunks
     if not settled:
         return len(posts)

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.counts import fates_of
 from pipeline.planning.plan import hash_families
 from pipeline.records import Status
-from pipeline.schema import RAW, SAMPLES, SPLITS
+from pipeline.schema import RAW, SAMPLES, SPLITS, among
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import rows_path
 from pipeline.status import WorkStatus
@@ -122,9 +123,7 @@ class Roll:
 
     def find(self, post_ids: list[int]) -> list[Place]:
         """Return where some posts are, lowest hash first."""
-        wanted = pa.array(post_ids, pa.int64())
-        mask = pc.is_in(self.table["post_id"], value_set=wanted)
-        return self._lowest(mask, len(post_ids))
+        return self._lowest(among(self.table, post_ids), len(post_ids))
 
     def _lowest(self, mask: pa.ChunkedArray, num: int) -> list[Place]:
         some = self.table.select(["post_id", "shard"]).filter(mask)
@@ -155,9 +154,7 @@ def read_roll(work: Work, names: list[str]) -> Roll:
 
 def _read_fates(path: Path, schema: pa.Schema, index: int) -> pa.Table:
     table = read_rows(path, schema, ["post_id", "family", "split", "status", "reason"])
-    status, reason = (table[column].cast(pa.string()) for column in ("status", "reason"))
-    joined = pc.binary_join_element_wise(status, reason, "/")
-    fate = pc.if_else(pc.equal(reason, ""), status, joined).dictionary_encode().cast(_WORD)
+    fate = fates_of(table).dictionary_encode().cast(_WORD)
     shard = pa.array(np.full(len(table), index, np.int32))
     return pa.table([table["post_id"], table["family"], table["split"], fate, shard], schema=_ROLL)
 

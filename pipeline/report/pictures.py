@@ -14,7 +14,6 @@ from typing import cast
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import simplejpeg
 from numpy.typing import NDArray
 
@@ -26,7 +25,7 @@ from pipeline.pictures.image import (
     sniff_format,
 )
 from pipeline.report.funnel import Place
-from pipeline.schema import EDGES, RAW, SAMPLES, Row
+from pipeline.schema import EDGES, RAW, SAMPLES, Row, among
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import Span, read_span, rows_path, tar_path
 from pipeline.work import Work
@@ -94,10 +93,9 @@ def _read_some(directory: Path, shard: str, ids: list[int], schema: pa.Schema) -
     if not path.is_file():
         return {}
     table = read_rows(path, schema)
-    wanted = pc.is_in(table["post_id"], value_set=pa.array(ids, pa.int64()))
     return {
         row["post_id"]: {column: value for column, value in row.items() if value is not None}
-        for row in table.filter(wanted).to_pylist()
+        for row in table.filter(among(table, ids)).to_pylist()
     }
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.clearing import clear_stage
 from pipeline.disk import replacing
@@ -25,6 +24,7 @@ from pipeline.removals import (
 )
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
+from pipeline.schema import among
 from pipeline.shard_store.files import (
     LEDGER,
     RAW,
@@ -171,7 +171,5 @@ def _files(root: Path, kind: str, name: str) -> list[Path]:
 def _is_clear(rows: Path, schema: pa.Schema, post_ids: Collection[int]) -> bool:
     """Whether none of some posts is in a shard, but for ids and fates."""
     table = read_rows(rows, schema, ["post_id", "status"])
-    found = table.filter(
-        pc.is_in(table["post_id"], value_set=pa.array(sorted(post_ids), pa.int64()))
-    )
+    found = table.filter(among(table, post_ids))
     return count_cleared(found) == len(found)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Collection, Mapping
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
@@ -11,6 +10,7 @@ from pipeline.lock_check import check_size
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.records import Status
 from pipeline.schema import LOCK as LOCK_SCHEMA
+from pipeline.schema import among
 from pipeline.scratch import scratch
 from pipeline.shard_store.clearing import removals_in
 from pipeline.shards.rows import read_rows
@@ -88,10 +88,10 @@ def _find_known(work: Work, post_ids: Collection[int]) -> list[int]:
     """Return which of some posts the folder's plan has, and not as taken down."""
     if not post_ids:
         return []
-    wanted, found = pa.array(sorted(post_ids), pa.int64()), []
+    found: list[int] = []
     for name in planned_shards(work.plan_path):
         posts = read_planned(work.plan_path, name)
-        posts = posts.filter(pc.is_in(posts["post_id"], value_set=wanted))
+        posts = posts.filter(among(posts, post_ids))
         is_known = pc.not_equal(posts["status"], Status.REMOVED)
         found += posts.filter(is_known)["post_id"].to_pylist()
     return sorted(found)
