@@ -1,8 +1,6 @@
 """A plan may be a stranger's: what ours never plan is met with a sentence, whoever reads it."""
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,20 +13,8 @@ from pipeline.shards.rows import read_info, write_rows
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
-from tests.shares import make_prepared
 
 Rows = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    return make_prepared(tmp_path_factory.mktemp("plan"))
-
-
-@pytest.fixture
-def work(made: Work, tmp_path: Path) -> Work:
-    shutil.copytree(made.root, tmp_path / "work")
-    return Work(tmp_path / "work")
 
 
 def setting(column: str, value: object, place: int = 0) -> Callable[[Rows], Rows]:

@@ -40,12 +40,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def work(made: Path, tmp_path: Path) -> Work:
-    shutil.copytree(made / "work", tmp_path / "work")
-    return Work(tmp_path / "work")
-
-
 def everything(work: Work) -> dict[str, bytes]:
     kept = {path.name: path.read_bytes() for path in (work.plan_path, work.lock_path)}
     return contents(work) | kept

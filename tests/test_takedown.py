@@ -38,17 +38,12 @@ GONE = (3, 18)  # both in one shard, and one family with nobody else
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    work = make_prepared(tmp_path_factory.mktemp("made"))
-    push(work, str(work.root.parent / "there"), QUIET)
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    work = make_prepared(root)
+    push(work, str(root / "there"), QUIET)
     write_report(work, work.report_path)
-    return work
-
-
-@pytest.fixture
-def work(made: Work, tmp_path: Path) -> Work:
-    shutil.copytree(made.root, tmp_path / "work")
-    return Work(tmp_path / "work")
+    return root
 
 
 def recipe_of(work: Work) -> Recipe:
@@ -184,9 +179,9 @@ def test_what_was_shared_follows(work: Work, tmp_path: Path) -> None:
     assert holding(there, secrets) == holding(again.root, secrets) == []
 
 
-def test_a_pulled_folder_takes_down_as_well(made: Work, tmp_path: Path) -> None:
+def test_a_pulled_folder_takes_down_as_well(made: Path, tmp_path: Path) -> None:
     work = Work(tmp_path / "pulled")
-    pull(str(made.root.parent / "there"), work, QUIET)
+    pull(str(made / "there"), work, QUIET)
     before = members(work)
     secrets = secrets_of(work, 3)
     work.incoming_dir.mkdir()  # of a pull that was cut short
@@ -203,7 +198,7 @@ def test_a_pulled_folder_takes_down_as_well(made: Work, tmp_path: Path) -> None:
     pull(str(tmp_path / "onwards"), again, QUIET)
     assert members(again) == members(work)
     with pytest.raises(UserError, match="were taken down in this folder"):
-        pull(str(made.root.parent / "there"), work, QUIET)
+        pull(str(made / "there"), work, QUIET)
 
 
 def duplicate_of(work: Work) -> tuple[int, int]:
@@ -236,7 +231,7 @@ def test_of_a_copy_it_says_what_stays(work: Work) -> None:
 
 @pytest.mark.parametrize("step", ["clear_plan", "clear_stage"])
 def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
-    work: Work, made: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     whole = Work(tmp_path / "whole")
     shutil.copytree(work.root, whole.root)

@@ -21,17 +21,12 @@ from tests.works import EXPECTED, fetch_all, make_work, odd_original
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    work, recipe = make_work(tmp_path_factory.mktemp("finished"), 30, odd_original)
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    work, recipe = make_work(root, 30, odd_original)
     fetch_all(work, recipe)
     prepare(recipe, work, Console(quiet=True))
-    return work
-
-
-@pytest.fixture
-def work(finished: Work, tmp_path: Path) -> Work:
-    shutil.copytree(finished.root, tmp_path / "work")
-    return Work(tmp_path / "work")
+    return root
 
 
 def test_a_whole_folder_keeps_every_promise(work: Work) -> None:
