@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -54,13 +53,11 @@ class Summary:
         fates: posts by ``str(Fate)``, over all shards that are done.
         errors: shards that could not be done, each with the reason.
         num_posts: posts that went in, of the shards that are done.
-        seconds: wall time.
     """
 
     fates: Fates = field(default_factory=Counter)
     errors: dict[str, str] = field(default_factory=dict)
     num_posts: int = 0
-    seconds: float = 0.0
 
 
 Outcomes = Generator[tuple[str, Fates | str], None, None]
@@ -86,7 +83,7 @@ def run_stage(
         OSError: where the disk is full; likewise.
         KeyboardInterrupt: after the workers have stopped.
     """
-    summary, started = Summary(), time.monotonic()
+    summary = Summary()
     if runner is None:
         runner = local_runner(num_workers)
     with (
@@ -101,7 +98,6 @@ def run_stage(
                 raise RuntimeError(f"{name}: {sizes[name]} posts in, {fates.total()} fates out")
             summary.fates.update(fates)
             summary.num_posts += sizes[name]
-    summary.seconds = time.monotonic() - started
     return summary
 
 

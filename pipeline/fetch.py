@@ -23,7 +23,8 @@ from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
 from pipeline.settings import fingerprint
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import ShardWriter, is_current, rows_path
-from pipeline.web.client import Client, shared_client
+from pipeline.web.client import Client
+from pipeline.web.shared import shared_client
 from pipeline.work import Work
 
 _TAKEN_DOWN: Row = {

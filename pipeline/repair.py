@@ -31,7 +31,7 @@ from pipeline.shards.rows import read_seal
 from pipeline.shards.shard import remove_shard, rows_path
 from pipeline.verify import check_is_repairable, verify
 from pipeline.verify_shards import Problem
-from pipeline.web.client import close_shared_clients
+from pipeline.web.shared import close_shared_clients
 from pipeline.work import Work
 
 

@@ -31,7 +31,7 @@ from pipeline.shard_store.files import RAW
 from pipeline.shards.rows import peek_info, read_info
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.urls import is_on_disk
-from pipeline.web.client import close_shared_clients
+from pipeline.web.shared import close_shared_clients
 from pipeline.words import counted
 from pipeline.work import Work
 

@@ -18,8 +18,9 @@ from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.web.answers import fate_of_status
-from pipeline.web.client import close_shared_clients, shared_client, user_agent
+from pipeline.web.client import user_agent
 from pipeline.web.pacing import SourceDownError, SourceRefusesError
+from pipeline.web.shared import close_shared_clients, shared_client
 from tests.clients import (
     CHUNKED,
     FETCHED,

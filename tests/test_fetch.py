@@ -18,7 +18,7 @@ from pipeline.removals import clear_posts
 from pipeline.schema import LEDGER, RAW, build_table
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import Span, read_shard, read_span, rows_path, tar_path
-from pipeline.web.client import close_shared_clients
+from pipeline.web.shared import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip
 from tests.pictures import draw_picture, encoded, letterboxed

@@ -6,13 +6,12 @@ answer stands. 404 and 410 are ``missing``, 401, 403 and 451 ``refused``; the re
 Danbooru's 422 for a query out of bounds, is ``failed``, and a later run may ask again.
 """
 
-import contextlib
 import importlib.metadata
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin
 
@@ -25,7 +24,7 @@ from pipeline.records import Download, Fate, Status
 from pipeline.stores.files import UnreachableError, read_store
 from pipeline.urls import without_password
 from pipeline.web.answers import drain, fate_of_status, read_body
-from pipeline.web.hosts import allowed_hosts, canonical_host, is_local, named_hosts
+from pipeline.web.hosts import canonical_host, is_local, named_hosts
 from pipeline.web.pacing import (
     REFUSED_PICTURES,
     Clock,
@@ -283,29 +282,3 @@ class Client:
             host.hold(parse_retry_after(headers.get("Retry-After", ""), headers.get("Date", "")))
         drain(response)
         return Download(fate, http_status=status)
-
-
-_shared: dict[tuple[SourceSettings, float], Client] = {}
-
-
-@contextlib.contextmanager
-def shared_client(source: SourceSettings, share: float) -> Iterator[Client]:
-    """Lend this process's client for some settings, so that its memory outlives a shard.
-
-    What it knows of the hosts (turns, holds, refusals, open connections) is kept until
-    ``close_shared_clients``, or until an error ends what it was lent for: it is closed then, so
-    that no thread goes on waiting for it.
-    """
-    if (source, share) not in _shared:
-        _shared[source, share] = Client(source, allowed_hosts(source), share)
-    try:
-        yield _shared[source, share]
-    except BaseException:
-        close_shared_clients()
-        raise
-
-
-def close_shared_clients() -> None:
-    """Close every client that ``shared_client`` keeps; the next call makes a new one."""
-    while _shared:
-        _shared.popitem()[1].close()
