@@ -19,7 +19,8 @@ from pipeline.shards.rows import read_info, write_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.verify import verify
 from pipeline.work import Work
-from tests.works import EXPECTED, draw_original, make_source, odd_original
+from tests.crashing import contents
+from tests.works import EXPECTED, build, draw_original, make_source, odd_original
 
 QUIET = Console(quiet=True)
 
@@ -27,22 +28,10 @@ QUIET = Console(quiet=True)
 @pytest.fixture
 def source(tmp_path: Path) -> tuple[Recipe, Work, Lock]:
     """Return a recipe, a folder made by it, and the folder's lock; the metadata is gone."""
-    recipe = make_source(tmp_path, 30, odd_original)
-    work = Work(tmp_path / "work")
-    fetch(recipe, work, QUIET)
-    prepare(recipe, work, QUIET)
+    work, recipe = build(tmp_path)
     lock = write_lock(work, tmp_path / "posts.parquet")
     shutil.rmtree(tmp_path / "metadata")
     return recipe, work, lock
-
-
-def contents(work: Work) -> dict[str, bytes]:
-    folders = (work.raw_dir, work.samples_dir)
-    return {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for f in folders
-        for path in f.iterdir()
-    }
 
 
 def lines(work: Work) -> dict[int, list[str]]:

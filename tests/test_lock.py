@@ -24,18 +24,9 @@ from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import list_shards, read_shard, rows_path
 from pipeline.work import Work
 from tests.onnx_models import write_model
-from tests.works import EXPECTED, POST, make_source, odd_original
+from tests.works import EXPECTED, POST, build, make_source, odd_original
 
 QUIET = Console(quiet=True)
-
-
-def build(root: Path, draw: Callable[[int], bytes | None] = odd_original) -> tuple[Work, Recipe]:
-    """Write thirty posts' metadata and pictures, fetch and prepare them."""
-    recipe = make_source(root, 30, draw)
-    work = Work(root / "work")
-    fetch(recipe, work, QUIET)
-    prepare(recipe, work, QUIET)
-    return work, recipe
 
 
 @pytest.fixture(scope="module")

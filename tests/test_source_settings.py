@@ -27,7 +27,7 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents
 from tests.files import flip
-from tests.works import make_source
+from tests.works import build, draw_original, make_source
 
 FIRST = "train-000000"
 
@@ -35,11 +35,7 @@ FIRST = "train-000000"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Recipe]:
     """A folder that is fetched and prepared, and the recipe by which it was."""
-    root = tmp_path_factory.mktemp("made")
-    recipe, work = make_source(root, 20), Work(root / "work")
-    fetch(recipe, work, QUIET)
-    prepare(recipe, work, QUIET)
-    return work, recipe
+    return build(tmp_path_factory.mktemp("made"), 20, draw_original)
 
 
 @pytest.fixture

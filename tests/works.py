@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from pipeline.counts import Fates
 from pipeline.fetch import FetchStage
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.records import Post
+from pipeline.run import fetch, prepare
 from pipeline.settings import to_table
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded, letterboxed
@@ -125,6 +127,14 @@ EXPECTED = {
     "blank/flat": 1,
     "duplicate/same_pixels": 1,
 }
+
+
+def build(root: Path, num_posts: int = 30, draw: Draw = odd_original) -> tuple[Work, Recipe]:
+    """Write posts' metadata and pictures, fetch and prepare them into ``root/work``."""
+    work, recipe = Work(root / "work"), make_source(root, num_posts, draw)
+    fetch(recipe, work, Console(quiet=True))
+    prepare(recipe, work, Console(quiet=True))
+    return work, recipe
 
 
 def fetch_all(work: Work, recipe: Recipe, **options: object) -> Fates:
