@@ -124,6 +124,14 @@ def load_last(
             f"{paths[0]}: holds the generator alone, and training cannot go on from it. Put the "
             "run's own back, or name another run."
         )
+    _check_is_same(run_dir, info, config, samples, steps_per_epoch)
+    return Resumed(tensors, info, last_is_damaged)
+
+
+def _check_is_same(
+    run_dir: Path, info: CheckpointInfo, config: TrainConfig, samples: str, steps_per_epoch: int
+) -> None:
+    """Check that this call can go on with the run of a checkpoint."""
     different = info.train.differences(config)
     if different:
         values = ", ".join(
@@ -145,7 +153,6 @@ def load_last(
             f"{counted(config.epochs, 'epoch')} would end after {end}: give --epochs "
             f"{-(-info.step // steps_per_epoch)} or more."
         )
-    return Resumed(tensors, info, last_is_damaged)
 
 
 def _is_of_first_validation(best: Path, config: TrainConfig, samples: str) -> bool:
