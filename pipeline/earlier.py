@@ -10,17 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.counts import count_fates, fates_of
 from pipeline.errors import DamagedError
 from pipeline.originals import inspect
 from pipeline.pictures.image import FORMATS
-from pipeline.planning.settled import content_settings
 from pipeline.recipe import SourceSettings
+from pipeline.recipe_shared import content_settings
 from pipeline.records import Status, is_asked_again, key_of
 from pipeline.schema import LEDGER, RAW, SELECTION, Row
 from pipeline.shards.rows import check_seal, read_info, read_rows
-from pipeline.shards.shard import Span, read_span, rows_path, shard_name, tar_path
+from pipeline.shards.shard import Span, list_shards, read_span, rows_path, shard_name, tar_path
 from pipeline.work import Work
 
 _FOUND = RAW.names[RAW.get_field_index("key") :]  # the columns that fetch adds to a post's
@@ -173,3 +175,52 @@ def _shards_with(ids: NDArray[np.int64], plan_path: Path) -> list[str]:
 @lru_cache(2)  # every shard asks
 def _read_places(plan_path: Path, modified: int) -> pa.Table:
     return read_rows(plan_path, SELECTION, ["post_id", "split", "shard"]).sort_by("post_id")
+
+
+def count_unfetched(
+    work: Work, posts: pa.Table, source: SourceSettings, *, retry_failed: bool = False
+) -> int:
+    """Return how many planned posts no earlier run has settled, by these settings.
+
+    A post whose record hides what the template needs is none of them: nobody is asked for it.
+
+    Args:
+        work: the folder, which need not be there.
+        posts: ``schema.SELECTION``.
+        source: by which they would be fetched.
+        retry_failed: whether what a retry may mend counts.
+    """
+    posts = posts.filter(pc.equal(posts["status"], Status.PLANNED))
+    for field in ("md5", "file_url"):
+        if f"{{{field}}}" in source.images:
+            posts = posts.filter(pc.not_equal(posts[field], ""))
+    wanted = content_settings(source)
+    settled: list[pa.Array] = []
+    for directory in (work.raw_dir, *work.reuse_dir.glob(f"*/{work.raw_dir.name}")):
+        for name in list_shards(directory):
+            path = rows_path(directory, name)
+            try:
+                settings = read_info(path).get("settings", {})
+                if settings.get("images") != wanted["images"]:
+                    continue
+                rows = read_rows(path, RAW, ["post_id", "md5", "ext", "status", "reason"])
+            except DamagedError:
+                continue
+            rows = rows.filter(pc.not_equal(rows["reason"], "no_url"))
+            if settings != wanted:  # what was rejected may pass now, what failed is asked again
+                stands = pa.array([Status.FETCHED, Status.MISSING, Status.REFUSED], pa.string())
+                rows = rows.filter(pc.is_in(rows["status"], value_set=stands))
+            if retry_failed:
+                again = pa.array(filter(is_asked_again, count_fates(rows)), pa.string())
+                rows = rows.filter(pc.invert(pc.is_in(fates_of(rows), again)))
+            settled += _join(rows, "post_id", "md5", "ext").chunks
+    if not settled:
+        return len(posts)
+    done = pc.is_in(_join(posts, "post_id", "md5", "ext"), pa.concat_arrays(settled))
+    return len(posts) - int(pc.sum(done, min_count=0).as_py())
+
+
+def _join(table: pa.Table, *columns: str) -> pa.ChunkedArray:
+    """Return each row's values of some columns as a text, with slashes between them."""
+    texts = [table[column].cast(pa.string()) for column in columns]
+    return pc.binary_join_element_wise(*texts, "/")

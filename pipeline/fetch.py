@@ -15,8 +15,8 @@ from pipeline.executor import Tick
 from pipeline.ledger import new_entry, unknown_entry, write_ledger
 from pipeline.originals import inspect, open_source
 from pipeline.planning.plan import hash_table, read_planned
-from pipeline.planning.settled import content_settings
 from pipeline.recipe import SourceSettings
+from pipeline.recipe_shared import content_settings
 from pipeline.records import Download, Status, is_asked_again
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table

@@ -21,9 +21,8 @@ from pipeline.lock_posts import lock_posts, restore_plan
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.planning.ratings import allowed_ratings
-from pipeline.planning.settled import content_settings
 from pipeline.recipe import Recipe
-from pipeline.recipe_shared import without_secrets
+from pipeline.recipe_shared import content_settings, without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION

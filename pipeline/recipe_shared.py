@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.recipe import PrepareSettings, Recipe, SketchSettings, SourceSettings
@@ -43,3 +44,18 @@ def portable(prepare: PrepareSettings) -> PrepareSettings:
         return replace(sketch, onnx=replace(sketch.onnx, model=Path(sketch.onnx.model).name))
 
     return prepare.map_sketches(name_alone)
+
+
+def content_settings(source: SourceSettings) -> dict[str, Any]:
+    """Return the settings that decide what is fetched, without those of how politely.
+
+    The host is not among them: a mirror that has moved serves the same pictures.
+    """
+    path = source.images.partition("://")[2].partition("/")[2] or source.images
+    return {
+        "images": path,
+        "layout": source.layout,
+        "max_bytes": source.max_bytes,
+        "max_pixels": source.max_pixels,
+        "check_md5": source.verifies_md5,
+    }

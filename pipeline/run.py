@@ -20,10 +20,9 @@ from pipeline.planning.folder import ensure_plan, keep_lock
 from pipeline.planning.make import check_removals, find_metadata, say_what_is_cut
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
-from pipeline.planning.settled import content_settings
 from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
-from pipeline.recipe_shared import without_secrets
+from pipeline.recipe_shared import content_settings, without_secrets
 from pipeline.removals import read_removals
 from pipeline.settings import Table, name_differences, to_table
 from pipeline.shard_store.driver import ShardStore, place_of

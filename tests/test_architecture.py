@@ -67,6 +67,11 @@ def test_importing_the_whole_pipeline_leaves_torch_out() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_importing_the_stages_leaves_pandas_out_of_workers() -> None:
+    code = "import sys, pipeline.fetch, pipeline.prepare; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_colouring_files_leaves_torch_out_until_a_checkpoint_is_loaded() -> None:
     code = "import sys, model.use.colorize_files, model.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -10,10 +10,10 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from pipeline import fetch
-from pipeline.earlier import find_earlier, recall_ledger
+from pipeline.earlier import count_unfetched, find_earlier, recall_ledger
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
-from pipeline.planning.settled import content_settings, count_unfetched
 from pipeline.recipe import SourceSettings
+from pipeline.recipe_shared import content_settings
 from pipeline.removals import clear_posts
 from pipeline.schema import LEDGER, RAW, build_table
 from pipeline.shards.rows import read_info, read_rows, write_rows

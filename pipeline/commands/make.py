@@ -86,10 +86,10 @@ def fetch(
     from dataclasses import replace
 
     from pipeline import run
+    from pipeline.earlier import count_unfetched
     from pipeline.errors import UserError
     from pipeline.lock import lock_beside, read_lock
     from pipeline.planning.make import find_metadata, make_plan, say_what_is_cut
-    from pipeline.planning.settled import count_unfetched
     from pipeline.recipe_file import find_recipe
     from pipeline.removals import read_removals
 

@@ -20,9 +20,8 @@ from pipeline.planning.plan import (
     write_plan,
 )
 from pipeline.planning.plan_check import read_about
-from pipeline.planning.settled import content_settings
 from pipeline.recipe import Recipe
-from pipeline.recipe_shared import shared_recipe
+from pipeline.recipe_shared import content_settings, shared_recipe
 from pipeline.records import Status
 from pipeline.removals import read_removals
 from pipeline.schema import SCHEMA_VERSION
