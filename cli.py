@@ -112,7 +112,7 @@ def main() -> None:
         _run()
     except (UserError, PermissionError) as error:
         if os.environ.get("NURIE_DEBUG"):
-            traceback.print_exc()
+            print(harmless(traceback.format_exc()), file=sys.stderr)
         if isinstance(error, PermissionError):
             where = f"{error.filename}: " if error.filename else ""
             error = UserError(f"{where}{error.strerror or error}.")

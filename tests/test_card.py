@@ -168,10 +168,13 @@ def test_what_a_recipe_says_is_no_markdown(made: Path) -> None:
         index.recipe.select, any_tags=("<o>_<o>", "a`b"), exclude_tags=("x\n# Heading",)
     )
     hostile = "<img src=x>\n\n# [Free](https://example.org)"
-    recipe = replace(index.recipe, description=hostile, select=select)
+    sketch = replace(index.recipe.prepare.sketch, method=hostile)
+    prepare = replace(index.recipe.prepare, sketch=sketch)
+    recipe = replace(index.recipe, description=hostile, select=select, prepare=prepare)
     card = write_card(replace(index, recipe=recipe, contact=hostile), lock)
     before_recipe = card.partition("## The recipe")[0]
     assert "\nimg src=x # Free (https://example.org)\n" in before_recipe
+    assert "its sketch by `<img src=x> # [Free](https://example.org)` (`sketch.png`)" in card
     assert "Write to img src=x # Free (https://example.org), and" in before_recipe
     assert "; at least one of `<o>_<o>`, `a'b`; without `x # Heading`." in before_recipe
 

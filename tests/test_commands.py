@@ -14,7 +14,9 @@ from random import Random
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.shards.shard import rows_path, tar_path
+from pipeline.schema import RAW
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import NUM_POSTS, contents, fetch, make_source, prepare
@@ -122,9 +124,21 @@ def test_no_name_moves_the_terminals_cursor(work: Work) -> None:
     assert "\ufffd[2Jx: does not belong here" in told.output
     told = call("repair", work.root, "--dry-run")
     assert "\ufffd[2Jx: does not belong here" in told.output
-    command = [sys.executable, str(ROOT / "cli.py"), "status", "\x1b[2Jnowhere"]
-    error = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert error.stderr.startswith("error: \ufffd[2Jnowhere/selection.parquet: no such file")
+    for options in ([], ["--debug"]):
+        command = [sys.executable, str(ROOT / "cli.py"), *options, "status", "\x1b[2Jnowhere"]
+        error = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "error: \ufffd[2Jnowhere/selection.parquet: no such file" in error.stderr
+        assert "\x1b" not in error.stderr
+
+
+def test_no_fate_that_a_stranger_counts_moves_it_either(work: Work) -> None:
+    path = rows_path(work.raw_dir, list_shards(work.raw_dir)[0])
+    info = read_info(path)
+    info["fates"] = {f"\x1b[2J{fate}": count for fate, count in info["fates"].items()}
+    write_rows(path, [read_rows(path, RAW)], info)
+    told = call("status", work.root).output
+    assert "\ufffd[2Jfetched" in told
+    assert "\x1b" not in told
 
 
 def test_debug_shows_where_an_error_arose_and_changes_no_exit_code() -> None:
