@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from pipeline.counts import count_fates, fates_of
 from pipeline.errors import DamagedError
 from pipeline.originals import inspect
-from pipeline.pictures.image import FORMATS
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_shared import content_settings
 from pipeline.records import Status, is_asked_again, key_of
-from pipeline.schema import LEDGER, RAW, SELECTION, Row
+from pipeline.schema import FORMATS, LEDGER, RAW, SELECTION, Row
 from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.shards.shard import Span, list_shards, read_span, rows_path, shard_name, tar_path
 from pipeline.work import Work

@@ -45,6 +45,9 @@ _POST: list[pa.Field] = [
     pa.field("tags", pa.string(), nullable=False),  # sorted, space-separated
 ]
 
+FORMATS = ("jpeg", "png", "webp", "avif", "gif")
+"""What an original may be by its magic bytes."""
+
 SELECTION = pa.schema(
     [
         *COMMON,
@@ -63,7 +66,7 @@ RAW = pa.schema(
         pa.field("offset", pa.int64()),  # of the original's bytes in the tar
         pa.field("size", pa.int64()),
         pa.field("sha256", _SHA256),  # of the original's bytes
-        pa.field("format", pa.string()),  # by its magic: jpeg, png, webp, avif, gif
+        pa.field("format", pa.string()),  # out of FORMATS
         pa.field("http_status", pa.int32(), nullable=False),  # of the last answer, 0 for none
         pa.field("file_width", pa.int32()),  # of the file, by its header
         pa.field("file_height", pa.int32()),

@@ -27,9 +27,6 @@ Picture = NDArray[np.uint8]
 Image.MAX_IMAGE_PIXELS = None  # our own cap is checked on the header, before any decoding
 cv2.setNumThreads(1)  # parallelism is over shards; threads inside a worker only fight each other
 
-FORMATS = ("jpeg", "png", "webp", "avif", "gif")
-"""What a picture may be by its magic bytes."""
-
 _MAX_PADDED_SIDE = 10_000  # a square of as many pixels as source.max_pixels lets in by default
 
 

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.pictures.image import FORMATS
 from pipeline.records import Status, key_of
-from pipeline.schema import RAW, extension_of, members_of
+from pipeline.schema import FORMATS, RAW, extension_of, members_of
 
 _CHUNK = 8192  # headers that are looked at at a time
 _BLOCK = tarfile.BLOCKSIZE
