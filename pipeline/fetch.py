@@ -20,7 +20,7 @@ from pipeline.recipe_shared import content_settings
 from pipeline.records import Download, Status, is_asked_again
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
-from pipeline.settings import fingerprint
+from pipeline.settings import Table, fingerprint
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import ShardWriter, is_current, rows_path
 from pipeline.web.client import Client
@@ -32,6 +32,11 @@ _TAKEN_DOWN: Row = {
     "reason": TAKEN_DOWN.reason,
     "http_status": 0,
 }
+
+
+def raw_proof(settings: Table, planned: pa.Table) -> str:
+    """Return the fingerprint of a shard of these posts that came by these settings."""
+    return fingerprint(SCHEMA_VERSION, settings, hash_table(planned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class FetchStage:
         return self._prove(read_planned(self.work.plan_path, name))
 
     def _prove(self, planned: pa.Table) -> str:
-        return fingerprint(SCHEMA_VERSION, content_settings(self.source), hash_table(planned))
+        return raw_proof(content_settings(self.source), planned)
 
     def asks_again(self, done: pa.Table) -> bool:
         """Whether a finished shard with these rows holds posts that are to be asked for again."""

@@ -17,14 +17,14 @@ from pipeline.clearing import clear_differences, clear_plan, clear_stage
 from pipeline.disk import hash_file
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import DamagedError, UserError
+from pipeline.fetch import raw_proof
 from pipeline.lock import rewrite_lock
 from pipeline.planning.folder import lock_proof
-from pipeline.planning.plan import hash_table, planned_recipe, planned_shards, read_planned
+from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.recorded import recorded_recipes, stages_of
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.report.page import write_report
-from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION, among
-from pipeline.settings import fingerprint
+from pipeline.schema import RAW, SAMPLES, among
 from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
@@ -164,7 +164,7 @@ def _raw_proof(work: Work, name: str) -> str:
     if not rows_path(work.raw_dir, name).is_file():
         return ""
     settings = read_info(rows_path(work.raw_dir, name)).get("settings", {})
-    return fingerprint(SCHEMA_VERSION, settings, hash_table(read_planned(work.plan_path, name)))
+    return raw_proof(settings, read_planned(work.plan_path, name))
 
 
 def _sample_proofs(work: Work, shards: Sequence[str]) -> dict[str, str]:
