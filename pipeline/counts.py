@@ -6,13 +6,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.records import Fate, Status
+from pipeline.schema import as_texts
 
 Fates = Counter[str]
 
 
 def fates_of(table: pa.Table) -> pa.ChunkedArray:
     """Return each row's ``str(Fate)``; whether there are such fates is not looked at."""
-    status, reason = (table[column].cast(pa.string()) for column in ("status", "reason"))
+    status, reason = as_texts(table.select(["status", "reason"])).columns
     joined = pc.binary_join_element_wise(status, reason, "/")
     return pc.if_else(pc.equal(reason, ""), status, joined)
 
@@ -23,10 +24,8 @@ def count_fates(table: pa.Table) -> Fates:
     Raises:
         ValueError: on a status or reason that no fate has.
     """
-    keys = ["status", "reason"]
-    # As texts: each of several row groups may number its words otherwise.
-    words = pa.table([table[key].cast(pa.string()) for key in keys], keys)
-    groups = words.group_by(keys, use_threads=False).aggregate([([], "count_all")])
+    words = as_texts(table.select(["status", "reason"]))
+    groups = words.group_by(words.column_names, use_threads=False).aggregate([([], "count_all")])
     return Counter(
         {str(Fate(Status(g["status"]), g["reason"])): g["count_all"] for g in groups.to_pylist()}
     )

@@ -25,7 +25,7 @@ from pipeline.recipe import Recipe
 from pipeline.recipe_shared import content_settings, without_secrets
 from pipeline.records import Status
 from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_removed
-from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, SELECTION
+from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, as_texts
 from pipeline.settings import Table, convert, to_table
 from pipeline.shards.rows import check_seal, read_info, read_rows, read_seal, write_rows
 from pipeline.shards.shard import list_shards, rows_path
@@ -175,19 +175,13 @@ def _lock_shard(work: Work, name: str) -> pa.Table:
         )
     table = lock_posts(plan, samples)
     restored = restore_plan(table)
-    if not _are_equal(restored, plan):
+    if not as_texts(restored).equals(as_texts(plan)):
         post_id, field = _first_difference(restored, plan)
         raise UserError(
             f"{work.plan_path}: {field} of post {post_id} holds what no lock can say; "
             "`takedown` takes the post out."
         )
     return table
-
-
-def _are_equal(a: pa.Table, b: pa.Table) -> bool:
-    """Whether two plans hold the same, however their words are numbered."""
-    plain = pa.schema([f.with_type(pa.string()) if _is_word(f) else f for f in SELECTION])
-    return bool(a.cast(plain).equals(b.cast(plain)))
 
 
 def _first_difference(a: pa.Table, b: pa.Table) -> tuple[int, str]:
@@ -198,10 +192,6 @@ def _first_difference(a: pa.Table, b: pa.Table) -> tuple[int, str]:
         for field in row
         if row[field] != other[field]
     )
-
-
-def _is_word(field: pa.Field) -> bool:
-    return bool(pa.types.is_dictionary(field.type))
 
 
 def read_lock(path: Path) -> Lock:

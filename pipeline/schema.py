@@ -229,3 +229,11 @@ def build_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
 def among(table: pa.Table, post_ids: Collection[int]) -> pa.ChunkedArray:
     """Return a mask: which rows of a table are of some posts."""
     return pc.is_in(table["post_id"], value_set=pa.array(list(post_ids), pa.int64()))
+
+
+def as_texts(table: pa.Table) -> pa.Table:
+    """Return a table with its words as texts: each of its chunks may number them otherwise."""
+    fields = [
+        f.with_type(pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema
+    ]
+    return table.cast(pa.schema(fields))

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.disk import hash_file
@@ -15,7 +14,7 @@ from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
 from pipeline.removals import read_removals
-from pipeline.schema import LEDGER, RAW, SAMPLES
+from pipeline.schema import LEDGER, RAW, SAMPLES, as_texts
 from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import IDENTITY, INDEX, read_index
@@ -186,12 +185,12 @@ def _check_conservation(
     """
     split_of: dict[int, str] = {}
     for name in planned:
-        posts = _plain(read_planned(work.plan_path, name))
+        posts = as_texts(read_planned(work.plan_path, name).select(_PLANNED))
         for directory, schema in ((work.raw_dir, RAW), (work.samples_dir, SAMPLES)):
             path = rows_path(directory, name)
             if not path.is_file() or (directory, name) in harmed:
                 continue
-            if not _plain(read_rows(path, schema, _PLANNED)).equals(posts):
+            if not as_texts(read_rows(path, schema, _PLANNED)).equals(posts):
                 yield Problem(path, "its posts are not the planned ones", name)
             elif schema is SAMPLES:
                 yield from _straddling(path, split_of)
@@ -207,14 +206,6 @@ def _are_of_originals(work: Work, name: str) -> bool:
     made_of = read_rows(samples, SAMPLES, ["post_id", "source_sha256"])
     there = read_rows(raw, RAW, ["post_id", "sha256"])
     return all(a.equals(b) for a, b in zip(made_of.columns, there.columns, strict=True))
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Return what the plan alone decides of posts, however their words are numbered."""
-    columns = [table[name] for name in _PLANNED]
-    return pa.table(
-        [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in columns], _PLANNED
-    )
 
 
 def _straddling(path: Path, split_of: dict[int, str]) -> Iterator[Problem]:
