@@ -1,7 +1,6 @@
 import tracemalloc
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,10 +16,6 @@ PICTURE = draw_picture(3, 48, 64)
 GREY = dodge(PICTURE, 3.0)
 
 
-def encoded_by_opencv(grey: NDArray[np.uint8], *flags: int) -> bytes:
-    return bytes(cv2.imencode(".png", grey, flags)[1])
-
-
 def decoded(data: bytes, height: int = 64, width: int = 48) -> NDArray[np.uint8]:
     out = np.full((height, width), 7, np.uint8)
     decode_sketch(data, out)
@@ -30,7 +25,7 @@ def decoded(data: bytes, height: int = 64, width: int = 48) -> NDArray[np.uint8]
 def test_a_sketch_comes_back_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode_png(GREY)
     height, width = GREY.shape
-    assert (decoded(encoded_by_opencv(GREY), height, width) == GREY).all()
+    assert (decoded(encoded(GREY, "png"), height, width) == GREY).all()
     monkeypatch.delattr("PIL.Image.open")  # its own PNGs need no more than inflate
     assert (decoded(data, height, width) == GREY).all()
 
@@ -38,9 +33,9 @@ def test_a_sketch_comes_back_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        encoded_by_opencv(GREY, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH),
-        encoded_by_opencv(GREY, cv2.IMWRITE_PNG_COMPRESSION, 0),
-        encoded_by_opencv(np.repeat(GREY[:, :, None], 3, axis=2)),
+        encoded(GREY, "png"),
+        encoded(GREY, "png", compress_level=0),
+        encoded(np.repeat(GREY[:, :, None], 3, axis=2), "png"),
         encode_png(GREY) + b"more",
     ],
     ids=["filtered", "stored", "colour", "something after the end"],
@@ -65,7 +60,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(where: float, bit: int) ->
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_torn_picture_is_an_error_unless_its_pixels_are_whole(where: float) -> None:
     data = encode_png(GREY)
-    for whole in (data, encoded_by_opencv(GREY)):
+    for whole in (data, encoded(GREY, "png")):
         try:
             found = decoded(whole[: int(where * len(whole))], *GREY.shape)
         except ValueError:
@@ -91,7 +86,7 @@ def test_a_stream_that_grows_without_end_is_cut_off() -> None:
 
 
 def test_another_size_is_an_error() -> None:
-    for data in (encode_png(GREY), encoded_by_opencv(GREY)):
+    for data in (encode_png(GREY), encoded(GREY, "png")):
         with pytest.raises(ValueError, match=r"is \(.*\), not \(32, 48\)"):
             decoded(data, 32)
     with pytest.raises(ValueError, match="does not decode"):
