@@ -73,6 +73,17 @@ def test_file_urls_need_the_layout_of_originals() -> None:
     check_source(replace(source, layout="original"))
 
 
+@pytest.mark.parametrize("template", ["{md5}.jpg", "{md5}.tar#{id}.jpg", "{bucket}.tar#{md5}.jpg"])
+def test_nothing_is_read_for_a_post_whose_record_hides_its_picture(
+    template: str, tmp_path: Path
+) -> None:
+    for name in ("0567.tar", ".tar", ".jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    source = replace(SOURCE, images=f"{tmp_path}/{template}")
+    get = open_source(Client(source, frozenset()), source)
+    assert str(get(POST | {"md5": ""}).fate) == "missing/no_url"
+
+
 def test_originals_come_from_disk(tmp_path: Path) -> None:
     source = replace(SOURCE, images=f"{tmp_path}/{{id}}.jpg", max_bytes=100)
     get = open_source(Client(source, frozenset()), source)
