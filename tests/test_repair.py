@@ -21,6 +21,7 @@ from tests.crashing import contents, make_source
 from tests.crashing import fetch as run_fetch
 from tests.crashing import prepare as run_prepare
 from tests.files import append, flip
+from tests.shares import make_prepared
 
 QUIET = Console(quiet=True)
 FIRST = "train-000000"
@@ -220,6 +221,18 @@ def test_samples_of_unknown_settings_are_removed_and_named(scene: Scene) -> None
     assert repaired.problems == []
     run_prepare(scene.root, scene.work)
     scene.assert_as_before()
+
+
+def test_samples_among_others_of_different_settings_are_removed_and_named(tmp_path: Path) -> None:
+    work = make_prepared(tmp_path)
+    broken, other, *_ = (
+        rows_path(work.samples_dir, name) for name in planned_shards(work.plan_path)
+    )
+    info = read_info(other)
+    info["recipe"]["prepare"]["jpeg_quality"] = 50
+    write_rows(other, [read_rows(other, SAMPLES)], info)
+    flip(broken, 300)
+    assert repair(work, QUIET).removed == [broken.stem]
 
 
 @pytest.mark.parametrize("images", ["", "elsewhere/{id}.jpg"])

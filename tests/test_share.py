@@ -95,7 +95,9 @@ def test_numbers_of_shards_are_read_strictly(text: str) -> None:
 
 def test_only_what_differs_travels(work: Work, there: Path) -> None:
     assert push(work, str(there), QUIET).num_moved == len({CARD, "croissant.json"})  # other URL
+    written_at = (there / INDEX).stat().st_mtime_ns
     assert push(work, str(there), QUIET).num_moved == 0
+    assert (there / INDEX).stat().st_mtime_ns == written_at  # it was whole at every moment
     tar_path(there / "samples", SHARD).unlink()
     rows_path(there / "samples", "train-000002").write_bytes(b"cut")
     assert push(work, str(there), QUIET).num_moved == 2

@@ -244,6 +244,10 @@ ROWS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no sum of the tar": (lambda t: forge_info(t, tar_sha256=None), "rows are of another tar"),
     "another tar's sum": (lambda t: forge_info(t, tar_sha256="0" * 64), "rows are of another tar"),
     "no recipe": (lambda t: forge_info(t, recipe=5), "rows do not say how they were prepared"),
+    "no recipe for samples": (
+        lambda t: forge_info(t, recipe={}),
+        "rows do not say how they were prepared",
+    ),
     "another version's columns": (
         lambda t: forge_info(t, schema_version=99),
         "rows are of version 99, and this program reads version",

@@ -23,6 +23,7 @@ from pipeline.settings import convert
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import CARD, CROISSANT, LOCK
+from pipeline.share.papers import describe, path_of
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.status import read_status
@@ -167,6 +168,8 @@ def test_what_was_shared_follows(work: Work, tmp_path: Path) -> None:
     secrets = [secret for post_id in GONE for secret in secrets_of(work, post_id)]
     take_down(work, GONE)
     index = load_index(there)
+    files = load_index(work.share_dir).files
+    assert [describe(path_of(work, file.name), file.name) for file in files] == [*files]
     card = (work.share_dir / CARD).read_text()
     assert "| removed/takedown | 2 |" in card
     assert f"{NUM_SAMPLES - 2} samples" in card
@@ -210,14 +213,17 @@ def duplicate_of(work: Work) -> tuple[int, int]:
     raise AssertionError("no duplicates")
 
 
-def test_no_copy_of_the_picture_takes_its_place(work: Work) -> None:
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_no_copy_of_the_picture_takes_its_place(work: Work, is_prepared: bool) -> None:
     copy, lead = duplicate_of(work)
+    if not is_prepared:
+        shutil.rmtree(work.samples_dir)
     told = call("takedown", work.root, lead)
     assert f"among them, for they show the same picture: {copy}" in told.output
     before = members(work)
     run.prepare(recipe_of(work), work, QUIET)
-    assert members(work) == before
-    assert not any(name.startswith(key_of(copy)) for name in before)
+    assert members(work) == before or not is_prepared
+    assert not any(name.startswith(key_of(copy)) for name in members(work))
     assert not any(name.startswith(key_of(copy)) for name in members(work, "raw"))
 
 

@@ -82,6 +82,10 @@ DAMAGE: dict[str, tuple[Callable[[Work], object], str]] = {
         lambda w: (w.samples_dir / "notes.txt").write_text("?"),
         "does not belong here",
     ),
+    "foreign file with a shard's name": (
+        lambda w: (w.samples_dir / f"{first(w)}.json").write_text("?"),
+        "does not belong here",
+    ),
     "half-written file": (
         lambda w: (w.samples_dir / ".x.tar.tmp").write_text("?"),
         "does not belong here",
@@ -262,6 +266,11 @@ def test_quick_finds_what_sizes_and_indexes_show(work: Work, damage: str) -> Non
     make, what = DAMAGE[damage]
     make(work)
     assert any(what in problem.what for problem in verify(work.root, quick=True))
+
+
+def test_quick_reads_no_tar(work: Work) -> None:
+    flip(tar_path(work.samples_dir, first(work)), 700)
+    assert verify(work.root, quick=True) == []
 
 
 def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
