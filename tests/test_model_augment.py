@@ -19,6 +19,7 @@ from model.data.augment import (
     vary_lines,
     warp,
 )
+from model.networks.match import coordinates
 from tests.tensors import drawn, flat
 
 PLACES = np.array([5, 3, 8])
@@ -227,6 +228,45 @@ def test_a_shift_moves_the_picture_the_stated_way() -> None:
     shifted = STILL.copy()
     shifted[:, 4] = 0.5 + 0.5 * (0.125 / 0.15)  # an eighth of half the width: 4 of 64 pixels
     assert torch.allclose(warp(color, shifted)[..., :-4], color[..., 4:], atol=1e-4)
+
+
+COS, SIN = math.cos(0.25), math.sin(0.25)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "x_of_xy", "y_of_xy"),
+    [
+        ({0: 1.0}, (COS, -SIN, 0), (SIN, COS, 0)),
+        ({0: 1.0, 3: 0.49}, (-COS, -SIN, 0), (-SIN, COS, 0)),
+        ({1: 1.0, 2: 0.0}, (1.2, 0, 0), (0, 0.85, 0)),
+        ({4: 1.0, 5: 0.0}, (1, 0, 0.15), (0, 1, -0.15)),
+        (dict.fromkeys(range(6, 22), 1.0), (1, 0, 0.15), (0, 1, 0)),
+    ],
+    ids=["turned", "flipped, then turned", "stretched", "shifted", "displaced"],
+)
+def test_a_warp_looks_where_its_numbers_say(
+    numbers: dict[int, float],
+    x_of_xy: tuple[float, float, float],
+    y_of_xy: tuple[float, float, float],
+) -> None:
+    """By hand, in a picture whose colours are the places themselves; beyond lies its border."""
+    y, x = coordinates(torch.zeros(1, 1, 64, 64))[0]
+    random = STILL[:1].copy()
+    for place, number in numbers.items():
+        random[:, place] = number
+    seen = warp(torch.stack([x, y])[None], random)[0]
+    expected = torch.stack([a * x + b * y + c for a, b, c in (x_of_xy, y_of_xy)])
+    assert torch.allclose(seen, expected.clamp(x.min(), x.max()), atol=1e-4)
+
+
+def test_a_warp_bends_smoothly() -> None:
+    """In a picture whose colours are the places themselves."""
+    places = coordinates(torch.zeros(1, 1, 64, 64))
+    random = STILL[:1].copy()
+    random[:, 6:-1] = draw_uniform(0, 0, 2, np.array([0]), 32)
+    bends = warp(places, random) - places
+    assert bends.std() > 0.05
+    assert max(bends.diff(dim=dim).abs().max() for dim in (2, 3)) < 0.05
 
 
 def test_a_warp_keeps_the_colours_in_their_range() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from model.data.order import epoch_order
 from model.data.samples import Batch, Samples, iterate_batches, to_bytes, to_unit
+from model.data.shards import LocalShards
 from pipeline.errors import DamagedError, UserError
 from pipeline.pictures.sketch import xdog
 from pipeline.recipe import XdogSettings
 from pipeline.schema import SAMPLES
+from pipeline.settings import Table
 from pipeline.shards.shard import read_shard, tar_path
 from tests.model_samples import write_samples
 from tests.pictures import draw_picture
@@ -174,6 +177,21 @@ def test_a_giant_by_its_header_takes_no_memory(tmp_path: Path) -> None:
     tar.write_bytes(data)
     with pytest.raises(UserError, match=r"its color: is \(60000, 60000\), larger than any sample"):
         Samples(tmp_path, "train")
+
+
+@pytest.mark.parametrize("said", [64, 2**40, 0, "64"])
+def test_no_memory_is_taken_for_what_a_strangers_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: object
+) -> None:
+    read = LocalShards.rows
+
+    def rows(self: LocalShards, name: str) -> tuple[pa.Table, Table]:
+        table, info = read(self, name)
+        return table, info | {"recipe": {"prepare": {"size": said}}}
+
+    monkeypatch.setattr(LocalShards, "rows", rows)
+    with Samples(write_samples(tmp_path), "train") as samples:
+        assert samples.size == (64, 64)
 
 
 def test_the_fingerprint_follows_the_samples(tmp_path: Path) -> None:

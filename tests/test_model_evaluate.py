@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from torchvision.models import alexnet
 
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import EvalConfig
 from model.data.augment import same_reference
 from model.data.samples import Samples
@@ -328,6 +328,20 @@ def test_the_mean_picture_is_the_mean(samples_dir: Path) -> None:
         expected = samples.load(range(4)).color.float().mean(0, keepdim=True)
     assert mean.shape == (1, 3, 64, 64)
     assert (mean.float() - expected).abs().max() <= 0.5
+
+
+def test_style_weights_that_have_moved_are_given_anew(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    tensors, info = load_checkpoint(checkpoint)
+    model = dataclasses.replace(info.model, style_weights=str(tmp_path / "gone.pth"))
+    moved = tmp_path / "moved.safetensors"
+    save_checkpoint(moved, tensors, dataclasses.replace(info, model=model))
+    with pytest.raises(UserError, match=r"gone\.pth is not here\. Give .* --style-weights PATH"):
+        evaluate(moved, samples_dir, "test", tmp_path, CONFIG, console=QUIET)
+    config = dataclasses.replace(CONFIG, style_weights="random")
+    metrics = evaluate(moved, samples_dir, "test", tmp_path, config, console=QUIET)
+    assert metrics["style"] == str(info.style)
 
 
 def test_wrong_use_is_explained(samples_dir: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """What a run writes down."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,3 +20,23 @@ def test_a_line_is_the_mean_of_the_steps_since_the_line_before(tmp_path: Path) -
     lines = log_of(tmp_path)
     assert [(line["step"], line["position"]) for line in lines] == [(2, 4), (4, 8), (5, 10)]
     assert [line["l1"] for line in lines] == pytest.approx([2.0, 7.0, 2.0])
+
+
+def test_speed_and_waiting_are_of_the_training_since_the_line_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of what came before, nor of the time that a validation takes."""
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("model.training.journal.time", clock)
+    journal = Journal(tmp_path, step=0, log_every=2)
+    for step in range(1, 7):
+        clock.now += 2.0 if step < 5 else 1.0
+        journal.record(step, 0, 0, {"l1": torch.tensor(1.0)}, num_samples=6, waited=0.5)
+        if step == 4:
+            clock.now += 50.0
+            journal.validation({"mse": 0.1}, np.zeros((8, 8, 3), np.uint8))
+    journal.close()
+    lines = [line for line in log_of(tmp_path) if line["kind"] == "train"]
+    assert [line["samples_per_second"] for line in lines] == pytest.approx([3.0, 3.0, 6.0])
+    assert [line["data_wait"] for line in lines] == pytest.approx([0.25, 0.25, 0.5])
+    assert journal.note == "6 samples/s, 50.0% waiting"

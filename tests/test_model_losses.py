@@ -116,6 +116,27 @@ def test_the_patch_discriminators_terms_by_hand() -> None:
     }
 
 
+def test_what_networks_say_in_half_precision_is_weighed_in_full() -> None:
+    """The same numbers give the same losses, whatever they are kept in."""
+    random = torch.Generator().manual_seed(0)
+    color, picture, guide = torch.rand(3, 2, 3, 8, 8, generator=random)
+    style, vectors = torch.randn(2, 2, 4, generator=random)
+
+    def terms(dtype: torch.dtype) -> dict[str, float]:
+        half = [t.bfloat16().to(dtype) for t in (picture, to_grey(guide), guide, style, color)]
+        outputs, verdict = Outputs(*half[:3]), Verdict(half[3], half[3])
+        patches = [PatchVerdict(half[n], [half[n]]) for n in (0, 4)]
+        found = l1_terms(outputs, color, weight=1, alpha=1, beta=1)
+        found |= chroma_terms(outputs, color, weight=1, contrast=1)
+        found |= discriminator_terms(verdict, verdict, vectors)
+        found |= adversarial_terms(verdict, vectors)
+        found |= patch_discriminator_terms(patches[0], patches[1])
+        found |= patch_terms(patches[0], patches[1], weight=1, feature_weight=1)
+        return {name: term.item() for name, term in found.items()}
+
+    assert terms(torch.bfloat16) == terms(torch.float32)
+
+
 def test_a_patch_sees_46_pixels_of_picture_and_of_sketch() -> None:
     discriminator = PatchDiscriminator(0.25)
     sketch, picture = torch.rand(1, 1, 96, 96), torch.rand(1, 3, 96, 96)

@@ -73,10 +73,10 @@ def test_the_grey_of_four_bits_that_is_none_is_opened_as_white(tmp_path: Path) -
 
 
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
-    levels = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+    levels = np.linspace(0, 65535, 20 * 20).astype(np.uint16).reshape(20, 20)
     Image.fromarray(levels).save(tmp_path / "deep.png")
     opened = np.asarray(open_picture(tmp_path / "deep.png"))
-    assert opened.shape == (16, 16, 3)
+    assert opened.shape == (20, 20, 3)
     assert np.abs(opened[..., 0] - levels / 257.0).max() <= 0.5
 
 

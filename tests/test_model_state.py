@@ -1,13 +1,20 @@
 """What a step leaves behind: the mean of the weights, the learning rate; and how a run begins."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from model.config import TrainConfig
+from model.networks.losses import Terms
 from model.training.state import TrainState, lr_factor
+from model.training.steps import training_step
 from tests import one_thread  # noqa: F401
+from tests.model_checkpoints import CONFIG
+from tests.model_runs import run
+from tests.model_samples import write_samples
 
 CPU = torch.device("cpu")
 NARROW = TrainConfig(width_multiplier=0.125, gan="none")
@@ -59,6 +66,25 @@ def test_every_optimiser_has_the_settings_and_its_schedule() -> None:
         (group,) = optimizer.param_groups
         assert (group["betas"], group["weight_decay"]) == ((0.3, 0.7), 0.2)
         assert group["lr"] == 0.5 / 4  # of the first step
+
+
+def test_a_runs_learning_rate_goes_by_its_schedule_over_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+
+    def noting(state: TrainState, *rest: Any) -> Terms:
+        rates.append(state.optimizers["generator"].param_groups[0]["lr"])
+        return training_step(state, *rest)
+
+    monkeypatch.setattr("model.training.train.training_step", noting)
+    samples_dir = write_samples(tmp_path / "samples", {"train": 8, "val": 1})
+    config = dataclasses.replace(
+        CONFIG, model="reference", gan="none", schedule="cosine", warmup_steps=3
+    )
+    for max_steps in (3, None):
+        run(samples_dir, tmp_path / "run", config, resume=True, max_steps=max_steps)
+    assert rates == pytest.approx([config.lr * lr_factor(config, 8, step) for step in range(8)])
 
 
 def test_the_seed_decides_the_first_weights() -> None:

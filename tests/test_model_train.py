@@ -286,6 +286,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     train(CONFIG, samples_dir, tmp_path, resume=True, console=Console(file=speech, width=500))
     assert re.search(r"last\.safetensors: damaged.* the one before, of step 4\.", speech.getvalue())
     assert without_times(log_of(tmp_path)) == without_times(log_of(whole_run))
+    board = EventAccumulator(str(tmp_path), {"scalars": 0}).Reload()
+    assert [e.step for e in board.Scalars("train/l1")] == [2, 3, 4, 6, 8]  # none of step 5 is left
 
     for name in ("last", "previous"):
         (tmp_path / f"{name}.safetensors").write_bytes(b"")
@@ -338,9 +340,10 @@ def test_wrong_use_is_explained(samples_dir: Path, whole_run: Path, tmp_path: Pa
         run(samples_dir, tmp_path / "run", large)
     with pytest.raises(UserError, match="no samples in the split 'val'"):
         run(write_samples(tmp_path / "no-val", {"train": 2}), tmp_path / "run")
-    odd = write_samples(tmp_path / "odd", {"train": 2, "val": 1}, size=80)
-    with pytest.raises(UserError, match=r"80 x 80 pixels.*multiples of 32"):
-        run(odd, tmp_path / "run")
+    for size in (32, 80):
+        odd = write_samples(tmp_path / f"odd-{size}", {"train": 2, "val": 1}, size=size)
+        with pytest.raises(UserError, match=rf"{size} x {size} pixels.*multiples of 32 from 64"):
+            run(odd, tmp_path / "run")
     with FileLock(tmp_path / "run" / ".lock"), pytest.raises(UserError, match="another process"):
         run(samples_dir, tmp_path / "run")
 

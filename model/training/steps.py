@@ -202,7 +202,7 @@ def descend(
         The gradients' norms before they were clipped, as ``norm_NETWORK``; nothing without.
     """
     for optimizer in optimizers.values():
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
     torch.autograd.backward(total(terms) * scale)
     norms = {}
     for name, optimizer in optimizers.items():
