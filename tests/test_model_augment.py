@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from model.color import to_grey
 from model.data.augment import (
+    DROP,
+    JITTER,
+    LINES,
+    MIRROR,
     NUM_JITTER,
     NUM_WARP,
+    PAIR,
+    WARP,
     augment,
     bend_hues,
     draw_uniform,
@@ -62,6 +68,34 @@ def test_uniform_numbers_are_uniform() -> None:
     counts, _ = np.histogram(random, bins=10, range=(0, 1))
     assert counts.sum() == 4000
     assert abs(counts - 400).max() < 5 * 19  # five deviations of a binomial's 19
+
+
+def test_each_use_draws_its_own_numbers() -> None:
+    """From one stream for two uses, what is dropped, say, would be of one hue."""
+    assert len({0, JITTER, WARP, PAIR, DROP, LINES, MIRROR}) == 7  # 0 is the order's
+    places = np.arange(50)
+    color = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    sketch = color[:, :1]
+
+    def draw(use: int, count: int) -> np.ndarray:
+        return draw_uniform(7, 3, use, places, count)
+
+    def augmented(jitter: float = 0.0, warped: bool = False, drop: float = 0.0) -> torch.Tensor:
+        options = {"jitter": jitter, "warped": warped, "drop": drop}
+        return augment(color, color, places, seed=7, epoch=3, **options)[1]  # type: ignore[arg-type]
+
+    (jittered,) = jitter_colors([color], draw(JITTER, NUM_JITTER), 0.5)
+    assert torch.equal(augmented(jitter=0.5), jittered)
+    assert torch.equal(augmented(warped=True), warp(color, draw(WARP, NUM_WARP)))
+    lines = vary_lines(sketch, places, seed=7, epoch=3, share=0.5)
+    mirrored, _ = mirror(sketch, color, places, seed=7, epoch=3, share=0.5)
+    white, one = torch.ones_like(color), torch.from_numpy
+    for found, changed, use in (
+        (augmented(drop=0.5) == white, True, DROP),
+        (mirrored == sketch, False, MIRROR),
+        (lines == sketch, False, LINES),
+    ):
+        assert torch.equal(found.flatten(1).all(1) == changed, one(draw(use, 3)[:, 0] < 0.5)), use
 
 
 def test_augmenting_is_a_pure_function_of_seed_epoch_and_sample() -> None:

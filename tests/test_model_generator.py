@@ -108,17 +108,41 @@ def test_a_style_map_of_the_right_size_is_added_as_it_is() -> None:
     assert torch.equal(found[1], found[0] + style)
 
 
-def test_norm_and_activation_lie_where_the_article_has_them() -> None:
+def test_levels_are_made_of_what_the_article_says() -> None:
     plain, normed = (build_generator(n, NARROW) for n in ("zhang2017", "batchnorm"))
-    assert [type(m) for m in plain.get_submodule("down_64.1").children()] == [
-        nn.Conv2d,
-        nn.ReLU,
-        nn.Conv2d,
-    ]
+    pair, up = (nn.Conv2d, nn.ReLU, nn.Conv2d), (nn.ConvTranspose2d, nn.ReLU, nn.Conv2d)
+    guide = (nn.Conv2d, *[nn.ConvTranspose2d] * 4, nn.Conv2d)
+    expected = {
+        "down_128": (*pair, nn.MaxPool2d, *pair),
+        **dict.fromkeys(("down_64", "down_32", "down_16"), (nn.MaxPool2d, *pair)),
+        "bottom_8": (nn.MaxPool2d, nn.Conv2d),
+        "up_16": (nn.ConvTranspose2d,),
+        "level_16": (nn.ReLU, nn.Conv2d),
+        **dict.fromkeys(("up_32", "up_64", "up_128", "up_256"), up),
+        **dict.fromkeys(("guide_1", "guide_2"), guide),
+    }
+    for name, kinds in expected.items():
+        modules = plain.get_submodule(name).modules()
+        assert tuple(type(m) for m in modules if not list(m.children())) == kinds, name
+    wide = [m for m in plain.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert {m.padding_mode for m in wide} == {"reflect"}
     norms = [m for m in normed.modules() if isinstance(m, nn.BatchNorm2d)]
     convolutions = [m for m in normed.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     assert len(norms) == len(convolutions) - 1  # none after the last
     assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+
+
+def test_the_second_guide_sees_the_style_before_any_activation() -> None:
+    generator = build_generator("zhang2017", NARROW)
+    seen = []
+    generator.get_submodule("up_16").register_forward_hook(
+        lambda _, __, output: seen.append(output)
+    )
+    generator.get_submodule("guide_2").register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
+    generator(torch.rand(1, 1, 64, 64), style_for(generator, 1))
+    assert torch.equal(seen[0], seen[1])
 
 
 def test_the_third_model_works_in_normalised_pictures() -> None:

@@ -26,7 +26,8 @@ def test_speed_and_waiting_are_of_the_training_since_the_line_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not of what came before, nor of the time that a validation takes."""
-    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
     monkeypatch.setattr("model.training.journal.time", clock)
     journal = Journal(tmp_path, step=0, log_every=2)
     for step in range(1, 7):

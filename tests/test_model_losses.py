@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import build_discriminator, build_generator
 from model.color import ab_of, to_ab, to_grey
@@ -146,6 +146,17 @@ def test_a_patch_sees_46_pixels_of_picture_and_of_sketch() -> None:
     for given in torch.autograd.grad(source[0, 0, 5, 5], [sketch, picture]):
         seen = given.abs().sum((0, 1)).nonzero()
         assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [46, 46]
+
+
+def test_the_patch_discriminators_layers_stretch_nothing() -> None:
+    """Spectral norm keeps the largest singular value of each at 1."""
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(0.25)
+    layers = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
+    assert len(layers) == 5
+    for layer in layers:
+        largest = torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item()
+        assert largest == pytest.approx(1, rel=0.1)
 
 
 def test_sure_verdicts_keep_their_gradient() -> None:

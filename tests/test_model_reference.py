@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model import build_generator
-from model.networks.match import SHADES, Match, coordinates, sort_shades
+from model.networks.match import SHADES, Found, Match, coordinates, sort_shades
 from model.networks.reference import (
     OPACITY_BIAS,
     Encoder,
@@ -92,6 +92,25 @@ def test_every_pixel_may_be_of_a_shade_that_is_nobodys_mean() -> None:
             out.bias[4 + rank] = 20.0
             picture = generator(SKETCH[:1], reference).picture
         assert torch.allclose(picture, color[:, None, None].expand_as(picture), atol=1e-4)
+
+
+def test_a_pixel_may_mix_the_places_around_its_own_and_change_what_it_found() -> None:
+    generator = build_generator("reference", 0.25)
+    looked_up: list[Found] = []
+    generator.get_submodule("matches.1").register_forward_hook(
+        lambda _, __, found: looked_up.append(found)
+    )
+    out = generator.get_submodule("out")
+    assert isinstance(out.bias, torch.Tensor)
+    change, places = torch.tensor((0.1, -0.2, 0.3)), torch.arange(9.0)
+    with torch.no_grad():
+        out.bias[:3], out.bias[-9:] = change, places
+        picture = generator(SKETCH[:1], drawn(3).float() / 255).picture
+    logits = places.view(1, 9, 1, 1).expand(1, 9, 64, 64)
+    shades = torch.unflatten(enlarge_convexly(looked_up[0].shades, logits), 1, (SHADES, 3))
+    opacity = torch.tensor(OPACITY_BIAS).sigmoid()
+    expected = 1 - opacity * (1 - shades.mean(1)) + change[:, None, None]
+    assert torch.allclose(picture, expected, atol=1e-5)
 
 
 def test_shades_are_ranked_by_their_luma() -> None:
