@@ -64,7 +64,10 @@ def test_chroma_counts_more_where_it_stands_out() -> None:
     assert weighted.item() - still == pytest.approx(4 * (plain.item() - still), rel=1e-2)
     assert stand_out(to_ab(color))[0, 0, 32, 32] == 1
     assert stand_out(to_ab(color))[0, 0, 10, 10] < 1e-5
-    assert stand_out(to_ab(color.new_full((1, 3, 64, 64), 0.7))).max() < 1e-5
+    plain_red = color.new_tensor((0.9, 0.2, 0.2)).view(1, 3, 1, 1).expand_as(color)
+    assert stand_out(to_ab(plain_red)).max() < 1e-3  # nor at the border
+    near = stand_out(to_ab(color))[0, 0, 32] > 1e-3  # in windows of 17 pixels with some of the eye
+    assert near.nonzero().flatten().tolist() == list(range(30 - 8, 34 + 8))
     assert chroma_terms(outputs, color, weight=0.0, contrast=3.0) == {}
 
 

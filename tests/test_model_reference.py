@@ -227,6 +227,16 @@ def test_nearness_is_a_bell_around_the_same_place() -> None:
     assert torch.allclose(found.trust[0, 3].flatten(), red, atol=1e-4)
 
 
+def test_strong_lines_are_no_more_alike_than_faint_ones() -> None:
+    torch.manual_seed(0)
+    match = Match(16)
+    torch.nn.init.zeros_(match.get_parameter("likeness.bias"))
+    line, place = torch.randn(2, 1, 16, 4, 4)
+    reference = drawn(1).float()[..., :4, :4] / 255
+    found = [match(a * line, b * place, reference).shades for a, b in ((1, 1), (3, 1), (1, 3))]
+    assert all(torch.allclose(found[0], other, atol=1e-5) for other in found)
+
+
 def test_a_sure_match_is_told_from_a_guess() -> None:
     match = Match(16)
     torch.nn.init.eye_(match.likeness.weight[:, :, 0, 0])
