@@ -100,6 +100,12 @@ def test_demo_in_the_place_of_a_file(tmp_path: Path) -> None:
     assert str(error) == f"{tmp_path}/file/mirror: cannot be written: Not a directory."
 
 
+def test_a_demo_draws_nothing_into_a_folder_with_a_data_set(work: Work) -> None:
+    error = call("demo", "--work", work.root).exception
+    assert str(error).startswith(f"{work.root}: holds a data set, but no demo's drawings.")
+    assert not (work.root / "mirror").exists()
+
+
 def test_another_demo_takes_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*arguments: object) -> None:
         raise UserError("stopped here")

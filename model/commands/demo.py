@@ -70,12 +70,13 @@ def _keep_options(mirror: Path, options: dict[str, int]) -> None:
     """Write down what a demo's folder is made with; other options make another demo.
 
     Raises:
-        UserError: where it was made with others.
+        UserError: where it was made with others, or is no demo's.
     """
     import orjson
 
     from pipeline.disk import replacing, telling_unwritable
     from pipeline.errors import UserError
+    from pipeline.work import Work
 
     path = mirror / "options.json"
     if path.is_file():
@@ -87,5 +88,9 @@ def _keep_options(mirror: Path, options: dict[str, int]) -> None:
                 "--work."
             )
     elif not mirror.exists():  # what an older version began stays without
+        if Work(mirror.parent).plan_path.exists():
+            raise UserError(
+                f"{mirror.parent}: holds a data set, but no demo's drawings. Give another --work."
+            )
         with telling_unwritable(mirror), replacing(path) as temporary:
             temporary.write_bytes(orjson.dumps(options))
