@@ -43,7 +43,8 @@ def telling_unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
+        why = os.strerror(error.errno) if error.errno else error  # Arrow's own words are longer
+        raise UserError(f"{path}: cannot be written: {why}.") from error
 
 
 @contextmanager
