@@ -27,7 +27,7 @@ from pipeline.report.page import write_report
 from pipeline.schema import RAW, SAMPLES, among
 from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.shards.rows import check_seal, read_info, read_rows
-from pipeline.shards.shard import list_shards, rows_path, tar_path
+from pipeline.shards.shard import list_shards, remove_shard, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
 from pipeline.work import Work
@@ -199,7 +199,11 @@ def _apply(
         if aside.plan_path.is_file():
             clear_plan(aside.plan_path, post_ids, "")
         for name in list_shards(aside.raw_dir):
-            clear_stage(aside, RAW, name, post_ids, "")
+            try:
+                clear_stage(aside, RAW, name, post_ids, "")
+            except DamagedError:  # nothing mends it there; what `fetch` misses it asks for again
+                remove_shard(aside.raw_dir, name)
+                rows_path(aside.ledger_dir, name).unlink(missing_ok=True)
     clear_differences(work.differences_path, post_ids)
     derived = [work.style_dir, work.incoming_dir]
     if shard_store is not None:  # `push` makes its papers anew

@@ -202,6 +202,20 @@ def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -
     assert samples_of(work) == samples_of(Work(made / "work"))
 
 
+def test_a_part_that_comes_leaves_alone_what_was_prepared_here(work: Work, there: Path) -> None:
+    recipe = load_recipe(str(there))
+    run.prepare(replace(recipe, prepare=replace(recipe.prepare, jpeg_quality=50)), work, QUIET)
+    before = samples_of(work)
+    pull(str(there), work, QUIET, split="test")
+    after, shared = samples_of(work), samples_of(Work(there))
+    assert {n: d for n, d in after.items() if n.startswith("train")} == {
+        n: d for n, d in before.items() if n.startswith("train")
+    }
+    assert {n: d for n, d in after.items() if n.startswith("test")} == {
+        n: d for n, d in shared.items() if n.startswith("test")
+    }
+
+
 def test_what_a_refused_pull_has_brought_is_in_no_later_ones_way(
     made: Path, tmp_path: Path
 ) -> None:

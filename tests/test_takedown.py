@@ -286,6 +286,21 @@ def test_what_an_earlier_plan_left_is_cleared_too(work: Work, tmp_path: Path) ->
     assert holding(work.root, secrets) == []
 
 
+def test_a_damaged_shard_of_an_earlier_plan_keeps_no_takedown_from_its_end(work: Work) -> None:
+    secrets = secrets_of(work, 3)
+    aside = Work(work.reuse_dir / "1")
+    shutil.copytree(work.raw_dir, aside.raw_dir)
+    shutil.copytree(work.ledger_dir, aside.ledger_dir)
+    shutil.copy(work.plan_path, aside.plan_path)
+    names = list_shards(aside.raw_dir)
+    flip(rows_path(aside.raw_dir, "train-000000"), 300)
+    take_down(work, [3])
+    assert holding(work.root, secrets) == []
+    assert list_shards(aside.raw_dir) == [name for name in names if name != "train-000000"]
+    run.fetch(recipe_of(work), work, QUIET)
+    assert verify(work.root) == []
+
+
 def test_wrong_use_changes_nothing(work: Work, tmp_path: Path) -> None:
     before = files_in(work.root)
     for ids, what in (((NUM_POSTS + 7,), "plans no post 37"), ((), "name the posts")):
