@@ -123,8 +123,14 @@ def test_places_that_a_stranger_made_up_are_refused(
 
 def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:
     write_samples(tmp_path, {"train": 2})
-    with pytest.raises(UserError, match=r"no samples in the split 'val'.*Run prepare"):
+    with pytest.raises(
+        UserError, match=r"no samples in the split 'val'.*Run prepare.*larger share"
+    ):
         Samples(tmp_path, "val")
+    with pytest.raises(UserError, match=r"Run prepare or pull; samples lie in WORK/samples\.$"):
+        Samples(tmp_path / "nowhere", "val")
+    with pytest.raises(UserError, match=r"^'vla': no such split; there are train, val, test\.$"):
+        Samples(tmp_path, "vla")
 
 
 @pytest.mark.parametrize(

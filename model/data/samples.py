@@ -26,7 +26,7 @@ from model.data.order import Indices, Window
 from model.data.shards import LocalShards, Shards
 from pipeline.errors import DamagedError, UserError
 from pipeline.records import Status
-from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, members_of
+from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, SPLITS, members_of
 from pipeline.settings import Table
 from pipeline.shards.shard import Span
 
@@ -69,10 +69,13 @@ class Samples:
         sketch: the member to take sketches from: ``sketch``, or ``sketch_NAME``.
 
     Raises:
-        UserError: where the split has no samples or no such sketches, or its shards are damaged.
+        UserError: where there is no such split, it has no samples or no such sketches, or its
+            shards are damaged.
     """
 
     def __init__(self, source: Path | Shards, split: str, sketch: str = SKETCH) -> None:
+        if split not in SPLITS:
+            raise UserError(f"{split!r}: no such split; there are {', '.join(SPLITS)}.")
         self.split = split
         self._source = LocalShards(source) if isinstance(source, Path) else source
         self._is_local = isinstance(source, Path)
@@ -98,10 +101,13 @@ class Samples:
                 )
             self.recipe = recipe
         if not self.characters:
-            raise UserError(
-                f"{self._source.place}: no samples in the split {split!r}. Run prepare or pull, "
-                "or give this split a larger share in the recipe and `fetch --replan`."
-            )
+            remedy = "Run prepare or pull; samples lie in WORK/samples."
+            if any(map(self._source.names, SPLITS)):
+                remedy = (
+                    "Run prepare or pull, or give this split a larger share in the recipe and "
+                    "`fetch --replan`."
+                )
+            raise UserError(f"{self._source.place}: no samples in the split {split!r}. {remedy}")
         self.post_ids: Indices = np.concatenate(post_ids)
         self.families: Indices = np.concatenate(families)
         self.shards: Indices = np.concatenate(shards)
