@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from model.app.examples import take_examples
@@ -20,32 +23,56 @@ from tests.model_samples import write_samples
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_it_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the command until the end; yields its process and the page's address."""
     pytest.importorskip("gradio")
-    checkpoint = write_checkpoint(tmp_path / "best.safetensors", "reference")
-    (tmp_path / "tmp").mkdir()
+    checkpoint = write_checkpoint(folder / "best.safetensors", "reference")
+    (folder / "tmp").mkdir()
     command = [sys.executable, str(ROOT / "cli.py"), "app", str(checkpoint), "--port", "0"]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
+        env=os.environ | {"TMPDIR": str(folder / "tmp")},
     )
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
         url, _, rest = line.partition(" ")
         assert rest == "is the page; Ctrl-C ends it.\n"
+        yield process, url
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path) as (process, url):
         with urlopen(url, timeout=120) as answer:
             assert b'content="Nurie"' in answer.read()
         process.send_signal(number)
         assert process.wait(120) == 0
+        assert process.stderr is not None
         assert process.stderr.read() == ""
-    finally:
-        process.kill()
-        process.communicate()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_what_a_client_sends_moves_no_terminals_cursor(tmp_path: Path) -> None:
+    file = {"path": "/\x1b[2Jx.png", "meta": {"_type": "gradio.FileData"}}
+    with serving(tmp_path) as (process, url):
+        page = requests.get(f"{url}/config", timeout=120).json()
+        color = next(d["id"] for d in page["dependencies"] if d["api_name"] == "color")
+        asked = {"data": [file, file, "", 1], "fn_index": color, "session_hash": "a"}
+        requests.post(f"{url}/gradio_api/queue/join", json=asked, timeout=120).raise_for_status()
+        place = f"{url}/gradio_api/queue/data?session_hash=a"
+        with requests.get(place, stream=True, timeout=120) as events:
+            assert any(b"process_completed" in line for line in events.iter_lines())
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert "\ufffd[2Jx.png" in said
+    assert "\x1b" not in said
 
 
 def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:

@@ -4,21 +4,24 @@ Other web pages that are open in the same browser can reach loopback too, and so
 made to point there. Both are turned away, and the page is forbidden to load from elsewhere.
 """
 
+import io
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from rich.console import Console
 
 from model.app.page import Studio, build_page
 from model.use.painter import DrawLines, Painter
 from pipeline.errors import UserError
+from pipeline.words import harmless
 
 if TYPE_CHECKING:
     import gradio
@@ -77,8 +80,26 @@ def serve(
             console.print(f"{host}: whoever reaches this machine can use the page.")
         console.print(f"{running.url} is the page; Ctrl-C ends it.")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):  # which uvicorn passes on once all is answered
-            running.server.run(sockets=[running.socket])
+        with suppress(KeyboardInterrupt), redirect_stderr(_Harmless(sys.stderr)):
+            running.server.run(sockets=[running.socket])  # passes Ctrl-C on once all is answered
+
+
+class _Harmless(io.TextIOBase):
+    """Standard error without what a terminal would obey.
+
+    Of a request that the page never makes Gradio prints a traceback, with its client's words.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        """Write a text as it is shown."""
+        return self._stream.write(harmless(text))
+
+    def flush(self) -> None:
+        """Pass it on."""
+        self._stream.flush()
 
 
 class Running(NamedTuple):
