@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.run import fetch, prepare
 from pipeline.shards.shard import list_shards
@@ -49,6 +50,19 @@ def test_another_plan_takes_no_place_unasked(made: tuple[Recipe, Work], tmp_path
     more = tmp_path / "metadata" / "more.json"
     more.write_text(json.dumps(json.loads(first) | {"id": NUM_POSTS + 9, "md5": "0" * 32}))
     refuse(NUM_POSTS + 1)
+
+
+def test_a_plan_stands_where_metadata_has_grown_by_what_nobody_wants(
+    made: tuple[Recipe, Work], tmp_path: Path
+) -> None:
+    recipe, work = made
+    originals = files_in(work.raw_dir)
+    unwanted = (tmp_path / "metadata" / "posts.json").read_text().splitlines()[-1]
+    more = tmp_path / "metadata" / "more.json"
+    more.write_text(json.dumps(json.loads(unwanted) | {"id": NUM_POSTS + 9}))
+    fetch(recipe, work, QUIET)
+    assert files_in(work.raw_dir) == originals
+    assert read_about(work.plan_path)["num_records"] == NUM_POSTS + 2
 
 
 def test_metadata_is_not_read_again_for_where_it_lies_or_what_lies_beside_it(
