@@ -182,6 +182,15 @@ def test_the_discriminator_has_the_heads_of_its_kind(size: int) -> None:
     assert style is None
 
 
+def test_the_discriminator_sees_the_mean_and_contrast_of_pictures() -> None:
+    """BatchNorm on the picture itself would take them away."""
+    layers = [
+        type(m) for m in build_discriminator(7, "acgan", 0.25).get_submodule("body").children()
+    ]
+    later = [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU]
+    assert layers == [nn.Conv2d, nn.LeakyReLU, *later * 4, nn.AdaptiveAvgPool2d, nn.Flatten]
+
+
 def test_style_vectors_are_standardised_by_the_training_set() -> None:
     discriminator = build_discriminator(3, "acgan", 0.25)
     vectors = torch.tensor([[0.0, 10.0, 5.0], [4.0, 30.0, 5.0]])

@@ -146,6 +146,12 @@ def test_one_cluster_alone_has_no_interval() -> None:
     assert bootstrap(one_tells, np.arange(3), seed=0) is None
 
 
+def test_resamples_of_what_tells_nothing_are_left_out() -> None:
+    """Of three pictures one without colour: one resample in 27 is of that one alone."""
+    two_tell = np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]])
+    assert bootstrap(two_tell, np.arange(3), seed=0) == [0.5, 0.5]
+
+
 def test_a_large_picture_weighs_as_in_the_measure_itself() -> None:
     parts = np.array([[10.0, 100.0], [1.0, 1.0]] * 50)
     low, high = bootstrap(parts, np.arange(100), seed=0) or (0.0, 0.0)
