@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from model.evaluation.metrics import (
     PSNR_CAP,
+    Chroma,
     bootstrap,
     chroma,
     chroma_distances,
@@ -101,6 +102,20 @@ def test_the_regional_error_sees_only_what_is_small_by_hand() -> None:
     assert found == pytest.approx(4 * green / 16, rel=1e-3)
     assert colourless == pytest.approx((12 * blue + 4 * green) / 16, rel=1e-3)
     assert ratio(regional_distances(truth, truth)) == 0
+
+
+@pytest.mark.parametrize(("a", "num_small"), [(39.9, 10), (40.1, 30), (7.9, 10), (8.1, 30)])
+def test_a_region_is_a_square_of_16_in_a_and_b(
+    monkeypatch: pytest.MonkeyPatch, a: float, num_small: int
+) -> None:
+    """Centred on multiples of 16: from 39.9 one rounds to 32, from 7.9 to no colour at all."""
+    ab = np.zeros((1, 1, 100, 2), np.float32)
+    ab[..., :70, 0], ab[..., 70:90, 0], ab[..., 90:, 1] = 32, a, -48
+    picture = Chroma(ab, np.ones((1, 1, 100), bool))
+    monkeypatch.setattr("model.evaluation.metrics.chroma", lambda _: picture)
+    ((_, colourless),) = regional_distances(torch.zeros(1), torch.zeros(1))
+    small = 10 * 48 + (20 * a if num_small == 30 else 0)
+    assert colourless == pytest.approx(small / num_small, rel=1e-4)
 
 
 def test_the_smallest_region_counts_even_if_it_is_large() -> None:
