@@ -129,9 +129,8 @@ def adopt_plan(lock: Lock, work: Work) -> None:
     if before.get("fingerprint") != plan.proof:
         is_pulled = work.lock_path.is_file() and not list_shards(work.raw_dir)
         same_name = before.get("recipe", {}).get("name") == recipe.name
-        is_free = not before and not list_shards(work.samples_dir)
-        is_ours = is_free or (is_pulled and same_name)
-        if not is_ours and (not before or plan_content(work) != hash_table(plan.posts)):
+        is_ours = not before or (is_pulled and same_name)
+        if not is_ours and plan_content(work) != hash_table(plan.posts):
             raise UserError(
                 f"{work.root}: holds something else than this data set; pull into another folder."
             )
