@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -262,6 +263,46 @@ def test_members_of_an_archive_that_are_no_files_are_not_read(tmp_path: Path) ->
     before = sorted(tmp_path.rglob("*"))
     assert [item.id for item in read_posts(tmp_path / "a.tar") if isinstance(item, Post)] == [1]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "times"),
+    [
+        pytest.param(tarfile.XHDTYPE, b"14 comment=ab\n", 3000, id="a chain of headers"),
+        pytest.param(tarfile.GNUTYPE_LONGNAME, b"a\0", 3000, id="a chain of names"),
+        pytest.param(tarfile.XHDTYPE, b"9" * 25 + b" a=b\n", 1, id="an endless length"),
+        pytest.param(
+            tarfile.XHDTYPE,
+            b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n",
+            1,
+            id="a map without numbers",
+        ),
+    ],
+)
+def test_an_archive_with_hostile_headers_ends_with_a_complaint(
+    kind: bytes, data: bytes, times: int, tmp_path: Path
+) -> None:
+    header, member = tarfile.TarInfo("a"), tarfile.TarInfo("posts.json")
+    header.type, header.size, member.size = kind, len(data), 512
+    extra = header.tobuf(tarfile.USTAR_FORMAT) + data.ljust(512, b"\0")
+    content = b"9\n".ljust(512, b"x")
+    (tmp_path / "a.tar").write_bytes(times * extra + member.tobuf() + content + bytes(1024))
+    *_, last = read_posts(tmp_path / "a.tar")
+    assert isinstance(last, Malformed)
+    assert last.line == 0
+
+
+def test_members_of_an_archive_are_forgotten(tmp_path: Path) -> None:
+    folder = tarfile.TarInfo("folder")
+    folder.type = tarfile.DIRTYPE
+    (tmp_path / "a.tar").write_bytes(20_000 * folder.tobuf() + bytes(1024))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"a\.tar: no metadata in this archive"):
+            list(read_posts(tmp_path / "a.tar"))
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("line", [b"9" * 5000, b"-5", "²".encode(), b"1 2", b"\0"])

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
@@ -166,16 +166,28 @@ def _read_tar(
     stream: io.BufferedReader, path: Path, required_tags: Collection[str]
 ) -> Iterator[Item]:
     num_files = 0
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
-        for member in tar:
-            if (
-                member.isreg()
-                and not member.issparse()
-                and _FILE_NAME.fullmatch(PurePosixPath(member.name).name)
-            ):
-                num_files += 1
-                file = cast(io.BufferedReader, tar.extractfile(member))
-                inner = _decompress(file)
-                yield from read_json(inner, f"{path}:{member.name}", required_tags)
+    for tar, member in _iterate_members(stream):
+        if (
+            member.isreg()
+            and not member.issparse()
+            and _FILE_NAME.fullmatch(PurePosixPath(member.name).name)
+        ):
+            num_files += 1
+            file = cast(io.BufferedReader, tar.extractfile(member))
+            inner = _decompress(file)
+            yield from read_json(inner, f"{path}:{member.name}", required_tags)
     if not num_files:
         raise UserError(f"{path}: no metadata in this archive, such as posts000000000000.json.")
+
+
+def _iterate_members(
+    stream: io.BufferedReader,
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield an archive's members with it, none of which it keeps."""
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+            for member in tar:
+                yield tar, member
+                cast(Any, tar).members.clear()
+    except (ValueError, OverflowError, RecursionError) as error:  # of hostile headers
+        raise tarfile.ReadError(str(error)) from error
