@@ -75,9 +75,16 @@ def test_auto_is_bf16_on_a_gpu_that_multiplies_in_it(
 def test_auto_is_bf16_on_a_cpu_that_multiplies_in_it(
     monkeypatch: pytest.MonkeyPatch, has_units: bool, precision: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units}, raising=False
+    )
     assert pick_precision("auto", torch.device("cpu")) == precision
     assert pick_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_auto_is_fp32_where_pytorch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert pick_precision("auto", torch.device("cpu")) == "fp32"
 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

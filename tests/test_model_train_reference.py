@@ -63,10 +63,10 @@ def test_a_run_does_not_change_its_precision_unseen(
     paired_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Begun where bf16 is slow, and gone on with where it is fast."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False}, raising=False)
     run(paired_dir, tmp_path, REFERENCE, max_steps=1)
     assert load_checkpoint(tmp_path / "last.safetensors")[1].train.precision == "fp32"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     with pytest.raises(UserError, match=r"precision \(fp32 there, bf16 here\)"):
         run(paired_dir, tmp_path, REFERENCE, resume=True)
     as_begun = dataclasses.replace(REFERENCE, precision="fp32")

@@ -39,7 +39,8 @@ def compiler_errors() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        lines = [line for line in str(error).splitlines() if line and not line.endswith(" raised:")]
+        why = lines[0] if lines else type(error).__name__
         raise UserError(
             f"train.compile: torch.compile fails ({why.rstrip('.')}). It needs a C++ compiler "
             "(CXX) on a CPU, and Triton on a GPU; leave it out where there is none."
