@@ -99,5 +99,5 @@ def test_without_onnxruntime_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     path = write_model(tmp_path / f"{os.getpid()}.onnx", scale=0.75)
-    with pytest.raises(UserError, match=r"nurie\[onnx\]"):
+    with pytest.raises(UserError, match=r"needs onnxruntime: pip install -e .*\[onnx\]"):
         pin_model(OnnxSettings(str(path)), 32)
