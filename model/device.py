@@ -49,7 +49,7 @@ def pick_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    can_tell = hasattr(torch.cpu, "get_capabilities")  # PyTorch 2.6 cannot
+    can_tell = hasattr(torch.cpu, "get_capabilities")  # PyTorch 2.7 cannot
     units = torch.cpu.get_capabilities() if can_tell and device.type == "cpu" else {}
     return "bf16" if units.get("amx_bf16") else "fp32"
 
