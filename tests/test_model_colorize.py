@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,30 @@ def test_a_checkpoint_wants_the_style_weights_that_it_was_trained_with(
     save_checkpoint(tmp_path / "empty.safetensors", {}, info)
     with pytest.raises(UserError, match="its tensors are not those of the model 'zhang2017'"):
         load_colorizer(tmp_path / "empty.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_that_its_tensors_do_not_fill_takes_no_memory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_checkpoint(tmp_path / "best.safetensors", name)
+    tensors, info = load_checkpoint(path)
+    wide = dataclasses.replace(info.model, width_multiplier=4.0)
+    save_checkpoint(path, {"generator.a": torch.zeros(1)}, dataclasses.replace(info, model=wide))
+    save_checkpoint(
+        tmp_path / "style.safetensors", tensors | {"style.layers.a": torch.zeros(1)}, info
+    )
+    places: set[str] = set()
+
+    def note(tensor: torch.Tensor, **_: Any) -> None:
+        places.add(tensor.device.type)
+
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", note)  # of each layer that is built
+    monkeypatch.delattr("model.use.colorize.build_style_network")
+    for hostile in ("best", "style"):
+        with pytest.raises(UserError, match=f"its tensors are not those of the model '{name}'"):
+            load_colorizer(tmp_path / f"{hostile}.safetensors", device="cpu")
+    assert places == {"meta"}
 
 
 def test_a_checkpoint_with_tensors_of_another_style_network_is_refused(

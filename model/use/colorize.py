@@ -1,6 +1,9 @@
 """A trained model at work: sketch + reference -> picture, as tensors."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +13,13 @@ from model.data.samples import to_bytes, to_unit
 from model.device import memory_guard, pick_device
 from model.networks.build import build_generator
 from model.networks.generator import Generator
-from model.networks.style import StyleNetwork, build_style_network
+from model.networks.style import STYLE_NETWORKS, StyleNetwork, build_style_network
 from model.use.painter import UNGUIDED, Painter
 from model.use.pictures import Pixels
 from model.weights import StateDict
 from pipeline.errors import UserError
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Colorizer:
@@ -97,43 +102,57 @@ def load_colorizer(
     if guidance != 1 and not info.train.drop_reference:
         raise UserError(f"{checkpoint}: {UNGUIDED}")
     target = pick_device(device)
-    generator = build_generator(info.model.name, info.model.width_multiplier, info.model.size)
-    _fill(generator, shown_generator(tensors), checkpoint, info)
-    trained = unpack("style", tensors)
-    weights = style_weights or info.model.style_weights
-    if trained:  # with the generator, and kept with it
-        weights = "random"
-    is_path = info.style.weights != "none" and weights not in ("imagenet", "random")
-    if is_path and not Path(weights).is_file():
-        raise UserError(
-            f"{checkpoint}: was trained with {info.style}, and {weights} is not here. "
-            "Give the file with --style-weights PATH."
-        )
-    style_network = build_style_network(
-        generator.style_spec.network,
-        normalised=generator.style_spec.normalised,
-        weights=weights,
-        seed=info.model.style_seed,
+    config = info.model
+    generator = _build_filled(
+        partial(build_generator, config.name, config.width_multiplier, config.size),
+        shown_generator(tensors),
+        checkpoint,
+        info,
     )
-    if trained:
-        _fill(style_network, trained, checkpoint, info)
-    elif style_network.provenance.sha256 != info.style.sha256:
-        raise UserError(
-            f"{checkpoint}: was trained with {info.style}; the style weights here are "
-            f"{style_network.provenance}. Give the right ones with --style-weights PATH."
+    spec = generator.style_spec
+    if trained := unpack("style", tensors):  # with the generator, and kept with it
+        kind = STYLE_NETWORKS[spec.network]
+        style_network = _build_filled(
+            lambda: kind(kind.build_layers(), spec.normalised), trained, checkpoint, info
         )
-    network = style_network.to(target)
-    return Colorizer(generator.to(target).eval(), network, target, guidance), info
+        style_network.provenance = info.style
+    else:
+        weights = style_weights or config.style_weights
+        is_path = info.style.weights != "none" and weights not in ("imagenet", "random")
+        if is_path and not Path(weights).is_file():
+            raise UserError(
+                f"{checkpoint}: was trained with {info.style}, and {weights} is not here. "
+                "Give the file with --style-weights PATH."
+            )
+        style_network = build_style_network(
+            spec.network, normalised=spec.normalised, weights=weights, seed=config.style_seed
+        )
+        if style_network.provenance.sha256 != info.style.sha256:
+            raise UserError(
+                f"{checkpoint}: was trained with {info.style}; the style weights here are "
+                f"{style_network.provenance}. Give the right ones with --style-weights PATH."
+            )
+    style_network = style_network.to(target).eval().requires_grad_(False)
+    return Colorizer(generator.to(target).eval(), style_network, target, guidance), info
 
 
-def _fill(network: nn.Module, tensors: StateDict, checkpoint: Path, info: CheckpointInfo) -> None:
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+def _build_filled(
+    build: Callable[[], _Network], tensors: StateDict, checkpoint: Path, info: CheckpointInfo
+) -> _Network:
+    """Build a network with a checkpoint's tensors; no memory is taken before they fit it.
+
+    Of a width, which may be a stranger's word, a few bytes ask for gigabytes.
+    """
+    with torch.device("meta"):
+        network = build()
+    expected = network.state_dict()
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in expected.items()}:
         raise UserError(
             f"{checkpoint}: its tensors are not those of the model {info.model.name!r} at width "
             f"{info.model.width_multiplier}; it was written by other code."
-        ) from error
+        )
+    network.to_empty(device="cpu").load_state_dict(tensors)
+    return network
 
 
 def as_painter(colorizer: Colorizer, info: CheckpointInfo) -> Painter:
