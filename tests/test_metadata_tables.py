@@ -109,6 +109,42 @@ def test_columns_that_a_database_computes_are_not_read(tmp_path: Path) -> None:
     assert [(post.id, post.file_url) for post in posts] == [(11, ""), (12, ""), (14, "")]
 
 
+@pytest.mark.parametrize(
+    ("table", "column"), [("post", "rating"), ("tag", "name"), ("posttagrelation", "tag_id")]
+)
+def test_a_database_that_computes_what_is_read_of_it_is_refused(
+    table: str, column: str, tmp_path: Path
+) -> None:
+    write_kblueleafs(tmp_path / "a.db")
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+        database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        database.execute(f"ALTER TABLE {table} ADD COLUMN {column} AS (zeroblob(16000000))")
+    with pytest.raises(UserError, match=r"a\.db: not a database of Danbooru posts"):
+        list(read_posts(tmp_path))
+
+
+@pytest.mark.parametrize("repeated", ["post", "tag"])
+def test_a_database_that_repeats_ids_is_not_joined_for_ever(
+    repeated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+        database.executescript("""
+            CREATE TABLE post (id INTEGER, rating INTEGER);
+            CREATE TABLE tag (id INTEGER, name TEXT, type INTEGER);
+            CREATE TABLE links (post_id INTEGER, tag_id INTEGER);
+            INSERT INTO post VALUES (1, 0);
+            INSERT INTO tag VALUES (1, NULL, 0);
+        """)
+        database.executemany("INSERT INTO links VALUES (1, 1)", [()] * 2000)
+        read_all = posts_in(read(tmp_path))
+        assert [post.id for post in read_all] == [1]
+        rest = {"post": "1, 0", "tag": "1, NULL, 0"}[repeated]
+        database.executemany(f"INSERT INTO {repeated} VALUES ({rest})", [()] * 2000)
+    monkeypatch.setattr("pipeline.metadata.tables._MAX_STEPS", 10**6)
+    with pytest.raises(UserError, match=r"a\.db: would take too long to read\. Each id"):
+        list(read_posts(tmp_path))
+
+
 def test_a_damaged_database_ends_with_a_complaint(tmp_path: Path) -> None:
     write_kblueleafs(tmp_path / "a.db")
     data = (tmp_path / "a.db").read_bytes()

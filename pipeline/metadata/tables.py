@@ -15,15 +15,22 @@ from pipeline.errors import UserError
 from pipeline.metadata.record import RECORD_KEYS, Counted, Item, Malformed, Unparsed, read_record
 
 _MAX_VALUE_BYTES = 16 * 2**20  # in a database, as for JSON records
+_STRIDE = 10**6  # steps of SQLite's machine, of which a core does some 30 million a second
+_MAX_STEPS = 200 * _STRIDE  # of any database, and beyond them
+_MAX_STEPS_A_BYTE = 100  # to read a sound one takes five or fewer
 _BATCH = 256  # rows: long texts that a dictionary stores once are many times as long in memory
 
 # KBlueLeaf's danbooru2023 database: the link's table has had several names, its columns have not.
+# None of them is one that a row computes, of which a few bytes make millions: ``table_info`` has
+# no such column.
 _FIND_LINKS = """
     SELECT name FROM sqlite_master WHERE type = 'table'
     AND EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'post')
     AND EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tag')
     AND 2 = (SELECT COUNT(*) FROM pragma_table_info(sqlite_master.name) AS columns
              WHERE columns.name IN ('post_id', 'tag_id'))
+    AND 2 = (SELECT COUNT(*) FROM pragma_table_info('post') WHERE name IN ('id', 'rating'))
+    AND 3 = (SELECT COUNT(*) FROM pragma_table_info('tag') WHERE name IN ('id', 'name', 'type'))
 """
 _HAS_TAG = "post.id IN (SELECT post_id FROM link JOIN tag ON tag.id = tag_id WHERE tag.name = ?)"
 _SELECT_POSTS = """
@@ -35,7 +42,7 @@ _SELECT_POSTS = """
         LEFT JOIN tag ON tag.id = link.tag_id
     WHERE {where} GROUP BY post.rowid ORDER BY post.rowid
 """  # not by its id, which a table without a primary key may hold twice
-_FIND_COLUMNS = "SELECT name FROM pragma_table_info('post')"  # none that a row computes: bombs
+_FIND_COLUMNS = "SELECT name FROM pragma_table_info('post')"
 _COUNT_BETWEEN = "SELECT COUNT(*) FROM post WHERE rowid > ? AND rowid < ?"
 
 
@@ -81,36 +88,53 @@ def read_sqlite(path: Path, required_tags: Collection[str]) -> Iterator[Item]:
     """Yield the posts of KBlueLeaf's danbooru2023 database (ratings and tag types are numbers).
 
     Raises:
-        UserError: where it is another database.
+        UserError: where it is another database, or one whose tables are joined row by row.
     """
+    max_steps = _MAX_STEPS + _MAX_STEPS_A_BYTE * path.stat().st_size
+    strides = iter(range(max_steps // _STRIDE))
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        database.set_progress_handler(lambda: next(strides, None) is None, _STRIDE)
         database.text_factory = lambda text: text.decode(errors="replace")
-        tables = database.execute(_FIND_LINKS).fetchall()
-        if len(tables) != 1:
+        try:
+            yield from _read_database(database, path, required_tags)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
             raise UserError(
-                f"{path}: not a database of Danbooru posts: it should hold the tables post, tag, "
-                "and one with the columns post_id and tag_id."
-            )
-        links = tables[0][0].replace('"', '""')
-        database.execute(f'CREATE TEMP VIEW link AS SELECT post_id, tag_id FROM "{links}"')
-        where = " AND ".join([_HAS_TAG] * len(required_tags)) or "TRUE"
-        found = [name for (name,) in database.execute(_FIND_COLUMNS) if name in RECORD_KEYS]
-        columns = ", ".join(f"post.{name}" for name in found) or "NULL"
-        select = _SELECT_POSTS.format(columns=columns, where=where)
-        rows = database.execute(select, tuple(required_tags))
-        names = [column[0] for column in rows.description]
-        num_told, last = 0, -(2**63)
-        for row in rows:
-            gap = 0
-            if required_tags:
-                (gap,) = database.execute(_COUNT_BETWEEN, (last, row[0])).fetchone()
-            num_told, last = num_told + gap + 1, row[0]
-            yield Counted(gap + 1)
-            if gap:
-                yield Unparsed(gap)
-            yield read_record(dict(zip(names, row, strict=True)), str(path), row[0])
-        (num_rows,) = database.execute("SELECT COUNT(*) FROM post").fetchone()
-        yield Counted(num_rows - num_told)
+                f"{path}: would take too long to read. Each id should be there once in post and in "
+                "tag, and the table that links them have an index on post_id, and one on tag_id."
+            ) from error
+
+
+def _read_database(
+    database: sqlite3.Connection, path: Path, required_tags: Collection[str]
+) -> Iterator[Item]:
+    tables = database.execute(_FIND_LINKS).fetchall()
+    if len(tables) != 1:
+        raise UserError(
+            f"{path}: not a database of Danbooru posts: it should hold the tables post, tag, "
+            "and one with the columns post_id and tag_id."
+        )
+    links = tables[0][0].replace('"', '""')
+    database.execute(f'CREATE TEMP VIEW link AS SELECT post_id, tag_id FROM "{links}"')
+    where = " AND ".join([_HAS_TAG] * len(required_tags)) or "TRUE"
+    found = [name for (name,) in database.execute(_FIND_COLUMNS) if name in RECORD_KEYS]
+    columns = ", ".join(f"post.{name}" for name in found) or "NULL"
+    select = _SELECT_POSTS.format(columns=columns, where=where)
+    rows = database.execute(select, tuple(required_tags))
+    names = [column[0] for column in rows.description]
+    num_told, last = 0, -(2**63)
+    for row in rows:
+        gap = 0
         if required_tags:
-            yield Unparsed(num_rows - num_told)
+            (gap,) = database.execute(_COUNT_BETWEEN, (last, row[0])).fetchone()
+        num_told, last = num_told + gap + 1, row[0]
+        yield Counted(gap + 1)
+        if gap:
+            yield Unparsed(gap)
+        yield read_record(dict(zip(names, row, strict=True)), str(path), row[0])
+    (num_rows,) = database.execute("SELECT COUNT(*) FROM post").fetchone()
+    yield Counted(num_rows - num_told)
+    if required_tags:
+        yield Unparsed(num_rows - num_told)
