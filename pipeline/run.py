@@ -175,6 +175,8 @@ def prepare(
                     "all; run `fetch` to its end first."
                 )
             console.print(f"{missing}; preparing the others.")
+        elif not held.has_company:  # of the ranks that fetched none knew that it was the last one
+            shutil.rmtree(work.index_dir, ignore_errors=True)
         _check_layout(recipe, work.raw_dir, fetched)
         stage = make_prepare_stage(recipe, work, list(fetched))
         chosen = held.begin(fetched)

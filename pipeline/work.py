@@ -52,7 +52,7 @@ class Work:
     """Earlier plans, each with its shards of originals, until the new one has used them."""
 
     index_dir = _Place("indexes")
-    """Indexes of remote tars, while a fetch is under way."""
+    """Indexes of remote tars, while a fetch is under way; those of ranks until all is fetched."""
 
     ledger_dir = _Place("ledger")
     """How each original came."""

@@ -16,8 +16,9 @@ from rich.console import Console
 from werkzeug import Request, Response
 
 from pipeline.errors import UserError
+from pipeline.hold import Part
 from pipeline.recipe import SplitSettings
-from pipeline.run import fetch
+from pipeline.run import fetch, prepare
 from pipeline.schema import RAW
 from pipeline.serve import serve_folder
 from pipeline.shards.shard import list_shards, read_shard
@@ -258,6 +259,23 @@ def test_workers_share_the_indexes(few_lines: Path, tmp_path: Path, httpserver: 
     assert originals(work) == PICTURES
     asked = [request.path for request, _ in httpserver.log if request.path.endswith(".json")]
     assert all(asked.count(path) <= 2 for path in set(asked))  # both may need one at once
+
+
+def test_indexes_that_ranks_shared_go_once_all_is_fetched(
+    few_lines: Path, tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    files = write_tars(tmp_path / "tars", [(n, "jpg", data) for n, data in PICTURES.items()])
+    serve_files(httpserver, files)
+    images = httpserver.url_for("/files/{bucket}.tar#{id}.jpg")
+    recipe = replace(recipe_of(few_lines, images), split=SplitSettings(shard_size=1))
+    work = Work(tmp_path / "work")
+    for rank in range(2):
+        fetch(recipe, work, QUIET, part=Part(rank, 2))
+        assert list(work.index_dir.iterdir())
+        if not rank:  # the others' shards are still to come
+            prepare(recipe, work, QUIET)
+    prepare(recipe, work, QUIET)
+    assert not work.index_dir.exists()
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])
