@@ -30,7 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def card(made: Path) -> str:
-    return (made / "there" / CARD).read_text(encoding="utf-8")
+    """Return the card, with what its reader puts in place of FOLDER."""
+    return (made / "there" / CARD).read_text(encoding="utf-8").replace("FOLDER", f"{made}/there")
 
 
 def parts(made: Path) -> tuple[Index, Lock]:
@@ -60,6 +61,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Path) -> py
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return monkeypatch
+
+
+def test_what_is_shared_names_no_path_of_its_makers_machine(made: Path) -> None:
+    for path in (made / "there").rglob("*"):
+        assert path.is_dir() or str(made).encode() not in path.read_bytes(), path
+    card = (made / "there" / CARD).read_text(encoding="utf-8")
+    assert "`FOLDER` stands for the folder that holds this data set." in card
+    assert "python cli.py pull FOLDER data/tiny" in card
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -94,7 +94,8 @@ def test_numbers_of_shards_are_read_strictly(text: str) -> None:
 
 
 def test_only_what_differs_travels(work: Work, there: Path) -> None:
-    assert push(work, str(there), QUIET).num_moved == len({CARD, "croissant.json"})  # other URL
+    named = push(work, str(there), QUIET, contact="someone@example.org")
+    assert named.num_moved == len({CARD, "croissant.json"})
     written_at = (there / INDEX).stat().st_mtime_ns
     assert push(work, str(there), QUIET).num_moved == 0
     assert (there / INDEX).stat().st_mtime_ns == written_at  # it was whole at every moment

@@ -161,15 +161,6 @@ def test_a_file_for_a_folder_of_a_pull_is_a_sentence(made: Path, tmp_path: Path,
     assert (again.root / name).read_text() == "mine"
 
 
-def test_a_place_is_named_as_it_reads_from_every_folder(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    push(work, "there", QUIET)
-    assert load_index(tmp_path / "there").url == str(tmp_path / "there")
-    assert f"pull {tmp_path}/there " in (tmp_path / "there" / CARD).read_text()
-
-
 def test_whom_to_ask_is_kept(work: Work, tmp_path: Path) -> None:
     there = tmp_path / "there"
     push(work, str(there), QUIET, contact="me@example.org")

@@ -31,6 +31,8 @@ _DESCRIPTION = {
 }
 """What the member ``json`` holds, with the Hub's names of types."""
 
+_FOLDER = "FOLDER"  # where a card cannot know it: it travels with its folder
+
 _SIZES = {"n<1K": 10**3, "1K<n<10K": 10**4, "10K<n<100K": 10**5, "100K<n<1M": 10**6}
 
 
@@ -94,9 +96,8 @@ def write_card(index: Index, lock: Lock) -> str:
     environment.filters |= {"counted": counted, "plain": plain, "quoted": quoted}
     environment.filters |= {"shell": shlex.quote, "literal": _literal}
     scheme = scheme_of(index.url)
-    path = index.url.removeprefix("file://")
-    url = path if scheme == "file" else index.url.rstrip("/")
-    by_name = {"file": path, "hf": url.removeprefix("hf://datasets/").partition("@")[0]}
+    url = _FOLDER if scheme == "file" else index.url.rstrip("/")
+    by_name = {"file": url, "hf": url.removeprefix("hf://datasets/").partition("@")[0]}
     return environment.get_template("card.md.j2").render(
         front_matter=_front_matter(index, splits, lock.info.fates.get(Status.KEPT, 0)),
         index=index,
@@ -106,6 +107,7 @@ def write_card(index: Index, lock: Lock) -> str:
         has_samples=bool(with_samples),
         num_samples=lock.info.fates.get(Status.KEPT, 0),
         url=url,
+        stands_for_folder=url == _FOLDER,
         streams=scheme in ("file", "hf", "gs"),
         loads_by_name=by_name.get(scheme, ""),
         work=f"data/{index.name}",

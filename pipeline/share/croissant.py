@@ -90,7 +90,9 @@ def _cite(index: Index) -> str:
 
 
 def _web_url(url: str) -> str:
-    """Return the page of a data set, or where it lies."""
+    """Return the page of a data set, or where it lies: for a folder, where this file does."""
+    if scheme_of(url) == "file":
+        return "."
     if scheme_of(url) == "hf":
         return url.replace("hf://", "https://huggingface.co/", 1).partition("@")[0]
     return url

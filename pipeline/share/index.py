@@ -61,7 +61,7 @@ class Index:
     Attributes:
         name: the recipe's.
         url: where it was pushed to, as it reads from every folder; nothing is ever read from
-            there because of it.
+            there because of it. "" for a folder, whose path is of its maker's machine.
         contact: whom to ask for a picture to be taken down, "" where nobody is named.
         published: the day on which it came to be as it is, ISO 8601.
         recipe: that decides it, without any place of its maker's.

@@ -43,6 +43,7 @@ from pipeline.share.place import check_place
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import one_form, open_writable
 from pipeline.stores.transfer import Outgoing, Tick, WritableStore, not_alone
+from pipeline.urls import scheme_of
 from pipeline.words import counted
 from pipeline.work import Work
 
@@ -98,9 +99,10 @@ def _draft(work: Work, place: str, contact: str, *, with_samples: bool) -> Index
     check_done(work)  # before anything is taken away
     recipe = planned_recipe(work.plan_path)
     today = datetime.now(UTC).date().isoformat()
+    url = "" if scheme_of(place) == "file" else place
     files = _describe_shards(work) if with_samples else ()
     shards = tuple(sorted(files))
-    return Index(recipe.name, place, contact, today, shared_recipe(recipe), shards)
+    return Index(recipe.name, url, contact, today, shared_recipe(recipe), shards)
 
 
 def _describe_shards(work: Work) -> Iterator[SharedFile]:
