@@ -51,3 +51,34 @@ def build_model(weight: np.ndarray) -> onnx.ModelProto:
     )
     opset = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opset, ir_version=9)
+
+
+def build_endless_model() -> onnx.ModelProto:
+    """Return a network that adds nothing to a picture, for ever."""
+    shapes = {"picture": ["n", 3, "h", "w"], "before": None, "after": None, "sketch": None}
+    picture, before, after, sketch = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    )
+    turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+    goes_on, stays_on = (
+        helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("on", "still_on")
+    )
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["still_on"]),
+            helper.make_node("Abs", ["before"], ["after"]),
+        ],
+        "body",
+        [turn, goes_on, before],
+        [stays_on, after],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["", "true", "picture"], ["sketch"], body=body)],
+        "endless",
+        [picture],
+        [sketch],
+        [numpy_helper.from_array(np.array(True), "true")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9)

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.pictures.sketch_onnx import draw_with_model, pin_model
 from pipeline.recipe import OnnxSettings
-from tests.onnx_models import build_model, write_model
+from tests.onnx_models import build_endless_model, build_model, write_model
 from tests.pictures import draw_picture
 
 PICTURE = draw_picture(1, 32, 32)
@@ -25,6 +25,15 @@ def test_a_network_draws_from_colour_or_grey(tmp_path: Path) -> None:
     grey = pin_model(OnnxSettings(str(write_model(tmp_path / "grey.onnx", channels=1))), 32)
     expected = cv2.cvtColor(PICTURE, cv2.COLOR_RGB2GRAY)
     assert np.array_equal(draw_with_model(PICTURE, grey), expected)
+
+
+def test_a_network_that_computes_for_ever_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(build_endless_model(), str(tmp_path / "m.onnx"))
+    monkeypatch.setattr("pipeline.pictures.onnx_session._MAX_SECONDS", 1)
+    with pytest.raises(UserError, match=r"m\.onnx: does not run on .*: takes longer than 1 second"):
+        pin_model(OnnxSettings(str(tmp_path / "m.onnx")), 32)
 
 
 def test_what_lies_outside_the_range_is_clamped(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from model.foreign import Recipe, check_shape, check_sides
 from model.use.painter import Painter
 from model.use.pictures import Pixels
 from pipeline.errors import UserError
-from pipeline.pictures.onnx_session import first_line, open_session
+from pipeline.pictures.onnx_session import open_session, run_session
 from pipeline.settings import Table, convert
 
 INFO_KEY = "nurie"
@@ -68,10 +68,7 @@ def load_onnx(path: Path) -> Painter:
 
     def run(sketch: Pixels, reference: Pixels) -> NDArray[np.float32]:
         given = dict(zip(INPUTS, (to_batch(sketch[..., None]), to_batch(reference)), strict=True))
-        try:
-            picture = session.run([OUTPUT], given)[0]
-        except Exception as error:  # its exceptions have no base of their own
-            raise UserError(f"{path}: does not run: {first_line(error)}") from error
+        picture = run_session(session, OUTPUT, given, f"{path}: does not run")
         is_picture = isinstance(picture, np.ndarray) and picture.shape == given["reference"].shape
         if not is_picture or not np.isfinite(picture).all():
             raise UserError(f"{path}: what it gives is no picture, or holds what is no number.")

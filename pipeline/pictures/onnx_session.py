@@ -1,11 +1,14 @@
 """ONNX files from strangers, opened through onnxruntime (extra ``onnx``) so that no harm comes."""
 
 import os
+from collections.abc import Mapping
+from threading import Timer
 from typing import Any
 
 from pipeline.errors import UserError, install
 
 _NOWHERE = f"{os.devnull}/none"  # no folder can be there
+_MAX_SECONDS = 600  # for one picture, of which a network of this program needs a few
 
 
 def open_session(content: bytes, name: str, num_threads: int) -> Any:
@@ -36,10 +39,37 @@ def open_session(content: bytes, name: str, num_threads: int) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base of their own
         raise UserError(
-            f"{name}: cannot be loaded as one self-contained ONNX file: {first_line(error)}"
+            f"{name}: cannot be loaded as one self-contained ONNX file: {_first_line(error)}"
         ) from error
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, not too long."""
+def run_session(session: Any, output: str, given: Mapping[str, Any], complaint: str) -> Any:
+    """Return an output of a network, which may loop for ever: Ctrl-C would not end it.
+
+    Args:
+        session: see ``open_session``.
+        output: its name.
+        given: its inputs, by name.
+        complaint: how an error begins.
+
+    Raises:
+        UserError: where it does not run, or not to its end in ten minutes.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    timer = Timer(_MAX_SECONDS, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        return session.run([output], given, options)[0]
+    except Exception as error:  # its exceptions have no base of their own
+        took_too_long = f"takes longer than {_MAX_SECONDS} seconds"
+        reason = took_too_long if options.terminate else _first_line(error)
+        raise UserError(f"{complaint}: {reason}") from error
+    finally:
+        timer.cancel()
+
+
+def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:300]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.pictures.image import Picture
-from pipeline.pictures.onnx_session import first_line, open_session
+from pipeline.pictures.onnx_session import open_session, run_session
 from pipeline.recipe import OnnxSettings
 
 
@@ -63,13 +63,9 @@ def draw_with_model(picture: Picture, settings: OnnxSettings) -> NDArray[np.uint
     grey = channels == 1
     pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None] if grey else picture
     batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-    try:
-        output = session.run(None, {session.get_inputs()[0].name: batch})[0]
-    except Exception as error:  # its exceptions have no base of their own
-        reason = first_line(error)
-        raise UserError(
-            f"{settings.model}: does not run on a picture of {list(batch.shape)}: {reason}"
-        ) from error
+    complaint = f"{settings.model}: does not run on a picture of {list(batch.shape)}"
+    given, first = {session.get_inputs()[0].name: batch}, session.get_outputs()[0].name
+    output = run_session(session, first, given, complaint)
     height, width = picture.shape[:2]
     shapes = ((1, 1, height, width), (1, height, width))
     if not isinstance(output, np.ndarray) or output.shape not in shapes:
