@@ -73,3 +73,23 @@ def swapped_profile() -> bytes:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"_XYZ").replace(b"bXYZ", b"rXYZ").replace(b"_XYZ", b"bXYZ")
     return profile.replace("sRGB".encode("utf-16-be"), "BGRs".encode("utf-16-be"))
+
+
+def with_comments(gif: bytes, num_comments: int) -> bytes:
+    """Return a GIF with a comment of so many parts, behind what hides it from a hasty look."""
+    start = 13 + (3 << (gif[10] % 8 + 1) if gif[10] & 0x80 else 0)
+    comment = b"!\xfe" + (b"\xff" + 255 * b"a") * num_comments + b"\0"
+    return gif[:start] + b"!\x01\0\x01,\0" + comment + gif[start:]
+
+
+def overlapping_tags(num_tags: int) -> bytes:
+    """Return EXIF, which is a TIFF without a picture, whose tags share 64 kB as their values."""
+    orientation = struct.pack(">HHII", 0x0112, 3, 1, 6 << 16)
+    others = (struct.pack(">HHII", 0x9000 + n, 7, 2**16, 8) for n in range(num_tags))
+    return (
+        b"MM\0*\0\0\0\x08"
+        + struct.pack(">H", num_tags + 1)
+        + orientation
+        + b"".join(others)
+        + bytes(2**16)
+    )

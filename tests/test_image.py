@@ -24,7 +24,15 @@ from pipeline.pictures.image import (
     resize,
     sniff_format,
 )
-from tests.pictures import draw_picture, encoded, grey_png, swapped_profile, with_scans
+from tests.pictures import (
+    draw_picture,
+    encoded,
+    grey_png,
+    overlapping_tags,
+    swapped_profile,
+    with_comments,
+    with_scans,
+)
 
 FORMATS = ["jpeg", "png", "webp", "avif", "gif"]
 
@@ -262,6 +270,21 @@ def test_a_jpeg_of_scans_without_an_end_is_no_picture(mode: str) -> None:
     for decoder in (decode, lambda bomb: decode_reduced(bomb, 16)):
         with pytest.raises(UndecodableError):
             decoder(with_scans(data, 500))
+
+
+def test_pictures_of_comments_without_an_end_are_none() -> None:
+    jpeg, gif = (encoded(draw_picture(1), name) for name in ("jpeg", "gif"))
+    for num, header in ((1000, Header("jpeg", 120, 120)), (10_001, None)):
+        assert read_header(jpeg[:2] + num * b"\xff\xfe\0\2" + jpeg[2:]) == header
+    for num, header in ((1000, Header("gif", 120, 120)), (10_000, None)):
+        assert read_header(with_comments(gif, num)) == header
+
+
+@pytest.mark.parametrize("name", ["png", "webp"])
+def test_tags_that_lie_over_one_another_are_not_read(name: str) -> None:
+    decode(encoded(draw_picture(1), name, exif=overlapping_tags(2)))
+    with pytest.raises(UndecodableError, match="tags lie over one another"):
+        decode(encoded(draw_picture(1), name, exif=overlapping_tags(100)))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])

@@ -12,7 +12,7 @@ from model.use.picture_files import check_output, read_sketch
 from model.use.pictures import bring_back, fit, fit_sketch, open_picture
 from pipeline.errors import UserError
 from tests.painters import tinting_painter
-from tests.pictures import encoded, with_scans
+from tests.pictures import encoded, overlapping_tags, with_comments, with_scans
 
 QUIET = Console(quiet=True)
 RAMP = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(16, 16)
@@ -99,8 +99,33 @@ def test_levels_of_no_known_range_are_refused(tmp_path: Path, highest: float) ->
 def test_a_jpeg_of_scans_without_an_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(with_scans(encoded(Image.new("RGB", (64, 64)), progressive=True), 500))
-    with pytest.raises(UserError, match=r"a\.jpg: is a JPEG of more scans than any encoder writes"):
+    with pytest.raises(
+        UserError, match=r"a\.jpg: has more scans or comments than any encoder writes"
+    ):
         open_picture(path)
+
+
+def test_a_gif_of_comments_without_an_end_is_refused(tmp_path: Path) -> None:
+    gif = encoded(Image.new("RGB", (64, 64)), "gif")
+    for num, is_taken in ((1000, True), (10_000, False)):
+        (tmp_path / "a.gif").write_bytes(with_comments(gif, num))
+        if is_taken:
+            assert open_picture(tmp_path / "a.gif").size == (64, 64)
+            continue
+        with pytest.raises(UserError, match=r"a\.gif: has more scans or comments than any"):
+            open_picture(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_tags_that_lie_over_one_another_are_refused(tmp_path: Path, suffix: str) -> None:
+    tags = overlapping_tags(100)
+    picture = tmp_path / f"a.{suffix}"
+    if suffix == "png":
+        Image.new("RGB", (64, 64)).save(picture, exif=tags)
+    else:
+        picture.write_bytes(tags)
+    with pytest.raises(UserError, match="the values of its tags lie over one another"):
+        open_picture(picture)
 
 
 @pytest.mark.parametrize("name", ["c.ico", "c.ICNS"])

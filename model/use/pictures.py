@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError
+from pipeline.pictures.endless import is_endless
 from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
-from pipeline.pictures.scans import has_endless_scans
 
 Pixels = NDArray[np.uint8]
 """H x W grey, or H x W x 3 RGB."""
@@ -50,9 +50,9 @@ def open_picture(path: Path, name: str = "") -> Image.Image:
     """
     name = name or str(path)
     try:
+        _check_end(name, path)
         with Image.open(path, formats=FORMATS) as image:
             _check_size(name, image)
-            _check_scans(name, image, path)
             widen_key(image)
             return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
@@ -73,9 +73,11 @@ def _check_size(name: str, image: Image.Image) -> None:
         raise UserError(f"{size} are too few; each side has at least {MIN_SIDE}.")
 
 
-def _check_scans(name: str, image: Image.Image, path: Path) -> None:
-    if image.format in ("JPEG", "MPO") and has_endless_scans(path.read_bytes()):
-        raise UserError(f"{name}: is a JPEG of more scans than any encoder writes.")
+def _check_end(name: str, path: Path) -> None:
+    with path.open("rb") as file:
+        magic = file.read(3)
+        if magic in (b"\xff\xd8\xff", b"GIF") and is_endless(magic + file.read()):
+            raise UserError(f"{name}: has more scans or comments than any encoder writes.")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

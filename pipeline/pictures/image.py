@@ -19,8 +19,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pipeline.pictures.endless import is_endless
 from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
-from pipeline.pictures.scans import has_endless_scans
 
 Picture = NDArray[np.uint8]
 
@@ -50,10 +50,12 @@ class Header:
 def sniff_format(data: bytes) -> str | None:
     """Return ``jpeg``, ``png``, ``webp``, ``avif`` or ``gif`` by the magic bytes, or None.
 
-    A JPEG whose pixels would have to be gone over hundreds of times is none.
+    One that would keep its decoder busy far beyond its bytes is none.
     """
+    if is_endless(data):
+        return None
     if data.startswith(b"\xff\xd8\xff"):
-        return None if has_endless_scans(data) else "jpeg"
+        return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
