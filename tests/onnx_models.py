@@ -55,10 +55,10 @@ def build_model(weight: np.ndarray) -> onnx.ModelProto:
 
 def build_endless_model() -> onnx.ModelProto:
     """Return a network that adds nothing to a picture, for ever."""
-    shapes = {"picture": ["n", 3, "h", "w"], "before": None, "after": None, "sketch": None}
-    picture, before, after, sketch = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in shapes.items()
+    picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    before, after, sketch = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in ("before", "after", "sketch")
     )
     turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
     goes_on, stays_on = (

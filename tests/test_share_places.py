@@ -161,6 +161,17 @@ def test_a_file_for_a_folder_of_a_pull_is_a_sentence(made: Path, tmp_path: Path,
     assert (again.root / name).read_text() == "mine"
 
 
+def test_a_push_follows_no_link_out_of_its_folder(work: Work, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    for folder in (mine, tmp_path / "there"):
+        folder.mkdir()
+    (mine / "train-000000.tar").write_text("mine")
+    (tmp_path / "there" / "samples").symlink_to(mine)
+    with pytest.raises(UserError, match="there/samples: is a link; a data set holds none"):
+        push(work, str(tmp_path / "there"), QUIET)
+    assert [path.read_text() for path in mine.iterdir()] == ["mine"]
+
+
 def test_whom_to_ask_is_kept(work: Work, tmp_path: Path) -> None:
     there = tmp_path / "there"
     push(work, str(there), QUIET, contact="me@example.org")

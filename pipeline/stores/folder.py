@@ -74,8 +74,7 @@ class FolderStore:
     def _open(self, name: str) -> BinaryIO:
         """Open a plain file, and never one that a link leads to: the folder may be a stranger's."""
         path = self.root / name
-        if path.parent != self.root and path.parent.is_symlink():
-            raise UserError(f"{path.parent}: is a link; a data set holds none.")
+        self._check_folder(path.parent)
         if path.is_symlink():
             raise UserError(f"{path}: is a link; a data set holds none.")
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", 0)
@@ -84,10 +83,15 @@ class FolderStore:
             raise UserError(f"{path}: is no plain file.")
         return file
 
+    def _check_folder(self, folder: Path) -> None:
+        if folder != self.root and folder.is_symlink():
+            raise UserError(f"{folder}: is a link; a data set holds none.")
+
     def sizes(self) -> dict[str, int]:
         """Return what is there; see ``WritableStore``."""
         found = {}
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            self._check_folder(folder)
             try:
                 for path in folder.iterdir() if folder.is_dir() else ():
                     with suppress(FileNotFoundError):  # of another one at work there
