@@ -67,6 +67,11 @@ class CheckpointInfo:
     init: str = ""
     versions: dict[str, str] = field(default_factory=_versions)
 
+    def __post_init__(self) -> None:
+        for name in ("step", "epoch", "position"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name}: {value} is negative")
+
 
 def save_checkpoint(
     path: Path,

@@ -24,6 +24,7 @@ from model.checkpoint import (
 from model.config import ModelConfig, TrainConfig
 from model.networks.style import Provenance
 from pipeline.errors import UserError
+from pipeline.settings import to_table
 
 
 def info_at(step: int) -> CheckpointInfo:
@@ -200,6 +201,17 @@ def test_packing_is_undone() -> None:
 def test_what_no_training_wrote_is_refused(saved: Path, odd: dict[str, Any], said: str) -> None:
     save_checkpoint(saved, tensors_at(7), dataclasses.replace(info_at(7), **odd))
     with pytest.raises(UserError, match=f"best.safetensors: .*{said}"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("name", ["step", "epoch", "position"])
+def test_a_place_before_the_beginning_is_refused(saved: Path, name: str) -> None:
+    table = to_table(info_at(7)) | {name: -1}
+    text = orjson.dumps(table).decode()
+    forged = {"format": FORMAT, "version": "1", "info": text}
+    forged["sha256"] = _digest("1", text, tensors_at(7))
+    save_file(tensors_at(7), saved, metadata=forged)
+    with pytest.raises(UserError, match=rf"best\.safetensors: .*{name}: -1 is negative"):
         load_checkpoint(saved)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_checkpoint, save_checkpoint
 from model.training.rundir import load_last
 from model.training.runs import read_runs
 from pipeline.errors import UserError
@@ -83,6 +83,18 @@ def fill_the_disk_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
         return save(*arguments, **options)
 
     monkeypatch.setattr("model.checkpoint.save", save_one)
+
+
+@pytest.mark.parametrize("name", ["random.cpu", "generator.out.bias", "generator_optimizer.x.y"])
+def test_a_run_does_not_go_on_from_tensors_of_other_networks(
+    samples_dir: Path, tmp_path: Path, name: str
+) -> None:
+    run(samples_dir, tmp_path, SHORT, max_steps=1)
+    last = tmp_path / "last.safetensors"
+    tensors, info = load_checkpoint(last)
+    save_checkpoint(last, tensors | {name: torch.zeros(1)}, info)
+    with pytest.raises(UserError, match="is not one of this run's networks"):
+        run(samples_dir, tmp_path, SHORT, resume=True)
 
 
 def test_a_run_that_its_first_validation_broke_off_begins_anew(

@@ -155,7 +155,15 @@ def train(
                 )
             if init is not None and read_sum(init) != began_with:
                 raise UserError(f"{run_dir}: its run did not begin with {init}. Name another run.")
-            state.restore(resumed.tensors, resumed.info)
+            try:
+                state.restore(resumed.tensors, resumed.info)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{run_dir}: its last checkpoint is not one of this run's networks; it was "
+                    "written by other code. Name another run."
+                ) from error
         else:
             began_with = begin_with(init, state, style_network, config) if init is not None else ""
             if isinstance(state.discriminator, Discriminator) and not config.style_train:
