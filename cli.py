@@ -2,12 +2,14 @@
 
 import atexit
 import errno
+import hashlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -162,12 +164,32 @@ def _leave(message: str, code: int) -> NoReturn:
 
     An ordinary exit would wait for these, for as long as their time-outs allow.
     """
-    print(harmless(message), file=sys.stderr)
+    message = harmless(message)
+    if _is_first_to_say(message):
+        print(message, file=sys.stderr)
     with suppress(UserError):
         _flush()
     sys.stderr.flush()
     atexit._run_exitfuncs()
     os._exit(code)
+
+
+def _is_first_to_say(message: str) -> bool:
+    """Return whether none of the processes that torchrun started with this one has said so.
+
+    Each has a folder for an error file of its own, called by its number on the machine; these lie
+    in one that is new for each start.
+    """
+    own = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parent
+    if own.name != os.environ.get("LOCAL_RANK"):
+        return True
+    try:
+        (own.parent / hashlib.sha256(message.encode()).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # rather twice than never
+        return True
+    return True
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
         batch_size: samples a step, over all ranks.
 
     Raises:
-        UserError: where there are more ranks than samples in a batch, or than GPUs, or torchrun
-            did not start them.
+        UserError: where there are more ranks than samples in a batch, or than GPUs, torchrun did
+            not start them, or another one is lost.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Ranks()
@@ -158,13 +158,19 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
     if on_gpu:
         if local_rank >= torch.cuda.device_count():
             raise UserError(
-                f"{local_rank + 1} processes or more for {torch.cuda.device_count()} GPUs: start "
-                f"torchrun with --nproc-per-node {torch.cuda.device_count()}."
+                f"more processes here than GPUs, of which there are {torch.cuda.device_count()}: "
+                f"start torchrun with --nproc-per-node {torch.cuda.device_count()}."
             )
         torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield Ranks(rank, world_size)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo/transport" not in str(error):
+            raise
+        raise UserError(
+            "another process of this training has ended, or is out of reach: what it said is why."
+        ) from error
     finally:
         dist.destroy_process_group()
 

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model.checkpoint import load_checkpoint
 from model.data.order import epoch_order
 from model.ranks import Ranks, join_ranks
+from model.training.rundir import claim
 from pipeline.errors import UserError
 from tests.model_samples import write_samples
 from tests.one_thread import ENVIRONMENT
@@ -68,6 +70,26 @@ def test_processes_that_torchrun_did_not_start_are_told(
         pass
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error: Connection reset"), UserError),
+        (dist.DistBackendError("NCCL communicator was aborted"), UserError),
+        (RuntimeError("a fault of ours"), RuntimeError),
+    ],
+)
+def test_a_process_that_lost_the_others_says_that_their_words_count(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, expected: type[Exception]
+) -> None:
+    for name, value in TORCHRUN_SETS.items():
+        monkeypatch.setenv(name, value)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(dist, name, lambda *_: None)
+    with pytest.raises(expected) as raised, join_ranks("cpu", 8):
+        raise error
+    assert (type(raised.value) is UserError) == ("another process" in str(raised.value))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["zhang2017", "batchnorm"])
 def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
@@ -101,6 +123,45 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
             if a["step"] == 1 and a["kind"] == "train":
                 bound = 1e-5
             assert b[name] == pytest.approx(a[name], rel=bound), (a["kind"], a["step"], name)
+
+
+@pytest.mark.slow
+def test_what_ends_one_process_is_said_once_and_ends_the_others_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    write_samples(tmp_path / "samples", {"train": 8, "val": 3})
+    settings = ["--set", "train.width_multiplier=0.1", "--batch-size", "4", "--device", "cpu"]
+    train = ["cli.py", "train", "characters-64", "--work", str(tmp_path), *settings]
+    with claim(tmp_path / "runs" / "default"):
+        done = subprocess.run(
+            [sys.executable, *TORCHRUN, "2", "--", *train],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.stderr.count("another process is training here") == 1, done.stderr
+    assert "[rank1]" not in done.stderr  # whose first sum over the ranks finds the other one gone
+
+
+def test_what_every_process_has_to_say_is_said_by_one(tmp_path: Path) -> None:
+    def train(recipe: str, rank: str) -> tuple[int, str]:
+        (tmp_path / rank).mkdir(exist_ok=True)
+        place = {"LOCAL_RANK": rank, "TORCHELASTIC_ERROR_FILE": f"{tmp_path}/{rank}/error.json"}
+        command = [sys.executable, "cli.py", "train", recipe]
+        done = subprocess.run(
+            command, cwd=ROOT, env=ENVIRONMENT | place, capture_output=True, text=True
+        )
+        return done.returncode, done.stderr
+
+    code, said = train("nosuchrecipe", "1")
+    assert code == 2
+    assert said.startswith("error: no recipe 'nosuchrecipe'")
+    assert train("nosuchrecipe", "2") == (2, "")
+    code, said = train("nosuchrecipe2", "2")
+    assert code == 2
+    assert said.startswith("error: no recipe 'nosuchrecipe2'")
 
 
 def log_of(run_dir: Path) -> list[dict[str, Any]]:
