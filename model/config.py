@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.settings import Table, convert
+from pipeline.words import meant
 
 MODELS = ("zhang2017", "batchnorm", "inception", "reference")
 STYLELESS = ("reference",)
@@ -28,7 +29,8 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    _check(value in choices, f"{name}: {value!r} is none of {', '.join(choices)}")
+    hint = meant(value, choices)
+    _check(value in choices, f"{name}: {value!r}{hint} is none of {', '.join(choices)}")
 
 
 def _check_seed(name: str, seed: int) -> None:

@@ -28,6 +28,7 @@ from pipeline.stores.files import check_store, read_store
 from pipeline.urls import is_http, is_on_disk, scheme_of, without_password
 from pipeline.web.client import Client
 from pipeline.web.hosts import allowed_hosts
+from pipeline.words import meant
 
 _EXT = re.compile("[a-z0-9]{1,8}")
 _MD5 = re.compile("[0-9a-f]{32}")
@@ -60,8 +61,11 @@ def check_template(template: str) -> None:
     fields, shown = re.findall(r"\{(.*?)\}", template), without_password(template)
     unknown = [field for field in fields if field not in _FIELDS]
     if unknown:
-        known = " ".join(f"{{{field}}}" for field in _FIELDS)
-        raise UserError(f"--images {shown}: no field {{{unknown[0]}}}; known: {known}.")
+        known = [f"{{{field}}}" for field in _FIELDS]
+        wrong = f"{{{unknown[0]}}}"
+        raise UserError(
+            f"--images {shown}: no field {wrong}{meant(wrong, known)}; known: {' '.join(known)}."
+        )
     tar, member = split_tar(template)
     if not {"id", "md5", "file_url"} & set(re.findall(r"\{(.*?)\}", member or template)):
         raise UserError(

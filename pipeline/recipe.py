@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.schema import MAX_SIDE, SKETCH, is_sketch_name
+from pipeline.words import meant
 
 PICTURE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "avif")
 RATINGS = ("g", "s", "q", "e")
@@ -45,7 +46,8 @@ class SelectSettings:
         known = ("safe", *RATINGS)
         unknown = next((rating for rating in self.rating if rating not in known), None)
         if unknown is not None:
-            raise ValueError(f"select.rating: {unknown!r} is none of {', '.join(known)}")
+            hint = meant(unknown, known)
+            raise ValueError(f"select.rating: {unknown!r}{hint} is none of {', '.join(known)}")
         if not self.rating:
             raise ValueError(f"select.rating: name one of {', '.join(known)} at least")
 

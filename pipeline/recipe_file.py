@@ -11,6 +11,7 @@ import tomli_w
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.settings import Table, apply_overrides, convert, to_table
+from pipeline.words import meant
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
 
@@ -75,7 +76,8 @@ def find_recipe(name_or_path: str) -> Path:
     path = path / "recipe.toml" if path.is_dir() else path
     if path.is_file():
         return path
+    names = recipe_names()
     raise UserError(
-        f"no recipe {name_or_path!r}: give one of {', '.join(recipe_names())}, "
+        f"no recipe {name_or_path!r}{meant(name_or_path, names)}: give one of {', '.join(names)}, "
         "or the path of a TOML file."
     )

@@ -1,7 +1,6 @@
 """Tables of settings <-> frozen dataclasses: types checked, unknown keys named with the nearest."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import tomllib
@@ -13,6 +12,7 @@ import msgspec
 import orjson
 
 from pipeline.errors import UserError
+from pipeline.words import nearest
 
 T = TypeVar("T")
 Table = dict[str, Any]
@@ -89,8 +89,8 @@ def _check_keys(table: Table, into: type, where: str, path: str) -> None:
     fields = {field.name: hints[field.name] for field in dataclasses.fields(into)}
     for key, value in table.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            hint = f"did you mean {path + near[0]!r}?" if near else f"known: {', '.join(fields)}."
+            near = nearest(key, fields)
+            hint = f"did you mean {path + near!r}?" if near else f"known: {', '.join(fields)}."
             raise UserError(f"{where}: unknown key {path + key!r}; {hint}")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{where}: {path + key}: holds a NUL byte, which no name has.")

@@ -1,6 +1,8 @@
 """Words for people: counts with their nouns, bytes in a unit that fits, and strangers' text."""
 
+import difflib
 import os
+from collections.abc import Iterable
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -19,6 +21,17 @@ def counted(number: int, one: str, many: str = "") -> str:
 def noun(number: int, one: str, many: str = "") -> str:
     """Return the noun that goes with a number; see ``counted``."""
     return one if number == 1 else many or f"{one}s"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that a mistyped one comes near to, "" where none is near."""
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)), "")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return what is said behind a word that is not known: `` (did you mean 'x'?)``, or ""."""
+    near = nearest(word, known)
+    return f" (did you mean {near!r}?)" if near else ""
 
 
 def sized(num_bytes: int) -> str:

@@ -417,3 +417,25 @@ def test_originals_are_not_cropped_as_another_layout(work: Work, tmp_path: Path)
     assert "was fetched with source.layout 'original'" in str(refused)
     assert "--set source.layout=original" in str(refused)
     assert contents(work) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("fetch charcters-64", "characters-64"),
+        ("fetch dolls-64 --metadata . --images a/{bukcet}/{id}.jpg", "{bucket}"),
+        ("fetch dolls-64 --set select.rating=['saef']", "safe"),
+        ("train dolls-64 --model referenc", "reference"),
+        ("train dolls-64 --gan pacth", "patch"),
+        ("pull THERE WORK --split tets", "test"),
+        ("eval WORK --split tran", "train"),
+    ],
+)
+def test_of_a_mistyped_word_it_says_what_was_meant(
+    made: Path, tmp_path: Path, words: str, meant: str
+) -> None:
+    words = words.replace("THERE", str(made / "there")).replace("WORK", str(tmp_path / "work"))
+    error = call(*words.split()).exception
+    assert isinstance(error, UserError)
+    assert f"(did you mean '{meant}'?)" in str(error)
+    assert list(tmp_path.iterdir()) == []

@@ -129,7 +129,7 @@ def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:
         Samples(tmp_path, "val")
     with pytest.raises(UserError, match=r"Run prepare or pull; samples lie in WORK/samples\.$"):
         Samples(tmp_path / "nowhere", "val")
-    with pytest.raises(UserError, match=r"^'vla': no such split; there are train, val, test\.$"):
+    with pytest.raises(UserError, match=r"^'vla' \(did you mean 'val'\?\): no such"):
         Samples(tmp_path, "vla")
 
 

@@ -292,7 +292,7 @@ def test_what_is_no_setting_and_no_picture_is_said(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, reference=("charcter",))
-    with pytest.raises(UserError, match=r"charcter: neither self, same, character, any nor"):
+    with pytest.raises(UserError, match=r"charcter \(did you mean 'character'\?\): neither self"):
         evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
 
 

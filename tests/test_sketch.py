@@ -138,9 +138,11 @@ def test_settings_without_networks_are_pinned_as_they_are() -> None:
 
 
 def test_an_unknown_method_is_named_with_those_there_are(tmp_path: Path) -> None:
-    settings = PrepareSettings(sketches={"ink": SketchSettings("charcoal")})
-    with pytest.raises(UserError, match=r"sketch_ink.*'charcoal'; known: dodge, onnx, xdog"):
-        pin_sketches(settings)
+    for method, hint in (("charcoal", ""), ("dog", r" \(did you mean 'xdog'\?\)")):
+        settings = PrepareSettings(sketches={"ink": SketchSettings(method)})
+        expected = rf"sketch_ink.*'{method}'{hint}; known: dodge, onnx, xdog"
+        with pytest.raises(UserError, match=expected):
+            pin_sketches(settings)
 
 
 def test_lines_of_a_larger_picture_are_drawn_wider_in_proportion() -> None:
@@ -167,5 +169,7 @@ def test_lines_are_drawn_by_known_methods_that_need_no_file() -> None:
     for method in ("onnx", "crayon"):
         with pytest.raises(UserError, match=f"lines cannot be drawn by '{method}'; known: dodge"):
             line_drawer(method, {})
+    with pytest.raises(UserError, match=r"'dodg' \(did you mean 'dodge'\?\)"):
+        line_drawer("dodg", {})
     with pytest.raises(UserError, match=r"\[prepare\]: unknown key 'sise'"):
         line_drawer("dodge", {"sise": 3})

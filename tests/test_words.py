@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.words import counted, sized
+from pipeline.words import counted, meant, sized
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,16 @@ def test_a_number_and_what_it_counts(number: int, nouns: tuple[str, ...], words:
 )
 def test_bytes_in_the_unit_that_fits(num_bytes: int, words: str) -> None:
     assert sized(num_bytes) == words
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("vla", " (did you mean 'val'?)"),
+        ("TRAIN", " (did you mean 'train'?)"),
+        ("everything", ""),
+        ("", ""),
+    ],
+)
+def test_a_mistyped_word_is_told_from_another(word: str, hint: str) -> None:
+    assert meant(word, ("train", "val", "test")) == hint

@@ -65,10 +65,12 @@ def evaluate(
     from pipeline.errors import UserError
     from pipeline.schema import SPLITS
     from pipeline.settings import apply_overrides, convert
+    from pipeline.words import meant
     from pipeline.work import Work
 
     if split not in SPLITS:
-        raise UserError(f"--split {split}: no such split; there are {', '.join(SPLITS)}.")
+        hint = meant(split, SPLITS)
+        raise UserError(f"--split {split}{hint}: no such split; there are {', '.join(SPLITS)}.")
     flags = {
         "fid_weights": fid_weights,
         "lpips_weights": lpips_weights,

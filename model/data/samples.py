@@ -29,6 +29,7 @@ from pipeline.records import Status
 from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, SPLITS, members_of
 from pipeline.settings import Table
 from pipeline.shards.shard import Span
+from pipeline.words import meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Samples:
 
     def __init__(self, source: Path | Shards, split: str, sketch: str = SKETCH) -> None:
         if split not in SPLITS:
-            raise UserError(f"{split!r}: no such split; there are {', '.join(SPLITS)}.")
+            hint = meant(split, SPLITS)
+            raise UserError(f"{split!r}{hint}: no such split; there are {', '.join(SPLITS)}.")
         self.split = split
         self._source = LocalShards(source) if isinstance(source, Path) else source
         self._is_local = isinstance(source, Path)

@@ -15,7 +15,7 @@ from model.data.samples import Batch, Samples
 from model.use.colorize import to_tensor
 from model.use.pictures import fit, open_picture
 from pipeline.errors import UserError
-from pipeline.words import harmless
+from pipeline.words import harmless, meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ def _make_scene(samples: Samples, reference: str, picture_name: str, seed: int) 
         return Scene(reference, pairs, reference != "any", None, seed)
     if not Path(reference).exists():
         raise UserError(
-            f"--reference {reference}: neither {', '.join(REFERENCES)} nor a picture's path."
+            f"--reference {reference}{meant(reference, REFERENCES)}: neither "
+            f"{', '.join(REFERENCES)} nor a picture's path."
         )
     height, width = samples.size
     pad = samples.recipe.get("prepare", {}).get("fit") == "pad"

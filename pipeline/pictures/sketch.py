@@ -19,6 +19,7 @@ from pipeline.pictures.image import Picture
 from pipeline.pictures.sketch_onnx import draw_with_model, pin_model
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings
 from pipeline.settings import Table, convert
+from pipeline.words import meant
 
 Sketch = NDArray[np.uint8]
 
@@ -145,7 +146,8 @@ def line_drawer(method: str, prepare: Table) -> Callable[[Picture], Sketch]:
         UserError: on a method that is not known, or needs more than a picture.
     """
     if method not in SCALABLE:
-        raise UserError(f"lines cannot be drawn by {method!r}; known: {', '.join(SCALABLE)}.")
+        hint = meant(method, SCALABLE)
+        raise UserError(f"lines cannot be drawn by {method!r}{hint}; known: {', '.join(SCALABLE)}.")
     prepared = convert(prepare, PrepareSettings, "the model's recipe, [prepare]")
     members = prepared.sketch_members.values()
     settings = next((s for s in members if s.method == method), SketchSettings(method=method))
@@ -179,8 +181,11 @@ def pin_sketches(settings: PrepareSettings) -> PrepareSettings:
 
 def _pin(member: str, settings: SketchSettings, size: int) -> SketchSettings:
     if settings.method not in _METHODS:
-        known = ", ".join(sketch_names())
-        raise UserError(f"{member}: no sketch method {settings.method!r}; known: {known}.")
+        known = sketch_names()
+        raise UserError(
+            f"{member}: no sketch method {settings.method!r}{meant(settings.method, known)}; "
+            f"known: {', '.join(known)}."
+        )
     if settings.method != "onnx":
         return settings
     return replace(settings, onnx=pin_model(settings.onnx, size))
