@@ -4,6 +4,7 @@ Other web pages that are open in the same browser can reach loopback too, and so
 made to point there. Both are turned away, and the page is forbidden to load from elsewhere.
 """
 
+import errno
 import io
 import os
 import signal
@@ -136,8 +137,11 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
     try:
         bound = socket.create_server((host, port), family=family)
     except OSError as error:
+        advice = "--port 0 takes any port"
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):  # it is the host that is wrong
+            advice = "--host takes an address of this machine, or 0.0.0.0 for all that it has"
         raise UserError(
-            f"{host} port {port}: cannot listen there: {error.strerror}. --port 0 takes any port."
+            f"{host} port {port}: cannot listen there: {error.strerror}. {advice}."
         ) from error
     port = bound.getsockname()[1]
     inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
