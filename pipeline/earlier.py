@@ -195,7 +195,7 @@ def count_unfetched(
             posts = posts.filter(pc.not_equal(posts[field], ""))
     wanted = content_settings(source)
     settled: list[pa.Array] = []
-    for directory in (work.raw_dir, *work.reuse_dir.glob(f"*/{work.raw_dir.name}")):
+    for directory in (work.raw_dir, *(aside.raw_dir for aside in work.asides())):
         for name in list_shards(directory):
             path = rows_path(directory, name)
             try:

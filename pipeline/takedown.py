@@ -197,7 +197,10 @@ def _apply(
         clear(SAMPLES, name, post_ids, proofs.get(name, ""))
     for aside in map(Work, work.reuse_dir.glob("*")):
         if aside.plan_path.is_file():
-            clear_plan(aside.plan_path, post_ids, "")
+            try:
+                clear_plan(aside.plan_path, post_ids, "")
+            except DamagedError:  # it may name them; without it `fetch` asks for its posts again
+                aside.plan_path.unlink()
         for name in list_shards(aside.raw_dir):
             try:
                 clear_stage(aside, RAW, name, post_ids, "")

@@ -315,8 +315,10 @@ def test_what_was_set_aside_for_another_plan_counts_as_settled(tmp_path: Path) -
     posts = pa.concat_tables(
         [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]
     )
-    (work.reuse_dir / "1").mkdir(parents=True)
-    work.raw_dir.rename(work.reuse_dir / "1" / work.raw_dir.name)
+    aside = Work(work.reuse_dir / "1")
+    aside.root.mkdir(parents=True)
+    shutil.copy(work.plan_path, aside.plan_path)
+    work.raw_dir.rename(aside.raw_dir)
     assert count_unfetched(work, posts, recipe.source) == 0
     taken_down = clear_posts(posts, posts["post_id"].to_pylist())
     assert count_unfetched(work, taken_down, recipe.source) == 0

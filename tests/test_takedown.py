@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import run, takedown
 from pipeline.differences import compare
+from pipeline.earlier import count_unfetched
 from pipeline.errors import UserError
 from pipeline.lock import read_lock, write_lock
 from pipeline.planning.make import make_plan
@@ -21,7 +22,7 @@ from pipeline.report.page import write_report
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION
 from pipeline.settings import convert
 from pipeline.shards.rows import read_info, read_rows
-from pipeline.shards.shard import list_shards, rows_path, tar_path
+from pipeline.shards.shard import list_shards, remove_shard, rows_path, tar_path
 from pipeline.share.index import CARD, CROISSANT, LOCK
 from pipeline.share.papers import describe, path_of
 from pipeline.share.pull import pull
@@ -297,6 +298,24 @@ def test_a_damaged_shard_of_an_earlier_plan_keeps_no_takedown_from_its_end(work:
     take_down(work, [3])
     assert holding(work.root, secrets) == []
     assert list_shards(aside.raw_dir) == [name for name in names if name != "train-000000"]
+    run.fetch(recipe_of(work), work, QUIET)
+    assert verify(work.root) == []
+
+
+def test_an_earlier_plan_that_is_damaged_keeps_no_takedown_from_its_end(work: Work) -> None:
+    secrets = secrets_of(work, 3)
+    aside = Work(work.reuse_dir / "1")
+    shutil.copytree(work.raw_dir, aside.raw_dir)
+    shutil.copytree(work.ledger_dir, aside.ledger_dir)
+    shutil.copy(work.plan_path, aside.plan_path)
+    flip(aside.plan_path, 300)
+    names = list_shards(aside.raw_dir)
+    take_down(work, [3])
+    assert holding(work.root, secrets) == []
+    assert list_shards(aside.raw_dir) == names
+    remove_shard(work.raw_dir, "train-000000")
+    plan = read_rows(work.plan_path, SELECTION)  # --dry-run counts what `fetch` will ask for
+    assert count_unfetched(work, plan, recipe_of(work).source) > 0
     run.fetch(recipe_of(work), work, QUIET)
     assert verify(work.root) == []
 
