@@ -28,7 +28,7 @@ from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
 from pipeline.libraries import library_versions
-from pipeline.shard_store.worker import StageInStore
+from pipeline.shard_store.worker import StageInStore, check_reach
 
 _TELL_EVERY = 1.0  # seconds between two words of a worker about how far it is
 
@@ -92,8 +92,10 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
     waiting, losses, num_done = list(reversed(names)), Counter[str](), 0
     in_hand: dict[Any, str] = {}
     reading = board.read.remote()
+    probes = _probe(stage.url) if isinstance(stage, StageInStore) else []
     try:
         while waiting or in_hand:
+            _heed(probes)
             while waiting and len(in_hand) < num_workers:
                 name = waiting.pop()
                 in_hand[work.remote(shared, name, board)] = name
@@ -118,9 +120,33 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
                 show(num_done + sum(told.get(name, 0) for name in in_hand.values()))
                 reading = board.read.remote()
     finally:
-        for ref in in_hand:
+        for ref in (*in_hand, *probes):
             with suppress(RayError):
                 ray.cancel(ref, force=True)
+
+
+def _probe(url: str) -> list[Any]:
+    """Let every machine that may get work ask the store, at once, beside the work."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]  # type: ignore[no-untyped-call]
+    ask = ray.remote(num_cpus=0, max_retries=0)(check_reach)
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    return [ask.options(scheduling_strategy=place).remote(url) for place in places]
+
+
+def _heed(probes: list[Any]) -> None:
+    """Remove the probes that have ended from a list.
+
+    Raises:
+        UserError: that one of them raised.
+    """
+    for ref in ray.wait(probes, num_returns=len(probes), timeout=0)[0] if probes else ():
+        probes.remove(ref)
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            raise error.cause or error from None
+        except RayError:  # the machine is gone, and what it had in hand goes to another
+            continue
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ray.cluster_utils import Cluster
 
@@ -17,15 +18,19 @@ _SMALL: dict[str, Any] = {"object_store_memory": 80 * 2**20, "include_dashboard"
 class TwoNodes:
     """A head and a worker node with a CPU each.
 
+    Args:
+        elsewhere: what is set in the worker node's environment alone.
+
     Attributes:
         address: of the head.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: dict[str, str] | None = None) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         self._cluster = Cluster()
         self._head = self._add("127.0.0.2")
-        self._worker = self._add("127.0.0.3")
+        with patch.dict(os.environ, elsewhere or {}):
+            self._worker = self._add("127.0.0.3")
         self.address = str(self._cluster.address)
 
     def _add(self, host: str) -> Any:

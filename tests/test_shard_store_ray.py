@@ -1,6 +1,7 @@
 """Commands on a Ray cluster whose machines share no disk, but a store."""
 
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source
 from tests.ray_cluster import TASK, TwoNodes, wait_for
-from tests.real_commands import ROOT, Gate, Source, finish, run_command
+from tests.real_commands import ROOT, Gate, Source, finish, run_command, start
 from tests.s3_server import BUCKET
 
 STORE = f"s3://{BUCKET}/tiny"
@@ -89,3 +90,23 @@ def test_machines_without_a_shared_disk_put_the_shards_into_a_store(
     again = Work(tmp_path / "again")
     run_command(["pull", STORE, str(again.root)])
     assert verify(again.root) == []
+
+
+@pytest.mark.slow
+def test_a_machine_that_looks_for_the_store_elsewhere_ends_the_run_soon(
+    s3: "fsspec.AbstractFileSystem", tmp_path: Path
+) -> None:
+    del s3
+    source = Source(tmp_path / "source", {})
+    make_source(source.root)
+    nodes = TwoNodes({"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"})
+    try:
+        with Gate(source.root, num_free=10**6) as gate:
+            fetching = source.fetch(gate, Work(tmp_path / "work"), 2)
+            away = ["--store", STORE, "--executor", "ray", "--ray-address", nodes.address]
+            code, said = finish(start([*fetching, *away]))  # in less than LIMIT
+    finally:
+        nodes.shut_down()
+    assert code == 2, said
+    assert f"So says {platform.node()}, a machine of the cluster" in said
+    assert "start Ray there with the store's address" in said

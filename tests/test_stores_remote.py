@@ -174,7 +174,7 @@ def test_a_store_that_has_answered_is_waited_for(monkeypatch: pytest.MonkeyPatch
     for _ in range(2):
         assert store.read("index.json", 99) == b"data"
     assert slept == [1, 2, 4]  # the first time it is asked again at once, on a new connection
-    monkeypatch.setattr(remote, "_PATIENCE", 0)
+    monkeypatch.setattr(remote, "PATIENCE", 0)
     _break_off(monkeypatch, refused, refused)
     with pytest.raises(UserError, match="cannot be read"):
         store.read("index.json", 99)

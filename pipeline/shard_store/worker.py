@@ -1,10 +1,11 @@
 """A stage away from the work folder: in scratch on any machine, its outcome into a store."""
 
+import platform
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 from pipeline.counts import Fates
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
 from pipeline.fetch import FetchStage
 from pipeline.originals import split_tar
@@ -24,9 +25,11 @@ from pipeline.shard_store.files import (
 )
 from pipeline.share.index import IDENTITY
 from pipeline.stores.open import open_writable
-from pipeline.stores.remote import outlast
+from pipeline.stores.remote import PATIENCE, outlast
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
+
+_PATIENCE_AT_FIRST = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,26 @@ def _open(url: str) -> WritableStore:
     So it is from the start, for it has answered the driver.
     """
 
-    def open_and_ask() -> WritableStore:
-        store = open_writable(url)
-        store.read(IDENTITY, MAX_ROWS)  # so that it has answered here
-        return store
+    return outlast(partial(_open_and_ask, url), PATIENCE)
 
-    return outlast(open_and_ask, has_answered=True)
+
+def _open_and_ask(url: str) -> WritableStore:
+    store = open_writable(url)
+    store.read(IDENTITY, MAX_ROWS)  # so that it has answered here
+    return store
+
+
+def check_reach(url: str) -> None:
+    """Ask a store from this machine that has answered the driver a moment ago.
+
+    Raises:
+        UserError: where it does not answer for a minute: it is not down, but looked for elsewhere.
+    """
+    try:
+        outlast(partial(_open_and_ask, url), _PATIENCE_AT_FIRST)
+    except UserError as error:
+        raise UserError(
+            f"{error} So says {platform.node()}, a machine of the cluster, while the store answers "
+            "this one: start Ray there with the store's address and credentials in its "
+            "environment, as they are here (AWS_ENDPOINT_URL, AWS_PROFILE, ...)."
+        ) from error

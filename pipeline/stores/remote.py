@@ -22,7 +22,7 @@ from pipeline.stores.transfer import (
 
 _T = TypeVar("_T")
 
-_PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
+PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
 _MAX_WAIT = 60.0
 
 _BEYOND_END = re.compile(
@@ -31,14 +31,15 @@ _BEYOND_END = re.compile(
 """How stores say that a range begins where the file has ended. A folder may be called orange."""
 
 
-def outlast(do: Callable[[], _T], has_answered: bool) -> _T:
+def outlast(do: Callable[[], _T], patience: float) -> _T:
     """Do what asks a store, again after growing waits while it is out of reach, or busy.
 
     Args:
         do: raises what ``files.why_unavailable`` knows.
-        has_answered: whether the store has, and so is worth waiting for.
+        patience: seconds after which no further try is made; ``PATIENCE`` for a store that has
+            answered, and so is worth waiting for.
     """
-    give_up_at, wait = time.monotonic() + (_PATIENCE if has_answered else 0.0), 1.0
+    give_up_at, wait = time.monotonic() + patience, 1.0
     while True:
         try:
             return do()
@@ -182,15 +183,15 @@ class RemoteStore:
             self._type.clear_instance_cache()
             return once()
 
-        has_answered = self._has_answered
+        patience = PATIENCE if self._has_answered else 0.0
         if self._type.async_impl:  # such a library has tried again itself
-            return outlast(once, has_answered)
+            return outlast(once, patience)
         try:
             return once()
         except Exception as error:
             if isinstance(error, FileNotFoundError):
                 raise
-        return outlast(once_more, has_answered)
+        return outlast(once_more, patience)
 
 
 def _temporary(place: str) -> str:
