@@ -23,6 +23,7 @@ from model.weights import StateDict, digest_weights
 from pipeline.disk import replacing, sync
 from pipeline.errors import DamagedError, UserError
 from pipeline.settings import Table, convert, to_table
+from pipeline.words import nearest
 
 FORMAT = "nurie-checkpoint"
 VERSION = 1
@@ -183,7 +184,7 @@ def _find(path: Path) -> Path:
     if path.suffix == ".json":
         path = path.with_suffix(".safetensors")
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint. {_what_to_give(path.parent)}")
+        raise UserError(f"{path}: no such checkpoint. {_what_to_give(path)}")
     return path
 
 
@@ -191,12 +192,15 @@ def _damaged(path: Path, error: Exception) -> DamagedError:
     return DamagedError(f"{path}: damaged, or not a .safetensors file: {error}.")
 
 
-def _what_to_give(directory: Path) -> str:
+def _what_to_give(path: Path) -> str:
     """Return what may have been meant where there is no checkpoint."""
+    directory = path.parent
     if (last := directory / "last.safetensors").is_file():
         return f"This run has no best one yet; give {last}."
-    if runs := sorted(path.parent for path in directory.glob("runs/*/*.safetensors")):
-        return f"Give one of the runs there, such as {runs[0]}."
+    run_dir = next((p for p in (path, directory) if p.parent.name == "runs"), directory / "runs/x")
+    if runs := sorted({p.parent for p in run_dir.parent.glob("*/*.safetensors")}):
+        likely = nearest(run_dir.name, [run.name for run in runs]) or runs[0].name
+        return f"Give one of the runs there, such as {run_dir.with_name(likely)}."
     return "Give a run's folder or a .safetensors in it."
 
 

@@ -115,8 +115,12 @@ def test_missing_torn_and_foreign_files_are_named(tmp_path: Path, saved: Path) -
         load_checkpoint(onnx_path)
     run_dir = tmp_path / "work" / "runs" / "first"
     save_checkpoint(run_dir / "last.safetensors", tensors_at(1), info_at(1))
-    with pytest.raises(UserError, match=r"Give one of the runs there, such as .*/runs/first\."):
-        load_checkpoint(tmp_path / "work")
+    save_checkpoint(run_dir.with_name("a") / "last.safetensors", tensors_at(1), info_at(1))
+    typos = {"": "a", "runs": "a", "runs/frist": "first", "runs/frist/last.safetensors": "first"}
+    for mistyped, likely in typos.items():
+        said = rf"Give one of the runs there, such as .*/runs/{likely}\."
+        with pytest.raises(UserError, match=said):
+            load_checkpoint(tmp_path / "work" / mistyped)
     with pytest.raises(UserError, match=r"has no best one yet; give .*/first/last\.safetensors"):
         load_checkpoint(run_dir)
     saved.write_bytes(saved.read_bytes()[:-3])

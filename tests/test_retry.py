@@ -35,6 +35,18 @@ def test_a_dry_run_counts_what_would_be_asked_for(tmp_path: Path) -> None:
     assert count("--limit", "4", *moved) == "4 originals would be fetched."
 
 
+def test_a_template_that_leads_to_no_picture_is_doubted(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    command = ["fetch", f"{tmp_path}/recipe.toml", "--work", f"{tmp_path}/w", "--workers", "1"]
+    wrong = call(*command, "--images", f"{tmp_path}/original/{{id}}.jpgg")
+    assert wrong.exit_code == 0
+    said = (
+        f"no picture is there: does {tmp_path}/original/{{id}}.jpgg name them as they are called?"
+    )
+    assert said in wrong.stderr
+    assert "no picture is there" not in call(*command).stderr
+
+
 def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPServer) -> None:
     metadata, recipe = tmp_path / "posts.json", tmp_path / "recipe.toml"
     metadata.write_bytes(lines_of([new_record(make_post(i, "solo")) for i in (1, 2, 3)]))

@@ -183,6 +183,7 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     One rank of several cannot tell yet whether the lock is kept.
     """
     from pipeline.counts import count_failed
+    from pipeline.urls import without_password
 
     name = stage if part.is_whole else f"{stage}, {part}"
     print_counts(name, dict(summary.fates), summary.num_posts)
@@ -200,6 +201,10 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
         posts = counted(num_astray, "post leads", "posts lead")
         advice = "name it: --set 'source.hosts=[\"HOST\"]' --retry-failed."
         print(f"{posts} to a host that may not be asked; {advice}", file=sys.stderr)
+    num_missing = summary.fates["missing/no_file"] + summary.fates["missing/http_404"]
+    if stage == "fetch" and num_missing == summary.num_posts > 0:
+        images = harmless(without_password(recipe.source.images))
+        print(f"no picture is there: does {images} name them as they are called?", file=sys.stderr)
     if part.is_whole and work.lock_path.is_file():
         wrong += compare(work.lock_path, work, recipe)
     if wrong:
