@@ -71,6 +71,9 @@ class Metrics(TypedDict):
     step: int
     split: str
     settings: dict[str, _Setting]
+    sha256: NotRequired[str]
+    sketch: NotRequired[str]
+    guidance: NotRequired[float]
 
 
 def check_shape(value: Any, shape: type, where: str) -> None:
