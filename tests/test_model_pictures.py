@@ -80,6 +80,13 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     assert np.abs(opened[..., 0] - levels / 257.0).max() <= 0.5
 
 
+def test_the_grey_of_sixteen_bits_that_is_none_is_opened_as_white(tmp_path: Path) -> None:
+    levels = np.full((20, 20), 30000, np.uint16)
+    levels[:5] = 700
+    Image.fromarray(levels).save(tmp_path / "a.png", transparency=700)
+    assert np.unique(np.asarray(open_picture(tmp_path / "a.png"))).tolist() == [117, 255]
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif", "gif", "bmp", "tiff", "ppm"])
 def test_every_format_is_opened(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"picture.{suffix}"

@@ -81,20 +81,20 @@ def _check_end(name: str, path: Path) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_bytes(image)).convert("RGB")
+    if image.mode in ("I", "F"):
+        image = Image.fromarray(_to_bytes(image))
     return to_srgb(flatten_alpha(image))
 
 
 def _to_bytes(image: Image.Image) -> Pixels:
-    """Scale more than 8 bits, which Pillow would cut off; their range tells what white is."""
+    """Scale levels of 32 bits, which Pillow would cut off; their range tells what white is."""
     levels = np.asarray(image).astype(np.float32)
     highest = float(levels.max())
     if not highest <= 65535:  # or not a number
         raise ValueError(f"levels up to {highest:g}; save it with 8 or 16 bits")
     if image.mode == "F" and highest <= 1:
         levels *= 255
-    elif image.mode.startswith("I;") or highest > 255:  # I;16 is of 16 bits, however dark
+    elif highest > 255:
         levels /= 257
     return cast(Pixels, levels.round().clip(0, 255).astype(np.uint8))
 
