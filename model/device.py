@@ -37,6 +37,8 @@ def pick_device(name: str) -> torch.device:
         raise UserError(
             f"device {name!r}: PyTorch cannot compute there. Give auto, cpu or cuda."
         ) from error
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # events, streams and random states are of the current one
     return device
 
 

@@ -142,13 +142,18 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
         batch_size: samples a step, over all ranks.
 
     Raises:
-        UserError: where there are more ranks than samples in a batch, or than GPUs, torchrun did
-            not start them, or another one is lost.
+        UserError: where there are more ranks than samples in a batch, or than GPUs, all are to
+            take the same one, torchrun did not start them, or another one is lost.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Ranks()
         return
     world_size, rank, local_rank = _read_numbers()
+    if ":" in device_name:
+        raise UserError(
+            f"train.device = {device_name!r} is one device for {world_size} processes. Give cuda, "
+            "and each takes a GPU of its own."
+        )
     if batch_size < world_size:
         raise UserError(
             f"train.batch_size = {batch_size} leaves some of {world_size} processes without a "

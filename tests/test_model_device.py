@@ -45,6 +45,17 @@ def test_a_gpu_that_is_not_there_is_named_with_those_that_are(
     assert str(caught.value) == f"device 'cuda:1': {reason}"
 
 
+def test_the_gpu_that_was_chosen_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that says when a copy has arrived is of the current device's stream."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch, "zeros", lambda _, device: torch.ones(1))
+    for name in ("cuda:1", "cuda", "cpu"):  # without a number the current one stays
+        pick_device(name)
+    assert current == [torch.device("cuda:1")]
+
+
 def test_a_full_memory_gives_advice() -> None:
     advice = r"train\.batch_size = 32: try --set train\.batch_size=16"
     with pytest.raises(UserError, match=advice), memory_guard("train.batch_size", 32):

@@ -56,6 +56,15 @@ def test_more_ranks_than_samples_in_a_batch_are_too_many(monkeypatch: pytest.Mon
         pass
 
 
+def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN_SETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.distributed.init_process_group", pytest.fail)  # it would wait
+    expected = pytest.raises(UserError, match=r"'cuda:1' is one device for 3 processes\. Give cuda")
+    with expected, join_ranks("cuda:1", 8):
+        pass
+
+
 @pytest.mark.parametrize("wrong", [{"RANK": ""}, {"MASTER_ADDR": None}, {"WORLD_SIZE": "two"}])
 def test_processes_that_torchrun_did_not_start_are_told(
     monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str | None]
