@@ -2,13 +2,17 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from model.training.journal import Journal
-from tests.model_runs import log_of
+from model.training.rundir import Checkpoints
+from tests.model_checkpoints import CONFIG
+from tests.model_runs import log_of, run
+from tests.model_samples import write_samples
 
 
 def test_a_line_is_the_mean_of_the_steps_since_the_line_before(tmp_path: Path) -> None:
@@ -22,10 +26,33 @@ def test_a_line_is_the_mean_of_the_steps_since_the_line_before(tmp_path: Path) -
     assert [line["l1"] for line in lines] == pytest.approx([2.0, 7.0, 2.0])
 
 
+def test_what_a_validation_and_its_checkpoint_take_is_no_time_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_style_network: None
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("model.training.journal.time", clock)
+
+    def taking(seconds: float, method: Any) -> Any:
+        def run_later(*arguments: Any) -> None:
+            clock.now += seconds
+            method(*arguments)
+
+        return run_later
+
+    monkeypatch.setattr(Journal, "record", taking(1, Journal.record))
+    monkeypatch.setattr(Journal, "validation", taking(1000, Journal.validation))
+    monkeypatch.setattr(Checkpoints, "keep_last", taking(1000, Checkpoints.keep_last))
+    run(write_samples(tmp_path / "samples", {"train": 8, "val": 2}), tmp_path / "run")
+    speeds = [line.get("samples_per_second") for line in log_of(tmp_path / "run")]
+    assert len(speeds) > 8
+    assert set(speeds) == {None, CONFIG.batch_size}
+
+
 def test_speed_and_waiting_are_of_the_training_since_the_line_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not of what came before, nor of the time that a validation takes."""
+    """Not of what came before, nor of the time that something else takes."""
     clock = SimpleNamespace(now=100.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr("model.training.journal.time", clock)
@@ -36,6 +63,7 @@ def test_speed_and_waiting_are_of_the_training_since_the_line_before(
         if step == 4:
             clock.now += 50.0
             journal.validation({"mse": 0.1}, np.zeros((8, 8, 3), np.uint8))
+            journal.restart_clock()
     journal.close()
     lines = [line for line in log_of(tmp_path) if line["kind"] == "train"]
     assert [line["samples_per_second"] for line in lines] == pytest.approx([3.0, 3.0, 6.0])

@@ -128,13 +128,12 @@ class Journal:
         self.restart_clock()
 
     def validation(self, metrics: Mapping[str, float], sheet: Sheet) -> None:
-        """Write down a validation's metrics and its sheet of samples, and restart the clock."""
+        """Write down a validation's metrics and its sheet of samples."""
         self._write("validation", metrics)
         if self._ranks.is_first:
             save_png(self._grid_dir / f"step-{self._step:07d}.png", sheet)
             self._board.add_image("samples", sheet, self._step, dataformats="HWC")
             self._board.flush()
-        self.restart_clock()
 
     def close(self) -> None:
         """Close TensorBoard's file."""

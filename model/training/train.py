@@ -241,6 +241,7 @@ def train(
                 console.print(_describe(state, config))
             if stop:
                 break
+            journal.restart_clock()
         return TrainResult(state.step, state.epoch, state.best, state.step == total_steps)
 
 
