@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions down to a sixteenth or less, averaged over space, then the heads.
+    """Five strided convolutions, down to a thirty-second, averaged over space, then the heads.
 
     It takes pictures, float N x 3 x H x W in [0, 1], of any sides from 64 on. The style vectors
     that it is asked for are standardised: each number less its mean and over its deviation, both

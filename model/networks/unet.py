@@ -62,10 +62,8 @@ class UNet(Generator):
 
         self.style = nn.Identity() if style_space else nn.Linear(style_channels, c2048)
 
-        self.up_16 = nn.ConvTranspose2d(c2048, c512, kernel_size=2, stride=2)
-        self.level_16 = nn.Sequential(
-            *_norm(c512, batchnorm), nn.ReLU(), _conv(c512, c512), *_norm(c512, batchnorm)
-        )
+        self.up_16 = _double(c2048, c512)
+        self.level_16 = nn.Sequential(*_rest(c512, batchnorm))
         self.up_32 = up(c512 + c256, c128)
         self.up_64 = up(c128 + c128, c64)
         self.up_128 = up(c64 + c64, c32)
@@ -125,29 +123,27 @@ def _norm(channels: int, batchnorm: bool) -> list[nn.Module]:
     return [nn.BatchNorm2d(channels)] if batchnorm else []
 
 
+def _double(num_in: int, num_out: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(num_in, num_out, kernel_size=2, stride=2)
+
+
+def _rest(channels: int, batchnorm: bool) -> list[nn.Module]:
+    """Return what of a level follows its first convolution."""
+    second = _conv(channels, channels)
+    return [*_norm(channels, batchnorm), nn.ReLU(), second, *_norm(channels, batchnorm)]
+
+
 def _pair(num_in: int, num_out: int, batchnorm: bool) -> nn.Sequential:
-    return nn.Sequential(
-        _conv(num_in, num_out),
-        *_norm(num_out, batchnorm),
-        nn.ReLU(),
-        _conv(num_out, num_out),
-        *_norm(num_out, batchnorm),
-    )
+    return nn.Sequential(_conv(num_in, num_out), *_rest(num_out, batchnorm))
 
 
 def _up(num_in: int, num_out: int, batchnorm: bool) -> nn.Sequential:
-    return nn.Sequential(
-        nn.ConvTranspose2d(num_in, num_out, kernel_size=2, stride=2),
-        *_norm(num_out, batchnorm),
-        nn.ReLU(),
-        _conv(num_out, num_out),
-        *_norm(num_out, batchnorm),
-    )
+    return nn.Sequential(_double(num_in, num_out), *_rest(num_out, batchnorm))
 
 
 def _guide(num_in: int, channels: tuple[int, ...]) -> nn.Sequential:
     """Return a guide decoder: from 16 to 256 in four steps, without activations."""
-    steps = [nn.ConvTranspose2d(a, b, kernel_size=2, stride=2) for a, b in pairwise(channels)]
+    steps = [_double(a, b) for a, b in pairwise(channels)]
     return nn.Sequential(_conv(num_in, channels[0]), *steps, nn.Conv2d(channels[-1], 3, 1))
 
 
