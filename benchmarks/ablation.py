@@ -67,7 +67,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "matches that begin blunter and nearer": {"SHARPNESS": 10.0, "NEARNESS": 8.0},
     "no word on what a match is worth": {"Found": Blind},
     "no context from the level below": {"Encoder": lambda c, _, made=reference.Encoder: made(c, 1)},
-    "colours mixed bilinearly": {"enlarge_convexly": enlarge_smoothly},
+    "colours mixed bilinearly": {"convex_upsample": enlarge_smoothly},
     "one shade of a place, its mean": {"SHADES": 1},
     "nor the colours within it": {"SHADES": 1, "DETAIL": 1},
     "eight shades of a place": {"SHADES": 8},

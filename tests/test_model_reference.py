@@ -9,8 +9,8 @@ from model.networks.reference import (
     OPACITY_BIAS,
     Encoder,
     ReferenceUNet,
+    convex_upsample,
     draw_lines,
-    enlarge_convexly,
     look_again,
 )
 from tests import one_thread  # noqa: F401
@@ -107,7 +107,7 @@ def test_a_pixel_may_mix_the_places_around_its_own_and_change_what_it_found() ->
         out.bias[:3], out.bias[-9:] = change, places
         picture = generator(SKETCH[:1], drawn(3).float() / 255).picture
     logits = places.view(1, 9, 1, 1).expand(1, 9, 64, 64)
-    shades = torch.unflatten(enlarge_convexly(looked_up[0].shades, logits), 1, (SHADES, 3))
+    shades = torch.unflatten(convex_upsample(looked_up[0].shades, logits), 1, (SHADES, 3))
     opacity = torch.tensor(OPACITY_BIAS).sigmoid()
     expected = 1 - opacity * (1 - shades.mean(1)) + change[:, None, None]
     assert torch.allclose(picture, expected, atol=1e-5)
@@ -252,19 +252,19 @@ def test_pixels_are_mixed_of_the_nine_places_around_them() -> None:
     maps = torch.rand(2, 3, 4, 5)
     nothing_learnt = torch.zeros(2, 9, 16, 20)
     bilinear = torch.nn.functional.interpolate(maps, scale_factor=4.0, mode="bilinear")
-    assert (enlarge_convexly(maps, nothing_learnt) - bilinear).abs().max() < 0.2
-    assert (enlarge_convexly(maps, nothing_learnt) - bilinear).abs().mean() < 0.03
+    assert (convex_upsample(maps, nothing_learnt) - bilinear).abs().max() < 0.2
+    assert (convex_upsample(maps, nothing_learnt) - bilinear).abs().mean() < 0.03
     own = torch.zeros(2, 9, 8, 10)
     own[:, 4] = 50
     enlarged = maps.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert torch.allclose(enlarge_convexly(maps, own), enlarged)
+    assert torch.allclose(convex_upsample(maps, own), enlarged)
     for number, (row, column) in enumerate(itertools.product((1, 2, 3), (2, 3, 4))):
         logits = torch.zeros(2, 9, 8, 10)
         logits[:, number, 5, 6] = 50  # of the place 2, 3
-        mixed = enlarge_convexly(maps, logits)
+        mixed = convex_upsample(maps, logits)
         assert torch.allclose(mixed[..., 5, 6], maps[..., row, column])
     own[:, 0, 0, 0] = 100  # beyond the border lies the border
-    assert torch.allclose(enlarge_convexly(maps, own), enlarged)
+    assert torch.allclose(convex_upsample(maps, own), enlarged)
 
 
 def test_matched_levels_know_what_lies_far_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,13 +104,13 @@ class ReferenceUNet(Generator):
         colors = found.colors()
         x = self.bottom(torch.cat([lines[0] + found.features, colors], dim=1))
         for level in range(1, len(lines)):
-            x, colors, line = enlarge(x), enlarge(colors), lines[level]
+            x, colors, line = upsample(x), upsample(colors), lines[level]
             if level < len(self.matches):
                 found = self.matches[level](line, places[level], views)
                 colors, line = found.colors(), line + found.features
             x = self.decoder[level - 1](torch.cat([x, line, colors], dim=1))
         change, opacity, rank, place = torch.split(self.out(x), [3, 1, SHADES, 9], dim=1)
-        shades = torch.unflatten(enlarge_convexly(found.shades, place), 1, (SHADES, 3))
+        shades = torch.unflatten(convex_upsample(found.shades, place), 1, (SHADES, 3))
         chosen = (shades * rank.softmax(1)[:, :, None]).sum(1)
         laid_on_paper = 1 - opacity.sigmoid() * (1 - chosen)
         mean = torch.unflatten(found.shades, 1, (SHADES, 3)).mean(1)
@@ -147,7 +147,7 @@ class Encoder(nn.Module):
         for level in self.others:
             features.append(level(F.avg_pool2d(features[-1], 2)))
         for i, context in enumerate(self.downward, start=2):
-            features[-i] = features[-i] + enlarge(context(features[-i + 1]))
+            features[-i] = features[-i] + upsample(context(features[-i + 1]))
         return features
 
 
@@ -174,7 +174,7 @@ def look_again(reference: Tensor, half_place: int) -> Tensor:
     return torch.cat([reference, moved, nearer])
 
 
-def enlarge_convexly(maps: Tensor, logits: Tensor) -> Tensor:
+def convex_upsample(maps: Tensor, logits: Tensor) -> Tensor:
     """Return maps at a larger size, each pixel a mix of the nine places around it.
 
     Args:
@@ -207,7 +207,7 @@ def draw_lines(picture: Tensor) -> Tensor:
     return (grey / around.clamp(min=1 / 255)).clamp(max=1)
 
 
-def enlarge(maps: Tensor) -> Tensor:
+def upsample(maps: Tensor) -> Tensor:
     """Return maps at twice their sides."""
     return F.interpolate(maps, scale_factor=2.0, mode="bilinear")
 
