@@ -11,16 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from model.checkpoint import (
-    CheckpointInfo,
-    load_checkpoint,
-    pack,
-    read_sum,
-    run_dir_of,
-    save_checkpoint,
-    shown_generator,
-    unpack,
-)
+from model.checkpoint import CheckpointInfo, pack, read_sum, run_dir_of, save_checkpoint
 from model.foreign import Metrics, check_shape
 from model.use.card import render_card
 from model.use.colorize import load_colorizer
@@ -85,7 +76,6 @@ def export(
             "card say would be lost. Give another folder."
         )
     colorizer, info = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
-    tensors, _ = load_checkpoint(checkpoint)
     info = without_paths(info)
     evaluations, passed_over = _find_evaluations(checkpoint, info, list(metrics_paths))
     lock = read_seal(lock_path) if lock_path is not None else ""
@@ -102,7 +92,9 @@ def export(
         onnx_name=ONNX if exported else "",
         difference=exported.difference if exported else 0.0,
     )
-    kept = pack("generator", shown_generator(tensors)) | pack("style", unpack("style", tensors))
+    kept = pack("generator", colorizer.generator.state_dict())
+    if info.train.style_train:  # it is nowhere else
+        kept |= pack("style", colorizer.style_network.state_dict())
     files = [WEIGHTS, CONFIG, CARD]
     with telling_unwritable(out_dir):
         save_checkpoint(out_dir / WEIGHTS, kept, info, readable=CONFIG)
