@@ -162,7 +162,7 @@ class Samples:
         if not np.array_equal(places, others):
             reference = torch.empty_like(color, pin_memory=pin).copy_(color)
             for i in np.flatnonzero(places != others):
-                self._decode_color(others[i], self._members(others[i])[0], reference[i].numpy())
+                self._decode(int(others[i]), reference[i].numpy())
         return Batch(
             places,
             self.post_ids[places],
@@ -171,17 +171,15 @@ class Samples:
             reference.permute(0, 3, 1, 2),
         )
 
-    def _decode_color(self, index: int, data: bytes, out: NDArray[np.uint8]) -> None:
-        with self._blaming(index, "color"):
-            decode_color(data, out)
-
     def _decode(
-        self, index: int, color_out: NDArray[np.uint8], sketch_out: NDArray[np.uint8]
+        self, index: int, color_out: NDArray[np.uint8], sketch_out: NDArray[np.uint8] | None = None
     ) -> None:
         color, sketch = self._members(index)
-        self._decode_color(index, color, color_out)
-        with self._blaming(index, "sketch"):
-            decode_sketch(sketch, sketch_out)
+        with self._blaming(index, "color"):
+            decode_color(color, color_out)
+        if sketch_out is not None:
+            with self._blaming(index, "sketch"):
+                decode_sketch(sketch, sketch_out)
 
     @contextmanager
     def _blaming(self, index: int, member: str) -> Iterator[None]:
