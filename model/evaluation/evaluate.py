@@ -185,7 +185,7 @@ def judge(
     Returns:
         What ``metrics.json`` says of it, and the model's figures for each picture.
     """
-    tallies = {name: Tally(lpips=lpips) for name in answers}
+    tallies = {name: Tally(lpips, extractor) for name in answers}
     real: list[Tensor] = []
     judged = scene.pairs if scene.has_truth or extractor is not None else scene.pairs[:0]
     num_judged = 0
@@ -196,7 +196,7 @@ def judge(
             truth, reference = scene.set(batch)
             for name, answer in answers.items():
                 output = answer(batch.sketch, reference)
-                tallies[name].add(output, truth if scene.has_truth else None, extractor)
+                tallies[name].add(output, truth if scene.has_truth else None)
             if extractor is not None:
                 real.append(extract_features(extractor, truth))
             num_judged += len(batch.indices)

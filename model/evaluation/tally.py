@@ -40,22 +40,22 @@ class Tally:
     """A few numbers a picture.
 
     Attributes:
+        lpips: of ``perceptual.load_lpips``; None to leave it out.
+        extractor: of features for FID and KID; None for neither.
         parts: numerator and denominator of each picture, float64 N x 2 a batch, by measure; the
             denominator of a plain mean is 1.
         features: for FID and KID.
-        lpips: of ``perceptual.load_lpips``; None to leave it out.
     """
 
+    lpips: nn.Module | None = None
+    extractor: FeatureExtractorBase | None = None
     parts: dict[str, list[Floats]] = field(default_factory=dict)
     features: list[Tensor] = field(default_factory=list)
-    lpips: nn.Module | None = None
 
-    def add(
-        self, output: Tensor, truth: Tensor | None, extractor: FeatureExtractorBase | None
-    ) -> None:
+    def add(self, output: Tensor, truth: Tensor | None) -> None:
         """Measure pictures, uint8 N x 3 x H x W, against the true ones where there are any."""
-        if extractor is not None:
-            self.features.append(extract_features(extractor, output))
+        if self.extractor is not None:
+            self.features.append(extract_features(self.extractor, output))
         if truth is None:
             return
         values = {name: measure(output, truth) for name, measure in _MEANS.items()}
