@@ -412,9 +412,10 @@ def test_the_articles_models_are_translated_too(name: str, tmp_path: Path) -> No
 
 
 def test_metrics_that_eval_did_not_write_are_refused(work: Path, tmp_path: Path) -> None:
-    wrong: list[Any] = [[], {"x": {}}, {"x": {"reference": "x", "num_samples": 2, "baselines": 3}}]
-    odd = [{"guidance": "1"}, {"sketch": 1}, {"sha256": 1}]
-    for changed in [*({"settings": settings} for settings in wrong), *odd]:
+    settings: list[Any] = [[], {"x": {}}]
+    settings.append({"x": {"reference": "x", "num_samples": 2, "baselines": 3}})
+    wrong: list[dict[str, Any]] = [{"settings": of_some} for of_some in settings]
+    for changed in [*wrong, {"guidance": "1"}, {"sketch": 1}, {"sha256": 1}]:
         path = write_metrics(tmp_path / "bad.json", **changed)
         with pytest.raises(UserError, match="is not what `eval` writes: "):
             export(work / "runs" / "first", tmp_path / "out", metrics_paths=[path], onnx=False)

@@ -58,7 +58,7 @@ class Journal:
         self.note = ""
         self._window: list[dict[str, Tensor]] = []
         self._step = step
-        self._epoch = self._position = self._num_samples = 0
+        self._epoch = self._position = 0
         self.restart_clock()
 
     def restart_clock(self) -> None:
