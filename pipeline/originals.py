@@ -25,7 +25,7 @@ from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status, key_of
 from pipeline.schema import Row
 from pipeline.stores.files import check_store, read_store
-from pipeline.urls import is_http, is_on_disk, scheme_of, without_password
+from pipeline.urls import is_on_disk, is_web_template, scheme_of, without_password
 from pipeline.web.client import Client
 from pipeline.web.hosts import allowed_hosts
 from pipeline.words import meant
@@ -72,7 +72,7 @@ def check_template(template: str) -> None:
             f"--images {shown!r}: needs {{id}} (or {{md5}}, {{file_url}}), as in "
             "512px/{bucket}/{id}.jpg or images/{bucket}.tar#{id}.jpg."
         )
-    if template == "{file_url}" or is_http(template):
+    if is_web_template(template):
         return
     if "file_url" in fields:
         raise UserError(f"--images {shown}: {{file_url}} is a whole URL and stands alone.")
@@ -122,7 +122,7 @@ def open_source(
             f"{folder}: no such folder on {platform.node()}; is --images right, and the disk there?"
         )
     tar_template, member_template = split_tar(source.images)
-    over_http = source.images == "{file_url}" or is_http(source.images)
+    over_http = is_web_template(source.images)
     is_remote = over_http or scheme_of(tar_template) != "file"
 
     def read(place: str, span: range | None = None, max_bytes: int = source.max_bytes) -> Download:

@@ -17,6 +17,7 @@ from pipeline.disk import commit, temporary_path
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
+from pipeline.hold import WHOLE
 from pipeline.lock import Lock, read_lock
 from pipeline.metadata.listing import Listing
 from pipeline.pictures.sketch import pin_sketches
@@ -26,6 +27,7 @@ from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.recorded import recorded_recipes, recorded_source, stages_of
 from pipeline.removals import read_removals
+from pipeline.run import limit_workers
 from pipeline.settings import convert
 from pipeline.shards.rows import read_seal
 from pipeline.shards.shard import remove_shard, rows_path
@@ -168,6 +170,7 @@ def _rebuild_raw(
     """Make shards of originals anew; returns whether all could be made."""
     source = recorded_source(work, images)
     planned = planned_shards(work.plan_path)
+    num_workers = limit_workers(source, num_workers, WHOLE, console)
     console.print(f"{work.raw_dir}: making anew {', '.join(names)}, from {source.images}")
     stage = FetchStage(work, source, num_workers, rebuild=True)
     sizes = {name: planned[name] for name in names}

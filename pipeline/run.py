@@ -1,5 +1,6 @@
 """The two data commands over a whole work folder: fetch and prepare."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -29,10 +30,13 @@ from pipeline.shard_store.driver import ShardStore, place_of
 from pipeline.shard_store.files import RAW
 from pipeline.shards.rows import peek_info, read_info
 from pipeline.shards.shard import list_shards, rows_path
-from pipeline.urls import is_on_disk
+from pipeline.urls import is_on_disk, is_web_template
 from pipeline.web.shared import close_shared_clients
 from pipeline.words import counted
 from pipeline.work import Work
+
+_PACE_OF_A_WORKER = 50.0
+"""Requests a second that one worker makes with ease, and looks at what comes."""
 
 
 def fetch(
@@ -75,7 +79,7 @@ def fetch(
     check_source(recipe.source)
     if lock is not None:
         check_recipe(lock, recipe)
-    num_workers = _share_connections(recipe.source, num_workers, part, console)
+    num_workers = limit_workers(recipe.source, num_workers, part, console)
     with work.lock(part, console.print, store=store) as held:
         # Before a plan, which may take hours: the store may be out of reach.
         shard_store = ShardStore(store, work) if store else None
@@ -112,10 +116,11 @@ def fetch(
     return summary
 
 
-def _share_connections(
-    source: SourceSettings, num_workers: int, part: Part, console: Console
-) -> int:
-    """Return how many workers may ask a server, so that no more ask at a time than may.
+def limit_workers(source: SourceSettings, num_workers: int, part: Part, console: Console) -> int:
+    """Return how many workers ask a source, so that it is asked as often as it may be, and no more.
+
+    They divide pace and connections evenly, and what an idle one has is used by none: a slow pace
+    is kept by one worker, also where there are fewer shards than workers.
 
     Raises:
         UserError: where there are more ranks than connections.
@@ -128,6 +133,8 @@ def _share_connections(
             f"source.connections is {source.connections}, fewer than the {part.world_size} ranks: "
             "each needs one. Start fewer ranks, or allow more with --set source.connections=N."
         )
+    if source.rate and is_web_template(source.images):
+        num_workers = min(num_workers, math.ceil(source.rate / _PACE_OF_A_WORKER))
     if num_workers > share:
         console.print(
             f"{share} of {num_workers} workers: source.connections allows {source.connections} "

@@ -14,6 +14,11 @@ def is_http(place: str) -> bool:
     return scheme_of(place) in ("http", "https")
 
 
+def is_web_template(template: str) -> bool:
+    """Whether what a template names is asked for over HTTP."""
+    return template == "{file_url}" or is_http(template)
+
+
 def is_on_disk(template: str) -> bool:
     """Whether a template names files on this machine, for which nobody is asked."""
     return template != "{file_url}" and scheme_of(template) == "file"

@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.executor import Summary
+from pipeline.fetch import FetchStage
 from pipeline.planning.plan import planned_shards, read_planned, write_plan
 from pipeline.repair import Repaired, repair
 from pipeline.schema import LEDGER, RAW, SAMPLES
@@ -103,6 +105,22 @@ def test_originals_are_fetched_anew(scene: Scene, damage: str) -> None:
     scene.keep_originals(*posts_of(scene.work, FIRST))
     assert scene.repair() == Repaired()
     scene.assert_as_before()
+
+
+def test_a_server_is_asked_by_no_more_workers_than_a_fetch_would_have(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(tar_path(scene.work.raw_dir, FIRST))
+    asked: list[tuple[int, int]] = []
+
+    def take_down(stage: FetchStage, sizes: object, num_workers: int, *_: object) -> Summary:
+        asked.append((stage.num_workers, num_workers))
+        return Summary()
+
+    monkeypatch.setattr("pipeline.repair.run_stage", take_down)
+    images = f"http://127.0.0.1:9/{scene.root}/original/{{id}}.jpg"
+    repair(scene.work, QUIET, images=images, num_workers=40)
+    assert asked == [(8, 8)]  # `source.connections`
 
 
 def test_both_stages_are_mended_at_once(scene: Scene) -> None:

@@ -15,7 +15,10 @@ from pytest_httpserver import HTTPServer
 from rich.console import Console
 from werkzeug import Request, Response
 
+from pipeline import run
 from pipeline.errors import UserError
+from pipeline.executor import Summary
+from pipeline.fetch import FetchStage
 from pipeline.hold import Part
 from pipeline.recipe import SplitSettings
 from pipeline.run import fetch, prepare
@@ -52,6 +55,27 @@ def test_one_client_serves_shard_after_shard(lines: Path, tmp_path: Path) -> Non
         assert fetch(recipe, work, QUIET).fates == {"fetched": 40}
         assert len(list_shards(work.raw_dir)) > 3
         assert server.num_connections <= 2
+
+
+@pytest.mark.parametrize(("rate", "num_workers"), [(1.0, 1), (120.0, 3), (0.0, 8)])
+def test_no_more_workers_divide_a_pace_than_it_needs(
+    rate: float, num_workers: int, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three shards and eight workers five would have nothing to do, and five eighths of it."""
+    stages: list[tuple[FetchStage, int]] = []
+
+    def take_down(stage: FetchStage, sizes: object, num_workers: int, *_: object) -> Summary:
+        stages.append((stage, num_workers))
+        return Summary()
+
+    monkeypatch.setattr(run, "run_stage", take_down)
+    recipe = recipe_of(lines, "http://127.0.0.1:9/{id}.jpg", rate=rate)
+    fetch(recipe, Work(tmp_path / "work"), QUIET, num_workers=8)
+    fetch(recipe, Work(tmp_path / "work"), QUIET, num_workers=8, part=Part(1, 2))
+    assert [(stage.num_workers, num) for stage, num in stages] == [
+        (num_workers, num_workers),
+        (2 * min(num_workers, 4), min(num_workers, 4)),
+    ]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
