@@ -121,13 +121,14 @@ def _run_inline(stage: Stage, names: Sequence[str], num_workers: int, show: Show
 def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Show) -> Outcomes:
     context = multiprocessing.get_context("spawn")
     counter = context.RawValue(c_longlong, 0)
-    waiting, losses = list(names), Counter[str]()
+    waiting, losses, num_done = list(names), Counter[str](), 0
     while waiting:
         # Its last chance a shard has alone: those in hand beside one that kills its worker are lost
         # with it each time.
         some = waiting[:1] if losses[waiting[0]] == MAX_LOSSES - 1 else list(waiting)
         # The stage goes once to each worker, not along with each shard: prepare's holds all
         # duplicates. The lock is a new one, for a worker that died may hold the last pool's.
+        counter.value = num_done  # what it had in hand is done again
         shared = (stage, counter, context.Lock())
         pool = ProcessPoolExecutor(min(num_workers, len(some)), context, _start_worker, shared)
         futures: dict[Future[Fates | str], str] = {}
@@ -137,6 +138,7 @@ def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Sho
             for future in _as_completed(futures, lambda: show(counter.value)):
                 outcome = future.result()
                 waiting.remove(futures[future])
+                num_done += 0 if isinstance(outcome, str) else outcome.total()
                 yield futures[future], outcome
         except BrokenProcessPool:
             # A worker died, and the pool does not say on which shard: shards are handed out in

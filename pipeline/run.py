@@ -91,10 +91,11 @@ def fetch(
         ensure_plan(recipe, work, limit, replan, metadata, held.has_company)
         say_what_is_cut(read_about(work.plan_path).get("malformed", []), console)
         keep_lock(work, lock)
-        planned = held.begin(planned_shards(work.plan_path))
+        planned = planned_shards(work.plan_path)
         if shard_store is not None:
-            shard_store.join(planned)
+            shard_store.join(part.choose(planned))
             runner = shard_store.through(runner)
+        planned = held.begin(planned)
         _say_what_is_remade(work.raw_dir, planned, _of_originals, recipe, console)
         for aside in work.asides():
             there = list_shards(aside.raw_dir)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Tick, _stop, run_stage
+from pipeline.executor import Tick, _stop, local_runner, run_stage
 from tests.stages import QUIET, SIZES, Keep
 
 
@@ -59,6 +59,14 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     summary = run_stage(stage, SIZES, 2, "keep", QUIET)
     assert not summary.errors
     assert summary.num_posts == 15
+
+
+def test_what_a_killed_worker_had_done_is_not_shown_as_done_again(tmp_path: Path) -> None:
+    shown: list[int] = []
+    stage = Keep(tmp_path, train_000001="die_once", train_000003="die_once")
+    outcomes = dict(local_runner(2)(stage, list(SIZES), 2, shown.append))
+    assert len(outcomes) == len(SIZES)
+    assert shown[-1] == max(shown) == 15
 
 
 def test_a_pool_that_is_stopped_has_given_back_what_it_held(

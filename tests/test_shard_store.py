@@ -3,15 +3,21 @@
 import pickle
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from filelock import FileLock, Timeout
 
 from pipeline.errors import DamagedError, UserError
+from pipeline.executor import Summary
 from pipeline.fetch import FetchStage
 from pipeline.hold import Part
 from pipeline.recipe_file import load_recipe
+from pipeline.shard_store import driver
+from pipeline.shard_store.papers import tie
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, PENDING
@@ -33,6 +39,8 @@ from tests.crashing import (
 )
 from tests.real_commands import Source
 from tests.shard_stores import URL, both, contents_of, rows_of, shards_in
+
+Command = Callable[..., Summary]
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")
 
@@ -206,6 +214,24 @@ def test_ranks_with_folders_of_their_own_give_the_bytes_of_one(
     again = Work(tmp_path / "again")
     pull(URL, again, QUIET)
     assert verify(again.root) == []
+
+
+@pytest.mark.parametrize("command", [fetch, prepare])
+def test_a_rank_ties_folder_and_store_before_others_come_in(
+    command: Command, local: Source, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes in clears half-written files away, and writes the same."""
+    store, ties = str(tmp_path / "store"), []
+
+    def tie_alone(*arguments: Any) -> None:
+        with pytest.raises(Timeout):
+            FileLock(work.root / ".lock.ranks").acquire(blocking=False)
+        ties.append(tie(*arguments))
+
+    fetch(local.root, work, store=store)
+    monkeypatch.setattr(driver, "tie", tie_alone)
+    assert not command(local.root, work, store=store, part=Part(1, 2)).errors
+    assert ties == [None]
 
 
 def test_a_stage_away_needs_nothing_of_the_drivers(local: Source, tmp_path: Path) -> None:
