@@ -14,14 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.records import Status, key_of
 from pipeline.schema import FORMATS, RAW, extension_of, members_of
+from pipeline.shards.shard import header_of
 
-_CHUNK = 8192  # headers that are looked at at a time
 _BLOCK = tarfile.BLOCKSIZE
-_NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
-_HEADER = np.frombuffer(tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT), np.uint8).copy()
-for _part in (_NAME, _SIZE, _CHECKSUM):
-    _HEADER[_part] = 0
-_BASE_SUM = int(_HEADER.sum(dtype=np.int64)) + 8 * ord(" ")
 _MAX_SIZE = 8**11 - 1  # that a plain header can say
 
 
@@ -46,15 +41,12 @@ def find_wrong_member(tar: Path, rows: pa.Table) -> str:
     end = int(starts[-1]) + 2 * _BLOCK
     if length != -(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE:
         return "holds more, or less, than its rows name"
-    blocks = np.memmap(tar, np.uint8, "r").reshape(-1, _BLOCK)
-    places = starts // _BLOCK
-    if blocks[places[-1] :].any():
+    data = np.memmap(tar, np.uint8, "r")
+    if data[starts[-1] :].any():
         return "goes on after its end"
-    for start in range(0, len(names), _CHUNK):
-        some = slice(start, start + _CHUNK)
-        right = blocks[places[:-1][some]] == _headers_of(names[some], sizes[some])
-        if not right.all():
-            return f"holds another header than {names[start + int(right.all(axis=1).argmin())]} has"
+    for name, size, start in zip(names, sizes.tolist(), starts[:-1].tolist(), strict=True):
+        if data[start : start + _BLOCK].tobytes() != header_of(name, size):
+            return f"holds another header than {name} has"
     return ""
 
 
@@ -84,19 +76,3 @@ def _expect(rows: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.in
 
 def _interleave(columns: list[pa.ChunkedArray]) -> NDArray[np.int64]:
     return np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64).ravel()
-
-
-def _headers_of(names: list[str], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the headers (N x 512) of plain files with these names and sizes."""
-    headers = np.repeat(_HEADER[None], len(names), axis=0)
-    headers[:, _NAME] = np.array(names, dtype="S100").view(np.uint8).reshape(-1, 100)
-    headers[:, _SIZE] = np.pad(_octal(sizes, 11), ((0, 0), (0, 1)))
-    sums = _BASE_SUM + sum(headers[:, part].sum(axis=1, dtype=np.int64) for part in (_NAME, _SIZE))
-    headers[:, _CHECKSUM] = np.pad(_octal(sums, 6), ((0, 0), (0, 2)))
-    headers[:, _CHECKSUM.stop - 1] = ord(" ")
-    return headers
-
-
-def _octal(numbers: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
-    digits = numbers[:, None] >> np.arange(3 * (width - 1), -1, -3)
-    return ((digits & 7) + ord("0")).astype(np.uint8)

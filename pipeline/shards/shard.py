@@ -33,7 +33,9 @@ from pipeline.shards.claim import claim
 from pipeline.shards.rows import check_seal, read_info, read_rows, write_sealed
 
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
-_SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)  # where a header has them
+_BASE_SUM = 8 * ord(" ") + sum(
+    byte for i, byte in enumerate(_EMPTY_HEADER) if not (124 <= i < 136 or 148 <= i < 156)
+)  # of all bytes but name, size and, in whose place there are blanks, the sum itself
 _NAME = re.compile(rf"({'|'.join(SPLITS)})-(\d{{6,}})")
 
 
@@ -112,7 +114,7 @@ class ShardWriter:
         """Append a member and return where its bytes lie."""
         span = Span(self._offset + tarfile.BLOCKSIZE, len(data))
         padding = b"\0" * (-len(data) % tarfile.BLOCKSIZE)
-        self._write(b"".join((_header_of(member, len(data)), data, padding)))
+        self._write(b"".join((header_of(member, len(data)), data, padding)))
         return span
 
     def commit(self, rows: pa.Table, info: dict[str, Any]) -> None:
@@ -144,18 +146,17 @@ class ShardWriter:
         self._offset += len(data)
 
 
-def _header_of(member: str, size: int) -> bytes:
-    """Return a member's header as ``tarfile`` writes it, in a sixth of its time."""
+def header_of(member: str, size: int) -> bytes:
+    """Return a member's header as ``tarfile`` writes it, in a fraction of its time."""
     name = member.encode()
     if len(name) > 99 or size >= 8**11:  # tarfile knows how these are written, if they can be
         header = tarfile.TarInfo(member)
         header.size = size
         return header.tobuf(tarfile.USTAR_FORMAT)
-    block = bytearray(_EMPTY_HEADER)
-    block[: len(name)] = name
-    block[_SIZE] = b"%011o\0" % size
-    block[_CHECKSUM] = b"%06o\0 " % (sum(block) + 8 * ord(" ") - sum(block[_CHECKSUM]))
-    return bytes(block)
+    octal = b"%011o\0" % size
+    checksum = b"%06o\0 " % (_BASE_SUM + sum(name) + sum(octal))
+    parts = name.ljust(100, b"\0"), _EMPTY_HEADER[100:124], octal, _EMPTY_HEADER[136:148], checksum
+    return b"".join((*parts, _EMPTY_HEADER[156:]))
 
 
 def _put_in_place(directory: Path, name: str, tar: Path) -> None:

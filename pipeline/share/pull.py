@@ -70,7 +70,7 @@ def pull(
     """
     store = open_store(url)
     index = find_index(store)
-    wanted = choose_shards(index, split, numbers)
+    wanted = set(choose_shards(index, split, numbers))
     check_folder(work)
     with work.lock(), _telling(work.root):
         work.incoming_dir.mkdir(exist_ok=True)
@@ -82,7 +82,7 @@ def pull(
             present = set(list_shards(work.samples_dir))
             for shard in present - set(index.shards):
                 remove_shard(work.samples_dir, shard)
-            wanted = sorted({*wanted, *(present & set(index.shards))})
+            wanted |= present & set(index.shards)
         named = index.by_name
         todo = {shard for shard in wanted if not _has_shard(work, named, shard)}
         files = [f for f in index.files if f.name in PAPERS or _shard_of(f) in wanted]
