@@ -203,7 +203,7 @@ def _as_fetched(row: Row) -> Row:
     """Return the fate that fetch gave to a post with this last fate."""
     if Status(row["status"]) in _FETCH:
         return {"status": row["status"], "reason": row["reason"]}
-    return {"status": Status.FETCHED, "reason": ""}
+    return Fate(Status.FETCHED).columns
 
 
 def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, str, str]:

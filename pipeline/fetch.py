@@ -27,11 +27,7 @@ from pipeline.web.client import Client
 from pipeline.web.shared import shared_client
 from pipeline.work import Work
 
-_TAKEN_DOWN: Row = {
-    "status": TAKEN_DOWN.status,
-    "reason": TAKEN_DOWN.reason,
-    "http_status": 0,
-}
+_TAKEN_DOWN: Row = TAKEN_DOWN.columns | {"http_status": 0}
 
 
 def raw_proof(settings: Table, planned: pa.Table) -> str:
@@ -67,7 +63,8 @@ class FetchStage:
         in the tar; and what an earlier run settled is not asked for again.
         """
         planned = read_planned(self.work.plan_path, name)
-        proof = self._prove(planned)
+        settings = content_settings(self.source)
+        proof = raw_proof(settings, planned)
         if not self.rebuild and is_current(self.work.raw_dir, name, proof):
             done = read_rows(rows_path(self.work.raw_dir, name), RAW, ["status", "reason"])
             if not self.asks_again(done):
@@ -75,15 +72,12 @@ class FetchStage:
                 return count_fates(done)
         posts = planned.drop_columns(["shard", "reason"]).to_pylist()
         removed = {post["post_id"] for post in posts if post.pop("status") == Status.REMOVED}
-        settings = content_settings(self.source)
         info = {"stage": "fetch", "fingerprint": proof, "settings": settings}
         return self._fetch(name, posts, removed, info, tick)
 
     def proof(self, name: str) -> str:
         """Return the fingerprint of all that decides a shard but the source's answers."""
-        return self._prove(read_planned(self.work.plan_path, name))
-
-    def _prove(self, planned: pa.Table) -> str:
+        planned = read_planned(self.work.plan_path, name)
         return raw_proof(content_settings(self.source), planned)
 
     def asks_again(self, done: pa.Table) -> bool:
@@ -151,7 +145,7 @@ class FetchStage:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _judge(self, post: Row, download: Download) -> Row:
-        found: Row = {"status": download.fate.status, "reason": download.fate.reason}
+        found: Row = download.fate.columns
         if download.fate.status == Status.FETCHED:
             found = inspect(post, download.content, self.source)
         return found | {"http_status": download.http_status}

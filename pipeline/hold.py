@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline.disk import telling_unwritable
 from pipeline.errors import UserError
 
 _WHOLE, _GATE = ".lock", ".lock.ranks"
@@ -85,11 +86,9 @@ def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
             written.
     """
     with ExitStack() as held:
-        try:
+        with telling_unwritable(root):
             root.mkdir(parents=True, exist_ok=True)
             entry = _enter_whole(root, held) if part.is_whole else _enter(root, part, say, held)
-        except OSError as error:
-            raise UserError(f"{root}: cannot be written: {error.strerror}.") from error
         yield entry
 
 

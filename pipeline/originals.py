@@ -152,14 +152,13 @@ def inspect(post: Row, content: bytes, source: SourceSettings) -> Row:
     """
     header = read_header(content)
     if header is None:
-        return _rejected("not_an_image")
+        return Fate(Status.REJECTED, "not_an_image").columns
     if header.width * header.height > source.max_pixels:
-        return _rejected("too_many_pixels")
+        return Fate(Status.REJECTED, "too_many_pixels").columns
     if source.verifies_md5 and post["md5"] and _md5(content) != post["md5"]:
-        return _rejected("hash_mismatch")
+        return Fate(Status.REJECTED, "hash_mismatch").columns
     return {
-        "status": Status.FETCHED,
-        "reason": "",
+        **Fate(Status.FETCHED).columns,
         "key": key_of(post["post_id"]),
         "sha256": hashlib.sha256(content).hexdigest(),
         "format": header.format,
@@ -167,11 +166,6 @@ def inspect(post: Row, content: bytes, source: SourceSettings) -> Row:
         "file_height": header.height,
         **_recognise(post, content, header, source.layout),
     }
-
-
-def _rejected(reason: str) -> Row:
-    fate = Fate(Status.REJECTED, reason)
-    return {"status": fate.status, "reason": fate.reason}
 
 
 def _md5(content: bytes) -> str:

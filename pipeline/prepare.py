@@ -199,16 +199,15 @@ class PrepareStage:
             return result
         result["source_sha256"] = row["sha256"]
         if duplicate is not None:
-            fate = Fate(Status.DUPLICATE, duplicate["reason"])
             result["duplicate_of"] = duplicate["duplicate_of"]
-            return result | {"status": fate.status, "reason": fate.reason}
+            return result | Fate(Status.DUPLICATE, duplicate["reason"]).columns
         data = read_span(originals, Span(row["offset"], row["size"]))
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise DamagedError(f"{originals.name}: damaged at post {row['post_id']}; run `repair`.")
         prepared = prepare_picture(
             data, row["width"], row["height"], self.layout, self.max_pixels, self.settings
         )
-        result |= {"status": prepared.fate.status, "reason": prepared.fate.reason}
+        result |= prepared.fate.columns
         if prepared.box is not None and prepared.letterbox is not None:
             result |= {f"crop_{edge}": getattr(prepared.box, edge) for edge in EDGES}
             result["letterbox"] = str(prepared.letterbox)

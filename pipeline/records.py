@@ -7,6 +7,7 @@ exception.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Status(StrEnum):
@@ -120,6 +121,11 @@ class Fate:
 
     def __str__(self) -> str:
         return f"{self.status}/{self.reason}" if self.reason else str(self.status)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The fate as a row of a table has it."""
+        return {"status": self.status, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def count_removed(counts: dict[str, int], num_removed: int) -> dict[str, int]:
 
 
 def _clear(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    cleared: dict[str, Any] = {"status": TAKEN_DOWN.status, "reason": TAKEN_DOWN.reason}
+    cleared: dict[str, Any] = TAKEN_DOWN.columns
     for field in schema:
         if field.name in _LEFT:
             cleared[field.name] = row[field.name]

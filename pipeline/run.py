@@ -73,7 +73,7 @@ def fetch(
             "--replan: what is in a store is not used again; plan in another work folder, with "
             "another --store."
         )
-    store = place_of(store, work) if store else ""
+    store = place_of(store, work)
     if not recipe.source.images:
         raise UserError(f"recipe {recipe.name!r} names no pictures: give --images TEMPLATE.")
     check_source(recipe.source)
@@ -162,7 +162,7 @@ def prepare(
         UserError: where nothing has been fetched, for a rank where not everything has, where a
             sketch cannot be drawn as the recipe says, or as ``fetch`` with a store.
     """
-    store = place_of(store, work) if store else ""
+    store = place_of(store, work)
     recipe = replace(recipe, prepare=pin_sketches(recipe.prepare))
     planned = planned_shards(work.plan_path)
     with work.lock(part, console.print, store=store) as held:

@@ -1,5 +1,6 @@
 """Tables of settings <-> frozen dataclasses: types checked, unknown keys named with the nearest."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -58,7 +59,7 @@ def apply_overrides(table: Table, overrides: typing.Iterable[str]) -> Table:
     Raises:
         UserError: on an override without ``=`` or one that goes through a plain value.
     """
-    result = _copy(table)
+    result = copy.deepcopy(table)
     for override in overrides:
         path, equals, text = override.partition("=")
         keys = path.strip().split(".")
@@ -71,10 +72,6 @@ def apply_overrides(table: Table, overrides: typing.Iterable[str]) -> Table:
                 raise UserError(f"--set {override}: {key!r} is a value, not a section.")
         node[keys[-1]] = _value(text.strip())
     return result
-
-
-def _copy(table: Table) -> Table:
-    return {k: _copy(v) if isinstance(v, dict) else v for k, v in table.items()}
 
 
 def _value(text: str) -> Any:

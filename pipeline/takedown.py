@@ -65,7 +65,7 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
     planned_shards(work.plan_path)
     if store and not work.store:
         raise UserError(f"{work.root}: has its shards itself; leave --store out.")
-    store = place_of(store, work) if store else ""
+    store = place_of(store, work)
     with work.lock(takes_down=True, store=store):
         before = read_removals(work.removals_path)
         shard_store = ShardStore(store, work) if store else None

@@ -44,11 +44,13 @@ _SCHEMES = tuple(scheme for scheme in SHARE_SCHEMES if scheme != "hf")
 
 
 def place_of(url: str, work: Work) -> str:
-    """Return a store's URL as every machine reads it.
+    """Return a store's URL as every machine reads it, "" for the work folder itself.
 
     Raises:
         UserError: where shards cannot be put there, or it is the work folder itself.
     """
+    if not url:
+        return ""
     check_no_secrets(url)
     if scheme_of(url) == "hf":
         raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")

@@ -58,8 +58,8 @@ def parse_shard_name(name: str) -> tuple[str, int]:
 
 def list_shards(directory: Path, split: str | None = None) -> list[str]:
     """Return the names of the committed shards in ``directory``, sorted."""
-    names = (path.stem for path in directory.glob("*.parquet") if _NAME.fullmatch(path.stem))
-    return sorted(name for name in names if split is None or parse_shard_name(name)[0] == split)
+    names = (_NAME.fullmatch(path.stem) for path in directory.glob("*.parquet"))
+    return sorted(name[0] for name in names if name and split in (None, name[1]))
 
 
 def tar_path(directory: Path, name: str) -> Path:
