@@ -142,14 +142,7 @@ def _near_pairs(unique: Hashes, max_bits: int) -> Iterator[tuple[Hashes, Hashes]
 def _read_thumbnails(
     raw_dir: Path, names: Sequence[str], starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """Return the thumbnails (N x 192) of some rows, of all those of the shards in a line.
-
-    Args:
-        raw_dir: of the shards.
-        names: of the shards.
-        starts: the first row of each shard.
-        rows: N.
-    """
+    """Return the thumbnails (N x 192) of ``rows`` (N), numbered over all shards from ``starts``."""
     thumbnails = np.empty((len(rows), RAW.field("thumbnail").type.byte_width), np.uint8)
     shards = np.searchsorted(starts, rows, side="right") - 1
     places = np.argsort(shards, kind="stable")

@@ -84,8 +84,7 @@ def run_stage(
         KeyboardInterrupt: after the workers have stopped.
     """
     summary = Summary()
-    if runner is None:
-        runner = local_runner(num_workers)
+    runner = runner or local_runner(num_workers)
     with (
         show_progress(console, label, sum(sizes.values())) as show,
         closing(runner(stage, list(sizes), num_workers, show)) as outcomes,

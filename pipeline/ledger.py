@@ -75,11 +75,7 @@ def unknown_entry(post_id: int, found: Row) -> Row:
 
 def new_entry(post_id: int, download: Download, found: Row, before: Row | None) -> Row:
     """Return the entry of an original that has just been asked for, and perhaps ``before``."""
-    return {
-        "post_id": post_id,
-        "status": found["status"],
-        "reason": found["reason"],
-        "http_status": download.http_status,
+    return unknown_entry(post_id, found) | {
         "attempts": (before["attempts"] if before else 0) + download.num_attempts,
         "num_bytes": len(download.content),
         "seconds": download.seconds,

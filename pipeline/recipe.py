@@ -212,10 +212,8 @@ class PrepareSettings:
             raise ValueError(f"prepare.fit: {self.fit!r} is neither 'stretch' nor 'pad'")
         _check_range("prepare.near_duplicates", self.near_duplicates, -1, 16)
         _check_range("prepare.min_side", self.min_side, 0, 2**31 - 1)
-        if not 16 <= self.size <= MAX_SIDE:
-            raise ValueError(f"prepare.size: {self.size} is not between 16 and {MAX_SIDE}")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"prepare.jpeg_quality: {self.jpeg_quality} is not in 1 to 100")
+        _check_range("prepare.size", self.size, 16, MAX_SIDE)
+        _check_range("prepare.jpeg_quality", self.jpeg_quality, 1, 100)
 
     @property
     def sketch_members(self) -> dict[str, SketchSettings]:

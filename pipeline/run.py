@@ -218,14 +218,9 @@ def _say_what_is_remade(
     recipe: Recipe,
     console: Console,
 ) -> None:
-    """Say it where finished shards have other settings: they are made anew.
+    """Say it where finished shards have other settings than the recipe's: they are made anew.
 
-    Args:
-        directory: of the shards.
-        names: of those that are to be made.
-        decisive: what decides them, of what their rows say about themselves.
-        recipe: by which they are to be made.
-        console: where it is said.
+    Of what their rows say about themselves ``decisive`` returns what decides them.
     """
     settings = content_settings(recipe.source)
     wanted, num = decisive({"recipe": to_table(recipe), "settings": settings}), 0

@@ -158,7 +158,7 @@ def test_a_full_folder_for_temporary_files_is_named(
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("tempfile.NamedTemporaryFile", fail)
-    with pytest.raises(UserError, match=f"{tmp_path}: no room left for the plan.*TMPDIR"):
+    with pytest.raises(UserError, match=f"{tmp_path}: no space left on device; make room.*TMPDIR"):
         plan_posts([POST], SplitSettings())
 
 

@@ -157,12 +157,7 @@ def _place_of(record: Malformed) -> str:
 
 
 def say_what_is_cut(malformed: Sequence[str], console: Console) -> None:
-    """Say which files of metadata could not be read to their end: nothing counts what is lost.
-
-    Args:
-        malformed: of a plan, or of its info.
-        console: where it is said.
-    """
+    """Say which files of metadata could not be read to their end: nothing counts what is lost."""
     for place in malformed:
         if f": {UNREADABLE}: " in place:
             console.print(f"{place}. What came after it is in no count; is the file whole?")

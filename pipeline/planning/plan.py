@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.disk import is_out_of_space
+from pipeline.disk import telling_out_of_space
 from pipeline.errors import DamagedError, UserError
 from pipeline.planning.families import find_families, join_characters
 from pipeline.planning.plan_check import check_planned, read_about
@@ -114,23 +114,19 @@ def _build_tables(posts: Iterable[Post]) -> Iterator[pa.Table]:
 
 def _keep_on_disk(tables: Iterable[pa.Table]) -> pa.Table:
     """Return tables as one that is read from a nameless file when it is looked at."""
-    try:
-        with tempfile.NamedTemporaryFile(prefix="nurie-plan-") as file:
-            writer = None
-            for table in tables:
-                writer = writer or pa.ipc.new_stream(file, table.schema)
-                writer.write_table(table)
-            if writer is not None:
-                writer.close()
-            file.flush()
-            return pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
-    except OSError as error:
-        if not is_out_of_space(error):
-            raise
-        raise UserError(
-            f"{tempfile.gettempdir()}: no room left for the plan; make some, or let TMPDIR name "
-            "another folder."
-        ) from error
+    remedy = "make room for the plan there, or let TMPDIR name another folder."
+    with (
+        telling_out_of_space(Path(tempfile.gettempdir()), remedy),
+        tempfile.NamedTemporaryFile(prefix="nurie-plan-") as file,
+    ):
+        writer = None
+        for table in tables:
+            writer = writer or pa.ipc.new_stream(file, table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+        file.flush()
+        return pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
 
 
 def _take(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:

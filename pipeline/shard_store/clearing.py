@@ -94,13 +94,7 @@ class StoreClearing:
                         bring_whole_tar(self.store, kind, name, here.root)
 
     def clear(self, schema: pa.Schema, name: str, post_ids: Collection[int], proof: str) -> None:
-        """Take posts out of a shard of originals, with its ledger, or of samples.
-
-        Args:
-            schema: ``RAW`` or ``SAMPLES``.
-            name: the shard's; it need not be there.
-            post_ids: those that are not in it do not matter.
-            proof: the fingerprint that it has then; "" to leave the one it has.
+        """Take posts out of a shard, as ``clear_stage`` does on a disk.
 
         Raises:
             DamagedError: where the shard is not what its rows say.

@@ -14,6 +14,7 @@ from pipeline.disk import hash_file, replacing, telling_out_of_space
 from pipeline.errors import DamagedError
 from pipeline.scratch import scratch
 from pipeline.shards.rows import check_seal, read_info
+from pipeline.shards.shard import rows_path, tar_path
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
 
@@ -23,13 +24,9 @@ MAX_ROWS = 2**32  # bytes
 
 
 def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
-    """Bring a shard's rows of a kind, checked by their seal; return whether they are there.
+    """Bring a shard's rows of any kind, checked by their seal; return whether they are there.
 
-    Args:
-        store: where they lie.
-        kind: ``PLAN``, ``RAW``, ``LEDGER`` or ``SAMPLES``.
-        name: the shard's.
-        path: replaced as a whole, or left as it was.
+    ``path`` is replaced as a whole, or left as it was.
 
     Raises:
         DamagedError: where they are not what was put there.
@@ -55,27 +52,21 @@ def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
 
 def bring_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
     """Bring a shard's tar beside its rows, unchecked."""
-    tar = root / kind / f"{name}.tar"
+    tar = tar_path(root / kind, name)
     with tar.open("wb", 0) as out:
-        size = int(read_info(tar.with_suffix(".parquet"))["tar_size"])
+        size = int(read_info(rows_path(root / kind, name))["tar_size"])
         store.bring(f"{kind}/{name}.tar", out, size, lambda num_bytes: None)
     return tar
 
 
 def bring_whole_tar(store: WritableStore, kind: str, name: str, root: Path) -> None:
-    """Bring a shard's tar beside its rows, checked by the sum in these.
-
-    Args:
-        store: where it lies.
-        kind: ``RAW`` or ``SAMPLES``.
-        name: the shard's.
-        root: of a work folder, which has the rows.
+    """Bring a shard's tar beside its rows in a work folder, checked by the sum in these.
 
     Raises:
         DamagedError: where it is not the tar of these rows.
     """
     tar = bring_tar(store, kind, name, root)
-    if hash_file(tar) != read_info(tar.with_suffix(".parquet"))["tar_sha256"]:
+    if hash_file(tar) != read_info(rows_path(root / kind, name))["tar_sha256"]:
         where = f"{store.url}/{kind}/{name}"
         command = "fetch" if kind == RAW else "prepare"
         raise DamagedError(
@@ -87,16 +78,9 @@ def bring_whole_tar(store: WritableStore, kind: str, name: str, root: Path) -> N
 def put_shard(
     store: WritableStore, kind: str, name: str, root: Path, ledger: Path | None = None
 ) -> None:
-    """Put a shard into a store: tar and rows out of a work folder, the rows last.
+    """Put a shard into a store: its ledger, if any, tar and rows, out of a work folder.
 
     Between taking the old rows away and putting the new the store has no such shard.
-
-    Args:
-        store: where it goes.
-        kind: ``RAW`` or ``SAMPLES``.
-        name: the shard's.
-        root: of the work folder.
-        ledger: to put before.
     """
     tar, rows = f"{kind}/{name}.tar", f"{kind}/{name}.parquet"
     put(store, {f"{LEDGER}/{name}.parquet": ledger} if ledger is not None else {})

@@ -29,12 +29,7 @@ _MAX_IDENTITY = 2**16  # bytes
 
 
 def tie(store: WritableStore, names: Collection[str], work: Work) -> None:
-    """Let a store and a work folder each know that the shards of the one are the other's.
-
-    Args:
-        store: where the shards lie, or will.
-        names: of all files that are there.
-        work: the folder.
+    """Let a store, with files of these ``names``, and a work folder know each other.
 
     Raises:
         UserError: where either holds shards of something else.

@@ -23,6 +23,7 @@ from pipeline.shard_store.files import (
     put_shard,
     scratch_work,
 )
+from pipeline.shards.shard import rows_path
 from pipeline.share.index import IDENTITY
 from pipeline.stores.open import open_writable
 from pipeline.stores.remote import PATIENCE, outlast
@@ -66,19 +67,19 @@ class StageInStore:
     ) -> Fates:
         if not bring_rows(store, PLAN, name, work.plan_path):
             raise DamagedError(f"{store.url}/{PLAN}/{name}.parquet: is not there.")
-        if bring_rows(store, RAW, name, work.raw_dir / f"{name}.parquet"):
+        ledger = rows_path(work.ledger_dir, name)
+        if bring_rows(store, RAW, name, rows_path(work.raw_dir, name)):
             bring_tar(store, RAW, name, work.root)  # what of it is sound the stage finds out
-            bring_rows(store, LEDGER, name, work.ledger_dir / f"{name}.parquet")
+            bring_rows(store, LEDGER, name, ledger)
         index_dir = process_scratch() if split_tar(stage.source.images)[1] else None
         fates = replace(stage, work=work, index_dir=index_dir)(name, tick)
-        put_shard(store, RAW, name, work.root, ledger=work.ledger_dir / f"{name}.parquet")
+        put_shard(store, RAW, name, work.root, ledger)
         return fates
 
     def _prepare(
         self, stage: PrepareStage, name: str, work: Work, store: WritableStore, tick: Tick
     ) -> Fates:
-        rows = work.raw_dir / f"{name}.parquet"
-        if not bring_rows(store, RAW, name, rows):
+        if not bring_rows(store, RAW, name, rows_path(work.raw_dir, name)):
             raise DamagedError(f"{store.url}/{RAW}/{name}.parquet: is not there; run `fetch`.")
         bring_whole_tar(store, RAW, name, work.root)
         fates = replace(stage, work=work)(name, tick)

@@ -24,12 +24,7 @@ field 1 is how many values there are, and the one named here their encoding."""
 def check_pages(
     path: Path, metadata: pq.FileMetaData, groups: Collection[int] | None = None
 ) -> tuple[int, int]:
-    """Check that the pages of a file take no more memory than so many rows need.
-
-    Args:
-        path: the file.
-        metadata: its footer.
-        groups: numbers of the row groups that are meant; None for all.
+    """Check that a file's pages, of some row groups or all, take no more memory than rows need.
 
     Returns:
         The bytes of all pages once they are read, and the most values that a column has in a group.

@@ -168,13 +168,9 @@ def _put_in_place(directory: Path, name: str, tar: Path) -> None:
 
 
 def adopt_shard(directory: Path, name: str, tar: Path, rows: Path) -> None:
-    """Put a whole shard in place, tar first, rows last.
+    """Put a whole shard in place, tar first, rows last, from elsewhere on the same disk.
 
-    Args:
-        directory: made where it is not there.
-        name: of the shard.
-        tar: elsewhere on the same disk, or in its place already.
-        rows: elsewhere on the same disk.
+    The tar may be in its place already.
     """
     directory.mkdir(parents=True, exist_ok=True)
     sync(tar)  # now: an older shard's rows go before `commit` would

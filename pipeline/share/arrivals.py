@@ -48,12 +48,6 @@ def check_shard(shard: str, named: SharedFile, tar: Path, rows: Path, posts: pa.
 def check_rows(shard: str, rows: Path, tar: SharedFile, max_posts: int = MAX_POSTS) -> pa.Table:
     """Return a shard's rows, having checked that they are a prepared shard's, and whole.
 
-    Args:
-        shard: its name.
-        rows: the file.
-        tar: theirs, as the index names it.
-        max_posts: that they may have.
-
     Raises:
         UserError: where they are not, or they are of another tar.
     """

@@ -255,12 +255,7 @@ def _size_of(path: Path) -> int:
 
 
 def check_room(directory: Path, max_bytes: int, num_bytes: int) -> None:
-    """Check that the disk holds what the cache is to hold.
-
-    Args:
-        directory: of the cache.
-        max_bytes: that it may hold.
-        num_bytes: of the data set.
+    """Check that the disk has room for a data set of ``num_bytes``, or ``max_bytes`` of it.
 
     Raises:
         UserError: where it does not, or no folder can be made there.

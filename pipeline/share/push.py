@@ -209,10 +209,8 @@ def _begin(
     share_dir: Path,
 ) -> None:
     """Take the index away, and then what is no longer right, so that nothing old passes for new."""
-    if outdated:
-        _put_index(store, PENDING, replace(draft, files=tuple(kept)), share_dir)
-    else:
-        _put_index(store, PENDING, draft, share_dir)
+    first = replace(draft, files=tuple(kept)) if outdated else draft
+    _put_index(store, PENDING, first, share_dir)
     store.remove([INDEX])
     if outdated:
         store.remove(outdated)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.disk import hash_file, is_out_of_space, sync, telling_unwritable, temporary_path
+from pipeline.disk import hash_file, sync, telling_unwritable, temporary_path
 from pipeline.errors import UserError
 from pipeline.stores.transfer import (
     Outgoing,
@@ -118,7 +118,7 @@ class FolderStore:
                 temporary.unlink(missing_ok=True)
 
         folders = {(self.root / name).parent for name in files}
-        try:
+        with telling_unwritable(self.root):
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
             for name in files:
@@ -126,10 +126,6 @@ class FolderStore:
             in_threads(put_one, files, self.num_connections)
             for folder in folders:  # once, after all of its files
                 sync(folder)
-        except OSError as error:
-            if is_out_of_space(error):
-                raise UserError(f"{self.root}: {os.strerror(error.errno or 0).lower()}.") from error
-            raise UserError(f"{self.root}: cannot be written: {error.strerror}.") from error
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; see ``WritableStore``."""

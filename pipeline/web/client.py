@@ -96,7 +96,6 @@ class Client:
         source: rate, attempts, time-out and size cap; the template.
         hosts: that may be asked, as ``allowed_hosts`` returns them.
         share: this process's share of ``source.rate``, above 0 up to 1.
-        agent: the User-Agent; by default ``user_agent()``.
         sleep: waits some seconds; by default a wait that ``close`` cuts short.
         clock: monotonic seconds.
         draw: uniform in [0, 1), for the jitter.
@@ -110,7 +109,6 @@ class Client:
         hosts: Collection[str],
         share: float = 1.0,
         *,
-        agent: str | None = None,
         sleep: Sleep | None = None,
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
@@ -123,7 +121,7 @@ class Client:
         self._clock = clock
         self._draw = draw
         self._headers = {
-            "User-Agent": agent or user_agent(),
+            "User-Agent": user_agent(),
             "Accept": "*/*",
             "Accept-Encoding": "identity",
         }
