@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import repeat
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
@@ -238,6 +238,8 @@ def babbler() -> Iterator[tuple[FaultyServer, list[bytes]]]:
 
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([b"", HEAD, CHUNKED, GZIP, HEAD[:-2]]))
+@example(b"-2\r\n", CHUNKED)  # a chunk of a negative size
+@example(b"-2\r\n", CHUNKED.replace(b"200 OK", b"404 Not Found"))
 def test_no_bytes_make_it_raise(
     babbler: tuple[FaultyServer, list[bytes]], noise: bytes, start: bytes
 ) -> None:

@@ -44,12 +44,12 @@ def read_body(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]
                 return too_many, b""
     except ReadTimeoutError:
         return Fate(Status.FAILED, "timeout"), b""
-    except HTTPError:
+    except (HTTPError, ValueError):  # a ValueError: a chunk of a negative size
         return Fate(Status.FAILED, "truncated"), b""
     return Fate(Status.FETCHED) if num_bytes else Fate(Status.REJECTED, "empty"), b"".join(chunks)
 
 
 def drain(response: requests.Response) -> None:
     """Read a short body that nobody wants, so that the connection can be used again."""
-    with contextlib.suppress(HTTPError):
+    with contextlib.suppress(HTTPError, ValueError):
         response.raw.read(_CHUNK)
