@@ -127,7 +127,7 @@ def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Sho
         some = waiting[:1] if losses[waiting[0]] == MAX_LOSSES - 1 else list(waiting)
         # The stage goes once to each worker, not along with each shard: prepare's holds all
         # duplicates. The lock is a new one, for a worker that died may hold the last pool's.
-        counter.value = num_done  # what it had in hand is done again
+        counter.value = num_done  # what the dead one had in hand is done again
         shared = (stage, counter, context.Lock())
         pool = ProcessPoolExecutor(min(num_workers, len(some)), context, _start_worker, shared)
         futures: dict[Future[Fates | str], str] = {}

@@ -36,7 +36,7 @@ from pipeline.words import counted
 from pipeline.work import Work
 
 _PACE_OF_A_WORKER = 50.0
-"""Requests a second that one worker makes with ease, and looks at what comes."""
+"""Requests a second that one worker makes, and looks at what comes, with ease."""
 
 
 def fetch(

@@ -1,6 +1,7 @@
 """APIs that fail and lie: a listing goes on, or stops with what came, and all adds up."""
 
 import contextlib
+import errno
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -15,6 +16,8 @@ from pipeline.errors import UserError
 from pipeline.metadata import listing as listing_module
 from pipeline.metadata.listing import read_listing
 from pipeline.metadata.record import Counted, Item, Malformed
+from pipeline.planning.plan import plan_posts
+from pipeline.recipe import SplitSettings
 from pipeline.records import Download, Fate, Post, Status
 from pipeline.web.client import Client
 from tests.fake_danbooru import listing_of, page_of
@@ -51,6 +54,20 @@ def test_a_page_that_fails_is_asked_for_again(
         assert asked == ["", "b20", "b20", "b4", "b4"]
         assert list(read_listing(listing)) != []  # from the disk
         assert len(server.requests) == 5
+
+
+def test_a_full_disk_for_pages_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the folder for temporary files, into which what is made of the pages is written."""
+
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with FaultyServer(page_of(30, 20)) as server:
+        listing = listing_of(server.url, tmp_path)
+        monkeypatch.setattr(Path, "write_bytes", fail)
+        posts = (item for item in read_listing(listing) if isinstance(item, Post))
+        with pytest.raises(UserError, match=f"{listing.directory}: no space left.*make room"):
+            plan_posts(posts, SplitSettings())
 
 
 @pytest.mark.parametrize(

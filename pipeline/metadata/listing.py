@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from pipeline.disk import replacing
+from pipeline.disk import replacing, telling_out_of_space
 from pipeline.errors import UserError
 from pipeline.metadata.record import Counted, Item, read_record
 from pipeline.planning.ratings import allowed_ratings
@@ -35,6 +35,7 @@ _MAX_TAGS = 2  # that it searches for at a time without a paid account; rating: 
 _MAX_PAGE_BYTES = 64 * 2**20
 _SAY_EVERY = 10  # pages
 _PLAIN_TAG = re.compile(r"[^\s*:~(-][^\s*:]*")  # anything else could be read as an operator
+_MAKE_ROOM = "make room there and run the same command again."
 _CREDENTIALS = ("DANBOORU_LOGIN", "DANBOORU_API_KEY")
 
 
@@ -155,7 +156,10 @@ def _read_new(listing: Listing, cursor: int) -> Iterator[Item]:
                 ) from error
             cursor = _next_cursor(records, cursor, url) if records else cursor
             if listing.keeps:
-                with replacing(_page_path(listing, number)) as path:
+                with (
+                    telling_out_of_space(listing.directory, _MAKE_ROOM),
+                    replacing(_page_path(listing, number)) as path,
+                ):
                     path.write_bytes(gzip.compress(download.content, mtime=0))
             yield from _items(records, url)
             if not records:
