@@ -87,6 +87,14 @@ def prepare(
     return run.prepare(recipe, work, QUIET, num_workers=num_workers, store=store, part=part)
 
 
+def make_work(root: Path) -> Work:
+    """Write a source to ``root``, fetch and prepare it; returns the work folder, ``root/work``."""
+    make_source(root)
+    work = Work(root / "work")
+    _both(root, work)
+    return work
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What a folder has been through, and the commands that then meet a fault.

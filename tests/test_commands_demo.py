@@ -1,0 +1,46 @@
+"""demo, as the command line calls it: which folders it draws into."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.work import Work
+from tests.calls import call
+from tests.crashing import make_work
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return make_work(tmp_path)
+
+
+def test_demo_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    error = call("demo", "--work", tmp_path / "file").exception
+    assert str(error) == f"{tmp_path}/file/mirror: cannot be written: Not a directory."
+
+
+def test_a_demo_draws_nothing_into_a_folder_with_a_data_set(work: Work) -> None:
+    error = call("demo", "--work", work.root).exception
+    assert str(error).startswith(f"{work.root}: holds a data set, but no demo's drawings.")
+    assert not (work.root / "mirror").exists()
+
+
+def test_another_demo_takes_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> None:
+        raise UserError("stopped here")
+
+    monkeypatch.setattr("pipeline.dolls.data_set.write_dolls", stop)
+    first = ("demo", "--work", tmp_path, "--characters", 24)
+    assert str(call(*first).exception) == "stopped here"
+    for options in ((), ("--characters", 24, "--epochs", 1)):
+        error = call("demo", "--work", tmp_path, *options).exception
+        assert isinstance(error, UserError)
+        assert re.fullmatch(
+            rf"{tmp_path}: holds a demo with --characters 24 --epochs \d+\. Give these options, or "
+            r"another --work\.",
+            str(error),
+        )
+    assert str(call(*first).exception) == "stopped here"

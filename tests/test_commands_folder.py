@@ -1,0 +1,156 @@
+"""status, verify, repair, report and lock, as the command line calls them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.schema import RAW
+from pipeline.shards.rows import read_info, read_rows, write_rows
+from pipeline.shards.shard import list_shards, rows_path, tar_path
+from pipeline.work import Work
+from tests.calls import call
+from tests.crashing import NUM_POSTS, contents, make_source, make_work
+from tests.files import flip
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return make_work(tmp_path)
+
+
+def test_verify_points_to_repair_and_repair_mends(work: Work) -> None:
+    before = contents(work)
+    flip(tar_path(work.raw_dir, "train-000000"), 5000)
+    flip(rows_path(work.samples_dir, "val-000000"), 300)
+    found = call("verify", work.root)
+    assert found.exit_code == 1
+    assert f"`repair {work.root}`" in found.output
+    damaged = contents(work)
+    foreseen = call("repair", work.root, "--dry-run")
+    assert foreseen.exit_code == 0
+    assert "would make anew: train-000000, val-000000." in foreseen.output
+    assert "original/{id}.jpg" in foreseen.output
+    assert contents(work) == damaged
+    mended = call("repair", work.root, "--workers", 1)
+    assert mended.exit_code == 0, mended.output
+    assert mended.output.endswith("every promise holds.\n")
+    assert contents(work) == before
+
+
+def test_verify_names_what_mends_a_folder_that_is_no_work_folder(
+    work: Work, tmp_path: Path
+) -> None:
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    assert call("push", work.root, shared).exit_code == 0
+    flip(tar_path(work.raw_dir, "train-000000"), 5000)
+    shutil.copytree(work.raw_dir, alone)
+    flip(tar_path(shared / "samples", "train-000000"), 700)
+    remedies = {
+        work.raw_dir: f"`repair {work.root}` makes anew",
+        alone: "bring these shards anew",
+        shared: "`push` to there from the work folder",
+        shared / "samples": "`push` to there from the work folder",
+    }
+    for place, remedy in remedies.items():
+        names = sorted(path.name for path in place.iterdir())
+        assert f"; {remedy}" in call("verify", place).stderr
+        for options in ([], ["--dry-run"]):
+            refused = str(call("repair", place, *options).exception)
+            assert refused.startswith(f"{place}: is no work folder; {remedy}")
+        assert sorted(path.name for path in place.iterdir()) == names
+    assert call("repair", work.root, "--workers", 1).exit_code == 0
+    assert call("verify", work.root).exit_code == 0
+
+
+def test_without_a_plan_no_repair_is_advised(work: Work) -> None:
+    work.plan_path.unlink()
+    remedy = "; run the same `fetch` command as before, or `pull` into another folder."
+    assert call("verify", work.root).stderr == f"1 problem{remedy}\n"
+    assert str(call("repair", work.root).exception).endswith(f"is not there{remedy}")
+
+
+def test_repair_names_what_it_leaves(work: Work) -> None:
+    (work.raw_dir / "notes.txt").write_text("mine")
+    left = call("repair", work.root, "--workers", 1)
+    assert left.exit_code == 1
+    assert "notes.txt: does not belong here" in left.output
+    assert left.output.endswith("\n1 problem is left, which only you can mend.\n")
+
+
+def test_no_fate_that_a_stranger_counts_moves_it_either(work: Work) -> None:
+    path = rows_path(work.raw_dir, list_shards(work.raw_dir)[0])
+    info = read_info(path)
+    info["fates"] = {f"\x1b[2J{fate}": count for fate, count in info["fates"].items()}
+    write_rows(path, [read_rows(path, RAW)], info)
+    told = call("status", work.root).output
+    assert "\ufffd[2Jfetched" in told
+    assert "\x1b" not in told
+
+
+def test_repair_makes_no_folder(tmp_path: Path) -> None:
+    assert isinstance(call("repair", tmp_path / "nowhere").exception, UserError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_shows_the_ledger(work: Work) -> None:
+    shown = call("status", work.root)
+    assert f"{NUM_POSTS} requests for {NUM_POSTS} posts" in shown.output
+    assert f"  HTTP none: {NUM_POSTS}\n" in shown.output  # they lie on disk
+    table = json.loads(call("status", work.root, "--json").output)
+    assert table["ledger"]["num_attempts"] == NUM_POSTS
+    assert table["ledger"]["num_bytes"] > 0
+    assert table["fetch"]["num_retryable"] == 0
+
+
+def test_what_there_is_one_of_is_said_so(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    recipe, work = tmp_path / "recipe.toml", tmp_path / "w"
+    common = [recipe, "--work", work]
+    foreseen = call("fetch", *common, "--limit", 1, "--dry-run")
+    assert foreseen.output.endswith("\n1 original would be fetched.\n")
+    odd = tmp_path / "original" / "1.jpg"
+    odd.rename(tmp_path / "1.jpg")
+    odd.mkdir()  # which cannot be read
+    failed = call("fetch", *common, "--limit", 1, "--workers", 1)
+    assert failed.stderr == "1 post failed; `fetch --retry-failed` asks again.\n"
+    assert "  1 request for 1 post, " in call("status", work).output
+    odd.rmdir()
+    (tmp_path / "1.jpg").rename(odd)
+    for command in (["fetch", *common, "--limit", 1, "--retry-failed"], ["prepare", *common]):
+        assert call(*command, "--workers", 1).exit_code == 0
+    shown = call("status", work).output
+    assert "  2 requests for 1 post, " in shown
+    assert "  in 1 of 1 shard, " in shown
+    locked = call("lock", *common, "--out", tmp_path / "posts.parquet").output
+    assert f"{tmp_path}/posts.parquet: 1 post, 1 sample, " in locked
+    (shard,) = (work / "samples").glob("*.tar")
+    shard.unlink()
+    assert call("verify", work).stderr.startswith("1 problem; `repair ")
+
+
+def test_report_is_a_page_in_the_folder_or_elsewhere(work: Work, tmp_path: Path) -> None:
+    assert call("report", work.root).output.strip() == str(work.root / "report.html")
+    assert call("report", work.root, "--out", tmp_path / "a.html").exit_code == 0
+    page = (tmp_path / "a.html").read_bytes()
+    assert page.lstrip().startswith(b"<!doctype html>")
+    assert page == (work.root / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["lock", "report"])
+def test_a_folder_is_no_file_to_write(command: str, work: Work, tmp_path: Path) -> None:
+    named = tmp_path / "recipe.toml" if command == "lock" else work.root
+    options = ["--work", work.root] if command == "lock" else []
+    error = call(command, named, *options, "--out", tmp_path).exception
+    assert str(error) == f"{tmp_path}: is a folder; give the path of a file."
+
+
+def test_a_pipe_or_device_is_not_replaced_by_a_file(work: Work, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    error = call("report", work.root, "--out", pipe).exception
+    assert str(error) == f"{pipe}: is no plain file; give the path of a file."
+    assert pipe.is_fifo()
