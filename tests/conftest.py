@@ -16,8 +16,13 @@ from tests.clients import Connect, FakeTime, make_client
 from tests.s3_server import lead_to, serve_s3
 
 if TYPE_CHECKING:
+    from pytest_httpserver import HTTPServer
+    from typer.testing import Result
+
+    from model.data.samples import Samples
     from pipeline.work import Work
     from tests.real_commands import Source
+    from tests.streams import CountingServer
 
 # A busy machine must fail no test: how long an example takes is not what these tests are about.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -107,12 +112,57 @@ def there(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "there"
 
 
+@pytest.fixture(scope="session")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as ``made``, with eight shards to train on."""
+    from pipeline.share.push import push
+    from tests.shares import QUIET, make_prepared
+
+    root = tmp_path_factory.mktemp("streamed")
+    push(make_prepared(root, 60), str(root / "there"), QUIET)
+    return root
+
+
+@pytest.fixture
+def counting_server(httpserver: "HTTPServer", streamed: Path) -> "CountingServer":
+    """Return a server of what was pushed, which counts what it gives of each tar."""
+    from tests.streams import CountingServer
+
+    return CountingServer(httpserver, streamed / "there")
+
+
+@pytest.fixture
+def on_disk(streamed: Path) -> "Iterator[Samples]":
+    """Return the samples to train on of the folder that was pushed."""
+    from model.data.samples import Samples
+
+    with Samples(streamed / "work" / "samples", "train") as samples:
+        yield samples
+
+
 @pytest.fixture(scope="module")
 def samples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of small prepared samples."""
     from tests.model_samples import write_samples
 
     return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="session")
+def exported_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a work folder with one run and its evaluation, and a lock."""
+    from tests.exports import make_exported_work
+
+    return make_exported_work(tmp_path_factory.mktemp("exported") / "work")
+
+
+@pytest.fixture(scope="session")
+def exported(exported_work: Path) -> "tuple[Path, Result]":
+    """Return the folder of an export by the command line, and what that printed."""
+    from tests.calls import call
+
+    out = exported_work.with_name("out")
+    return out, call("export", exported_work / "runs" / "first", "--out", out)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
-import errno
-import re
-import socket
+"""One request and what comes of it: its fate, its retries, and transport that breaks."""
+
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import repeat
 
@@ -12,15 +10,10 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
-from werkzeug import Response
 
 from pipeline.errors import UserError
-from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
-from pipeline.web.answers import fate_of_status
 from pipeline.web.client import user_agent
-from pipeline.web.pacing import SourceDownError, SourceRefusesError
-from pipeline.web.shared import close_shared_clients, shared_client
 from tests.clients import (
     CHUNKED,
     FETCHED,
@@ -30,7 +23,6 @@ from tests.clients import (
     Connect,
     FakeTime,
     make_client,
-    wait_until,
 )
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
 
@@ -173,62 +165,6 @@ def test_broken_transport_is_tried_again(
     assert fake_time.slept == [1, 2]
 
 
-@pytest.fixture
-def closed_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def test_where_nobody_listens_the_run_stops_and_no_picture_is_to_blame(
-    closed_url: str, fake_time: FakeTime, connect: Connect
-) -> None:
-    client = connect(closed_url, fake_time, attempts=2)
-    for n in range(3):
-        with pytest.raises(SourceDownError, match=r"out of reach.*Connection refused"):
-            client.get(f"{closed_url}/{n}")
-    assert fake_time.slept == [1, 2, 4]  # the hold and, the first time, the back-off within it
-
-
-def test_a_name_that_nobody_knows_stops_the_run(
-    fake_time: FakeTime, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def resolve(*_: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    client = connect("http://pictures.example", fake_time)
-    with pytest.raises(SourceDownError, match=r"^pictures\.example.*Name or service not known"):
-        for n in range(4):
-            client.get(f"http://pictures.example/{n}")
-
-
-def test_an_outage_is_waited_out_and_costs_no_picture_its_tries(
-    fake_time: FakeTime, connect: Connect
-) -> None:
-    server = FaultyServer(answer(200, PICTURE))
-    with server:
-        client = connect(server.url, fake_time, attempts=3)
-        assert client.get(f"{server.url}/1").fate == FETCHED
-    revived: list[FaultyServer] = []
-
-    def revive() -> None:
-        if fake_time.now > 1300:
-            revived.append(FaultyServer(answer(200, PICTURE), port=server.port))
-            revived[0].__enter__()
-        else:
-            fake_time.meanwhile.append(revive)
-
-    fake_time.meanwhile.append(revive)
-    try:
-        download = client.get(f"{server.url}/2")
-    finally:
-        for server in revived:
-            server.__exit__(None, None, None)
-    assert (download.fate, download.content) == (FETCHED, PICTURE)
-    assert download.num_attempts > 8
-    assert max(fake_time.slept) == 60
-
-
 @pytest.fixture(scope="module")
 def babbler() -> Iterator[tuple[FaultyServer, list[bytes]]]:
     words: list[bytes] = []
@@ -250,114 +186,6 @@ def test_no_bytes_make_it_raise(
     assert download.fate == FETCHED or not download.content
 
 
-# Manners
-
-
-def test_a_host_that_refuses_everything_is_left_alone(
-    httpserver: HTTPServer, connect: Connect
-) -> None:
-    httpserver.expect_request("/1").respond_with_data("no", 403)
-    with FaultyServer(answer(200, PICTURE)) as other:
-        client = connect(httpserver.url_for(""), None, other.host, attempts=5)
-        for _ in range(4):
-            assert client.get(httpserver.url_for("/1")).fate == fate_of_status(403)
-        for _ in range(3):
-            with pytest.raises(SourceRefusesError, match="refused 5 requests in a row"):
-                client.get(httpserver.url_for("/1"))
-        assert len(httpserver.log) == 5
-        assert client.get(f"{other.url}/1").fate == FETCHED
-
-
-@pytest.mark.parametrize("script", [answer(503), send(), send(HEAD, b"x" * 999)])
-def test_a_host_that_answers_nothing_of_use_stops_the_run(
-    script: Script, fake_time: FakeTime, connect: Connect
-) -> None:
-    with FaultyServer(script) as server:
-        client = connect(server.url, fake_time, attempts=9)
-        for n in range(22):
-            assert client.get(f"{server.url}/{n}").fate.status is Status.FAILED
-        with pytest.raises(SourceDownError, match="200 tries in a row"):
-            client.get(f"{server.url}/22")
-        assert len(server.requests) == 200
-
-
-def test_the_rate_holds_over_all_threads(connect: Connect) -> None:
-    with FaultyServer(answer(200, PICTURE)) as server:
-        client = connect(server.url, rate=40, timeout=60.0)
-        with ThreadPoolExecutor(8) as pool:
-            downloads = list(pool.map(client.get, [f"{server.url}/{n}" for n in range(24)]))
-        assert {download.fate for download in downloads} == {FETCHED}
-        spread = max(server.arrivals) - min(server.arrivals)
-    assert spread > 23 / 40 - 0.1  # an arrival may be noticed late, on a busy machine
-
-
-def test_processes_share_the_rate_and_start_out_of_step(
-    fake_time: FakeTime, connect: Connect
-) -> None:
-    with FaultyServer(answer(200, PICTURE)) as server:
-        client = connect(server.url, fake_time, rate=4, share=0.5)
-        for n in range(3):
-            client.get(f"{server.url}/{n}")
-    assert fake_time.slept == [0.5, 0.5, 0.5]  # the first is the phase, drawn at its longest
-
-
-def test_retries_and_redirects_take_turns_too(fake_time: FakeTime, connect: Connect) -> None:
-    with FaultyServer(answer(302, Location="/2"), answer(500), answer(200, PICTURE)) as server:
-        client = connect(server.url, fake_time, rate=0.1, attempts=2)
-        assert client.get(f"{server.url}/1").fate == FETCHED
-        assert [head.split()[1] for head in server.requests] == ["/1", "/2", "/1"]
-    assert fake_time.slept == [10, 1, 9]
-
-
-def test_connections_are_used_again(connect: Connect) -> None:
-    with FaultyServer(answer(200, PICTURE), answer(404, b"sorry"), answer(200, PICTURE)) as server:
-        client = connect(server.url, timeout=60.0)  # a time-out would cost a connection
-        for n in range(10):
-            client.get(f"{server.url}/{n}")
-        assert (len(server.requests), server.num_connections) == (10, 1)
-
-
-def test_many_threads_each_get_their_own(connect: Connect) -> None:
-    with HTTPServer(port=0, threaded=True) as server:
-        everything = server.expect_request(re.compile(""))
-        everything.respond_with_handler(lambda request: Response(request.path * 5000))
-        client = connect(server.url_for(""), timeout=60.0)
-        paths = [f"/{n:05}" for n in range(200)]
-        with ThreadPoolExecutor(8) as pool:
-            downloads = list(pool.map(client.get, [server.url_for(path) for path in paths]))
-    assert [download.content for download in downloads] == [path.encode() * 5000 for path in paths]
-
-
-def test_closing_wakes_those_who_wait(connect: Connect) -> None:
-    with FaultyServer(answer(503, Retry_After="300")) as server:
-        client = connect(server.url, attempts=9)
-        with ThreadPoolExecutor(4) as pool:
-            calls = [pool.submit(client.get, f"{server.url}/{n}") for n in range(4)]
-            wait_until(lambda: len(server.requests) >= 1)
-            time.sleep(0.1)
-            started = time.monotonic()
-            client.close()
-            for call in calls:
-                with pytest.raises(RuntimeError, match="closed"):
-                    call.result(timeout=60)
-        assert time.monotonic() - started < 60  # of 300
-
-
-def test_a_process_keeps_one_client_until_an_error(httpserver: HTTPServer) -> None:
-    httpserver.expect_request("/1").respond_with_data("no", 403)
-    source = SourceSettings(images=httpserver.url_for("/{id}"), rate=0)
-    for _ in range(4):
-        with shared_client(source, 1.0) as client:
-            client.get(httpserver.url_for("/1"))
-    with pytest.raises(SourceRefusesError), shared_client(source, 1.0) as client:
-        client.get(httpserver.url_for("/1"))  # the fifth in a row, over all shards
-    with shared_client(source, 1.0) as other:
-        assert other.get(httpserver.url_for("/1")).fate == fate_of_status(403)
-    close_shared_clients()
-    with pytest.raises(RuntimeError, match="closed"):
-        other.get(httpserver.url_for("/1"))
-
-
 def test_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert user_agent().startswith("Nurie/")
     assert "(" not in user_agent()
@@ -365,49 +193,3 @@ def test_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NURIE_CONTACT", contact)
         with pytest.raises(UserError, match="NURIE_CONTACT"):
             user_agent()
-
-
-# Stores of fsspec's
-
-
-def _fall_out_of_reach(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> None:
-    """Let a store's library, which has errors of its own, fail with these in turn, then answer."""
-    failing = iter(errors)
-
-    def read_range(*_: object) -> bytes:
-        if error := next(failing, None):
-            raise RuntimeError("cannot connect") from error
-        return PICTURE
-
-    monkeypatch.setattr("pipeline.stores.files.read_range", read_range)
-
-
-def test_a_store_out_of_reach_is_waited_for(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-    no_route = OSError(errno.EHOSTUNREACH, "No route to host")
-    _fall_out_of_reach(monkeypatch, None, refused, no_route, socket.gaierror(-3, "no name"))
-    fake_time = FakeTime()
-    client = connect("http://a.org", fake_time, attempts=2)
-    for _ in range(2):
-        download = client.read_stored("s3://bucket/1.jpg", None, 10**6)
-        assert (download.fate, download.content) == (FETCHED, PICTURE)
-    assert fake_time.slept == [1, 2, 4]
-
-
-def test_what_breaks_off_a_store_that_answers_fails_by_itself(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _fall_out_of_reach(monkeypatch, ConnectionResetError(), None, ConnectionResetError())
-    client = connect("http://a.org", FakeTime(), attempts=1)
-    fates = [str(client.read_stored("s3://b/1.jpg", None, 10**6).fate) for _ in range(4)]
-    assert fates == ["failed/connection", "fetched", "failed/connection", "fetched"]
-
-
-def test_a_store_whose_library_is_at_a_loss_is_not_waited_for(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _fall_out_of_reach(monkeypatch, ValueError("no such region"))
-    with pytest.raises(RuntimeError, match="cannot connect"):
-        connect("http://a.org").read_stored("s3://bucket/1.jpg", None, 10**6)

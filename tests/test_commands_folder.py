@@ -81,7 +81,7 @@ def test_repair_names_what_it_leaves(work: Work) -> None:
     assert left.output.endswith("\n1 problem is left, which only you can mend.\n")
 
 
-def test_no_fate_that_a_stranger_counts_moves_it_either(work: Work) -> None:
+def test_no_fate_that_a_stranger_counts_moves_the_terminals_cursor(work: Work) -> None:
     path = rows_path(work.raw_dir, list_shards(work.raw_dir)[0])
     info = read_info(path)
     info["fates"] = {f"\x1b[2J{fate}": count for fate, count in info["fates"].items()}

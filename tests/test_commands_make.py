@@ -10,8 +10,13 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.work import Work
 from tests.calls import call
-from tests.crashing import contents, fetch, make_source, prepare
+from tests.crashing import contents, fetch, make_source, make_work, prepare
 from tests.metadata_records import make_post, new_record
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return make_work(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a [/b] [bold]c :x:", "long" * 25])

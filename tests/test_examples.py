@@ -24,7 +24,6 @@ from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
 from pipeline.work import Work
 from tests.crashing import QUIET, contents
-from tests.one_thread import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -112,19 +111,15 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
         (root / "bin" / name).write_text(text)
         (root / "bin" / name).chmod(0o755)
     path = [str(root / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    environment = (
-        os.environ
-        | ENVIRONMENT
-        | {
-            "PATH": os.pathsep.join(path),
-            "PYTHON": sys.executable,
-            "RECIPE": str(root / "recipe.toml"),
-            "METADATA": str(root / "mirror" / "metadata"),
-            "IMAGES": f"{root}/mirror/512px/{{bucket}}/{{id}}.jpg",
-            "GPUS": "1",
-            "SBATCH_LOG": str(root / "submitted"),
-        }
-    )
+    environment = os.environ | {
+        "PATH": os.pathsep.join(path),
+        "PYTHON": sys.executable,
+        "RECIPE": str(root / "recipe.toml"),
+        "METADATA": str(root / "mirror" / "metadata"),
+        "IMAGES": f"{root}/mirror/512px/{{bucket}}/{{id}}.jpg",
+        "GPUS": "1",
+        "SBATCH_LOG": str(root / "submitted"),
+    }
     sources = [f'source.{name}="{environment[name.upper()]}"' for name in ("metadata", "images")]
     work = Work(root / "plain")
     fetch(load_recipe(environment["RECIPE"], sources), work, QUIET)

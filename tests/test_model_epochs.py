@@ -13,7 +13,6 @@ from model.data.epochs import iterate_steps, order_of
 from model.data.pairs import Casts, pair_epoch
 from model.data.samples import Batch, Samples
 from model.ranks import Ranks
-from tests import one_thread  # noqa: F401
 from tests.model_runs import run
 from tests.model_samples import write_samples
 

@@ -10,7 +10,6 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from model.evaluation.fid import extract_features, fid, kid, load_extractor
 from pipeline.errors import UserError
-from tests import one_thread  # noqa: F401
 from tests.stand_ins import SmallInception, Trap
 from tests.tensors import drawn
 

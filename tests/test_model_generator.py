@@ -10,7 +10,6 @@ from model import build_generator
 from model.config import MODELS
 from model.networks.generator import Generator
 from model.networks.style import STYLE_NETWORKS
-from tests import one_thread  # noqa: F401
 
 NARROW = 0.125
 

@@ -20,7 +20,6 @@ from model.networks.losses import (
     total,
 )
 from model.ranks import Ranks
-from tests import one_thread  # noqa: F401
 
 
 def picture(*channels: float) -> torch.Tensor:

@@ -20,7 +20,6 @@ from pipeline.shards.shard import rows_path
 from tests.calls import call
 from tests.files import files_in
 from tests.model_samples import write_samples
-from tests.one_thread import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = [
@@ -291,7 +290,6 @@ def test_ctrl_c_says_what_the_next_command_goes_on_from(
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=ENVIRONMENT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (130, said)
@@ -308,7 +306,7 @@ def test_a_file_where_a_folder_goes(work: Path) -> None:
 
 def test_the_process_ends_with_2_and_no_traceback(finished: Path) -> None:
     command = [sys.executable, "cli.py", *arguments("train", finished, "--run", "one")]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
     sentence = f"error: {finished}/runs/one: holds a run already. Go on with --resume, or name"

@@ -7,7 +7,6 @@ from torchvision.models import alexnet
 
 from model.evaluation.perceptual import load_lpips, lpips_distance
 from pipeline.errors import UserError
-from tests import one_thread  # noqa: F401
 from tests.tensors import drawn
 
 pytest.importorskip("lpips", reason="the extra lpips is not installed")

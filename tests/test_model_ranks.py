@@ -17,7 +17,6 @@ from model.ranks import Ranks, join_ranks
 from model.training.rundir import claim
 from pipeline.errors import UserError
 from tests.model_samples import write_samples
-from tests.one_thread import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = {"kind", "step", "epoch", "position"}
@@ -115,7 +114,7 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
     def run(name: str, num_steps: int, *launcher: str) -> None:
         arguments = ["-m", "tests.train_ranks", samples_dir, tmp_path / name, model, str(num_steps)]
         command = [sys.executable, *launcher, *map(str, arguments)]
-        subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
+        subprocess.run(command, cwd=ROOT, check=True, timeout=300)
 
     run("one", 4)
     run("two", 3, *TORCHRUN, "2")

@@ -13,7 +13,6 @@ from model.networks.reference import (
     draw_lines,
     look_again,
 )
-from tests import one_thread  # noqa: F401
 from tests.tensors import drawn, flat
 
 SKETCH = drawn(1, 2)[:, :1].float() / 255

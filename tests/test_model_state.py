@@ -11,7 +11,6 @@ from model.config import TrainConfig
 from model.networks.losses import Terms
 from model.training.state import TrainState, lr_factor
 from model.training.steps import training_step
-from tests import one_thread  # noqa: F401
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import run
 from tests.model_samples import write_samples

@@ -17,7 +17,6 @@ from model.training.steps import (
     training_step,
     update_discriminator,
 )
-from tests import one_thread  # noqa: F401
 from tests.tensors import drawn
 
 CPU = torch.device("cpu")

@@ -22,7 +22,6 @@ from model.networks.style import (
     pad_by_reflection,
 )
 from pipeline.errors import UserError
-from tests import one_thread  # noqa: F401
 from tests.stand_ins import Trap
 
 

@@ -73,7 +73,6 @@ def test_it_runs_from_the_first_cell_to_the_last(
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where it works
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(PATH, as_version=4)
     for cell in code_cells(notebook):
         cell.outputs = []

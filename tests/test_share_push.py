@@ -243,3 +243,21 @@ def test_ctrl_c_does_not_wait_for_what_a_slow_store_has_under_way(tmp_path: Path
         push_module._put_beside(SlowStore(str(tmp_path)), {}, lambda num_bytes: None, interrupt)
     assert not ended.is_set()
     may_end.set()
+
+
+def test_no_secret_is_written_anywhere(tmp_path: Path, made: Path) -> None:
+    recipe = load_recipe(str(made / "work" / "share"))
+    images = f"file://me:hunter2@{made}/512px/{{bucket}}/{{id}}.jpg?key=hunter3"
+    source = replace(recipe.source, images=images.replace("file://me:hunter2@", ""))
+    assert source.images.endswith("hunter3")
+    work = Work(tmp_path / "work")
+    shutil.copytree(made / "work", work.root)
+    shutil.rmtree(work.samples_dir)
+    secret = replace(recipe, source=replace(source, images="https://me:hunter2@h/{id}?k=hunter3"))
+    run.prepare(secret, work, QUIET)
+    push(work, str(tmp_path / "there"), QUIET)
+    again = pull_to(tmp_path / "there", tmp_path / "again")
+    call("report", again.root)
+    for folder_ in (tmp_path / "there", again.root, work.samples_dir, work.share_dir):
+        for path in folder_.rglob("*"):
+            assert not path.is_file() or b"hunter" not in path.read_bytes(), path
