@@ -13,7 +13,14 @@ from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 from tests.calls import call
-from tests.crashing import NUM_POSTS, contents, make_source, make_work
+from tests.crashing import (
+    NUM_POSTS,
+    contents,
+    make_source,
+    make_work,
+    original_path,
+    prepare,
+)
 from tests.files import flip
 
 
@@ -104,6 +111,53 @@ def test_status_shows_the_ledger(work: Work) -> None:
     assert table["ledger"]["num_attempts"] == NUM_POSTS
     assert table["ledger"]["num_bytes"] > 0
     assert table["fetch"]["num_retryable"] == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_status_fails_where_a_post_has_vanished(work: Work, options: list[str]) -> None:
+    path = rows_path(work.raw_dir, "train-000000")
+    info = read_info(path)
+    info["fates"]["fetched"] -= 1
+    write_rows(path, [read_rows(path, RAW)], info)
+    told = call("status", work.root, *options)
+    assert told.exit_code == 1
+    assert told.stderr == f"{work.root}: the fates do not add up; run `verify {work.root}`.\n"
+
+
+def test_samples_of_originals_that_are_lost_are_for_prepare(work: Work, tmp_path: Path) -> None:
+    post_id, offset = first_original(work)
+    flip(tar_path(work.raw_dir, "train-000000"), offset)
+    picture = original_path(tmp_path, post_id)
+    picture.unlink()
+    foreseen = call("repair", work.root, "--dry-run").stdout
+    assert f"would ask {tmp_path}/original/{{id}}.jpg for originals that are lost.\n" in foreseen
+    mended = call("repair", work.root, "--workers", 1)
+    assert mended.exit_code == 1
+    stale = "samples of train-000000 are missing or out of date; run `prepare` again.\n"
+    assert mended.stderr.endswith(stale)
+    assert call("verify", work.root).stderr.endswith("; `prepare` makes samples anew.\n")
+    foreseen = call("repair", work.root, "--dry-run").stdout
+    assert foreseen.endswith("anew: nothing.\nout of date, for `prepare`: train-000000.\n")
+    prepare(tmp_path, work)
+    assert call("verify", work.root).exit_code == 0
+
+
+def test_originals_that_did_not_come_are_for_a_retry(work: Work, tmp_path: Path) -> None:
+    post_id, offset = first_original(work)
+    flip(tar_path(work.raw_dir, "train-000000"), offset)
+    picture = original_path(tmp_path, post_id)
+    picture.unlink()
+    picture.mkdir()  # which cannot be read
+    mended = call("repair", work.root, "--workers", 1)
+    assert mended.exit_code == 1
+    assert mended.stderr.endswith("1 original did not come; run `fetch --retry-failed`.\n")
+    assert "  `fetch --retry-failed` may mend 1\n" in call("status", work.root).stdout
+
+
+def first_original(work: Work) -> tuple[int, int]:
+    """Return the post whose original comes first in a tar, and where a byte of it lies."""
+    row = read_rows(rows_path(work.raw_dir, "train-000000"), RAW).to_pylist()[0]
+    return row["post_id"], row["offset"] + 7
 
 
 def test_what_there_is_one_of_is_said_so(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """fetch and prepare, as the command line calls them."""
 
+import errno
 import gzip
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from pipeline.counts import Fates
 from pipeline.errors import UserError
+from pipeline.prepare import PrepareStage
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import contents, fetch, make_source, make_work, prepare
@@ -77,3 +82,39 @@ def test_originals_are_not_cropped_as_another_layout(work: Work, tmp_path: Path)
     assert "was fetched with source.layout 'original'" in str(refused)
     assert "--set source.layout=original" in str(refused)
     assert contents(work) == before
+
+
+@pytest.mark.parametrize("option", [("--rank", 0), ("--world-size", 2)])
+@pytest.mark.parametrize("command", ["fetch", "prepare"])
+def test_a_rank_goes_with_a_world_size(
+    command: str, option: tuple[str, int], tmp_path: Path
+) -> None:
+    make_source(tmp_path)
+    words = (command, tmp_path / "recipe.toml", "--work", tmp_path / "w", *option)
+    error = call(*words).exception
+    assert isinstance(error, UserError)
+    assert str(error).startswith("--rank I and --world-size N go together")
+    assert not (tmp_path / "w").exists()
+
+
+def test_shards_that_failed_are_for_the_same_command(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(stage: PrepareStage, name: str, tick: object) -> Fates:
+        if name == "val-000000":
+            raise OSError(errno.EIO, "Input/output error")
+        return prepare_shard(stage, name, tick)
+
+    prepare_shard: Callable[..., Fates] = PrepareStage.__call__
+    shutil.rmtree(work.samples_dir)
+    command = ("prepare", tmp_path / "recipe.toml", "--work", work.root, "--workers", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(PrepareStage, "__call__", fail)
+        done = call(*command)
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "shard val-000000 failed: OSError: [Errno 5] Input/output error\n"
+        "1 shard is not done; run the same command again.\n"
+    )
+    assert call(*command).exit_code == 0
+    assert call("verify", work.root).exit_code == 0
