@@ -149,7 +149,7 @@ def test_broken_transport_has_its_reason(script: Script, reason: str, connect: C
         client = connect(server.url)
         started = time.monotonic()
         broken = client.get(f"{server.url}/1")
-        assert time.monotonic() - started < 5  # four time-outs, and slack for a busy machine
+        assert time.monotonic() - started < 60  # of what would drip for ever
         assert broken.fate == Fate(Status.FAILED, reason)
         assert broken.content == b""
         assert client.get(f"{server.url}/1").content == PICTURE

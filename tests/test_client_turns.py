@@ -24,12 +24,12 @@ from tests.faulty_server import FaultyServer, answer
 
 def test_the_rate_holds_over_all_threads(connect: Connect) -> None:
     with FaultyServer(answer(200, PICTURE)) as server:
-        client = connect(server.url, rate=40, timeout=60.0)
+        client = connect(server.url, rate=20, timeout=60.0)
         with ThreadPoolExecutor(8) as pool:
-            downloads = list(pool.map(client.get, [f"{server.url}/{n}" for n in range(24)]))
+            downloads = list(pool.map(client.get, [f"{server.url}/{n}" for n in range(21)]))
         assert {download.fate for download in downloads} == {FETCHED}
         spread = max(server.arrivals) - min(server.arrivals)
-    assert spread > 23 / 40 - 0.1  # an arrival may be noticed late, on a busy machine
+    assert spread > 0.5  # half of what it takes: an arrival may be noticed late, on a busy machine
 
 
 def test_processes_share_the_rate_and_start_out_of_step(

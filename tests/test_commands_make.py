@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -118,3 +119,13 @@ def test_shards_that_failed_are_for_the_same_command(
     )
     assert call(*command).exit_code == 0
     assert call("verify", work.root).exit_code == 0
+
+
+def test_without_ray_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_source(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "pipeline.executor_ray", raising=False)
+    words = ("fetch", tmp_path / "recipe.toml", "--work", tmp_path / "w", "--executor", "ray")
+    error = call(*words).exception
+    assert isinstance(error, UserError)
+    assert str(error).startswith("--executor ray needs Ray: pip install -e '.[ray]'")

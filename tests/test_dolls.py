@@ -337,6 +337,9 @@ def test_every_kind_of_trouble_is_there_a_few_times(
     assert min(counts.values()) >= 3
     malformed = {post_id for post_id, fate in trouble.items() if fate == "filtered/malformed"}
     assert set(trouble) - set(records) == malformed
+    names = {doll.character_name for doll in make_dolls(6, 4, seed=5)}
+    characters = {i: records[i]["tag_string_character"] for i in trouble if i in records}
+    assert names.isdisjoint(characters.values())
     ids = [post_id for post_id, fate in trouble.items() if fate == "filtered/nsfw_id"]
     assert (folder / "nsfw-ids.txt").read_text(encoding="utf-8").split() == [str(i) for i in ids]
 

@@ -163,7 +163,9 @@ def test_a_bad_sketch_among_many_is_named_and_the_rest_is_done(
     (sketches / "notes.txt").write_text("mine")
     console, heard = listening()
     paths = find_pictures([sketches]), [references / "red.png"]
-    with pytest.raises(UserError, match="1 of 3 sketches is not coloured"):
+    with pytest.raises(
+        UserError, match=r"1 of 3 sketches is not coloured.*; the others are in .*/out\.$"
+    ):
         colorize_many(PAINTER, *paths, tmp_path / "out", console, read_sketch)
     assert "1.png: is not a picture" in heard.getvalue()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png"]

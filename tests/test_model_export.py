@@ -18,7 +18,7 @@ from pipeline.words import sized
 from tests.calls import call
 from tests.exports import ROOT, SECRET
 from tests.files import files_in
-from tests.model_checkpoints import write_metrics
+from tests.model_checkpoints import write_checkpoint, write_metrics
 
 
 def test_the_command_says_what_it_wrote(exported: tuple[Path, Result]) -> None:
@@ -76,6 +76,13 @@ def test_without_onnx_the_rest_is_written(exported_work: Path, tmp_path: Path) -
     assert "There is no ONNX file beside it." in card
     assert "lock (`posts.parquet`): none" in card
     assert load_painter(tmp_path).model == "reference"
+
+
+def test_a_card_without_figures_is_said_to_have_none(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "run" / "best.safetensors", "reference")
+    done = call("export", tmp_path / "run", "--out", tmp_path / "out", "--no-onnx")
+    assert done.exit_code == 0, done.output
+    assert done.output.endswith("no figures: run `eval` first, or give --metrics FILE\n")
 
 
 def test_what_lies_beside_a_checkpoint_is_not_replaced(

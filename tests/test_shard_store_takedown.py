@@ -78,6 +78,7 @@ def test_it_gives_the_bytes_of_a_takedown_on_disk_and_leaves_the_rest(
     done = call("takedown", work.root, GONE, "--store", URL)
     assert done.exit_code == 0, done.output
     assert "1 post taken down, 1 shard written anew." in done.output
+    assert f"What was pushed to {URL} is not complete until the next `push`.\n" in done.output
     after = everything(s3, tmp_path / "copy")
     assert holding(tmp_path / "copy", secrets) == []
     assert holding(work.root, secrets) == []
