@@ -1,4 +1,5 @@
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,7 +145,6 @@ def test_what_ends_one_process_is_said_once_and_ends_the_others_in_a_sentence(
         done = subprocess.run(
             [sys.executable, *TORCHRUN, "2", "--", *train],
             cwd=ROOT,
-            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=300,
@@ -159,7 +159,7 @@ def test_what_every_process_has_to_say_is_said_by_one(tmp_path: Path) -> None:
         place = {"LOCAL_RANK": rank, "TORCHELASTIC_ERROR_FILE": f"{tmp_path}/{rank}/error.json"}
         command = [sys.executable, "cli.py", "train", recipe]
         done = subprocess.run(
-            command, cwd=ROOT, env=ENVIRONMENT | place, capture_output=True, text=True
+            command, cwd=ROOT, env=os.environ | place, capture_output=True, text=True
         )
         return done.returncode, done.stderr
 
