@@ -273,13 +273,18 @@ def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
     assert read_removals(work.removals_path) == Removals(GONE)
 
 
+def keep_aside(work: Work) -> Work:
+    """Leave what a folder has as an earlier plan's as well."""
+    aside = Work(work.reuse_dir / "1")
+    shutil.copytree(work.raw_dir, aside.raw_dir)
+    shutil.copytree(work.ledger_dir, aside.ledger_dir)
+    shutil.copy(work.plan_path, aside.plan_path)
+    return aside
+
+
 def test_what_an_earlier_plan_left_is_cleared_too(work: Work, tmp_path: Path) -> None:
     secrets = secrets_of(work, 3)
-    aside = work.reuse_dir / "1"
-    aside.mkdir(parents=True)
-    shutil.copytree(work.raw_dir, aside / "raw")
-    shutil.copytree(work.ledger_dir, aside / "ledger")
-    shutil.copy(work.plan_path, aside)
+    keep_aside(work)
     (work.root / "style").mkdir()
     (work.root / "style" / "features.bin").write_bytes(b"x")
     take_down(work, [3])
@@ -289,10 +294,7 @@ def test_what_an_earlier_plan_left_is_cleared_too(work: Work, tmp_path: Path) ->
 
 def test_a_damaged_shard_of_an_earlier_plan_keeps_no_takedown_from_its_end(work: Work) -> None:
     secrets = secrets_of(work, 3)
-    aside = Work(work.reuse_dir / "1")
-    shutil.copytree(work.raw_dir, aside.raw_dir)
-    shutil.copytree(work.ledger_dir, aside.ledger_dir)
-    shutil.copy(work.plan_path, aside.plan_path)
+    aside = keep_aside(work)
     names = list_shards(aside.raw_dir)
     flip(rows_path(aside.raw_dir, "train-000000"), 300)
     take_down(work, [3])
@@ -304,10 +306,7 @@ def test_a_damaged_shard_of_an_earlier_plan_keeps_no_takedown_from_its_end(work:
 
 def test_an_earlier_plan_that_is_damaged_keeps_no_takedown_from_its_end(work: Work) -> None:
     secrets = secrets_of(work, 3)
-    aside = Work(work.reuse_dir / "1")
-    shutil.copytree(work.raw_dir, aside.raw_dir)
-    shutil.copytree(work.ledger_dir, aside.ledger_dir)
-    shutil.copy(work.plan_path, aside.plan_path)
+    aside = keep_aside(work)
     flip(aside.plan_path, 300)
     names = list_shards(aside.raw_dir)
     take_down(work, [3])
