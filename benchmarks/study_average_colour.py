@@ -29,6 +29,7 @@ from model.data.augment import augment
 from model.data.order import epoch_order
 from model.data.samples import Batch, Samples, to_bytes, to_unit
 from model.evaluation.metrics import chroma_distances, following, palette, psnr, ratio
+from model.evaluation.seen import Seen
 from model.networks.discriminator import Discriminator
 from model.networks.style import build_style_network
 from model.training.state import TrainState
@@ -188,7 +189,7 @@ def try_variant(
         if (step + 1) % (total // NUM_MARKS) == 0:
             marks.append(measure_following(state, test, test_style))
     output = paint(state, test.sketch, test_style)
-    error = ratio(chroma_distances(output, test.color))
+    error = ratio(chroma_distances(Seen(output), Seen(test.color)))
     marks.append(measure_following(state, test, test_style))
     return marks, error or 0.0, float(psnr(output, test.color).mean())
 

@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 
 from model.evaluation.metrics import (
     PSNR_CAP,
-    Chroma,
     bootstrap,
-    chroma,
     chroma_distances,
     following,
     measure_following,
@@ -20,6 +18,7 @@ from model.evaluation.metrics import (
     regional_distances,
     ssim,
 )
+from model.evaluation.seen import Seen
 from tests.tensors import drawn, flat, stack
 
 
@@ -40,13 +39,14 @@ def test_ssim_and_psnr_agree_with_scikit_image() -> None:
     a = np.stack([x * 6 % 256, y * 5 % 256, x * y % 256], axis=-1).astype(np.uint8)
     noise = ((x * 7 + y * 13) % 41 - 20)[..., None]
     b = np.clip(a.astype(int) + noise, 0, 255).astype(np.uint8)
-    assert ssim(stack(a, a), stack(b, a)).tolist() == pytest.approx([0.710123779569172, 1.0])
+    similarities = ssim(Seen(stack(a, a)), Seen(stack(b, a)))
+    assert similarities == pytest.approx([0.710123779569172, 1.0])
     assert psnr(stack(a), stack(b)).item() == pytest.approx(26.830466138515874)
 
 
 def test_each_picture_is_measured_alone() -> None:
     outputs, truths = drawn(1, 2, 3), drawn(4, 2, 6)
-    for measure in (mse, psnr, ssim):
+    for measure in (mse, psnr, lambda *pair: ssim(*map(Seen, pair))):
         together = measure(outputs, truths)
         alone = [measure(outputs[i : i + 1], truths[i : i + 1]).item() for i in range(3)]
         assert together.tolist() == pytest.approx(alone)
@@ -54,14 +54,14 @@ def test_each_picture_is_measured_alone() -> None:
 
 def test_greys_have_no_colour_at_all() -> None:
     greys = torch.arange(256, dtype=torch.uint8).view(2, 1, 8, 16).expand(-1, 3, -1, -1)
-    assert ratio(chroma_distances(drawn(1, 2)[..., :8, :16], greys)) is None
+    assert ratio(chroma_distances(Seen(drawn(1, 2)[..., :8, :16]), Seen(greys))) is None
     assert following(np.stack([palette(drawn(1, 2))] * 2), palette(greys)) is None
 
 
 def test_paper_is_not_foreground() -> None:
     picture = flat(240, 250, 255).clone()
     picture[..., :4, :] = flat(240, 239, 255, size=16)[..., :4, :]
-    assert chroma(picture).foreground.sum() == 4 * 16
+    assert Seen(picture).foreground[0].sum() == 4 * 16
     assert palette(flat(255, 255, 255)).tolist() == [[0.0, 0.0]]
     half = flat(255, 255, 255).clone()
     half[..., :8, :] = flat(90, 60, 30)[..., :8, :]
@@ -71,12 +71,12 @@ def test_paper_is_not_foreground() -> None:
 def test_chroma_error_is_relative_to_no_colour() -> None:
     truth = drawn(1, 2)
     grey = truth.float().mean(1, keepdim=True).to(torch.uint8).expand(-1, 3, -1, -1)
-    assert ratio(chroma_distances(truth, truth)) == 0
-    assert ratio(chroma_distances(grey, truth)) == pytest.approx(1, abs=1e-3)
-    red_for_blue = ratio(chroma_distances(truth.flip(1), truth))
+    assert ratio(chroma_distances(Seen(truth), Seen(truth))) == 0
+    assert ratio(chroma_distances(Seen(grey), Seen(truth))) == pytest.approx(1, abs=1e-3)
+    red_for_blue = ratio(chroma_distances(Seen(truth.flip(1)), Seen(truth)))
     assert red_for_blue is not None
     assert red_for_blue > 1
-    assert ratio(chroma_distances(truth[:1], flat(255, 255, 255, size=64))) is None
+    assert ratio(chroma_distances(Seen(truth[:1]), Seen(flat(255, 255, 255, size=64)))) is None
 
 
 def test_the_regional_error_sees_only_what_is_small_by_hand() -> None:
@@ -92,16 +92,14 @@ def test_the_regional_error_sees_only_what_is_small_by_hand() -> None:
     output = truth.clone()
     output[..., :84] = 128  # the large regions wrong
     output[..., 100:] = 77
-    assert regional_distances(output, truth)[0, 0] == 0
+    assert regional_distances(Seen(output), Seen(truth))[0, 0] == 0
     output = truth.clone()
     output[..., 96:100] = 128  # green: a quarter of the 16 small columns
-    found, colourless = regional_distances(output, truth)[0]
-    blue, green = (
-        float(np.linalg.norm(chroma(flat(*c)).ab[0, 0, 0])) for c in list(colors.values())[2:]
-    )
+    found, colourless = regional_distances(Seen(output), Seen(truth))[0]
+    blue, green = (float(Seen(flat(*c)).chroma[0][0, 0]) for c in list(colors.values())[2:])
     assert found == pytest.approx(4 * green / 16, rel=1e-3)
     assert colourless == pytest.approx((12 * blue + 4 * green) / 16, rel=1e-3)
-    assert ratio(regional_distances(truth, truth)) == 0
+    assert ratio(regional_distances(Seen(truth), Seen(truth))) == 0
 
 
 @pytest.mark.parametrize(("a", "num_small"), [(39.9, 10), (40.1, 30), (7.9, 10), (8.1, 30)])
@@ -109,29 +107,29 @@ def test_a_region_is_a_square_of_16_in_a_and_b(
     monkeypatch: pytest.MonkeyPatch, a: float, num_small: int
 ) -> None:
     """Centred on multiples of 16: from 39.9 one rounds to 32, from 7.9 to no colour at all."""
-    ab = np.zeros((1, 1, 100, 2), np.float32)
-    ab[..., :70, 0], ab[..., 70:90, 0], ab[..., 90:, 1] = 32, a, -48
-    picture = Chroma(ab, np.ones((1, 1, 100), bool))
-    monkeypatch.setattr("model.evaluation.metrics.chroma", lambda _: picture)
-    ((_, colourless),) = regional_distances(torch.zeros(1), torch.zeros(1))
+    ab = np.zeros((1, 100, 2), np.float32)
+    ab[:, :70, 0], ab[:, 70:90, 0], ab[:, 90:, 1] = 32, a, -48
+    monkeypatch.setattr("model.evaluation.seen.ab_of", lambda _: ab)
+    picture = Seen(torch.zeros(1, 3, 1, 100, dtype=torch.uint8))
+    ((_, colourless),) = regional_distances(picture, picture)
     small = 10 * 48 + (20 * a if num_small == 30 else 0)
     assert colourless == pytest.approx(small / num_small, rel=1e-4)
 
 
 def test_the_smallest_region_counts_even_if_it_is_large() -> None:
-    truth, wrong = flat(255, 0, 0), flat(128, 128, 128)
+    truth, wrong = Seen(flat(255, 0, 0)), Seen(flat(128, 128, 128))
     assert ratio(regional_distances(wrong, truth)) == pytest.approx(1, abs=1e-3)
     assert regional_distances(truth, wrong).tolist() == [[0.0, 0.0]]  # no colour: no region
 
 
 def test_the_paper_error_is_the_haze_on_paper_by_hand() -> None:
     truth = torch.cat([flat(255, 240, 250), flat(10, 255, 30)], dim=3)  # half of it is paper
-    assert paper_distances(truth, truth).tolist() == [[0.0, 256.0]]
+    assert paper_distances(Seen(truth), Seen(truth)).tolist() == [[0.0, 256.0]]
     hazy = truth.clone()
     hazy[..., 16:] = 0  # what is no paper does not count
     hazy[:, 1, 0, 0] = 240 - 51
-    assert paper_distances(hazy, truth)[0].tolist() == pytest.approx([0.2 / 3, 256.0])
-    assert ratio(paper_distances(hazy, flat(0, 0, 0).repeat(1, 1, 1, 2))) is None
+    assert paper_distances(Seen(hazy), Seen(truth))[0].tolist() == pytest.approx([0.2 / 3, 256.0])
+    assert ratio(paper_distances(Seen(hazy), Seen(flat(0, 0, 0).repeat(1, 1, 1, 2)))) is None
 
 
 def test_the_interval_is_the_percentiles_of_resampled_ratios() -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from model.data.order import epoch_order
 from model.data.samples import Samples
 from model.evaluation.evaluate import baselines
-from model.evaluation.metrics import Answer, Floats, following, palette, psnr, ratio
+from model.evaluation.metrics import Answer, following, palette, psnr, ratio
+from model.evaluation.seen import Floats, Seen
 from model.evaluation.tally import RATIOS
 from model.grid import Sheet, save_png, tile
 from model.use.colorize import load_colorizer, to_tensor
@@ -95,10 +96,11 @@ def _one_of_each_character(samples: Samples) -> list[int]:
 def _measure(outputs: Tensor, truths: Tensor, references: Tensor) -> dict[str, float | None]:
     """Measure outputs against truths, both uint8 n x m x 3 x H x W."""
     pairs = outputs.flatten(0, 1), truths.flatten(0, 1)
+    seen = [Seen(pictures) for pictures in pairs]
     palettes = np.stack([palette(of_one) for of_one in outputs])
     return {
         "following": following(palettes, palette(references)),
-        **{name: ratio(measure(*pairs)) for name, measure in RATIOS.items()},
+        **{name: ratio(measure(*seen)) for name, measure in RATIOS.items()},
         "psnr": float(psnr(*pairs).mean()),
     }
 

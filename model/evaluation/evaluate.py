@@ -29,6 +29,7 @@ from model.evaluation.fid import extract_features, fid, kid, load_extractor
 from model.evaluation.metrics import Answer, measure_following
 from model.evaluation.perceptual import load_lpips
 from model.evaluation.scenes import Scene, make_scenes
+from model.evaluation.seen import Seen
 from model.evaluation.tally import NEEDS_TRUTH, Tally
 from model.grid import Sheet, save_png, tile
 from model.use.colorize import load_colorizer
@@ -194,9 +195,10 @@ def judge(
             samples, judged, config.batch_size, num_threads=config.decode_threads
         ):
             truth, reference = scene.set(batch)
+            seen = Seen(truth) if scene.has_truth else None
             for name, answer in answers.items():
                 output = answer(batch.sketch, reference)
-                tallies[name].add(output, truth if scene.has_truth else None)
+                tallies[name].add(output, seen)
             if extractor is not None:
                 real.append(extract_features(extractor, truth))
             num_judged += len(batch.indices)

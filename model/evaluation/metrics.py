@@ -5,33 +5,17 @@ them. ``chroma_distances`` and ``following`` say whether a model colours, and af
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.color import ab_of
 from model.data.order import Indices
+from model.evaluation.seen import Floats, Mask, Moments, Seen, blur, length
 
 PSNR_CAP = 100.0
 """Decibels given to pictures that are equal, whose ratio has no bound."""
 
-PAPER_LEVEL = 240
-"""A pixel with all three channels at or above this is paper; the rest is the foreground."""
-
-REGION_SIDE = 16.0
-"""Side of the cells of CIELAB's (a, b) that tell one colour region from another."""
-
-_NUM_CELLS = 20
-"""Along a and along b, which stay within -109 and 99 in sRGB."""
-
-_COLOURLESS = _NUM_CELLS // 2 * (_NUM_CELLS + 1)
-"""The region around (0, 0)."""
-
-Floats = NDArray[np.float64]
 Answer = Callable[[Tensor, Tensor], Tensor]
 """Whatever colours: uint8 sketches N x 1 x H x W, and as many references N x 3 x H x W or a single
 one for all of them, to pictures N x 3 x H x W."""
@@ -39,8 +23,8 @@ one for all of them, to pictures N x 3 x H x W."""
 
 def mse(output: Tensor, truth: Tensor) -> Tensor:
     """Return the mean squared error of each picture, in [0, 1] units: N."""
-    difference = (output.double() - truth.double()) / 255
-    return difference.square().flatten(1).mean(1)
+    squares = (output.int() - truth.int()).square().flatten(1)
+    return squares.sum(1).double() / (255**2 * squares.shape[1])
 
 
 def psnr(output: Tensor, truth: Tensor) -> Tensor:
@@ -53,54 +37,30 @@ def to_psnr(errors: Tensor) -> Tensor:
     return -10 * errors.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
 
 
-def ssim(output: Tensor, truth: Tensor) -> Tensor:
+def ssim(output: Seen, truth: Seen) -> Floats:
     """Return the structural similarity of each picture (Wang et al. 2004): N, at most 1.
 
     As published: an 11 x 11 Gaussian window of deviation 1.5, K1 = 0.01, K2 = 0.03, population
     statistics, only windows that lie wholly inside; averaged over the three channels.
     """
-    x, y = (p.cpu().double().flatten(0, 1) / 255 for p in (output, truth))
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x = _blur(x * x) - mean_x**2
-    variance_y = _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
+    return np.array(list(map(_ssim, output.pixels, truth.pixels, output.moments, truth.moments)))
+
+
+def _ssim(x: NDArray[np.uint8], y: NDArray[np.uint8], of_x: Moments, of_y: Moments) -> float:
+    covariance = blur((x / 255) * (y / 255)) - of_x.mean * of_y.mean
     c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).flatten(1).mean(1).view(len(output), -1).mean(1)
+    luminance = (2 * of_x.mean * of_y.mean + c1) / (of_x.mean**2 + of_y.mean**2 + c1)
+    structure = (2 * covariance + c2) / (of_x.variance + of_y.variance + c2)
+    return float((luminance * structure).mean())
 
 
-def _blur(x: Tensor) -> Tensor:
-    planes = [cv2.GaussianBlur(plane, (11, 11), 1.5)[5:-5, 5:-5] for plane in x.numpy()]
-    return torch.from_numpy(np.stack(planes))
-
-
-class Chroma(NamedTuple):
-    """The colours of pictures.
-
-    Attributes:
-        ab: float32 N x H x W x 2, the a and b of CIELAB (sRGB, D65).
-        foreground: bool N x H x W, what is not paper.
-    """
-
-    ab: NDArray[np.float32]
-    foreground: NDArray[np.bool_]
-
-
-def chroma(picture: Tensor) -> Chroma:
-    """Return the colours of pictures."""
-    rgb = picture.permute(0, 2, 3, 1).cpu().numpy()
-    return Chroma(ab_of(rgb), rgb.min(axis=3) < PAPER_LEVEL)
-
-
-def chroma_distances(output: Tensor, truth: Tensor) -> Floats:
+def chroma_distances(output: Seen, truth: Seen) -> Floats:
     """Return the parts of the chroma error of each picture, float64 N x 2.
 
     The first is the mean distance in (a, b) to the true picture over its foreground, the second
     that of a colourless answer, a = b = 0: a ratio above 1 is worse than no colour.
     """
-    true = chroma(truth)
-    return _distances(true.foreground, output, true.ab)
+    return _distances(truth.foreground, output, truth)
 
 
 def ratio(parts: Floats) -> float | None:
@@ -117,11 +77,11 @@ def ratio(parts: Floats) -> float | None:
     return float(over / under) if under > 0 else None
 
 
-def regional_distances(output: Tensor, truth: Tensor) -> Floats:
+def regional_distances(output: Seen, truth: Seen) -> Floats:
     """Return the parts of the regional chroma error: ``chroma_distances`` over small regions.
 
-    A region is all of a picture's foreground whose true (a, b), each divided by ``REGION_SIDE``
-    and rounded, are the same two numbers; it need not be in one piece, so both eyes are one. The
+    A region is all of a picture's foreground whose true (a, b), divided by ``seen.REGION_SIDE`` and
+    rounded, are the same two numbers; it need not be in one piece, so both eyes are one. The
     region around (0, 0), which has no colour (lines, grey cloth), is none. The small regions are
     those that, taken from the smallest up, still fit into a third of what all regions cover
     together; the smallest is taken in any case. Hair, and often skin, is thereby left out; eyes,
@@ -130,42 +90,36 @@ def regional_distances(output: Tensor, truth: Tensor) -> Floats:
     Returns:
         float64 N x 2; two zeros for a picture without a region.
     """
-    true = chroma(truth)
-    mask = np.stack([_small_regions(*picture) for picture in zip(*true, strict=True)])
-    return _distances(mask, output, true.ab)
+    return _distances(truth.small_regions, output, truth)
 
 
-def _distances(mask: NDArray[np.bool_], output: Tensor, true: NDArray[np.float32]) -> Floats:
-    distance = np.linalg.norm(chroma(output).ab - true, axis=3)
-    colourless = np.linalg.norm(true, axis=3)
-    return np.stack([_mean_over(mask, distance), _mean_over(mask, colourless)], axis=1)
+def _distances(masks: list[Mask], output: Seen, truth: Seen) -> Floats:
+    return np.array(list(map(_distances_in, masks, output.ab, truth.ab, truth.chroma))).reshape(
+        -1, 2
+    )
 
 
-def _small_regions(ab: NDArray[np.float32], foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return where the small regions of one picture are, bool H x W."""
-    cells = np.rint(ab / REGION_SIDE).astype(np.int64) + _NUM_CELLS // 2
-    region = cells[..., 0] * _NUM_CELLS + cells[..., 1]
-    colored = foreground & (region != _COLOURLESS)
-    areas = np.bincount(region[colored], minlength=_NUM_CELLS**2)
-    regions = np.flatnonzero(areas)
-    ascending = regions[np.argsort(areas[regions], kind="stable")]
-    is_small = np.zeros(len(areas), dtype=bool)
-    is_small[ascending] = 3 * np.cumsum(areas[ascending]) <= colored.sum()
-    is_small[ascending[:1]] = True
-    mask: NDArray[np.bool_] = colored & is_small[region]
-    return mask
+def _distances_in(
+    mask: Mask, ab: NDArray[np.float32], true: NDArray[np.float32], chroma: NDArray[np.float32]
+) -> tuple[float, float]:
+    return _mean_over(mask, length(ab - true)), _mean_over(mask, chroma)
 
 
-def paper_distances(output: Tensor, truth: Tensor) -> Floats:
+def paper_distances(output: Seen, truth: Seen) -> Floats:
     """Return the parts of the paper error, the haze where the true picture is paper: N x 2.
 
     The first is the distance to the truth, the mean over R, G and B, 0 to 1, summed over all
     pixels that are paper; the second is their number.
     """
-    paper = (truth.amin(1) >= PAPER_LEVEL).double()
-    distance = (output.double() - truth.double()).abs().mean(1) / 255
-    parts = torch.stack([(distance * paper).flatten(1).sum(1), paper.flatten(1).sum(1)], dim=1)
-    return np.asarray(parts.cpu().numpy())
+    found = map(_paper_distances, output.pixels, truth.pixels, truth.foreground)
+    return np.array(list(found)).reshape(-1, 2)
+
+
+def _paper_distances(
+    pixels: NDArray[np.uint8], true: NDArray[np.uint8], foreground: Mask
+) -> tuple[float, float]:
+    distances = np.abs(pixels.astype(np.int16) - true)[~foreground]
+    return distances.sum() / (3 * 255), len(distances)
 
 
 def bootstrap(parts: Floats, clusters: Indices, seed: int) -> list[float] | None:
@@ -195,16 +149,24 @@ def bootstrap(parts: Floats, clusters: Indices, seed: int) -> list[float] | None
     return [float(low), float(high)]
 
 
-def palette(picture: Tensor) -> Floats:
-    """Return the mean (a, b) over each picture's own foreground, N x 2; 0 where all is paper."""
-    ab, foreground = chroma(picture)
-    return np.stack([_mean_over(foreground, ab[..., i]) for i in range(2)], axis=1)
+def palette(pictures: Tensor) -> Floats:
+    """Return the mean (a, b) over each picture's own foreground, N x 2; 0 where all is paper.
+
+    Args:
+        pictures: uint8 N x 3 x H x W.
+    """
+    seen = Seen(pictures)
+    return np.array(
+        [
+            [_mean_over(foreground, ab[..., i]) for i in range(2)]
+            for ab, foreground in zip(seen.ab, seen.foreground, strict=True)
+        ]
+    )
 
 
-def _mean_over(mask: NDArray[np.bool_], values: NDArray[np.float32]) -> Floats:
-    count = mask.sum(axis=(1, 2))
-    total = np.where(mask, values, 0).sum(axis=(1, 2), dtype=np.float64)
-    return np.asarray(total / np.maximum(count, 1))
+def _mean_over(mask: Mask, values: NDArray[np.float32]) -> float:
+    total = values.sum(where=mask, dtype=np.float64)
+    return float(total / max(np.count_nonzero(mask), 1))
 
 
 def following(outputs: Floats, references: Floats) -> float | None:

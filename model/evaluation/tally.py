@@ -4,34 +4,34 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from model.data.order import Indices
 from model.evaluation.fid import extract_features
 from model.evaluation.metrics import (
-    Floats,
     bootstrap,
     chroma_distances,
     mse,
     paper_distances,
-    psnr,
     ratio,
     regional_distances,
     ssim,
+    to_psnr,
 )
 from model.evaluation.perceptual import lpips_distance
+from model.evaluation.seen import Floats, Seen
 
-_MEANS = {"mse": mse, "psnr": psnr, "ssim": ssim}
 RATIOS = {
     "chroma_error": chroma_distances,
     "regional_error": regional_distances,
     "paper_error": paper_distances,
 }
-"""Measures whose mean is one sum over another, by name: their parts of uint8 pictures N x 3 x H x W
-against the true ones."""
+"""Measures whose mean is one sum over another, by name: their parts of pictures against the true
+ones."""
 
-NEEDS_TRUTH = (*_MEANS, "lpips", *RATIOS)
+NEEDS_TRUTH = ("mse", "psnr", "ssim", "lpips", *RATIOS)
 """Measures against a true picture, in the order in which they are shown."""
 
 
@@ -52,20 +52,22 @@ class Tally:
     parts: dict[str, list[Floats]] = field(default_factory=dict)
     features: list[Tensor] = field(default_factory=list)
 
-    def add(self, output: Tensor, truth: Tensor | None) -> None:
+    def add(self, output: Tensor, truth: Seen | None) -> None:
         """Measure pictures, uint8 N x 3 x H x W, against the true ones where there are any."""
         if self.extractor is not None:
             self.features.append(extract_features(self.extractor, output))
         if truth is None:
             return
-        values = {name: measure(output, truth) for name, measure in _MEANS.items()}
+        seen, errors = Seen(output), mse(output, truth.pictures)
+        values: dict[str, ArrayLike] = {"mse": errors, "psnr": to_psnr(errors)}
+        values["ssim"] = ssim(seen, truth)
         if self.lpips is not None:
-            values["lpips"] = lpips_distance(self.lpips, output, truth)
+            values["lpips"] = lpips_distance(self.lpips, output, truth.pictures).cpu()
         for name, of_each in values.items():
-            numbers = of_each.cpu().numpy().astype(np.float64)
+            numbers = np.asarray(of_each, np.float64)
             self._note(name, np.stack([numbers, np.ones(len(numbers))], axis=1))
         for name, measure_parts in RATIOS.items():
-            self._note(name, measure_parts(output, truth))
+            self._note(name, measure_parts(seen, truth))
 
     def _note(self, name: str, parts: Floats) -> None:
         self.parts.setdefault(name, []).append(parts)

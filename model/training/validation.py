@@ -10,7 +10,8 @@ from model.config import TrainConfig
 from model.data.augment import same_reference
 from model.data.features import StyleFeatures
 from model.data.samples import Samples, iterate_batches, spread_places, to_bytes, to_unit
-from model.evaluation.metrics import Answer, Floats, measure_following, mse, ratio, to_psnr
+from model.evaluation.metrics import Answer, measure_following, mse, ratio, to_psnr
+from model.evaluation.seen import Floats, Seen
 from model.evaluation.tally import RATIOS
 from model.grid import Sheet, tile
 from model.ranks import Ranks
@@ -70,9 +71,9 @@ def _measure_colors(answer: Answer, samples: Samples, config: TrainConfig) -> di
     places = np.arange(min(config.num_chroma, len(samples)))
     for batch in iterate_batches(samples, places, config.batch_size):
         truth, reference = same_reference(batch.color, batch.indices, seed=0)
-        output = answer(batch.sketch, reference)
+        output, true = Seen(answer(batch.sketch, reference)), Seen(truth)
         for name, measure in RATIOS.items():
-            parts[name].append(measure(output, truth))
+            parts[name].append(measure(output, true))
     measured = {name: ratio(np.concatenate(found)) for name, found in parts.items()}
     some = samples.load(spread_places(config.num_following, len(samples)))  # of many palettes
     if len(some.indices) > 1:
