@@ -7,6 +7,7 @@ import pytest
 
 from model.commands.judge import print_metrics
 from model.config import TrainConfig
+from model.evaluation.remarks import remarks
 from model.training.train import TrainResult
 from tests.calls import call
 
@@ -91,6 +92,13 @@ def test_eval_prints_which_picture_and_no_negative_zero(capsys: pytest.CaptureFi
     assert [line.split() for line in table] == expected
 
 
+def test_eval_says_what_a_bad_figure_means(capsys: pytest.CaptureFixture[str]) -> None:
+    average = {"following": 0.01, "chroma_error": 0.9}
+    block = {"reference": "self", "num_samples": 2, "unavailable": {}, "baselines": {}}
+    print_metrics("zhang2017", "test", block | average)
+    assert capsys.readouterr().out.splitlines()[-1] == remarks(average)["following"]
+
+
 def test_all_figures_of_an_evaluation_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["mse", "psnr", "ssim", "lpips", "fid", "kid"]
     names += ["following", "chroma_error", "regional_error", "paper_error"]
@@ -99,5 +107,5 @@ def test_all_figures_of_an_evaluation_fit_a_terminal(capsys: pytest.CaptureFixtu
     baselines = dict.fromkeys(("mean", "grey", "copy"), figures)
     print_metrics("reference", "test", block | {"baselines": baselines})
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(names)
+    assert len(lines) == 2 + len(names) + len(remarks(figures))
     assert max(map(len, lines)) <= 80

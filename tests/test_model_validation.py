@@ -1,17 +1,21 @@
 """The figures that a run writes down are those of the model that it keeps."""
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from model.data.augment import same_reference
 from model.data.samples import Samples
 from model.evaluation.metrics import mse, psnr, ratio
+from model.evaluation.remarks import remarks
 from model.evaluation.seen import Seen
 from model.evaluation.tally import RATIOS
+from model.training.train import train
 from model.training.validation import validate
 from model.use.colorize import Colorizer, load_colorizer
 from pipeline.errors import UserError
@@ -65,3 +69,19 @@ def test_the_logs_figures_are_those_of_the_kept_model(
     seen = Seen(colorizer(batch.sketch, reference))
     for name, measure in RATIOS.items():
         assert line[name] == pytest.approx(ratio(measure(seen, Seen(truth))), rel=1e-4), name
+
+
+def test_a_bad_sign_is_put_into_words_when_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At four validations: it comes, goes on, goes, and comes again."""
+    followed = iter([0.0, 0.05, 0.8, 0.01])
+    monkeypatch.setattr(
+        "model.training.train.validate", lambda *_: {"mse": 0.1, "following": next(followed)}
+    )
+    config = dataclasses.replace(CONFIG, epochs=1, validations_per_epoch=4, gan="none")
+    heard = io.StringIO()
+    samples_dir = write_samples(tmp_path / "samples")
+    train(config, samples_dir, tmp_path / "run", console=Console(file=heard, width=500))
+    said = [line for line in heard.getvalue().splitlines() if line.startswith("following")]
+    assert said == [remarks({"following": value})["following"] for value in (0.0, 0.01)]

@@ -140,6 +140,8 @@ def _eval_name(checkpoint: Path, split: str) -> str:
 
 def print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
     """Print one setting's figures, of the model and the baselines, and what is not there."""
+    from model.evaluation.remarks import remarks
+
     seen = ("following", "chroma_error", "regional_error", "paper_error")
     names = ("mse", "psnr", "ssim", "lpips", "fid", "kid", *seen)
     measures = [name for name in names if metrics.get(name) is not None]
@@ -149,6 +151,8 @@ def print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
     print_table({model: metrics, **metrics["baselines"]}, measures)
     for name, why in metrics["unavailable"].items():
         print(f"no {name}: {why}")
+    for text in remarks(metrics).values():
+        print(text)
 
 
 def print_table(answers: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) -> None:

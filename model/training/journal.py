@@ -30,6 +30,7 @@ class Journal:
 
     Attributes:
         note: speed and waiting as of the latest line, for people.
+        terms: the loss terms as of that line.
 
     Args:
         run_dir: the run's folder.
@@ -56,6 +57,7 @@ class Journal:
         if self._ranks.is_first:
             _forget_after(self._path, step)
         self.note = ""
+        self.terms: dict[str, float] = {}
         self._window: list[dict[str, Tensor]] = []
         self._step = step
         self._epoch = self._position = 0
@@ -118,7 +120,8 @@ class Journal:
                 f"train.lr{'' if self._precision == 'fp32' else ', or train.precision=fp32'}."
             )
         seconds = max(time.monotonic() - self._started, 1e-9)
-        values: dict[str, float] = dict(zip(names, rows.mean(0).tolist(), strict=True))
+        self.terms = dict(zip(names, rows.mean(0).tolist(), strict=True))
+        values = dict(self.terms)
         values["samples_per_second"] = num_samples / seconds
         values["data_wait"] = self._waited / seconds
         self.note = (

@@ -16,6 +16,7 @@ from model.data.features import StyleFeatures
 from model.data.samples import Samples, iterate_batches, to_unit
 from model.data.shards import Shards
 from model.device import memory_guard, pick_device, settle
+from model.evaluation.remarks import remarks
 from model.networks.discriminator import Discriminator
 from model.networks.style import StyleNetwork, build_style_network
 from model.ranks import join_ranks
@@ -199,6 +200,7 @@ def train(
         marks = validation_marks(steps_per_epoch, config.epochs, config.validations_per_epoch)
         state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
+        said: list[str] = []  # at the validation before: what goes on is not said again
         stopping = stack.enter_context(stop_on_signal())
         show = stack.enter_context(
             show_progress(console, f"{config.model}, steps", total_steps, state.step)
@@ -239,6 +241,10 @@ def train(
                 checkpoints.keep_last(state)
             if is_due:
                 console.print(_describe(state, config))
+                found = remarks(state.metrics | journal.terms)
+                for name in [name for name in found if name not in said]:
+                    console.print(found[name])
+                said = list(found)
             if stop:
                 break
             journal.restart_clock()
