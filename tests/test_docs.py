@@ -52,6 +52,12 @@ def test_the_help_shows_every_command_in_a_whole_sentence() -> None:
     assert [line[1] for line in lines if not line[1].endswith(".") or "..." in line[1]] == []
 
 
+def test_the_help_says_what_an_option_takes_and_names_no_type_of_python() -> None:
+    shown = [CliRunner().invoke(app, [name, "--help"]).output for name in COMMANDS]
+    types = re.findall(r"^  --\S+ <(.+?)>", "\n".join(shown), re.MULTILINE)
+    assert {*types} <= {"int range", "float"}
+
+
 @pytest.mark.parametrize("words", usages(), ids=" ".join)
 def test_a_command_in_the_docs_takes_its_options(words: list[str]) -> None:
     command = COMMANDS[words[0]]

@@ -12,7 +12,8 @@ Checkpoint = Annotated[
     Path,
     typer.Argument(metavar="CHECKPOINT", help="A run's folder, or a .safetensors file."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+DEVICES = "auto|cpu|cuda|cuda:1"
+Device = Annotated[str, typer.Option(metavar=DEVICES, help="Where to compute.")]
 StyleWeights = Annotated[
     str, typer.Option(metavar="PATH", help="The style network's weights, if they have moved.")
 ]

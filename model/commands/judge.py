@@ -26,7 +26,9 @@ def evaluate(
             help="Folder with the samples; by default the one that the run lies in.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: Annotated[
+        str, typer.Option(metavar="train|val|test", help="Whose pictures to judge on.")
+    ] = "test",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Beside the checkpoint by default.")
     ] = None,
@@ -43,9 +45,10 @@ def evaluate(
     reference: Annotated[
         list[str],
         typer.Option(
+            metavar="SETTING|PATH",
             help="What each picture is coloured after. self: itself; same: itself, recoloured and "
             "warped; character: another drawing of its character; any: any other picture; or the "
-            "path of a picture. Repeatable."
+            "path of a picture. Repeatable.",
         ),
     ] = ["self"],
     overrides: Annotated[

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from model.commands.common import DEVICES
 from pipeline.commands.common import Overrides, RecipeName, WorkDir, recipe_of, work_of
 from pipeline.words import counted
 
@@ -25,9 +26,17 @@ def train(
     ] = "default",
     model: Annotated[
         str | None,
-        typer.Option(help="zhang2017, batchnorm, inception, reference; by default the recipe's."),
+        typer.Option(
+            metavar="NAME",
+            help="zhang2017, batchnorm, inception or reference; by default the recipe's.",
+        ),
     ] = None,
-    gan: Annotated[str | None, typer.Option(help="acgan, paper, patch or none.")] = None,
+    gan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="acgan|paper|patch|none", help="The adversary; by default the recipe's."
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of the whole run; by default the recipe's.")
     ] = None,
@@ -37,11 +46,14 @@ def train(
     best_by: Annotated[
         str | None,
         typer.Option(
+            metavar="FIGURE",
             help="Which figure chooses the best checkpoint: mse, chroma_error, regional_error, "
-            "paper_error or following."
+            "paper_error or following.",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar=DEVICES, help="Where to compute; by default the recipe's.")
+    ] = None,
     style_weights: Annotated[
         str | None,
         typer.Option(

@@ -25,15 +25,19 @@ def colorize(
     checkpoint: Model,
     sketch: Annotated[
         list[Path],
-        typer.Option(help="Dark lines on light paper, any size; or a folder. Repeatable."),
+        typer.Option(
+            metavar="PATH", help="Dark lines on light paper, any size; or a folder. Repeatable."
+        ),
     ],
     reference: Annotated[
-        list[Path], typer.Option(help="A coloured picture, any size; or a folder. Repeatable.")
+        list[Path],
+        typer.Option(metavar="PATH", help="A coloured picture, any size; or a folder. Repeatable."),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            help="The picture to write, in the format of its suffix; a folder for several."
+            metavar="PATH",
+            help="The picture to write, in the format of its suffix; a folder for several.",
         ),
     ],
     extract_lines: Annotated[
@@ -89,7 +93,11 @@ def show_app(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is open to this machine only.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where to listen; the default is open to this machine only.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 7860,
     device: Device = "auto",

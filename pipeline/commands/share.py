@@ -26,7 +26,8 @@ def push(
         bool, typer.Option("--recipe-only", help="Share ids, hashes and recipe, no pictures.")
     ] = False,
     contact: Annotated[
-        str, typer.Option(help="Whom to ask to take a picture down; goes on the card.")
+        str,
+        typer.Option(metavar="TEXT", help="Whom to ask to take a picture down; goes on the card."),
     ] = "",
 ) -> None:
     """Share samples, lock, recipe, card; only what differs travels."""
@@ -39,7 +40,9 @@ def push(
 def pull(
     url: Annotated[str, typer.Argument(metavar="URL", help="As for push, or https://...")],
     work: WorkFolder,
-    split: Annotated[str | None, typer.Option(help="Only train, val or test.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="train|val|test", help="Only this split.")
+    ] = None,
     shards: Annotated[
         str | None, typer.Option(metavar="N-M", help="Only these of each split: 0-9 or 0,3,7-9.")
     ] = None,
