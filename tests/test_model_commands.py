@@ -79,7 +79,7 @@ def test_a_training_that_was_stopped_is_not_done(
     )
     called = call("train", "white-background-256", "--work", tmp_path)
     assert called.exit_code == 130
-    assert "stopped; --resume goes on after 8 steps, best by mse: 0.2500\n" in called.output
+    assert called.output.endswith(": stopped after 8 steps, best by mse: 0.2500\n")
 
 
 def test_eval_prints_which_picture_and_no_negative_zero(capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ def train(
             init=init,
             resume=resume,
         )
-    state = "finished" if result.finished else "stopped; --resume goes on"
+    state = "finished" if result.finished else "stopped"
     steps = counted(result.step, "step")
     best = "none yet" if result.best is None else f"{result.best:.4f}"
     if config.best_by == "following" and result.best is not None:
