@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
+import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from model.checkpoint import CheckpointInfo, load_checkpoint, read_sum, save_checkpoint
 from model.config import TrainConfig
+from model.networks.style import StyleNetwork
 from model.training.runs import read_log
 from model.training.state import TrainState
 from model.weights import StateDict
@@ -165,6 +167,41 @@ def _is_of_first_validation(best: Path, config: TrainConfig, samples: str) -> bo
     )
     is_first = trained[-1:] == [info.step] and validated in ([], [info.step])
     return is_first and info.samples == samples and not info.train.differences(config)
+
+
+def go_on_from(
+    resumed: Resumed,
+    run_dir: Path,
+    state: TrainState,
+    style_network: StyleNetwork,
+    init: Path | None,
+) -> None:
+    """Bring a run back to where its checkpoint was written.
+
+    Args:
+        resumed: of ``load_last``.
+        run_dir: the run's folder.
+        state: of this call, which has taken no step.
+        style_network: likewise.
+        init: the checkpoint that the run is said to have begun with; None where nothing is said.
+
+    Raises:
+        UserError: where it began with another one, or with other style weights, or its networks
+            are not those of this code.
+    """
+    if resumed.info.style.sha256 != style_network.provenance.sha256:
+        raise UserError(f"{run_dir}: began with {resumed.info.style}. Give those --style-weights.")
+    if init is not None and read_sum(init) != resumed.info.init:
+        raise UserError(f"{run_dir}: its run did not begin with {init}. Name another run.")
+    try:
+        state.restore(resumed.tensors, resumed.info)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{run_dir}: its last checkpoint is not one of this run's networks; it was written by "
+            "other code. Name another run."
+        ) from error
 
 
 def write_config(

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model.checkpoint import CheckpointInfo, read_sum
-from model.config import TrainConfig
+from model.checkpoint import CheckpointInfo
+from model.config import STYLELESS, TrainConfig
 from model.data.augment import present
 from model.data.epochs import iterate_steps, order_of, windows_of
 from model.data.features import StyleFeatures
@@ -22,7 +22,7 @@ from model.networks.style import StyleNetwork, build_style_network
 from model.ranks import join_ranks
 from model.training.init import begin_with
 from model.training.journal import Journal
-from model.training.rundir import Checkpoints, claim, load_last, write_config
+from model.training.rundir import Checkpoints, claim, go_on_from, load_last, write_config
 from model.training.state import TrainState
 from model.training.steps import training_step
 from model.training.stopping import stop_on_signal
@@ -134,10 +134,10 @@ def train(
             seed=config.style_seed,
         ).to(device)
         console.print(f"style network: {style_network.provenance}")
-        learned = any(True for _ in style_network.parameters())
         if config.style_train:
             state.train_style(style_network, config, ranks)
-        can_cache = config.cache_style and learned and not config.style_train
+        has_style = config.model not in STYLELESS
+        can_cache = config.cache_style and has_style and not config.style_train
         if style_dir is None and isinstance(shards, Path):
             style_dir = shards.parent / "style"
         cache_dir = style_dir if can_cache else None
@@ -150,21 +150,7 @@ def train(
 
         if resumed is not None:
             began_with = resumed.info.init
-            if resumed.info.style.sha256 != style_network.provenance.sha256:
-                raise UserError(
-                    f"{run_dir}: began with {resumed.info.style}. Give those --style-weights."
-                )
-            if init is not None and read_sum(init) != began_with:
-                raise UserError(f"{run_dir}: its run did not begin with {init}. Name another run.")
-            try:
-                state.restore(resumed.tensors, resumed.info)
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{run_dir}: its last checkpoint is not one of this run's networks; it was "
-                    "written by other code. Name another run."
-                ) from error
+            go_on_from(resumed, run_dir, state, style_network, init)
         else:
             began_with = begin_with(init, state, style_network, config) if init is not None else ""
             if isinstance(state.discriminator, Discriminator) and not config.style_train:
