@@ -193,7 +193,19 @@ def test_a_checkpoint_of_a_newer_version(work: Path, monkeypatch: pytest.MonkeyP
 def test_a_checkpoint_of_another_model(work: Path) -> None:
     said = misuse(work, "train", "--run", "one", "--resume", "--model", "batchnorm")
     assert "other settings: model (zhang2017 there, batchnorm here)" in said
-    assert "Give its settings, or name another run" in said
+    assert said.endswith("Give its settings, or name another run.")
+
+
+def test_a_run_that_was_to_be_shorter_is_the_beginning_of_another(work: Path) -> None:
+    options = ("--set", "train.schedule=cosine", "--epochs", "1")
+    assert call(*arguments("train", work, "--run", "short", *options)).exit_code == 0
+    longer = ("--run", "short", "--resume", *options[:2], "--epochs", "2")
+    said = misuse(work, "train", *longer)
+    assert "other settings: epochs (1 there, 2 here)" in said
+    run_dir = work / "runs" / "short"
+    assert said.endswith(f"another run; --init {run_dir} begins that one with these weights.")
+    begun = ("--run", "long", "--init", str(run_dir), *longer[3:])
+    assert call(*arguments("train", work, *begun)).exit_code == 0
 
 
 def test_a_run_folder_that_holds_a_run_is_in_use_or_is_none(work: Path) -> None:

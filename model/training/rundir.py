@@ -140,9 +140,11 @@ def _check_is_same(
             f"{name} ({getattr(info.train, name)} there, {getattr(config, name)} here)"
             for name in different
         )
+        fits = not {"model", "size", "width_multiplier"} & {*different}
+        begun = f"; --init {run_dir} begins that one with these weights" if fits else ""
         raise UserError(
             f"{run_dir}: its run has other settings: {values}. Give its settings, or name "
-            "another run."
+            f"another run{begun}."
         )
     if info.samples != samples:
         raise UserError(
