@@ -83,7 +83,7 @@ class TrainConfig:
         epochs: passes over the training set.
         validations_per_epoch: how often the validation set is measured, and a checkpoint kept: 6,
             or 0.1 for every tenth epoch; after the last step in any case.
-        lr, betas, weight_decay: of AdamW, for both networks; without decay it is Adam.
+        lr, betas, weight_decay: of AdamW, for all networks; without decay it is Adam.
         schedule: of the learning rate: ``constant``, or ``cosine``, falling to 0 at the end.
         warmup_steps: in which the learning rate rises from 0 on; 0 for none.
         clip_norm: largest norm of a network's gradient, which is scaled down to it; 0 for none.

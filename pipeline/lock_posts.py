@@ -10,8 +10,6 @@ from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LOCK, SELECTION
 
 _MD5_MARK = "{md5}"
-
-
 _MD5_MARKS = re.compile(r"\{md5(:*)\}")  # with a colon, or one more, the URL's own text
 
 

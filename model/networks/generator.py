@@ -12,7 +12,7 @@ class Outputs(NamedTuple):
     Attributes:
         picture: N x 3 x H x W.
         guide_grey: N x 1 x H x W, from before the style is added; None without guides.
-        guide_color: N x 3 x H x W, from after it; None without guides.
+        guide_color: N x 3 x H x W, from after it, or what attention found; None without guides.
     """
 
     picture: Tensor

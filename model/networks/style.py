@@ -1,8 +1,8 @@
 """Style networks: what a reference picture looks like to a network trained on ImageNet.
 
-Frozen, in evaluation mode, without gradients: a picture's style features never change, so they
-can be computed once. Each network is cut after the layer that is wanted, and only that part of
-its weights is kept.
+Always in evaluation mode, and frozen unless ``train.style_train`` says otherwise: a picture's style
+features never change then, and can be computed once. Each network is cut after the layer that is
+wanted, and only that part of its weights is kept.
 """
 
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""What a work folder's runs are and how far they came, out of their JSON files: without torch."""
+"""A work folder's runs and how far they came, read out of their JSON files without torch."""
 
 import dataclasses
 import statistics
