@@ -9,12 +9,13 @@ from enum import StrEnum
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.disk import is_out_of_space, replacing
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock import Lock, check_done
-from pipeline.planning.plan import by_shard
+from pipeline.planning.plan import by_shard, planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import shared_recipe
@@ -39,6 +40,7 @@ class Difference(StrEnum):
     FATE = "fate"  # same original, or none then as now, and another fate
     SAMPLE = "sample"  # same original, and another sample
     WAITING = "waiting"  # its shard is not done yet
+    EXTRA = "extra"  # the folder's plan has it, and the lock does not
 
 
 SAME = "same"
@@ -112,8 +114,8 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
 
     Samples are compared where they are prepared as the lock's were. ``differences.csv`` gets a
     line for each post that differs: ``post_id, shard, what, locked, found``, the last two being
-    fates or SHA-256 sums. Where none differs there is no such file. A folder that cannot be written
-    is compared without it.
+    fates, SHA-256 sums, or nothing. Where none differs there is no such file. A folder that cannot
+    be written is compared without it.
 
     Raises:
         UserError: where there is no folder, or rows are damaged.
@@ -175,6 +177,15 @@ def _compare_shards(
             original = originals.get(post["post_id"])
             sample = samples.get(post["post_id"]) if with_samples else None
             yield (post["post_id"], name, *_judge(post, original, sample))
+    yield from _find_extra(lock.posts["post_id"], work)
+
+
+def _find_extra(locked: pa.ChunkedArray, work: Work) -> Iterator[tuple[int, str, str, str, str]]:
+    known = locked.combine_chunks()
+    for name in planned_shards(work.plan_path) if work.plan_path.is_file() else ():
+        ids = read_planned(work.plan_path, name)["post_id"]
+        for post_id in ids.filter(pc.invert(pc.is_in(ids, value_set=known))).to_pylist():
+            yield post_id, name, Difference.EXTRA, "", Status.PLANNED
 
 
 def _read_found(work: Work, name: str) -> tuple[dict[int, Row], dict[int, Row]]:

@@ -181,6 +181,27 @@ def test_what_is_not_done_yet_is_waiting(source: tuple[Recipe, Work, Lock]) -> N
         compare(lock, Work(work.root / "nowhere"), recipe)
 
 
+def test_posts_that_the_lock_lacks_are_told(
+    source: tuple[Recipe, Work, Lock], tmp_path: Path
+) -> None:
+    recipe, _, _ = source
+    metadata = make_source(tmp_path / "again", 30, odd_original).source.metadata
+    split = replace(recipe.split, shard_size=100)  # however many there are, the shards are the same
+    wider = replace(recipe, source=replace(recipe.source, metadata=metadata), split=split)
+    work = Work(tmp_path / "again" / "work")
+    fetch(wider, work, QUIET, limit=20)
+    prepare(wider, work, QUIET)
+    lock = write_lock(work, tmp_path / "fewer.parquet")
+    assert compare(lock, work, wider).counts == {"same": 20}
+    fetch(wider, work, QUIET, replan=True)
+    prepare(wider, work, QUIET)
+    found = compare(lock, work, wider)
+    assert (found.counts["extra"], found.num_different) == (10, 10)
+    extra = {post for post, line in lines(work).items() if line == ["extra", "", "planned"]}
+    assert len(extra) == 10
+    assert not extra & {*lock.posts["post_id"].to_pylist()}
+
+
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
