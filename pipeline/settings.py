@@ -33,8 +33,17 @@ def convert(table: Table, into: type[T], where: str) -> T:
     _check_keys(table, into, where, "")
     try:
         return msgspec.convert(table, into)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise UserError(f"{where}: {error}.") from error
+    except ValueError as error:  # msgspec's are such
+        raise UserError(f"{where}: {_explain(error)}.") from error
+
+
+def _explain(error: ValueError) -> str:
+    """Return what is wrong with which setting, in place of msgspec's path behind it."""
+    what, _, path = str(error).rpartition(" - at `$.")
+    if not what:
+        return str(error)
+    # A dataclass that refuses its values names them itself.
+    return what if error.__cause__ is not None else f"{path.removesuffix('`')}: {what}"
 
 
 def to_table(settings: Any) -> Table:

@@ -11,6 +11,10 @@ class Inner:
     size: int = 1
     names: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError("inner.size: is negative")
+
 
 @dataclass(frozen=True, slots=True)
 class Outer:
@@ -38,11 +42,12 @@ def test_tables_and_dataclasses_round_trip() -> None:
         ({"name": "a", "inner": {"qqq": 2}}, r"'inner\.qqq'; known: size, names\."),
         (
             {"name": "a", "inner": {"size": "2"}},
-            r"Expected `int`, got `str` - at `\$\.inner\.size`",
+            r"^a\.toml: inner\.size: Expected `int`, got `str`\.$",
         ),
-        ({"name": "a", "inner": 3}, r"\$\.inner"),
-        ({"name": "a", "share": -1}, "share: must not be negative"),
-        ({}, "name"),
+        ({"name": "a", "inner": 3}, r"^a\.toml: inner: Expected `object`, got `int`\.$"),
+        ({"name": "a", "share": -1}, r"^a\.toml: share: must not be negative\.$"),
+        ({"name": "a", "inner": {"size": -1}}, r"^a\.toml: inner\.size: is negative\.$"),
+        ({}, r"^a\.toml: Object missing required field `name`\.$"),
     ],
 )
 def test_what_does_not_fit_is_named(table: dict[str, object], message: str) -> None:
