@@ -227,11 +227,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> StateDict:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> None:
-    """Put ``optimizer_tensors`` back; settings such as the learning rate stay as they are."""
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".", maxsplit=1)
-        states.setdefault(int(index), {})[key] = tensor
+    """Put ``optimizer_tensors`` back; settings such as the learning rate stay as they are.
+
+    Raises:
+        ValueError: where they are not what Adam keeps of all its parameters.
+    """
+    parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    expected: dict[str, tuple[int, ...]] = {}
+    for i, parameter in enumerate(parameters):
+        moments = {f"{i}.{key}": parameter.shape for key in ("exp_avg", "exp_avg_sq")}
+        expected |= {f"{i}.step": (), **moments}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise ValueError("an optimiser's state of other parameters")
+    states = {i: unpack(str(i), tensors) for i in range(len(parameters))}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 

@@ -85,7 +85,17 @@ def fill_the_disk_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.checkpoint.save", save_one)
 
 
-@pytest.mark.parametrize("name", ["random.cpu", "generator.out.bias", "generator_optimizer.x.y"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "random.cpu",
+        "generator.out.bias",
+        "generator_optimizer.x.y",
+        "generator_optimizer.0.exp_avg",
+        "generator_optimizer.0.other",
+        "generator_optimizer.999.step",
+    ],
+)
 def test_a_run_does_not_go_on_from_tensors_of_other_networks(
     samples_dir: Path, tmp_path: Path, name: str
 ) -> None:
@@ -93,6 +103,21 @@ def test_a_run_does_not_go_on_from_tensors_of_other_networks(
     last = tmp_path / "last.safetensors"
     tensors, info = load_checkpoint(last)
     save_checkpoint(last, tensors | {name: torch.zeros(1)}, info)
+    with pytest.raises(UserError, match="is not one of this run's networks"):
+        run(samples_dir, tmp_path, SHORT, resume=True)
+
+
+@pytest.mark.parametrize("lost", ["0.step", "0.exp_avg", "1.exp_avg_sq", "0.", ""])
+def test_a_run_does_not_go_on_without_its_optimisers_state(
+    samples_dir: Path, tmp_path: Path, lost: str
+) -> None:
+    run(samples_dir, tmp_path, SHORT, max_steps=1)
+    last = tmp_path / "last.safetensors"
+    tensors, info = load_checkpoint(last)
+    start = f"generator_optimizer.{lost}"
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(start)}
+    assert len(kept) < len(tensors)
+    save_checkpoint(last, kept, info)
     with pytest.raises(UserError, match="is not one of this run's networks"):
         run(samples_dir, tmp_path, SHORT, resume=True)
 
