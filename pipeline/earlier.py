@@ -19,9 +19,9 @@ from pipeline.originals import inspect
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_shared import content_settings
 from pipeline.records import Status, is_asked_again, key_of
-from pipeline.schema import FORMATS, LEDGER, RAW, SELECTION, Row
+from pipeline.schema import FORMATS, LEDGER, RAW, Row
 from pipeline.shards.rows import check_seal, read_info, read_rows
-from pipeline.shards.shard import Span, list_shards, read_span, rows_path, shard_name, tar_path
+from pipeline.shards.shard import Span, list_shards, read_span, rows_path, tar_path
 from pipeline.work import Work
 
 _FOUND = RAW.names[RAW.get_field_index("key") :]  # the columns that fetch adds to a post's
@@ -75,7 +75,7 @@ def find_earlier(work: Work, name: str, posts: Sequence[Row]) -> list[EarlierSha
     shards = [EarlierShard(work, name)]
     ids = np.array([post["post_id"] for post in posts], np.int64)
     for aside in work.asides():
-        shards += [EarlierShard(aside, old) for old in _shards_with(ids, aside.plan_path)]
+        shards += [EarlierShard(aside, old) for old in _shards_with(ids, aside.raw_dir)]
     return shards
 
 
@@ -160,20 +160,25 @@ def recall_ledger(shards: Sequence[EarlierShard]) -> dict[int, Row]:
     return ledger
 
 
-def _shards_with(ids: NDArray[np.int64], plan_path: Path) -> list[str]:
-    """Return the shards of an earlier plan that some posts were in."""
-    old = _read_places(plan_path, plan_path.stat().st_mtime_ns)
-    known = old["post_id"].to_numpy()
+def _shards_with(ids: NDArray[np.int64], raw_dir: Path) -> list[str]:
+    """Return the shards of an earlier plan that have rows of some posts."""
+    places = _read_places(raw_dir, raw_dir.stat().st_mtime_ns)
+    known = places["post_id"].to_numpy()
     rows = np.searchsorted(known, ids)
     rows = rows[rows < len(known)]
-    found = old.take(rows[np.isin(known[rows], ids)])
-    places = set(zip(found["split"].to_pylist(), found["shard"].to_pylist(), strict=True))
-    return [shard_name(split, number) for split, number in sorted(places)]
+    found = places["shard"].take(rows[np.isin(known[rows], ids)])
+    return sorted(found.unique().to_pylist())
 
 
 @lru_cache(2)  # every shard asks
-def _read_places(plan_path: Path, modified: int) -> pa.Table:
-    return read_rows(plan_path, SELECTION, ["post_id", "split", "shard"]).sort_by("post_id")
+def _read_places(raw_dir: Path, modified: int) -> pa.Table:
+    """Return the shard of each post that a folder has a row of; damaged rows are passed over."""
+    places = [pa.table({"post_id": pa.array([], pa.int64()), "shard": pa.array([], pa.string())})]
+    for name in list_shards(raw_dir):
+        with suppress(DamagedError):
+            ids = read_rows(rows_path(raw_dir, name), RAW, ["post_id"])["post_id"]
+            places.append(pa.table({"post_id": ids, "shard": pa.repeat(name, len(ids))}))
+    return pa.concat_tables(places).sort_by("post_id")
 
 
 def count_unfetched(

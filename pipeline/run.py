@@ -28,7 +28,7 @@ from pipeline.removals import read_removals
 from pipeline.settings import Table, name_differences, to_table
 from pipeline.shard_store.driver import ShardStore, place_of
 from pipeline.shard_store.files import RAW
-from pipeline.shards.rows import peek_info, read_info
+from pipeline.shards.rows import check_seal, peek_info, read_info
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.urls import is_on_disk, is_web_template
 from pipeline.web.shared import close_shared_clients
@@ -100,6 +100,7 @@ def fetch(
         for aside in work.asides():
             there = list_shards(aside.raw_dir)
             _say_what_is_remade(aside.raw_dir, there, _of_originals, recipe, console)
+            _say_what_is_damaged(aside.raw_dir, there, console)
         stage = FetchStage(
             work,
             recipe.source,
@@ -237,6 +238,15 @@ def _say_what_is_remade(
         console.print(
             f"{directory}: {shards} other settings and will be made anew: {'; '.join(differences)}."
         )
+
+
+def _say_what_is_damaged(raw_dir: Path, names: Iterable[str], console: Console) -> None:
+    """Say of which shards nothing can be used again; neither `verify` nor `repair` looks there."""
+    for name in names:
+        try:
+            check_seal(rows_path(raw_dir, name))
+        except DamagedError as error:
+            console.print(f"{error} Its posts are asked for again.")
 
 
 def _of_originals(info: Table) -> Table:

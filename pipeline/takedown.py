@@ -196,11 +196,7 @@ def _apply(
     for name in shards:
         clear(SAMPLES, name, post_ids, proofs.get(name, ""))
     for aside in map(Work, work.reuse_dir.glob("*")):
-        if aside.plan_path.is_file():
-            try:
-                clear_plan(aside.plan_path, post_ids, "")
-            except DamagedError:  # it may name them; without it `fetch` asks for its posts again
-                aside.plan_path.unlink()
+        aside.plan_path.unlink(missing_ok=True)  # of no use: earlier versions left a copy
         for name in list_shards(aside.raw_dir):
             try:
                 clear_stage(aside, RAW, name, post_ids, "")

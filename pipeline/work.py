@@ -49,7 +49,7 @@ class Work:
     """Shards of originals."""
 
     reuse_dir = _Place("raw.old")
-    """Earlier plans, each with its shards of originals, until the new one has used them."""
+    """Shards of originals of earlier plans, a folder for each, until the new one has used them."""
 
     index_dir = _Place("indexes")
     """Indexes of remote tars, while a fetch is under way; those of ranks until all is fetched."""
@@ -97,10 +97,10 @@ class Work:
             )
 
     def asides(self) -> list["Work"]:
-        """Return the folders in ``reuse_dir``, each as this one was, the latest first."""
-        plans = self.reuse_dir.glob(f"[0-9]*/{self.plan_path.name}")
-        folders = sorted((path.parent for path in plans), key=lambda path: int(path.name))
-        return [Work(folder) for folder in reversed(folders)]
+        """Return the folders in ``reuse_dir`` that have originals as this one had, latest first."""
+        raw_dirs = self.reuse_dir.glob(f"*/{self.raw_dir.name}")
+        folders = [path.parent for path in raw_dirs if path.parent.name.isdecimal()]
+        return [Work(folder) for folder in sorted(folders, key=lambda path: -int(path.name))]
 
     @property
     def store(self) -> str:

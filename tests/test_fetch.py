@@ -172,7 +172,7 @@ def test_another_plan_takes_over_what_is_fetched(tmp_path: Path, num_posts: int)
     earlier.mkdir(parents=True)
     for directory in (work.raw_dir, work.ledger_dir):
         directory.rename(earlier / directory.name)
-    work.plan_path.rename(earlier / work.plan_path.name)
+    work.plan_path.unlink()
     plan_work(work, recipe, num_posts)
     fates = fetch_all(work, recipe)
     assert fates["fetched"] == min(num_posts, 40)
@@ -297,8 +297,7 @@ def test_of_two_ledgers_the_later_runs_has_the_last_word(tmp_path: Path) -> None
     fetch_all(work, recipe)
     name = next(iter(planned_shards(work.plan_path)))
     aside = work.reuse_dir / "1"
-    aside.mkdir(parents=True)
-    shutil.copy(work.plan_path, aside)
+    shutil.copytree(work.raw_dir, aside / "raw")
     path = rows_path(work.ledger_dir, name)
     rows = read_rows(path, LEDGER)
     older = [row | {"attempts": 7} for row in rows.to_pylist()]
@@ -317,7 +316,6 @@ def test_what_was_set_aside_for_another_plan_counts_as_settled(tmp_path: Path) -
     )
     aside = Work(work.reuse_dir / "1")
     aside.root.mkdir(parents=True)
-    shutil.copy(work.plan_path, aside.plan_path)
     work.raw_dir.rename(aside.raw_dir)
     assert count_unfetched(work, posts, recipe.source) == 0
     taken_down = clear_posts(posts, posts["post_id"].to_pylist())

@@ -1,19 +1,22 @@
 """The plan that stands in a work folder: what it notices, and that nothing else takes its place."""
 
+import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline.errors import UserError
 from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.run import fetch, prepare
-from pipeline.shards.shard import list_shards
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
-from tests.files import files_in
+from tests.files import files_in, flip
 from tests.shares import QUIET
 from tests.works import make_source
 
@@ -89,6 +92,42 @@ def test_a_plan_that_is_asked_for_keeps_the_originals_and_no_sample(
     assert list_shards(work.samples_dir) == []
 
 
+@pytest.mark.parametrize("plan", [None, b"damaged"], ids=["no plan", "a damaged plan"])
+def test_originals_that_were_set_aside_need_no_plan(
+    made: tuple[Recipe, Work], tmp_path: Path, plan: bytes | None
+) -> None:
+    """The shards say themselves which posts they have; earlier versions left a plan with them."""
+    recipe, work = made
+    aside = Work(work.reuse_dir / "1")
+    aside.root.mkdir(parents=True)
+    work.raw_dir.rename(aside.raw_dir)
+    if plan is not None:
+        aside.plan_path.write_bytes(plan)
+    shutil.rmtree(tmp_path / "512px")
+    (tmp_path / "512px").mkdir()
+    assert fetch(recipe, work, QUIET).fates == {"fetched": NUM_POSTS}
+    assert not work.reuse_dir.exists()
+
+
+def test_a_damaged_shard_that_was_set_aside_is_named(
+    made: tuple[Recipe, Work], tmp_path: Path
+) -> None:
+    recipe, work = made
+    name, *_ = list_shards(work.raw_dir)
+    flip(rows_path(work.raw_dir, name), 300)
+    speech = io.StringIO()
+    other = replace(recipe, split=replace(recipe.split, seed=5))
+    fates = fetch(other, work, Console(file=speech, width=500), replan=True).fates
+    assert fates == {"fetched": NUM_POSTS}
+    damaged = work.reuse_dir / "1" / "raw" / f"{name}.parquet"
+    assert re.search(
+        rf"^{re.escape(str(damaged))}: .*\. Its posts are asked for again\.$",
+        speech.getvalue(),
+        re.MULTILINE,
+    )
+    assert speech.getvalue().count("asked for again") == 1
+
+
 def test_of_originals_that_were_set_aside_the_latest_are_used(
     made: tuple[Recipe, Work], tmp_path: Path
 ) -> None:
@@ -102,7 +141,6 @@ def test_of_originals_that_were_set_aside_the_latest_are_used(
         from_where = tmp_path / "whole" if number == 10 else work.root
         aside = work.reuse_dir / str(number)
         shutil.copytree(from_where / work.raw_dir.name, aside / work.raw_dir.name)
-        shutil.copy(work.plan_path, aside)
     other = replace(recipe, split=replace(recipe.split, seed=5))
     shutil.rmtree(work.raw_dir)
     assert fetch(other, work, QUIET, replan=True).fates == {"fetched": NUM_POSTS}

@@ -149,16 +149,15 @@ def keep_lock(work: Work, lock: Lock | None) -> None:
 
 
 def _set_aside(work: Work) -> None:
-    """Move the originals of the plan in force, with a copy of it, to where the next can reuse them.
+    """Move the originals of the plan in force to where the next one can use them again.
 
     Where an earlier re-plan was not finished, there are several of these.
     """
-    last = max((int(path.name) for path in work.reuse_dir.glob("[0-9]*")), default=0)
+    last = max((int(aside.root.name) for aside in work.asides()), default=0)
     if work.raw_dir.is_dir():
         last += 1
         aside = Work(work.reuse_dir / str(last))
-        with replacing(aside.plan_path) as copy:
-            shutil.copyfile(work.plan_path, copy)
+        aside.root.mkdir(parents=True, exist_ok=True)
         work.raw_dir.rename(aside.raw_dir)
     if work.samples_dir.is_dir():
         remove_shards(work.samples_dir)

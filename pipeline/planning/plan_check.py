@@ -1,7 +1,7 @@
 """What a plan may say: checked wherever one is read, for it may be a stranger's.
 
-One comes in with a work folder that somebody else made (its own, and those in ``raw.old``), and
-shard by shard out of a ``--store``, where others may write. ``plan`` reads them all, and asks here.
+One comes in with a work folder that somebody else made, and shard by shard out of a ``--store``,
+where others may write. ``plan`` reads them all, and asks here.
 """
 
 from collections.abc import Iterator
