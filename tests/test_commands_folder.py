@@ -208,3 +208,21 @@ def test_a_pipe_or_device_is_not_replaced_by_a_file(work: Work, tmp_path: Path) 
     error = call("report", work.root, "--out", pipe).exception
     assert str(error) == f"{pipe}: is no plain file; give the path of a file."
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "verify", "repair", "report", "runs", "push {} there", "takedown {} 1"]
+)
+def test_a_recipe_where_a_folder_is_wanted_is_answered_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, *rest = command.replace("{} ", "").split()
+    before = call(name, "dolls-64", *rest).exception
+    assert isinstance(before, UserError)
+    assert "the recipe's" not in str(before)
+    Path("data/dolls-64").mkdir(parents=True)
+    said = str(call(name, "dolls-64", *rest).exception)
+    assert said == "dolls-64: no such folder; the recipe's is data/dolls-64."
+    Path("dolls-64").mkdir()
+    assert "the recipe's" not in str(call(name, "dolls-64", *rest).exception)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipeline.recipe import Recipe
     from pipeline.work import Work
 
+_DATA = Path("data")
+"""Where the work folders are that no option names, each called as its recipe."""
+
 
 def named_folder(text: str) -> Path:
     """Return the folder that a word of the command line names.
@@ -30,11 +33,23 @@ def named_folder(text: str) -> Path:
     return Path(text)
 
 
+def made_folder(text: str) -> Path:
+    """Return the folder that a word of the command line names, where one is expected to be.
+
+    Raises:
+        UserError: where it names a recipe instead, whose folder is in its usual place.
+    """
+    folder, usual = named_folder(text), _DATA / text
+    if not os.path.lexists(folder) and usual.is_dir():
+        raise UserError(f"{text}: no such folder; the recipe's is {usual}.")
+    return folder
+
+
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
 ]
 WorkFolder = Annotated[
-    Path, typer.Argument(metavar="WORK", parser=named_folder, help="A work folder.")
+    Path, typer.Argument(metavar="WORK", parser=made_folder, help="A work folder.")
 ]
 WorkDir = Annotated[
     Path | None,
@@ -121,7 +136,7 @@ def work_of(path: Path | None, recipe: "Recipe") -> "Work":
     """Return the folder that a command is to work in, by its options."""
     from pipeline.work import Work
 
-    return Work(path if path is not None else Path("data") / recipe.name)
+    return Work(path if path is not None else _DATA / recipe.name)
 
 
 def check_writable_name(option: str, text: str) -> None:

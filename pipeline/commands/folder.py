@@ -20,7 +20,7 @@ from pipeline.commands.common import (
     compare,
     console,
     fail,
-    named_folder,
+    made_folder,
     print_counts,
     recipe_of,
     work_of,
@@ -60,7 +60,7 @@ def verify(
     directory: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", parser=named_folder, help="A work folder, or a folder of shards."
+            metavar="DIR", parser=made_folder, help="A work folder, or a folder of shards."
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Check only rows and sizes.")] = False,

@@ -4,11 +4,12 @@ As all commands do: parse, call one function, print; heavy imports stay inside t
 """
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.common import WorkFolder, console
+from pipeline.commands.common import WorkFolder, console, named_folder
 from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def push(
 
 def pull(
     url: Annotated[str, typer.Argument(metavar="URL", help="As for push, or https://...")],
-    work: WorkFolder,
+    work: Annotated[
+        Path, typer.Argument(metavar="WORK", parser=named_folder, help="A work folder.")
+    ],
     split: Annotated[
         str | None, typer.Option(metavar="train|val|test", help="Only this split.")
     ] = None,
