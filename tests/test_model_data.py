@@ -129,6 +129,12 @@ def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:
         Samples(tmp_path, "val")
     with pytest.raises(UserError, match=r"Run prepare or pull; samples lie in WORK/samples\.$"):
         Samples(tmp_path / "nowhere", "val")
+    write_samples(tmp_path / "none", {"train": 0, "val": 2})
+    with pytest.raises(
+        UserError,
+        match=r"'train'\. Of its 2 posts none was kept: `status WORK` counts.*larger share",
+    ):
+        Samples(tmp_path / "none", "train")
     with pytest.raises(UserError, match=r"^'vla' \(did you mean 'val'\?\): no such"):
         Samples(tmp_path, "vla")
 

@@ -29,7 +29,7 @@ from pipeline.records import Status
 from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, SPLITS, members_of
 from pipeline.settings import Table
 from pipeline.shards.shard import Span
-from pipeline.words import meant
+from pipeline.words import counted, meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,11 @@ class Samples:
         shards, post_ids, families, spans = [], [], [], []
         self.characters: list[str] = []
         self.recipe: Table = {}
-        digest = hashlib.sha256()
+        digest, num_posts = hashlib.sha256(), 0
         for number, name in enumerate(self._names):
             rows, info = self._source.rows(name)
             digest.update(f"{name} {info['tar_sha256']}\n".encode())
+            num_posts += len(rows)
             rows = rows.filter(pc.equal(rows["status"], Status.KEPT))
             shards.append(np.full(len(rows), number))
             post_ids.append(rows["post_id"].to_numpy())
@@ -104,7 +105,13 @@ class Samples:
             self.recipe = recipe
         if not self.characters:
             remedy = "Run prepare or pull; samples lie in WORK/samples."
-            if any(map(self._source.names, SPLITS)):
+            if num_posts:
+                remedy = (
+                    f"Of its {counted(num_posts, 'post')} none was kept: `status WORK` counts what "
+                    "became of them, and docs/fates.md explains that. Where other splits have "
+                    "samples, a larger share in the recipe and `fetch --replan` help as well."
+                )
+            elif any(map(self._source.names, SPLITS)):
                 remedy = (
                     "Run prepare or pull, or give this split a larger share in the recipe and "
                     "`fetch --replan`."
