@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from pipeline.errors import UserError
 from pipeline.stores.files import check_store, file_system, first_line, read_store
@@ -107,6 +108,8 @@ def test_a_url_without_a_bucket_is_refused(place: str, right: str) -> None:
 
 
 def test_a_store_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("az", "hf"):  # classes that an earlier test has had found
+        monkeypatch.delitem(_registry, scheme, raising=False)
     monkeypatch.setitem(sys.modules, "adlfs", None)
     with pytest.raises(UserError, match="adlfs"):
         check_store("az://container/{id}")
