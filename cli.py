@@ -112,19 +112,27 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _run()
-    except (UserError, PermissionError) as error:
+    except (UserError, OSError) as error:
+        if not (sentence := _sentence(error)):
+            raise
         if os.environ.get("NURIE_DEBUG"):
             print(harmless(traceback.format_exc()), file=sys.stderr)
-        if isinstance(error, PermissionError):
-            where = f"{error.filename}: " if error.filename else ""
-            error = UserError(f"{where}{error.strerror or error}.")
-        _leave(f"error: {error}", 2)
+        _leave(f"error: {sentence}", 2)
     except KeyboardInterrupt:
         _leave(_stopped(), 130)
     except SystemExit as end:
         if end.code == 130:  # Typer's way to pass Ctrl-C on
             _leave(_stopped(), 130)
         raise
+
+
+def _sentence(error: UserError | OSError) -> str:
+    """Return what to say of an error, "" where it names nothing that its user could look at."""
+    if isinstance(error, UserError):
+        return str(error)
+    if error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return f"{error.strerror or error}." if isinstance(error, PermissionError) else ""
 
 
 def _run() -> None:

@@ -140,6 +140,20 @@ def test_what_may_not_be_read_is_said_in_a_sentence(work: Work) -> None:
     assert re.fullmatch(rf"error: {work.root}/\w+: Permission denied\.\n", done.stderr)
 
 
+@pytest.mark.parametrize("command", ["status", "prepare"])
+def test_a_name_that_is_too_long_is_said_in_a_sentence(command: str) -> None:
+    name = "a" * 256
+    done = subprocess.run(
+        [sys.executable, "cli.py", command, name],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: .*{name}/\S+: File name too long\.\n", done.stderr)
+
+
 def test_what_was_written_is_said_whatever_it_is_called(work: Work) -> None:
     path = work.root / os.fsdecode(b"\x82\xa0.html")
     command = [sys.executable, str(ROOT / "cli.py"), "report", str(work.root), "--out", str(path)]
