@@ -92,10 +92,13 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
     waiting, losses, num_done = list(reversed(names)), Counter[str](), 0
     in_hand: dict[Any, str] = {}
     reading = board.read.remote()
-    probes = _probe(stage.url) if isinstance(stage, StageInStore) else []
+    probes: list[Any] = []
+    probed: set[str] = set()
     try:
         while waiting or in_hand:
-            _heed(probes)
+            if isinstance(stage, StageInStore):
+                probes += _probe(stage.url, probed)
+                _heed(probes)
             while waiting and len(in_hand) < num_workers:
                 name = waiting.pop()
                 in_hand[work.remote(shared, name, board)] = name
@@ -125,11 +128,18 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
                 ray.cancel(ref, force=True)
 
 
-def _probe(url: str) -> list[Any]:
-    """Let every machine that may get work ask the store, at once, beside the work."""
+def _probe(url: str, probed: set[str]) -> list[Any]:
+    """Let every machine that may get work ask the store, once, beside the work.
+
+    Args:
+        url: of the store.
+        probed: ids of the machines that were asked to; those that have joined meanwhile are added.
+    """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]  # type: ignore[no-untyped-call]
+    joined = {node["NodeID"] for node in nodes} - probed
+    probed |= joined
     ask = ray.remote(num_cpus=0, max_retries=0)(check_reach)
-    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    places = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in joined]
     return [ask.options(scheduling_strategy=place).remote(url) for place in places]
 
 

@@ -29,12 +29,12 @@ class TwoNodes:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         self._cluster = Cluster()
         self._head = self._add("127.0.0.2")
-        with patch.dict(os.environ, elsewhere or {}):
-            self._worker = self._add("127.0.0.3")
+        self._worker = self._add("127.0.0.3", elsewhere)
         self.address = str(self._cluster.address)
 
-    def _add(self, host: str) -> Any:
-        return self._cluster.add_node(num_cpus=1, node_ip_address=host, **_SMALL)
+    def _add(self, host: str, elsewhere: dict[str, str] | None = None) -> Any:
+        with patch.dict(os.environ, elsewhere or {}):
+            return self._cluster.add_node(num_cpus=1, node_ip_address=host, **_SMALL)
 
     def workers_at(self, title: str) -> list[int]:
         """Return the worker processes that are at a task of that name."""
@@ -45,10 +45,10 @@ class TwoNodes:
         (raylet,) = self._raylets()[1:]
         os.kill(raylet, signal.SIGKILL)
 
-    def replace_worker_node(self) -> None:
-        """Let another machine take the place of the one that was killed."""
+    def replace_worker_node(self, elsewhere: dict[str, str] | None = None) -> None:
+        """Let another machine, as the first one was made, take the place of one that was killed."""
         self._cluster.remove_node(self._worker, allow_graceful=False)
-        self._worker = self._add("127.0.0.4")
+        self._worker = self._add("127.0.0.4", elsewhere)
 
     def shut_down(self) -> None:
         self._cluster.shutdown()  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from tests.real_commands import ROOT, Gate, Source, finish, run_command, start
 from tests.s3_server import BUCKET
 
 STORE = f"s3://{BUCKET}/tiny"
+ELSEWHERE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
 
 
 @pytest.fixture
@@ -93,18 +94,24 @@ def test_machines_without_a_shared_disk_put_the_shards_into_a_store(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("joins_late", [False, True])
 def test_a_machine_that_looks_for_the_store_elsewhere_ends_the_run_soon(
-    s3: "fsspec.AbstractFileSystem", tmp_path: Path
+    s3: "fsspec.AbstractFileSystem", tmp_path: Path, joins_late: bool
 ) -> None:
     del s3
     source = Source(tmp_path / "source", {})
     make_source(source.root)
-    nodes = TwoNodes({"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"})
+    nodes = TwoNodes(None if joins_late else ELSEWHERE)
     try:
-        with Gate(source.root, num_free=10**6) as gate:
+        with Gate(source.root, num_free=0 if joins_late else 10**6) as gate:
             fetching = source.fetch(gate, Work(tmp_path / "work"), 2)
             away = ["--store", STORE, "--executor", "ray", "--ray-address", nodes.address]
-            code, said = finish(start([*fetching, *away]))  # in less than LIMIT
+            driver = start([*fetching, *away])
+            if joins_late:
+                wait_for(lambda: len(nodes.workers_at(TASK)) == 2)
+                nodes.kill_worker_node()
+                nodes.replace_worker_node(ELSEWHERE)
+            code, said = finish(driver)  # in less than LIMIT
     finally:
         nodes.shut_down()
     assert code == 2, said
