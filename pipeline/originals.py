@@ -1,6 +1,7 @@
 """One original: from a post and a template to its bytes, and from bytes to what they are."""
 
 import hashlib
+import os
 import platform
 import re
 from collections.abc import Callable
@@ -114,12 +115,13 @@ def open_source(
         index_dir: where indexes of remote tars are kept for all workers; None keeps none.
 
     Raises:
-        UserError: where the template's folder is not on this machine. No post is missing for that.
+        UserError: where the template's folder is not on this machine, or closed to this user. No
+            post is missing, or has failed, for that.
     """
     folder = Path(source.images.removeprefix("file://").partition("{")[0] + "*").parent
-    if is_on_disk(source.images) and not folder.is_dir():
+    if is_on_disk(source.images) and (why := _why_closed(folder)):
         raise UserError(
-            f"{folder}: no such folder on {platform.node()}; is --images right, and the disk there?"
+            f"{folder}: {why} on {platform.node()}; is --images right, and the disk there?"
         )
     tar_template, member_template = split_tar(source.images)
     over_http = is_web_template(source.images)
@@ -141,6 +143,17 @@ def open_source(
         return tars.get(place, member) if member else read(place)
 
     return get
+
+
+def _why_closed(folder: Path) -> str:
+    """Return why a folder's files cannot be read, "" where they can be."""
+    try:
+        (folder / "..").stat()  # only who may enter it gets out there
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such folder"
+    except OSError as error:
+        return os.strerror(error.errno or 0).lower()
+    return ""
 
 
 def inspect(post: Row, content: bytes, source: SourceSettings) -> Row:

@@ -1,5 +1,8 @@
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -182,3 +185,23 @@ def test_a_disk_that_is_not_there_settles_no_post_as_missing(template: str, tmp_
     (place / "512px").mkdir(parents=True)
     download = open_source(Client(source, []), source)(POST)
     assert str(download.fate) == "missing/no_file"
+
+
+def test_a_folder_that_may_not_be_entered_fails_no_post(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, real = tmp_path / "mirror", os.stat
+    place.mkdir()
+    source = replace(SOURCE, images=f"{place}/{{id}}.jpg")
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        """Refuse what lies within, as the system does unless root asks."""
+        if str(path).startswith(f"{place}/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr("os.stat", stat)
+    with pytest.raises(UserError, match="mirror: permission denied on .*; is --images right"):
+        open_source(Client(source, []), source)
+    monkeypatch.undo()
+    open_source(Client(source, []), source)
