@@ -63,6 +63,9 @@ class _Command(TyperCommand):
         for name, value in ctx.params.items():
             if isinstance(value, int) and value >= 2**63:
                 raise UserError(f"--{name.replace('_', '-')} {value}: is too large a number.")
+        from pipeline.shards.arrow import leave_pandas_out
+
+        leave_pandas_out()  # pyarrow would import it at its first array, deaf to Ctrl-C meanwhile
         return super().invoke(ctx)
 
     def _refuse_extra(self, ctx: Any) -> None:

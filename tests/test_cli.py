@@ -140,6 +140,17 @@ def test_what_may_not_be_read_is_said_in_a_sentence(work: Work) -> None:
     assert re.fullmatch(rf"error: {work.root}/\w+: Permission denied\.\n", done.stderr)
 
 
+def test_a_command_leaves_pandas_out(work: Work) -> None:
+    """Its import would take longer than the command, and pyarrow drops a Ctrl-C in its midst."""
+    code = (
+        "import sys, cli\n"
+        "try:\n    cli.main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "assert 'pyarrow' in sys.modules and 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, "verify", work.root], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize("command", ["status", "prepare"])
 def test_a_name_that_is_too_long_is_said_in_a_sentence(command: str) -> None:
     name = "a" * 256
