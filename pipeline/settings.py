@@ -139,7 +139,8 @@ def name_differences(
         if isinstance(then, dict) and isinstance(now, dict):
             odd += name_differences(then, now, whose, f"{name}.")
         elif then != now and not _is_of_a_network(name, now):
-            odd.append(f"{name} is {json.dumps(now)}, {whose} {json.dumps(then)}")
+            here, there = (json.dumps(value, ensure_ascii=False) for value in (now, then))
+            odd.append(f"{name} is {here}, {whose} {there}")
     return odd
 
 

@@ -139,6 +139,7 @@ def test_settings_are_named_that_one_side_lacks_and_no_network_for_its_place() -
         'p.a is null, the lock\'s {"x": 1}',
         "p.b.y is null, the lock's 2",
     ]
+    assert name_differences({"a": "ü"}, {"a": "絵/"}) == ['a is "絵/", the lock\'s "ü"']
     for sha256, num_different in (("", 0), ("12", 0), ("34", 1)):
         other = one | {"onnx": {"model": "there", "sha256": sha256, "size": 3}}
         assert len(name_differences(one, other)) == num_different
