@@ -166,14 +166,25 @@ def exported(exported_work: Path) -> "tuple[Path, Result]":
 
 
 @pytest.fixture(scope="module")
-def one_style_network() -> Iterator[None]:
-    """Build each network of random weights once in this process, not for every run and use."""
-    from tests.model_checkpoints import cached_style_network
+def small_style_networks() -> Iterator[None]:
+    """Build small style networks: for tests that do not ask what the features are."""
+    from model.networks.style import STYLE_NETWORKS
+    from tests.stand_ins import SMALL_STYLE_NETWORKS
 
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("training.train", "use.colorize"):
-            patch.setattr(f"model.{place}.build_style_network", cached_style_network)
+        for name, kind in SMALL_STYLE_NETWORKS.items():
+            patch.setitem(STYLE_NETWORKS, name, kind)
         yield
+
+
+@pytest.fixture
+def real_style_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the real ones for one test of a module that has small ones."""
+    from model.networks.style import STYLE_NETWORKS
+    from tests.stand_ins import REAL_STYLE_NETWORKS
+
+    for name, kind in REAL_STYLE_NETWORKS.items():
+        monkeypatch.setitem(STYLE_NETWORKS, name, kind)
 
 
 @pytest.fixture

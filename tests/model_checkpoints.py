@@ -1,6 +1,5 @@
 """Checkpoints of small untrained models, for the tests of what uses them."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,6 @@ CONFIG = TrainConfig(
 )
 """A run of eight steps over the eight training samples of ``write_samples``."""
 
-cached_style_network = functools.cache(build_style_network)
-"""Style networks with random weights: built once in a process, not once in a test."""
-
 
 def write_checkpoint(
     path: Path,
@@ -50,9 +46,7 @@ def write_checkpoint(
     )
     state = TrainState.build(config, torch.device("cpu"))
     spec = state.generator.style_spec
-    network = cached_style_network(
-        spec.network, normalised=spec.normalised, weights="random", seed=0
-    )
+    network = build_style_network(spec.network, normalised=spec.normalised, weights="random")
     info = CheckpointInfo(
         model=config.model_config(),
         train=config,

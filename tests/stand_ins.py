@@ -1,10 +1,59 @@
 """Small stand-ins for large networks, and weights that would run code."""
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from model.networks.style import Provenance, StyleNetwork
+from model.networks.style import (
+    STYLE_NETWORKS,
+    InceptionMap,
+    Provenance,
+    StyleNetwork,
+    Vgg19Fc1,
+)
+
+
+class SmallVgg19(Vgg19Fc1):
+    """VGG19 with one of its convolutions, for tests that do not ask what the features are."""
+
+    @classmethod
+    def build_layers(cls) -> nn.Sequential:
+        return nn.Sequential(
+            OrderedDict(
+                features=nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU()),
+                avgpool=nn.AdaptiveAvgPool2d(4),
+                flatten=nn.Flatten(),
+                classifier=nn.Sequential(nn.Linear(128, 4096)),
+            )
+        )
+
+
+class SmallInceptionMap(InceptionMap):
+    """Inception-v3 with one convolution, from 299 pixels a side to the same 8 x 8."""
+
+    @classmethod
+    def build_layers(cls) -> nn.Sequential:
+        return nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(3, 2048, 8, stride=41, bias=False),
+                bn=nn.BatchNorm2d(2048, eps=0.001),
+                relu=nn.ReLU(),
+            )
+        )
+
+    def prepare(self, reference: Tensor) -> Tensor:
+        return 10 * super().prepare(reference)  # so that style vectors have to be standardised
+
+
+REAL_STYLE_NETWORKS = {kind.name: kind for kind in (Vgg19Fc1, InceptionMap)}
+SMALL_STYLE_NETWORKS = {kind.name: kind for kind in (SmallVgg19, SmallInceptionMap)}
+
+
+def shrink_style_networks() -> None:
+    """Build small networks from here on: for the processes that a test starts."""
+    STYLE_NETWORKS.update(SMALL_STYLE_NETWORKS)
 
 
 class Thumbnails(StyleNetwork):

@@ -14,7 +14,7 @@ from pipeline.words import plain
 from tests.model_checkpoints import write_checkpoint, write_metrics
 from tests.plurals import plurals_of_one
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 def test_the_card_says_what_is_known(exported_work: Path, exported: tuple[Path, Result]) -> None:

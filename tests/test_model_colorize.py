@@ -9,14 +9,15 @@ from PIL import Image
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import MODELS
 from model.networks.build import build_generator
+from model.networks.style import build_style_network
 from model.use.colorize import Colorizer, as_painter, load_colorizer
 from pipeline.errors import UserError
-from tests.model_checkpoints import cached_style_network, write_checkpoint
+from tests.model_checkpoints import write_checkpoint
 from tests.pictures import draw_picture
 from tests.stand_ins import Thumbnails
 from tests.tensors import drawn
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors")
 
 
+@pytest.mark.usefixtures("real_style_networks")
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_colours(name: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "best.safetensors", name)
@@ -79,7 +81,7 @@ def test_a_checkpoint_wants_the_style_weights_that_it_was_trained_with(
     tensors, info = load_checkpoint(checkpoint)
     with pytest.raises(UserError, match=r"gone\.pth is not here.*--style-weights PATH"):
         load_colorizer(checkpoint, device="cpu", style_weights=str(tmp_path / "gone.pth"))
-    inception = cached_style_network("inception_v3", normalised=True, weights="random", seed=0)
+    inception = build_style_network("inception_v3", normalised=True, weights="random")
     other = dataclasses.replace(info, style=inception.provenance)
     save_checkpoint(tmp_path / "other.safetensors", tensors, other)
     with pytest.raises(UserError, match=r"was trained with inception_v3.*--style-weights"):

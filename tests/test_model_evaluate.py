@@ -29,7 +29,7 @@ CONFIG = EvalConfig(batch_size=3, num_sketches=3, num_references=2, num_grid=2, 
 QUIET = Console(quiet=True)
 MEASURES = {*NEEDS_TRUTH, "following", "fid", "kid"}
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 @pytest.fixture(scope="module")

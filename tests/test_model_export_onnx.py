@@ -20,7 +20,7 @@ from tests.exports import RECIPE, REFERENCE, SKETCH
 from tests.model_checkpoints import write_checkpoint
 from tests.onnx_models import write_model
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 def test_the_onnx_file_colours_as_the_checkpoint_does(
@@ -106,6 +106,7 @@ def test_without_the_extra_its_name_is_said(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_style_networks")
 @pytest.mark.parametrize("name", ["zhang2017", "inception"])
 def test_the_articles_models_are_translated_too(name: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "best.safetensors", name)

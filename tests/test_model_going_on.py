@@ -16,7 +16,7 @@ from tests.model_samples import write_samples
 
 SHORT = dataclasses.replace(CONFIG, gan="none", validations_per_epoch=1)
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 @pytest.fixture(scope="module")

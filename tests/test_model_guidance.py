@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
 from tests.tensors import drawn
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 def test_guidance_goes_on_from_no_reference_through_the_reference(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tests.model_runs import run
 SHORT = dataclasses.replace(
     CONFIG, model="reference", gan="none", epochs=1, validations_per_epoch=1
 )
+pytestmark = pytest.mark.usefixtures("small_style_networks")
+
 STILL = 1e-60
 """A learning rate that changes no weight: a run ends with what it began with."""
 

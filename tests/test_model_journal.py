@@ -27,7 +27,7 @@ def test_a_line_is_the_mean_of_the_steps_since_the_line_before(tmp_path: Path) -
 
 
 def test_what_a_validation_and_its_checkpoint_take_is_no_time_of_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_style_network: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_style_networks: None
 ) -> None:
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now

@@ -28,7 +28,7 @@ OPTIONS = [
     *("--set", "train.validations_per_epoch=1", "--set", "train.num_following=2"),
 ]
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 @pytest.fixture(scope="module")

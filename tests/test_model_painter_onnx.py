@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from tests.exports import REFERENCE, ROOT, SKETCH
 from tests.onnx_models import write_model, write_painter
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 def test_the_onnx_file_needs_no_torch(exported: tuple[Path, Result], tmp_path: Path) -> None:

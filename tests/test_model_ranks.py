@@ -18,6 +18,7 @@ from model.ranks import Ranks, join_ranks
 from model.training.rundir import claim
 from pipeline.errors import UserError
 from tests.model_samples import write_samples
+from tests.train_ranks import train_small
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = {"kind", "step", "epoch", "position"}
@@ -100,6 +101,7 @@ def test_a_process_that_lost_the_others_says_that_their_words_count(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_style_networks")
 @pytest.mark.parametrize("model", ["zhang2017", "batchnorm"])
 def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
     """Three samples a batch for two processes: not even the parts are of one size.
@@ -111,16 +113,12 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
     BatchNorm for each process alone all miss these bounds in the first step.
     """
     samples_dir = write_samples(tmp_path / "samples", {"train": 8, "val": 3})
-
-    def run(name: str, num_steps: int, *launcher: str) -> None:
-        arguments = ["-m", "tests.train_ranks", samples_dir, tmp_path / name, model, str(num_steps)]
-        command = [sys.executable, *launcher, *map(str, arguments)]
-        subprocess.run(command, cwd=ROOT, check=True, timeout=300)
-
-    run("one", 4)
-    run("two", 3, *TORCHRUN, "2")
+    train_small(samples_dir, tmp_path / "one", model, num_steps=4)
+    arguments = map(str, [samples_dir, tmp_path / "two", model, 3])
+    command = [sys.executable, *TORCHRUN, "2", "-m", "tests.train_ranks", *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
     assert load_checkpoint(tmp_path / "two" / "last.safetensors")[1].step == 3
-    run("two", 1)  # and goes on alone
+    train_small(samples_dir, tmp_path / "two", model, num_steps=1)  # and goes on alone
     expected, found = (log_of(tmp_path / name) for name in ("one", "two"))
     assert len(expected) == len(found) > 6
     for a, b in zip(expected, found, strict=True):

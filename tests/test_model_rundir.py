@@ -19,7 +19,7 @@ from tests.model_runs import QUIET, run
 
 SHORT = dataclasses.replace(CONFIG, gan="none")
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 @pytest.mark.parametrize("resume", [False, True])

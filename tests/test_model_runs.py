@@ -28,7 +28,7 @@ from tests.model_samples import write_samples
 
 SHORT = dataclasses.replace(CONFIG, gan="none", epochs=1, log_every=1)
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run, without_times
 from tests.model_samples import write_samples
 
-pytestmark = pytest.mark.usefixtures("one_style_network")
+pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,8 @@ def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_pa
     code = (
         "import os, sys; from pathlib import Path\n"
         "import model.training.train; from tests.model_checkpoints import CONFIG\n"
+        "from tests.stand_ins import shrink_style_networks\n"
+        "shrink_style_networks()\n"
         "record = model.training.train.Journal.record\n"
         "def dying(self, step, *rest):\n"
         "    record(self, step, *rest)\n"
@@ -240,12 +242,9 @@ def test_a_mirrored_sample_has_the_style_of_its_mirrored_picture(
     ids=["mean, clipping, schedule", "style trained"],
 )
 def test_a_run_with_options_goes_on_exactly(
-    samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    samples_dir: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = dataclasses.replace(CONFIG, epochs=1, **changes)
-    if config.style_train:  # what one test has trained is not for the others
-        for place in ("training.train", "use.colorize"):
-            monkeypatch.setattr(f"model.{place}.build_style_network", build_style_network)
     run(samples_dir, tmp_path / "whole", config)
     run(samples_dir, tmp_path / "halves", config, max_steps=1)
     threads = dataclasses.replace(config, decode_threads=3)
@@ -295,6 +294,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert run(samples_dir, tmp_path, resume=True).finished
 
 
+@pytest.mark.usefixtures("real_style_networks")
 def test_the_inception_model_trains(samples_dir: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(
         CONFIG, model="inception", epochs=1, validations_per_epoch=1, batch_size=4
@@ -371,6 +371,7 @@ def test_a_run_validates_every_other_epoch_and_at_its_end(
     assert epochs == [1, 2]
 
 
+@pytest.mark.usefixtures("real_style_networks")
 def test_a_run_says_what_its_style_network_is(
     samples_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -231,7 +231,7 @@ def test_the_best_following_is_the_nearest_to_one() -> None:
         criterion({"mse": 0.1}, "following")
 
 
-@pytest.mark.usefixtures("one_style_network")
+@pytest.mark.usefixtures("small_style_networks")
 def test_an_article_model_can_learn_from_jittered_references(
     paired_dir: Path, tmp_path: Path
 ) -> None:

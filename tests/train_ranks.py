@@ -1,4 +1,4 @@
-"""Trains small models for test_model_ranks.py: under torchrun, or alone.
+"""Trains small models for test_model_ranks.py: in a test, or as a program under torchrun.
 
 python -m tests.train_ranks SAMPLES RUN MODEL NUM_STEPS
 """
@@ -11,21 +11,21 @@ from rich.console import Console
 
 from model.training.train import train
 from tests.model_checkpoints import CONFIG
+from tests.stand_ins import shrink_style_networks
+
+
+def train_small(samples_dir: Path, run_dir: Path, model: str, num_steps: int) -> None:
+    config = dataclasses.replace(
+        CONFIG, model=model, batch_size=3, lr=1e-4, log_every=1, ema=0.5, clip_norm=1.0
+    )
+    quiet = Console(quiet=True)
+    train(config, samples_dir, run_dir, resume=True, max_steps=num_steps, console=quiet)
 
 
 def main() -> None:
     samples_dir, run_dir, model, num_steps = sys.argv[1:]
-    config = dataclasses.replace(
-        CONFIG, model=model, batch_size=3, lr=1e-4, log_every=1, ema=0.5, clip_norm=1.0
-    )
-    train(
-        config,
-        Path(samples_dir),
-        Path(run_dir),
-        resume=True,
-        max_steps=int(num_steps),
-        console=Console(quiet=True),
-    )
+    shrink_style_networks()
+    train_small(Path(samples_dir), Path(run_dir), model, int(num_steps))
 
 
 if __name__ == "__main__":
