@@ -86,6 +86,8 @@ PARTS: dict[str, dict[str, Any]] = {
 def changed(constants: dict[str, Any]) -> Iterator[None]:
     """Put others into the network's modules for a while."""
     with ExitStack() as stack:
+        if unknown := constants.keys() - vars(match).keys() - vars(reference).keys():
+            raise SystemExit(f"neither match nor reference has {sorted(unknown)[0]}")
         for module in (match, reference):
             for name in constants.keys() & vars(module).keys():
                 stack.enter_context(patch.object(module, name, constants[name]))

@@ -1,11 +1,11 @@
 """colorize: milliseconds a picture once the model is loaded, and how long loading takes.
 
-    python -m benchmarks.bench_colorize [MODEL ...] [--repeats 9] [--threads 2]
+    python -m benchmarks.bench_colorize [MODEL ...] [--repeats 9] [--threads 2] [--sides 256 2048]
 
 MODEL is a checkpoint or an exported ONNX file. Without any, ``reference`` in both sizes, from both
 kinds of file, and ``zhang2017`` are taken with their first weights, at 256 px: weights decide
-colours, not times. What is timed is all that happens to a decoded 256 x 256 and to a 2048 x 2048
-sketch, after a reference that is new each time.
+colours, not times. What is timed is all that happens to a decoded sketch of so many pixels a side,
+after a reference that is new each time.
 """
 
 import argparse
@@ -27,8 +27,6 @@ from model.use.load import load_painter
 from model.use.painter import Painter
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.pictures.sketch import dodge
-
-SIZES = (256, 2048)
 
 
 def write_untrained(path: Path, model: str, size: str) -> Path:
@@ -61,6 +59,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", type=Path, metavar="MODEL")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sides", type=int, nargs="+", default=(256, 2048))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +77,7 @@ def main() -> None:
             painter = load_painter(path, device="cpu")
             loading = time.perf_counter() - started
             print(f"{name}, model's side {painter.size[0]} px, loaded in {loading:.2f} s")
-            for side in SIZES:
+            for side in options.sides:
                 clock, cpu = zip(*time_painting(painter, side, options.repeats), strict=True)
                 print(
                     f"  {side:>4} px: {min(clock):.0f} / {statistics.median(clock):.0f} / "

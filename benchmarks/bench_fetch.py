@@ -1,13 +1,14 @@
 """fetch + prepare beside img2dataset, from one loopback server: pictures a second, and losses.
 
-    python -m benchmarks.bench_fetch [--pictures FOLDER] [--repeats 5] [--delay 0]
+    python -m benchmarks.bench_fetch [--pictures FOLDER] [--repeats 5] [--delay 0] [--alone]
 
 img2dataset 1.47.0 gets an environment of its own in ``data/bench``, for its pins clash with ours.
 FOLDER holds pictures in Danbooru2021's 512px layout; drawn dolls are taken where none is given.
 Each repeat runs both, one after the other, as whole commands on an empty folder: ours with two
 workers through ``fetch`` and ``prepare`` (crop, near duplicates, sketch, sums and fsync included),
 img2dataset with 2 processes of 16 threads, which downloads, resizes with a border, and writes.
-``--delay`` makes the server wait so many seconds before each answer.
+``--delay`` makes the server wait so many seconds before each answer. ``--alone`` leaves
+img2dataset out, which has to be installed from a package index.
 """
 
 import argparse
@@ -144,8 +145,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
-    program = install_img2dataset(ROOT / "data" / "bench" / "img2dataset")
+    program = (
+        None if options.alone else install_img2dataset(ROOT / "data" / "bench" / "img2dataset")
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = ensure_pictures(options.pictures, folder / "source").resolve()
@@ -159,12 +163,13 @@ def main() -> None:
             target=serve, args=arguments, daemon=True
         )
         server.start()
-        runs: dict[str, list[Run]] = {"img2dataset": [], "ours": []}
+        runs: dict[str, list[Run]] = {"img2dataset": [], "ours": []} if program else {"ours": []}
         try:
             url = f"http://127.0.0.1:{mine.recv()}"
             for _ in range(options.repeats):
-                peer = run_img2dataset(program, url, folder, pictures)
-                runs["img2dataset"].append(peer)
+                if program:
+                    peer = run_img2dataset(program, url, folder, pictures)
+                    runs["img2dataset"].append(peer)
                 runs["ours"].append(run_ours(url, folder, metadata))
         finally:
             server.terminate()
@@ -178,6 +183,8 @@ def main() -> None:
             f"{name:12} {statistics.median(rates):5.0f} pictures/s, {cpu:.2f} CPU ms a picture, "
             f"lost {lost}   {[round(rate) for rate in rates]}"
         )
+    if program is None:
+        return
     ratios = [a.seconds / b.seconds for a, b in zip(*runs.values(), strict=True)]
     print(f"ours is {statistics.median(ratios):.2f} times as fast (median of the pairs)")
 

@@ -1,7 +1,7 @@
 """Our loader beside webdataset, litdata and mosaicml-streaming: samples/s on the same pictures.
 
-    python benchmarks/bench_loader.py [PICTURES] [--repeats 5] [--peers-python PATH]
-        [--own-decoders]
+    python benchmarks/bench_loader.py [PICTURES] [--repeats 5] [--batches 120]
+        [--peers-python PATH] [--own-decoders]
 
 PICTURES is a folder in Danbooru2021's shape (``metadata/``, ``512px/0XXX/ID.jpg``), which is
 prepared at 256 px, or a work folder that holds samples of that size; drawn dolls where it is left
@@ -65,13 +65,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=Path, nargs="?")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=120)
     parser.add_argument("--peers-python", help="of the environment of litdata and mosaicml")
     parser.add_argument("--own-decoders", action="store_true")
     options = parser.parse_args()
     pythons = dict.fromkeys(("ours", "webdataset"), sys.executable)
     if options.peers_python:
         pythons |= dict.fromkeys(("litdata", "mosaicml"), options.peers_python)
-    flags = ["--own-decoders"] if options.own_decoders else []
+    flags = ["--batches", str(options.batches)]
+    flags += ["--own-decoders"] if options.own_decoders else []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pictures = options.pictures

@@ -67,6 +67,7 @@ def main() -> None:
                 timed = Timed(stage, Path(folder) / f"{name}-{repeat}")
                 summary = run_stage(timed, planned, options.workers, name, QUIET, chosen)
                 assert not summary.errors, summary.errors
+                assert summary.fates.total() == sum(planned.values()), summary.fates
                 rates[name].append(rate_of(timed.log, options.workers))
     print(
         f"{sum(planned.values())} pictures, {len(planned)} shards, {options.workers} workers, "

@@ -1,11 +1,12 @@
 """What grows with the number of pictures: seconds and memory on a work folder of many shards.
 
-    python -m benchmarks.bench_scale [--shards 10000] [--posts 380]
+    python -m benchmarks.bench_scale [--shards 10000] [--posts 380] [--planned 300000 900000]
 
 The folder is made up. The posts of its plan are one shard's, over and over; rows of originals have
 ids, hashes and thumbnails of their own, and one post in 33 looks like another; rows of samples and
 ledgers are links to one shard's; tars are empty. 10,000 shards of 380 posts are Danbooru's 3.8
-million safe posts. Each step runs in a process of its own, so that its peak of memory is its own.
+million safe posts. At the end so many posts are planned. Each step runs in a process of its own, so
+that its peak of memory is its own.
 """
 
 import argparse
@@ -158,16 +159,21 @@ def _measure(what: str, function: Callable[..., object], *args: object) -> None:
     started, cpu = time.perf_counter(), time.process_time()
     found = function(*args)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    seen.append(_memory_mb())  # of a step that was over before it was looked at
     took = f"{cpu:7.2f} s CPU, {seconds:7.2f} s, peak {max(seen):.0f} MB"
     print(f"{what:24} {took}{found or ''}", flush=True)
 
 
 def _watch_memory(seen: list[float]) -> None:
-    """Look at this process's memory, without pages of files: the system takes these back."""
     while True:
-        (line,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        seen.append(int(line) / 1024)
+        seen.append(_memory_mb())
         time.sleep(0.02)
+
+
+def _memory_mb() -> float:
+    """Return this process's memory, without pages of files: the system takes these back."""
+    (line,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line) / 1024
 
 
 def plan_many(path: Path, num_posts: int) -> None:
@@ -199,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=10_000)
     parser.add_argument("--posts", type=int, default=380)
+    parser.add_argument("--planned", type=int, nargs="+", default=(300_000, 900_000))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder) / "work")
@@ -212,7 +219,7 @@ def main() -> None:
         for directory in (work.raw_dir, work.samples_dir, work.ledger_dir):
             size = rows_path(directory, name).stat().st_size / options.posts
             print(f"rows of {directory.name}: {size:.0f} bytes a post")
-        for num_posts in (300_000, 900_000):
+        for num_posts in options.planned:
             measure(f"plan {num_posts} posts", plan_many, Path(folder) / "plan", num_posts)
 
 

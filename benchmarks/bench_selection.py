@@ -3,7 +3,7 @@
     python -m benchmarks.bench_selection [--gb 1] [--repeats 5]
 
 Writes that many gigabytes of made-up JSON lines (2.7 KB each, white_background in one of a
-hundred) to the temporary folder, and a tenth of a gigabyte more to see whether memory grows.
+hundred) to the temporary folder, and a tenth of that once more to see whether memory grows.
 Each of the repeats runs both, one after the other, in a fresh process each; the time is that of
 the query alone, without start and imports. DuckDB has two threads and reads the five columns that
 decide; ours reads whole posts in one thread. Both must find the same ids. On a busy machine look
@@ -128,9 +128,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder) / "small.json", Path(folder) / "large.json"
-        write_metadata(small, 10**8)
+        write_metadata(small, int(options.gb * 1e8))
         write_metadata(large, int(options.gb * 1e9))
-        megabytes = large.stat().st_size / 1e6
+        few_megabytes, megabytes = (path.stat().st_size / 1e6 for path in (small, large))
         small_run = measure_in_fresh_process(select_with_ours, small)
         runs: dict[str, list[Run]] = {"DuckDB": [], "ours": []}
         for _ in range(options.repeats):
@@ -150,7 +150,7 @@ def main() -> None:
     pairs = zip(*runs.values(), strict=True)
     ratio = statistics.median(theirs.seconds / ours.seconds for theirs, ours in pairs)
     print(f"ours is {ratio:.2f} times as fast (median of {options.repeats} pairs)")
-    print(f"our peak memory for 100 MB: {small_run.peak_mib:.0f} MiB")
+    print(f"our peak memory for {few_megabytes:.0f} MB: {small_run.peak_mib:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -121,9 +121,15 @@ def repeat(work: Work, root: Path) -> dict[str, Spent]:
         shutil.rmtree(copy)
         spent[name] = timed(step)
         shutil.rmtree(copy, ignore_errors=True)
+    if tar_sizes(again / "samples") != tar_sizes(work.samples_dir):
+        raise SystemExit("what was pulled is not what was pushed")
     shutil.rmtree(there)
     shutil.rmtree(again)
     return spent
+
+
+def tar_sizes(samples_dir: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in samples_dir.glob("*.tar")}
 
 
 def main() -> None:

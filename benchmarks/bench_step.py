@@ -1,7 +1,7 @@
 """A training step of each model on this machine: samples/s, waiting for data, kept style features.
 
     python -m benchmarks.bench_step [WORK] [--steps 12] [--batch-size 16] [--models NAME ...]
-        [--precision fp32]
+        [--precision fp32] [--width 1.0]
 
 WORK is a work folder with samples; dolls drawn and prepared at 64 px where it is left out. Each
 line is the real training loop in a process of its own: its first three steps are not counted. The
@@ -32,9 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 NUM_WARM_UP = 3
 
 
-def prepare_dolls(folder: Path) -> Path:
+def prepare_dolls(folder: Path, num_characters: int = 96, num_poses: int = 8) -> Path:
     """Draw dolls and prepare them at 64 px; return the work folder."""
-    write_dolls(folder / "mirror")
+    write_dolls(folder / "mirror", num_characters, num_poses)
     images = f"{folder}/mirror/512px/{{bucket}}/{{id}}.jpg"
     settings = [f"source.metadata={folder}/mirror/metadata", f"source.images={images}"]
     recipe = load_recipe("dolls-64", settings)
@@ -75,7 +75,7 @@ def measure(config: TrainConfig, samples_dir: Path, num_steps: int) -> dict[str,
 
 def run_child(work: Path, model: str, cached: bool, options: argparse.Namespace) -> dict[str, Any]:
     arguments = [str(work), "--steps", str(options.steps), "--batch-size", str(options.batch_size)]
-    arguments += ["--precision", options.precision]
+    arguments += ["--precision", options.precision, "--width", str(options.width)]
     command = [sys.executable, "-m", "benchmarks.bench_step", *arguments, "--child", model]
     command += ["--cached"] if cached else []
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
@@ -90,12 +90,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
+    parser.add_argument("--width", type=float, default=1.0, help="as train.width_multiplier")
     parser.add_argument("--child", choices=MODELS, help=argparse.SUPPRESS)
     parser.add_argument("--cached", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         table = {
             "model": options.child,
+            "width_multiplier": options.width,
             "batch_size": options.batch_size,
             "style_weights": "random",
             "cache_style": options.cached,

@@ -10,8 +10,10 @@ the server into an empty cache, in a fresh process each, with two decoding threa
 32; the ratios are the medians of the repeats'. Without ``--train`` only the loader is measured, as
 fast as it goes: whoever trains a model asks for less. With it a small ``reference`` is trained, its
 validations left out, and the share of the time spent waiting for samples is shown as well. The time
-to open the samples counts for the first epoch. Server, download, decoding and training share this
-machine's cores; on a busy one look at the CPU time, which leaves the server's out, and at waiting.
+to open the samples counts for the first epoch. From afar the samples have to be the same, by their
+ids, or with ``--train`` by the loss at the end of an epoch. Server, download, decoding and training
+share this machine's cores; on a busy one look at the CPU time, which leaves the server's out, and
+at waiting.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -64,24 +67,28 @@ def serve(directory: Path) -> Iterator[str]:
             server.terminate()
 
 
-def read_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[dict[str, float]]:
-    """Return samples/s and CPU milliseconds a sample of each epoch of loading alone."""
+def read_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[dict[str, Any]]:
+    """Return samples/s, CPU milliseconds a sample and the ids of each epoch of loading alone."""
     config = TrainConfig(epochs=num_epochs)
-    found: list[dict[str, float]] = []
+    found: list[dict[str, Any]] = []
+    ids: list[int] = []
     wall, cpu = time.perf_counter(), time.process_time()
     shards = open_shards(place, cache, budget)
     with Samples(shards, "train") as samples, closing(shards):
         num_samples = len(samples) // config.batch_size * config.batch_size
-        for _, position, _, _ in iterate_steps(samples, config, Ranks(), 0, 0, pin=False):
+        for _, position, batch, _ in iterate_steps(samples, config, Ranks(), 0, 0, pin=False):
+            ids += batch.post_ids.tolist()
             if position == num_samples:
                 seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
                 rate = num_samples / seconds
-                found.append({"rate": rate, "cpu_ms": cpu_seconds / num_samples * 1e3})
+                cpu_ms = cpu_seconds / num_samples * 1e3
+                found.append({"rate": rate, "cpu_ms": cpu_ms, "same": ids})
+                ids = []
                 wall, cpu = time.perf_counter(), time.process_time()
     return found
 
 
-def train_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[dict[str, float]]:
+def train_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[dict[str, Any]]:
     """Return samples/s and waiting of each epoch of a training, by its log; CPU is that of all."""
     table = {"model": "reference", "width_multiplier": 0.25, "epochs": num_epochs, "log_every": 1}
     table |= {"validations_per_epoch": 1, "num_chroma": 1, "num_following": 2, "device": "cpu"}
@@ -91,7 +98,7 @@ def train_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[
     shards = open_shards(place, cache, budget)
     with closing(shards):
         seconds = [time.perf_counter() - opening, *[0.0] * (num_epochs - 1)]
-        waited = list(seconds)
+        waited, losses = list(seconds), [0.0] * num_epochs
         result = train(config, shards, cache / "run", console=quiet)
     cpu = (time.process_time() - cpu) / (result.step * config.batch_size)
     for line in map(json.loads, (cache / "run" / "log.jsonl").read_text().splitlines()):
@@ -99,10 +106,11 @@ def train_epochs(place: str, cache: Path, budget: int, num_epochs: int) -> list[
             step = config.batch_size / line["samples_per_second"]
             seconds[line["epoch"]] += step
             waited[line["epoch"]] += step * line["data_wait"]
+            losses[line["epoch"]] = line["l1"]
     num_samples = result.step * config.batch_size / num_epochs
     return [
-        {"rate": num_samples / s, "cpu_ms": cpu * 1e3, "wait": w / s}
-        for s, w in zip(seconds, waited, strict=True)
+        {"rate": num_samples / s, "cpu_ms": cpu * 1e3, "wait": w / s, "same": loss}
+        for s, w, loss in zip(seconds, waited, losses, strict=True)
     ]
 
 
@@ -111,14 +119,14 @@ def open_shards(place: str, cache: Path, budget: int) -> Shards:
     return RemoteShards(place, cache, budget) if is_remote else LocalShards(Path(place))
 
 
-def run_child(place: str, budget: int, options: argparse.Namespace) -> list[dict[str, float]]:
+def run_child(place: str, budget: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "benchmarks.bench_stream", place, "--child", str(budget)]
     command += ["--epochs", str(options.epochs), *(["--train"] if options.train else [])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     child = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment, check=True
     )
-    found: list[dict[str, float]] = json.loads(child.stdout.splitlines()[-1])
+    found: list[dict[str, Any]] = json.loads(child.stdout.splitlines()[-1])
     return found
 
 
@@ -149,15 +157,17 @@ def main() -> None:
             root = folder / "work"
         push(Work(root), str(folder / "there"), Console(stderr=True))
         size = sum(path.stat().st_size for path in (folder / "there/samples").glob("*.tar"))
-        runs: dict[str, list[list[dict[str, float]]]] = {"disk": [], "http": []}
+        runs: dict[str, list[list[dict[str, Any]]]] = {"disk": [], "http": []}
         with serve(folder / "there") as url:
             for _ in range(options.repeats):
                 for name, place in (("disk", str(root / "samples")), ("http", url)):
                     budget = int(size * options.cache_share)
                     runs[name].append(run_child(place, budget, options))
-    print(f"{size / 1e6:.0f} MB in shards, the cache holds {options.cache_share:.0%} of it")
+    print(f"{size / 1e6:.1f} MB in shards, the cache holds {options.cache_share:.0%} of it")
     for epoch in range(options.epochs):
         pairs = [(a[epoch], b[epoch]) for a, b in zip(runs["disk"], runs["http"], strict=True)]
+        if any(a["same"] != b["same"] for a, b in pairs):
+            raise SystemExit(f"epoch {epoch + 1}: the samples from afar are not those on disk")
         disk, http = (statistics.median(pair[i]["rate"] for pair in pairs) for i in (0, 1))
         rate = statistics.median(b["rate"] / a["rate"] for a, b in pairs)
         cpu = statistics.median(a["cpu_ms"] / b["cpu_ms"] for a, b in pairs)

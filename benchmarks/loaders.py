@@ -1,6 +1,6 @@
 """One loader over the same pairs of pictures: child process of bench_loader.py.
 
-    python benchmarks/loaders.py NAME FOLDER       # prints JSON: samples/s, CPU ms a sample, ...
+    python benchmarks/loaders.py NAME FOLDER [--batches 120]  # prints JSON: samples/s, CPU ms, ...
 
 Each imports its own library only, so that one of them can live in an environment of its own. The
 peers get what their documentation advises: worker processes that stay, batches collated in the
@@ -26,8 +26,6 @@ from torch.utils.data import DataLoader
 
 BATCH_SIZE = 32
 NUM_WORKERS = 2
-NUM_WARM_UP = 30
-NUM_MEASURED = 120
 SIZE = 256
 OWN_DECODERS = "--own-decoders" in sys.argv  # worker processes are forked, or inherit it as well
 
@@ -57,6 +55,8 @@ def ours(folder: Path) -> Iterator[torch.Tensor]:
     from model.data.samples import Samples, iterate_batches
 
     samples = Samples(folder / "samples", "train")
+    if len(samples) < BATCH_SIZE:
+        raise SystemExit(f"{folder}: {len(samples)} training samples fill no batch of {BATCH_SIZE}")
     for epoch in itertools.count():
         order = epoch_order(len(samples), 0, epoch)
         full = order[: len(order) - len(order) % BATCH_SIZE]
@@ -164,14 +164,17 @@ def cpu_seconds() -> float:
     return total + ticks / 100
 
 
-def measure(name: str, folder: Path) -> dict[str, float]:
+def measure(name: str, folder: Path, num_batches: int) -> dict[str, float]:
+    """Return samples/s and CPU time of so many batches, after a quarter as many to warm up."""
     batches = LOADERS[name](folder)
-    for color in itertools.islice(batches, NUM_WARM_UP):
+    for color in itertools.islice(batches, max(num_batches // 4, 1)):
         if color.numel() != BATCH_SIZE * 3 * SIZE * SIZE or color.dtype != torch.uint8:
             raise SystemExit(f"{name}: a batch of {tuple(color.shape)}, {color.dtype}")
     started, cpu_started = time.perf_counter(), cpu_seconds()
-    num_samples = sum(len(color) for color in itertools.islice(batches, NUM_MEASURED))
+    num_samples = sum(len(color) for color in itertools.islice(batches, num_batches))
     seconds, cpu = time.perf_counter() - started, cpu_seconds() - cpu_started
+    if num_samples != num_batches * BATCH_SIZE:
+        raise SystemExit(f"{name}: {num_samples} samples in {num_batches} batches of {BATCH_SIZE}")
     return {"rate": num_samples / seconds, "cpu_ms": cpu / num_samples * 1e3}
 
 
@@ -180,12 +183,13 @@ def main() -> None:
     parser.add_argument("name", choices=LOADERS)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--write", action="store_true", help="write the peer's own format first")
+    parser.add_argument("--batches", type=int, default=120)
     parser.add_argument("--own-decoders", action="store_true")
     options = parser.parse_args()
     if options.write:
         WRITERS[options.name](options.folder, read_pairs(options.folder))
     else:
-        print(json.dumps(measure(options.name, options.folder)))
+        print(json.dumps(measure(options.name, options.folder, options.batches)))
 
 
 if __name__ == "__main__":

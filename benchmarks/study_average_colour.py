@@ -150,7 +150,7 @@ def paint(state: TrainState, sketch: Tensor, style: Tensor) -> Tensor:
 
 def measure_following(state: TrainState, test: Batch, style: Tensor) -> float:
     sketch, color, style = test.sketch[:16], test.color[-16:], style[-16:]
-    outputs = [palette(paint(state, sketch, v.expand(16, -1))) for v in style]
+    outputs = [palette(paint(state, sketch, v.expand(len(sketch), -1))) for v in style]
     slope = following(np.stack(outputs, axis=1), palette(color))
     if slope is None:
         raise SystemExit("the test split's references all have one palette")

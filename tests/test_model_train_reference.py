@@ -180,6 +180,7 @@ def test_a_compiled_model_trains_as_it_would_without(paired_dir: Path, tmp_path:
     assert num_graphs() > 1  # the discriminator's as well
 
 
+@pytest.mark.usefixtures("small_style_networks")
 def test_where_nothing_can_be_compiled_one_sentence_says_so(
     paired_dir: Path, tmp_path: Path
 ) -> None:
@@ -189,7 +190,7 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so(
         torch._inductor.config.patch(settings),
         pytest.raises(UserError, match=r"^train\.compile: .*no-such-compiler.*C\+\+ compiler"),
     ):
-        run(paired_dir, tmp_path, COMPILED, max_steps=1)
+        run(paired_dir, tmp_path, dataclasses.replace(CONFIG, compile=True), max_steps=1)
 
 
 @pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
