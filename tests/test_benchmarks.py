@@ -75,7 +75,6 @@ BENCHMARKS = [
         "bench_fetch --pictures {pictures} --repeats 1 --alone",
         "132 pictures, # cores, 0 s before an answer",
         "ours # pictures/s, # CPU ms a picture, lost [6] [#]",
-        slow=True,
     ),
     bench(
         "bench_gpu {work} --models reference --variants fp32 --batch-size 8 --size small",
@@ -130,7 +129,6 @@ BENCHMARKS = [
         "rows of ledger: # bytes a post",
         f"plan 300 posts {TOOK}",
         f"plan 900 posts {TOOK}",
-        slow=True,
     ),
     bench(
         "bench_selection --gb 0.02 --repeats 1",
@@ -152,21 +150,18 @@ BENCHMARKS = [
         f"zhang2017 style features kept {RATE}, ?% waiting",
         "zhang2017 kept features: # times as fast by CPU time",
         here=True,
-        slow=True,
     ),
     bench(
         "bench_stream {work} --repeats 1 --epochs 1",
         "# MB in shards, the cache holds 100% of it",
         "epoch 1: disk #, http # samples/s; # times the disk's rate, # by CPU time",
         here=True,
-        slow=True,
     ),
     bench(
         "bench_stream {work} --repeats 1 --epochs 1 --train",
         "epoch 1: disk #, http # samples/s; # times the disk's rate, # by CPU time "
         "waiting: ?% in disk, ?% in http",
         here=True,
-        slow=True,
     ),
     bench(
         "study_average_colour {few}/samples --steps 8 --only 'BatchNorm, on'",
@@ -176,7 +171,6 @@ BENCHMARKS = [
         "BatchNorm, on the sketch, 4 x ? ? # #",
         "marks ? ? ? ? ? ? ? ?",
         here=True,
-        slow=True,
     ),
 ]
 
