@@ -68,9 +68,11 @@ class SftpServer:
             self.url = f"sftp://{USER}@127.0.0.1:{acceptor.get_port()}"
             ready.set()
             await self._ended.wait()
-        for connection in self._connections:
-            connection.abort()
-            await connection.wait_closed()
+            for (
+                connection
+            ) in self._connections:  # from Python 3.12 on the end of the block awaits them
+                connection.abort()
+                await connection.wait_closed()
 
     def stop(self) -> None:
         """End it."""
