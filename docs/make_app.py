@@ -52,7 +52,7 @@ def main() -> None:
             running.server.should_exit = True
             thread.join()
     with Image.open(io.BytesIO(shot)) as image:
-        image.convert("RGB").quantize(256).save(OUT, optimize=True)
+        image.convert("RGB").save(OUT, optimize=True)
     print(f"{OUT}: {OUT.stat().st_size / 1e3:.0f} kB")
 
 

@@ -172,6 +172,16 @@ BENCHMARKS = [
         "marks ? ? ? ? ? ? ? ?",
         here=True,
     ),
+    bench(
+        "study_full_size {checkpoint} {work} --pictures 1",
+        "1 pictures, model's size 256 x 256 px",
+        *(
+            f"{who}, {how}: PSNR #, chroma error #, paper error ?"
+            for who in ("the model", "a perfect model")
+            for how in ("enlarged", "filled")
+        ),
+        here=True,
+    ),
 ]
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 from rich.console import Console
 
 from model.use.colorize_files import colorize_many
+from model.use.enlarge import bring_back
 from model.use.picture_files import check_output, read_sketch
-from model.use.pictures import bring_back, fit, fit_sketch, open_picture
+from model.use.pictures import fit, fit_sketch, open_picture
 from pipeline.errors import UserError
 from tests.painters import tinting_painter
 from tests.pictures import encoded, overlapping_tags, with_comments, with_scans

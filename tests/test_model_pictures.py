@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.use.pictures import (
-    bring_back,
     fit,
     fit_sketch,
     has_color,
@@ -255,94 +254,7 @@ def test_padding_makes_no_line_darker() -> None:
     assert (seen[48:80] == sketch).all()
 
 
-def checkered(width: int, height: int) -> Image.Image:
-    pixels = np.full((height, width), 255, np.uint8)
-    pixels[20::60] = pixels[21::60] = 0
-    pixels[:, 30::70] = pixels[:, 31::70] = 0
-    return Image.fromarray(pixels)
-
-
-@pytest.mark.parametrize("pad", [False, True])
-def test_lines_come_back_sharp_and_colours_stay(pad: bool) -> None:
-    """Where a model paints the paper red and keeps the lines, the large picture has both."""
-    sketch = checkered(400, 300)
-    seen = fit_sketch(sketch, (64, 64), pad)
-    red = np.array([1.0, 0.25, 0.25])
-    answer = np.rint(seen[..., None] * red).astype(np.uint8)
-    found = np.asarray(bring_back(answer, seen, sketch, pad), np.float64)
-    expected = np.asarray(sketch, np.float64)[..., None] * red
-    assert found.shape == (300, 400, 3)
-    inside = np.s_[8:-8, 8:-8]
-    assert np.abs(found - expected)[inside].mean() < 4
-    lines = expected[..., 0][inside] == 0
-    assert np.percentile(found[inside][lines], 95) < 40
-    assert np.percentile(found[..., 0][inside][~lines], 5) > 210
-
-
-@pytest.mark.parametrize("size", [(64, 64), (96, 64)])
-@pytest.mark.parametrize("sides", [(500, 334), (334, 500), (2000, 20)])
-def test_padded_colours_come_back_where_they_were(
-    sides: tuple[int, int], size: tuple[int, int]
-) -> None:
-    """To the pixel, and without white from the bars at the edges; of a thin picture as well."""
-    width, height = sides
-    painted = Image.new("RGB", sides, (30, 90, 60))
-    painted.paste((200, 40, 40), (0, 0, width // 2, height))
-    answer = np.asarray(fit(painted, size, pad=True))
-    blank = np.full(size[::-1], 255, np.uint8)
-    found = np.asarray(bring_back(answer, blank, Image.new("RGB", sides, "white"), pad=True))
-    apart = np.abs(found.astype(int) - np.asarray(painted)).max(axis=2)
-    apart[:, width // 2 - width // 8 : width // 2 + width // 8] = 0  # where they meet
-    assert apart.max() <= 3
-    assert (found[height // 2, :, 0] > 115).sum() == pytest.approx(width // 2, abs=1)
-
-
-@pytest.mark.parametrize("pad", [False, True])
-def test_colours_from_above_come_back_above(pad: bool) -> None:
-    painted = Image.new("RGB", (500, 334), (30, 90, 60))
-    painted.paste((200, 40, 40), (0, 0, 500, 167))
-    answer = np.asarray(fit(painted, (64, 64), pad))
-    blank = np.full((64, 64), 255, np.uint8)
-    found = np.asarray(bring_back(answer, blank, Image.new("L", painted.size, 255), pad))
-    apart = np.abs(found.astype(int) - np.asarray(painted)).max(axis=2)
-    apart[147:187] = 0  # where they meet
-    assert apart.max() <= 3
-
-
-def test_beside_lines_nothing_glows() -> None:
-    """A model that has painted lines over must not get bright edges where they were."""
-    sketch = checkered(512, 512)
-    seen = fit_sketch(sketch, (64, 64), pad=False)
-    answer = np.full((64, 64, 3), 90, np.uint8)
-    found = np.asarray(bring_back(answer, seen, sketch, pad=False))
-    assert found.max() <= 90
-
-
-@given(st.integers(0, 2**32 - 1), st.booleans())
-def test_at_the_models_own_size_nothing_changes(seed: int, pad: bool) -> None:
-    random = np.random.default_rng(seed)
-    sketch = random.integers(0, 256, (32, 32), dtype=np.uint8)
-    answer = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    seen = fit_sketch(Image.fromarray(sketch), (32, 32), pad)
-    assert (seen == sketch).all()
-    found = bring_back(answer, seen, Image.fromarray(sketch), pad)
-    assert (np.asarray(found) == answer).all()
-
-
 def test_a_padded_picture_fills_one_side() -> None:
     for sides, shape in (((300, 100), (32, 96)), ((100, 300), (64, 21))):
         rows, columns = np.nonzero(np.asarray(fit(Image.new("L", sides), (96, 64), pad=True)) < 128)
         assert (len(set(rows)), len(set(columns))) == shape
-
-
-@pytest.mark.parametrize("pad", [False, True])
-@pytest.mark.parametrize("num_rows", [0.5, 7])
-def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch, num_rows: float, pad: bool) -> None:
-    """Not even where a single row is more than a strip ought to have."""
-    sketch = Image.fromarray(dodge(DOLLS[2], 3.5)).crop((0, 0, 150, 100))
-    seen = fit_sketch(sketch, (64, 64), pad)
-    answer = draw_picture(5, 64, 64)
-    whole = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
-    monkeypatch.setattr("model.use.pictures._STRIP", int(sketch.width * num_rows))
-    in_strips = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
-    assert np.abs(whole - in_strips).max() <= 1  # Pillow's own rounding of a box

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from model.use.enlarge import bring_back
 from model.use.pictures import (
     NotLineArtError,
     Pixels,
-    bring_back,
     fit,
     fit_sketch,
     has_color,

@@ -1,4 +1,4 @@
-"""Pictures as people have them: opened, judged, fitted to a model's size, and brought back.
+"""Pictures as people have them: opened, judged, and fitted to a model's size.
 
 Knows no network and imports no torch.
 """
@@ -31,7 +31,6 @@ _THUMBNAIL = (256, 256)
 _MAX_INK = 8.0  # how much darker thin lines are made that shrinking has made faint
 _DARK = 96  # paper below it is none
 _WHITE = 250  # where that much is on 5% of a sketch, its paper needs no whitening
-_STRIP = 2**21  # pixels that are brought back at once
 
 
 class NotLineArtError(UserError):
@@ -140,14 +139,14 @@ def fit(picture: Image.Image, size: tuple[int, int], pad: bool) -> Image.Image:
 
     Of one that would be thinner than a pixel then, a pixel is left.
     """
-    left, top, right, bottom = _place(picture.size, size, pad)
+    left, top, right, bottom = place(picture.size, size, pad)
     resized = picture.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
     paper = Image.new(picture.mode, size, "white")
     paper.paste(resized, (left, top))
     return paper
 
 
-def _place(sides: tuple[int, int], size: tuple[int, int], pad: bool) -> tuple[int, int, int, int]:
+def place(sides: tuple[int, int], size: tuple[int, int], pad: bool) -> tuple[int, int, int, int]:
     """Return where in (width, height) ``fit`` puts a picture: left, top, right, bottom."""
     width, height = size
     if not pad:
@@ -178,7 +177,7 @@ def fit_sketch(sketch: Image.Image, size: tuple[int, int], pad: bool) -> Pixels:
     """
     grey = sketch.convert("L")
     small = fit(grey, size, pad)
-    inside = small.crop(_place(grey.size, size, pad))  # there is no ink on the bars
+    inside = small.crop(place(grey.size, size, pad))  # there is no ink on the bars
     factor = min(max(_ink(grey) / max(_ink(inside), 1), 1), _MAX_INK)
     levels = np.asarray(small, np.float32)
     depth = np.maximum(cv2.GaussianBlur(levels, (0, 0), 3.0) - levels, 0)
@@ -195,63 +194,3 @@ def _level(grey: Image.Image, share: float) -> int:
     """Return the level, from 0 to 255, that a share of a grey picture does not exceed."""
     reached = np.cumsum(grey.histogram())
     return int(np.searchsorted(reached, reached[-1] * share))
-
-
-def bring_back(answer: Pixels, seen: Pixels, sketch: Image.Image, pad: bool) -> Image.Image:
-    """Bring what a model painted to the size of the sketch, with the sketch's own lines.
-
-    The colours are enlarged smoothly, and by as much as the lines that the model saw are darker
-    or lighter than those of the sketch itself, the local colour is made lighter or darker. So
-    lines are as sharp as they were drawn, and where nothing was shrunk nothing changes.
-
-    Args:
-        answer: uint8 h x w x 3, at the model's size.
-        seen: uint8 h x w, the sketch as the model saw it.
-        sketch: of any size; memory beyond picture and sketch stays bounded.
-        pad: see ``fit``.
-    """
-    height, width = seen.shape
-    left, top, right, bottom = _place(sketch.size, (width, height), pad)
-    answer, seen = answer[top:bottom, left:right], seen[top:bottom, left:right]
-    layers = [Image.fromarray(pixels) for pixels in (answer, _without_lines(answer, seen), seen)]
-    lines = sketch.convert("L")
-    result = Image.new("RGB", sketch.size)
-    rows = max(1, _STRIP // sketch.width)
-    for start in range(0, sketch.height, rows):
-        end = min(start + rows, sketch.height)
-        parts = [_enlarge(layer, sketch.size, start, end) for layer in layers]
-        own = np.asarray(lines.crop((0, start, sketch.width, end)), np.float32)
-        strip = _sharpen(parts[0], parts[1], parts[2], own)
-        result.paste(Image.fromarray(strip), (0, start))
-    return result
-
-
-def _enlarge(
-    layer: Image.Image, size: tuple[int, int], start: int, end: int
-) -> NDArray[np.float32]:
-    """Return the rows from ``start`` to ``end`` of a layer brought to ``size`` (width, height)."""
-    step = layer.height / size[1]
-    part = (0, start * step, layer.width, min(end * step, layer.height))
-    resized = layer.resize((size[0], end - start), Image.Resampling.BICUBIC, box=part)
-    return np.asarray(resized, np.float32)
-
-
-def _sharpen(
-    color: NDArray[np.float32],
-    plain: NDArray[np.float32],
-    seen: NDArray[np.float32],
-    own: NDArray[np.float32],
-) -> Pixels:
-    """Move ``color`` by what ``own`` lines differ from ``seen`` ones, in the ``plain`` colour."""
-    moved = color + plain * ((own - seen) / 255)[..., None]
-    brightest = np.maximum(color, plain)  # beside a line nothing may glow
-    return np.rint(np.clip(moved, 0, np.minimum(brightest, 255))).astype(np.uint8)
-
-
-def _without_lines(answer: Pixels, seen: Pixels) -> Pixels:
-    """Return a picture with the colours from beside its lines in place of the lines."""
-    light = (seen.astype(np.float32) / 255)[..., None] ** 4
-    around = cv2.GaussianBlur(answer * light, (0, 0), 2.0)
-    weight = cv2.GaussianBlur(np.repeat(light, 3, axis=2), (0, 0), 2.0)
-    beside = around / np.maximum(weight, 1e-3)
-    return np.rint(np.clip(answer * light + beside * (1 - light), 0, 255)).astype(np.uint8)
