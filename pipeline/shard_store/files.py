@@ -15,7 +15,7 @@ from pipeline.errors import DamagedError
 from pipeline.scratch import scratch
 from pipeline.shards.rows import check_seal, read_info
 from pipeline.shards.shard import rows_path, tar_path
-from pipeline.stores.transfer import WritableStore
+from pipeline.stores.transfer import WritableStore, no_tick
 from pipeline.work import Work
 
 PLAN, RAW, LEDGER, SAMPLES = "plan", "raw", "ledger", "samples"
@@ -55,7 +55,7 @@ def bring_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
     tar = tar_path(root / kind, name)
     with tar.open("wb", 0) as out:
         size = int(read_info(rows_path(root / kind, name))["tar_size"])
-        store.bring(f"{kind}/{name}.tar", out, size, lambda num_bytes: None)
+        store.bring(f"{kind}/{name}.tar", out, size, no_tick)
     return tar
 
 
@@ -85,14 +85,14 @@ def put_shard(
     tar, rows = f"{kind}/{name}.tar", f"{kind}/{name}.parquet"
     put(store, {f"{LEDGER}/{name}.parquet": ledger} if ledger is not None else {})
     store.remove([rows])  # they prove the old tar
-    store.put({tar: (root / tar, read_info(root / rows)["tar_sha256"])}, lambda num_bytes: None)
+    store.put({tar: (root / tar, read_info(root / rows)["tar_sha256"])}, no_tick)
     put(store, {rows: root / rows})
 
 
 def put(store: WritableStore, files: dict[str, Path]) -> None:
     """Put small files into a store, by their names there."""
     outgoing = {name: (path, hash_file(path)) for name, path in files.items()}
-    store.put(outgoing, lambda num_bytes: None)
+    store.put(outgoing, no_tick)
 
 
 @contextmanager

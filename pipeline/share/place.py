@@ -17,7 +17,7 @@ from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import list_shards
 from pipeline.share.index import CARD, IDENTITY, INDEX, LOCK, PAPERS, PENDING, Index
 from pipeline.share.papers import describe, path_of
-from pipeline.stores.transfer import WritableStore
+from pipeline.stores.transfer import WritableStore, no_tick
 from pipeline.urls import scheme_of
 from pipeline.work import Work
 
@@ -75,7 +75,7 @@ def _find_taken_down(store: WritableStore, there: Index | None, work: Work) -> l
     with scratch() as folder:
         try:
             with (folder / LOCK).open("wb", 0) as out:
-                store.bring(LOCK, out, lock.size, lambda num_bytes: None)
+                store.bring(LOCK, out, lock.size, no_tick)
             check_size(folder / LOCK)
             posts = read_rows(folder / LOCK, LOCK_SCHEMA, ["post_id", "status"])
         except UserError:  # not there, or damaged: this push brings another one

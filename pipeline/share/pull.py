@@ -39,7 +39,7 @@ from pipeline.share.papers import path_of, save_index
 from pipeline.share.part import choose_shards
 from pipeline.share.place import check_folder
 from pipeline.stores.open import open_store
-from pipeline.stores.transfer import Store, Tick, in_threads
+from pipeline.stores.transfer import Store, Tick, in_threads, no_tick
 from pipeline.words import sized
 from pipeline.work import Work
 
@@ -126,7 +126,7 @@ def _pull_papers(
     # What a pull that was refused has left there is not looked at.
     brought = {file.name: work.incoming_dir / file.name for file in papers}
     for file in papers:
-        bring(store, file, brought[file.name], lambda num_bytes: None)
+        bring(store, file, brought[file.name], no_tick)
     lock = read_lock(brought.get(LOCK, work.share_dir / LOCK))
     recipe = shared_recipe(lock.info.recipe)
     if recipe != index.recipe:

@@ -42,7 +42,7 @@ from pipeline.share.papers import describe, finish_papers, path_of, save_index
 from pipeline.share.place import check_place
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import one_form, open_writable
-from pipeline.stores.transfer import Outgoing, Tick, WritableStore, not_alone
+from pipeline.stores.transfer import Outgoing, Tick, WritableStore, no_tick, not_alone
 from pipeline.urls import scheme_of
 from pipeline.words import counted
 from pipeline.work import Work
@@ -193,7 +193,7 @@ def _send(
         return shared
     if not (todo or outdated):
         _begin(store, draft, kept, (), work.share_dir)
-    store.put(_outgoing(work, rest), lambda num_bytes: None)
+    store.put(_outgoing(work, rest), no_tick)
     _check_alone(store, draft, work.share_dir)
     _put_index(store, INDEX, index, work.share_dir)
     store.remove([PENDING])
@@ -274,4 +274,4 @@ def _finish(work: Work, draft: Index, there: Index | None) -> Index:
 def _put_index(store: WritableStore, name: str, index: Index, share_dir: Path) -> None:
     path = share_dir / name
     save_index(path, index)
-    store.put({name: (path, hash_file(path))}, lambda num_bytes: None)
+    store.put({name: (path, hash_file(path))}, no_tick)

@@ -27,7 +27,7 @@ from pipeline.share.arrivals import bring, check_rows, find_index
 from pipeline.share.cache import ShardCache, check_room, lock_for
 from pipeline.share.index import SharedFile, shard_files
 from pipeline.stores.open import open_store
-from pipeline.stores.transfer import in_threads
+from pipeline.stores.transfer import in_threads, no_tick
 from pipeline.web.client import WholeFilesOnlyError
 from pipeline.words import counted, sized
 
@@ -176,14 +176,14 @@ class RemoteShards:
         with telling_unwritable(self._directory), lock_for(path):
             if not path.exists():
                 part = path.with_name(f"{path.name}.part")
-                bring(self._store, self._files[shard_files(shard)[1]], part, lambda num_bytes: None)
+                bring(self._store, self._files[shard_files(shard)[1]], part, no_tick)
                 commit(part, path)
 
     def _bring_tar(self, shard: str, path: Path) -> None:
         reached = -1
         while True:
             try:
-                bring(self._store, self._tar(shard), path, lambda num_bytes: None)
+                bring(self._store, self._tar(shard), path, no_tick)
                 break
             except UserError:  # a run of days outlives a bad hour, as long as something comes
                 size = path.stat().st_size if path.exists() else -1

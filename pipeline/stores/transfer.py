@@ -23,6 +23,8 @@ SPAN = 16 * 2**20
 """Bytes that a remote store is asked for at a time; for each connection as many are held."""
 
 Tick = Callable[[int], None]
+"""Is told how many bytes more have travelled."""
+
 Outgoing = tuple[Path, str]
 """A file that leaves, with the SHA-256 that it must have."""
 
@@ -94,6 +96,10 @@ class WritableStore(Store, Protocol):
         """Remove files, and halves of them; those that are not there do not matter."""
 
 
+def no_tick(num_bytes: int) -> None:
+    """Be the ``Tick`` of what is too small to be shown."""
+
+
 def in_threads(do: Callable[[str], object], names: Iterable[str], num_threads: int) -> None:
     """Call ``do`` for every name; after the first error nothing more is begun."""
     pool = ThreadPoolExecutor(num_threads)
@@ -139,7 +145,7 @@ def _copy_some(source: BinaryIO, out: BinaryIO, most: int) -> int:
             if error.errno not in _CANNOT_COPY:
                 raise
     block = source.read(most)
-    write_blocks([block], out, lambda num_bytes: None)
+    write_blocks([block], out, no_tick)
     return len(block)
 
 
