@@ -19,14 +19,13 @@ from pipeline.planning.plan import by_shard, planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import shared_recipe
-from pipeline.records import Fate, Status
+from pipeline.records import OF_PREPARE, Fate, Status
 from pipeline.schema import RAW, SAMPLES, Row
 from pipeline.settings import Table, convert, name_differences, to_table
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 
-_FETCH = frozenset({Status.MISSING, Status.REFUSED, Status.FAILED, Status.REJECTED, Status.REMOVED})
 _COLUMNS = ("post_id", "shard", "what", "locked", "found")
 
 
@@ -212,9 +211,9 @@ def _read(directory: Path, name: str, schema: pa.Schema, *sums: str) -> dict[int
 
 def _as_fetched(row: Row) -> Row:
     """Return the fate that fetch gave to a post with this last fate."""
-    if Status(row["status"]) in _FETCH:
-        return {"status": row["status"], "reason": row["reason"]}
-    return Fate(Status.FETCHED).columns
+    if row["status"] in OF_PREPARE:
+        return Fate(Status.FETCHED).columns
+    return {"status": row["status"], "reason": row["reason"]}
 
 
 def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.counts import count_fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.planning.plan_check import promises_of_posts, words_of
-from pipeline.records import Status
+from pipeline.records import OF_PREPARE, Status
 from pipeline.schema import LOCK, SPLITS
 from pipeline.shards.pages import check_pages
 
@@ -28,13 +28,6 @@ _MAX_TAGS = 2**31
 _MAX_TEXT_A_POST = 2**16  # bytes, on average over a shard's
 _EXTENSION = re.compile("[a-z0-9]{0,16}")
 _NEVER_LAST = (Status.FILTERED, Status.PLANNED, Status.FETCHED)
-_OF_AN_ORIGINAL = (
-    Status.KEPT,
-    Status.CORRUPT,
-    Status.BLANK,
-    Status.TOO_SMALL,
-    Status.DUPLICATE,
-)
 
 
 def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
@@ -116,7 +109,7 @@ def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
     yield "ext is no extension", all(map(_EXTENSION.fullmatch, words_of(posts, "ext")))
     yield "has a fate that no post ends with", _are_last_fates(posts)
     status = posts["status"].cast(pa.string())
-    for column, having in (("sha256", _OF_AN_ORIGINAL), ("sample_sha256", (Status.KEPT,))):
+    for column, having in (("sha256", OF_PREPARE), ("sample_sha256", (Status.KEPT,))):
         expected = pc.is_in(status, value_set=pa.array(having, pa.string()))
         yield f"{column} does not go with the fate", expected.equals(posts[column].is_valid())
     split = pc.index_in(posts["split"].cast(pa.string()), value_set=pa.array(SPLITS)).to_numpy()

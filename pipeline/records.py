@@ -60,6 +60,9 @@ REASONS: dict[Status, frozenset[str]] = {
 }
 """The closed vocabulary: the reasons that each status may carry."""
 
+OF_PREPARE = (Status.KEPT, Status.CORRUPT, Status.BLANK, Status.TOO_SMALL, Status.DUPLICATE)
+"""What ``prepare`` makes of a post whose original was fetched."""
+
 MENDABLE = frozenset({"missing/no_file", "refused/host_not_allowed"})
 """Fates that stay until people mend something: put a file there, or name a host."""
 

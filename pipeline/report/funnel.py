@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.counts import fates_of
 from pipeline.planning.plan import hash_families
-from pipeline.records import Status
+from pipeline.records import OF_PREPARE, Status
 from pipeline.schema import RAW, SAMPLES, SPLITS, among
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import rows_path
@@ -24,7 +24,6 @@ from pipeline.work import Work
 ALIVE = (str(Status.FETCHED), str(Status.KEPT))
 """The fates of posts that are samples, or may become some."""
 
-_OF_PREPARE = {Status.KEPT, Status.CORRUPT, Status.BLANK, Status.TOO_SMALL, Status.DUPLICATE}
 _TONES = {"planned": "in", "fetched": "in", "kept": "in", "waiting": "wait", "failed": "warn"}
 
 _WORD = pa.dictionary(pa.int8(), pa.string())
@@ -179,7 +178,7 @@ def build_funnel(status: WorkStatus, planned: dict[str, int], roll: Roll) -> lis
     if prepared.num_shards:
         if fetched.num_shards:
             what, num_in = ("original", "fetched"), fetched.fates[Status.FETCHED]
-            fates = {fate: n for fate, n in prepared.fates.items() if _status(fate) in _OF_PREPARE}
+            fates = {fate: n for fate, n in prepared.fates.items() if _status(fate) in OF_PREPARE}
             waiting = roll.count(Status.FETCHED)
         else:  # samples that came without their originals
             what, num_in, fates = ("post", "planned"), num_planned, prepared.fates
