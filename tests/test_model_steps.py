@@ -40,6 +40,7 @@ def test_the_discriminators_update_leaves_the_generator_alone(state: TrainState)
         generated,
         style_rules(state.discriminator, torch.randn(2, 4096)),
         FULL_PRECISION,
+        descend,
     )
     assert all(p.grad is None for p in state.generator.parameters())
     assert all(p.grad is not None for p in state.discriminator.parameters())

@@ -4,7 +4,7 @@ Real pictures have no such answer: nobody drew this character in that one's colo
 do, so on them a palette that is taken from the wrong place cannot hide.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -107,18 +107,14 @@ def _measure(outputs: Tensor, truths: Tensor, references: Tensor) -> dict[str, f
 
 def _draw(sketches: Tensor, references: Tensor, outputs: Tensor, truths: Tensor) -> Sheet:
     """Draw a sheet: a sketch a row, and for each reference (first row) output and truth."""
-
-    def columns() -> Iterator[tuple[str, Tensor]]:
-        blank = torch.full_like(references[:1], 255)
-        shown = sketches[:NUM_SHOWN].expand(-1, 3, -1, -1)
-        yield "sketch", torch.cat([blank, shown])
-        num_shown = min(NUM_SHOWN, len(references))
-        for number, place in enumerate(_most_different(palette(references), num_shown), start=1):
-            reference = references[place : place + 1]
-            yield f"after {number}", torch.cat([reference, outputs[:NUM_SHOWN, place]])
-            yield f"truth {number}", torch.cat([blank, truths[:NUM_SHOWN, place]])
-
-    return tile(dict(columns()))
+    blank = torch.full_like(references[:1], 255)
+    columns = {"sketch": torch.cat([blank, sketches[:NUM_SHOWN].expand(-1, 3, -1, -1)])}
+    num_shown = min(NUM_SHOWN, len(references))
+    for number, place in enumerate(_most_different(palette(references), num_shown), start=1):
+        reference = references[place : place + 1]
+        columns[f"after {number}"] = torch.cat([reference, outputs[:NUM_SHOWN, place]])
+        columns[f"truth {number}"] = torch.cat([blank, truths[:NUM_SHOWN, place]])
+    return tile(columns)
 
 
 def _most_different(palettes: Floats, num: int) -> list[int]:

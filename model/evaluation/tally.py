@@ -62,7 +62,7 @@ class Tally:
         values: dict[str, ArrayLike] = {"mse": errors, "psnr": to_psnr(errors)}
         values["ssim"] = ssim(seen, truth)
         if self.lpips is not None:
-            values["lpips"] = lpips_distance(self.lpips, output, truth.pictures).cpu()
+            values["lpips"] = lpips_distance(self.lpips, output, truth.pictures)
         for name, of_each in values.items():
             numbers = np.asarray(of_each, np.float64)
             self._note(name, np.stack([numbers, np.ones(len(numbers))], axis=1))

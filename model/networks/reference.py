@@ -62,7 +62,7 @@ class ReferenceUNet(Generator):
 
     style_spec = StyleSpec("picture", normalised=False)
 
-    def __init__(self, size: str = "small", width_multiplier: float = 1.0) -> None:
+    def __init__(self, size: str, width_multiplier: float) -> None:
         super().__init__()
         preset = PRESETS[size]
         channels = [max(8, 8 * round(c * width_multiplier / 8)) for c in preset.channels]

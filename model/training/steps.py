@@ -76,9 +76,7 @@ def training_step(
     if config.compile:  # what CUDA graphs gave in the step before, they may write over
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     descending = partial(descend, clip_norm=config.clip_norm, scale=scale)
-    learners = {
-        name: state.optimizers[name] for name in state.optimizers if name != "discriminator"
-    }
+    learners = {name: o for name, o in state.optimizers.items() if name != "discriminator"}
     with autocast:
         outputs: Outputs = state.parallel["generator"](sketch, style)
     terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
@@ -165,7 +163,7 @@ def update_discriminator(
     picture: Tensor,
     rules: Rules,
     autocast: Autocast,
-    descending: Callable[[Optimizers, Terms], Terms] | None = None,
+    descending: Callable[[Optimizers, Terms], Terms],
 ) -> Terms:
     """Update the discriminator alone: nothing flows back into the generator.
 
@@ -185,7 +183,7 @@ def update_discriminator(
         real = rules.judge(discriminator, color)
         generated = rules.judge(discriminator, picture.detach())
     terms = rules.learn(real, generated)
-    return terms | (descending or descend)({"discriminator": optimizer}, terms)
+    return terms | descending({"discriminator": optimizer}, terms)
 
 
 def descend(
