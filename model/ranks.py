@@ -82,6 +82,9 @@ class Ranks:
             return DistributedDataParallel(network, broadcast_buffers=False)
 
 
+ALONE = Ranks()
+
+
 class _SumOverRanks(torch.autograd.Function):
     """A sum over the ranks through which gradients flow back to all of them."""
 
@@ -146,7 +149,7 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
             take the same one, torchrun did not start them, or another one is lost.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        yield Ranks()
+        yield ALONE
         return
     world_size, rank, local_rank = _read_numbers()
     if ":" in device_name:

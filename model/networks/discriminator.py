@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.parametrizations import spectral_norm
 
-from model.ranks import Ranks
+from model.ranks import ALONE, Ranks
 
 
 class Verdict(NamedTuple):
@@ -66,14 +66,13 @@ class Discriminator(nn.Module):
         return Verdict(self.source(features), self.style(features) if self.style else None)
 
     @torch.no_grad()
-    def fit_style(self, vectors: Tensor, ranks: Ranks | None = None) -> None:
+    def fit_style(self, vectors: Tensor, ranks: Ranks = ALONE) -> None:
         """Take mean and deviation of style vectors for ``standardise``.
 
         Args:
             vectors: N x style size.
-            ranks: processes of which each has a part of them; this one has all if None.
+            ranks: the processes, of which each has a part of them.
         """
-        ranks = ranks or Ranks()
         num = ranks.sum(vectors.new_tensor(len(vectors)))
         mean = ranks.sum(vectors.sum(0)) / num
         variance = ranks.sum((vectors - mean).square().sum(0)) / num

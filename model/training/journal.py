@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from model.grid import Sheet, save_png
-from model.ranks import Ranks
+from model.ranks import ALONE, Ranks
 from pipeline.disk import replacing
 from pipeline.errors import UserError
 
@@ -45,11 +45,11 @@ class Journal:
         run_dir: Path,
         step: int,
         log_every: int,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ALONE,
         precision: str = "fp32",
     ) -> None:
         self._precision = precision
-        self._ranks = ranks or Ranks()
+        self._ranks = ranks
         self._path = run_dir / "log.jsonl"
         self._grid_dir = run_dir / "grids"
         self._log_every = log_every

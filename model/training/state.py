@@ -16,7 +16,7 @@ from model.networks.build import build_generator
 from model.networks.discriminator import Discriminator, PatchDiscriminator, build_discriminator
 from model.networks.generator import Generator
 from model.networks.style import STYLE_NETWORKS, StyleNetwork
-from model.ranks import Ranks
+from model.ranks import ALONE, Ranks
 from model.weights import StateDict
 
 
@@ -53,20 +53,14 @@ class TrainState:
     schedules: list[LambdaLR] = field(default_factory=list)
 
     @classmethod
-    def build(
-        cls,
-        config: TrainConfig,
-        device: torch.device,
-        ranks: Ranks | None = None,
-    ) -> Self:
+    def build(cls, config: TrainConfig, device: torch.device, ranks: Ranks = ALONE) -> Self:
         """Return the beginning of a run; the seed decides the networks' first weights.
 
         Args:
             config: the settings; what ``device.settle`` would have to decide is left out.
             device: where to compute.
-            ranks: the processes that train together; this one alone if None.
+            ranks: the processes that train together.
         """
-        ranks = ranks or Ranks()
         torch.manual_seed(config.seed)
         is_last = config.channels_last is True
         memory_format = torch.channels_last if is_last else torch.contiguous_format
