@@ -4,7 +4,6 @@
 article's run of its first model. Imports no torch.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,8 +28,8 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    hint = meant(value, choices)
-    _check(value in choices, f"{name}: {value!r}{hint} is none of {', '.join(choices)}")
+    known = ", ".join(choices)
+    _check(value in choices, f"{name}: {value!r}{meant(value, choices)} is none of {known}")
 
 
 def _check_seed(name: str, seed: int) -> None:
@@ -58,10 +57,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_choice("train.model", self.name, MODELS)
-        _check(
-            0 < self.width_multiplier <= 4,
-            f"train.width_multiplier: {self.width_multiplier} is not above 0 and up to 4",
-        )
+        width = self.width_multiplier
+        _check(0 < width <= 4, f"train.width_multiplier: {width} is not above 0 and up to 4")
         _check_choice("train.size", self.size, SIZES)
         _check(self.style_weights != "", "train.style_weights: give imagenet, random, or a path")
         _check_seed("train.style_seed", self.style_seed)
@@ -183,11 +180,8 @@ class TrainConfig:
         numbers = ("batch_size", "epochs", "decode_threads", "num_chroma", "num_grid")
         for name in (*numbers, "shuffle_shards", "log_every"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
-        _check(
-            0 < self.validations_per_epoch <= 1000,
-            f"train.validations_per_epoch: {self.validations_per_epoch} is not above 0 and up to "
-            "1000",
-        )
+        num = self.validations_per_epoch
+        _check(0 < num <= 1000, f"train.validations_per_epoch: {num} is not above 0 and up to 1000")
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
         weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
         others = ("contrast", "bend", "reframe", "weight_decay", "warmup_steps", "clip_norm")
@@ -217,21 +211,7 @@ class TrainConfig:
 
     def is_self_reference(self) -> bool:
         """Return whether each picture is its own reference, untouched: the article's way."""
-        changed = self.jitter or self.pairs or self.warp or self.drop_reference
-        return not changed
-
-    def differences(self, other: "TrainConfig") -> list[str]:
-        """Return the settings that a resumed run must share with its beginning and does not.
-
-        Left out is what may change between two legs of one run: where and how fast it computes,
-        how often it speaks, and how long it goes on, unless the schedule hangs on that.
-        """
-        free = {"epochs", "device", "compile", "channels_last", "decode_threads"}
-        free |= {"log_every", "num_grid", "style_weights"}
-        if self.schedule != "constant":
-            free.remove("epochs")
-        names = [f.name for f in dataclasses.fields(self) if f.name not in free]
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+        return not (self.jitter or self.pairs or self.warp or self.drop_reference)
 
 
 DEFAULTS: dict[str, Table] = {
@@ -309,11 +289,9 @@ class EvalConfig:
     decode_threads: int = 2
 
     def __post_init__(self) -> None:
-        _check(len(self.reference) > 0, "eval.reference: name one setting at least")
-        _check(
-            len(set(self.reference)) == len(self.reference),
-            f"eval.reference: {', '.join(self.reference)} has one twice",
-        )
+        names = self.reference
+        _check(len(names) > 0, "eval.reference: name one setting at least")
+        _check(len(set(names)) == len(names), f"eval.reference: {', '.join(names)} has one twice")
         for name in ("batch_size", "num_sketches", "num_grid", "decode_threads"):
             _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")
         _check(0 <= self.guidance <= 10, f"eval.guidance: {self.guidance} is not in 0 to 10")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.training.rundir import load_last
+from model.config import TrainConfig
+from model.training.rundir import changed_settings, load_last
 from model.training.runs import read_runs
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG, write_checkpoint
@@ -20,6 +21,12 @@ from tests.model_runs import QUIET, run
 SHORT = dataclasses.replace(CONFIG, gan="none")
 
 pytestmark = pytest.mark.usefixtures("small_style_networks")
+
+
+def test_only_what_decides_the_result_must_stay_the_same_in_a_run() -> None:
+    free = TrainConfig(epochs=99, device="cpu", decode_threads=7, log_every=1, num_grid=1)
+    assert changed_settings(TrainConfig(), free) == []
+    assert changed_settings(TrainConfig(), TrainConfig(lr=0.1, seed=4)) == ["lr", "seed"]
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,11 +130,25 @@ def load_last(
     return Resumed(tensors, info, last_is_damaged)
 
 
+def changed_settings(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """Return the settings that a run may not change when it is resumed, and that were changed.
+
+    It may change where and how fast it computes, how often it reports, and how long it goes on,
+    unless the schedule of the learning rate depends on that.
+    """
+    free = {"epochs", "device", "compile", "channels_last", "decode_threads"}
+    free |= {"log_every", "num_grid", "style_weights"}
+    if before.schedule != "constant":
+        free.remove("epochs")
+    names = [field.name for field in fields(TrainConfig) if field.name not in free]
+    return [name for name in names if getattr(before, name) != getattr(now, name)]
+
+
 def _check_is_same(
     run_dir: Path, info: CheckpointInfo, config: TrainConfig, samples: str, steps_per_epoch: int
 ) -> None:
     """Check that this call can go on with the run of a checkpoint."""
-    different = info.train.differences(config)
+    different = changed_settings(info.train, config)
     if different:
         values = ", ".join(
             f"{name} ({getattr(info.train, name)} there, {getattr(config, name)} here)"
@@ -168,7 +182,7 @@ def _is_of_first_validation(best: Path, config: TrainConfig, samples: str) -> bo
         for series, name in ((log.train, "l1"), (log.validation, "mse"))
     )
     is_first = trained[-1:] == [info.step] and validated in ([], [info.step])
-    return is_first and info.samples == samples and not info.train.differences(config)
+    return is_first and info.samples == samples and not changed_settings(info.train, config)
 
 
 def go_on_from(
