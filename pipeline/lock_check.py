@@ -14,7 +14,7 @@ from pipeline.counts import count_fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.planning.plan_check import promises_of_posts, words_of
 from pipeline.records import OF_PREPARE, Status
-from pipeline.schema import LOCK, SPLITS
+from pipeline.schema import LOCK, SAMPLES, SPLITS
 from pipeline.shards.pages import check_pages
 
 MAX_POSTS = 20_000_000
@@ -58,16 +58,16 @@ def _check_footer(path: Path) -> None:
             raise ValueError("its footer is larger than that of any lock")
 
 
-def check_text(path: Path, schema: pa.Schema) -> None:
-    """Check that the texts of a table take no more memory than those of so many posts do.
+def check_text(path: Path) -> None:
+    """Check that the texts in a shard's rows take no more memory than so many posts may need.
 
-    A text that is in the file once may be that of every row, so they are looked at as numbered
-    words first; what its pages take, ``check_size`` has seen to.
+    A dictionary holds a text once, however many rows have it. So the texts are read as numbered
+    words first, and counted; ``check_size`` has checked the size of the pages.
 
     Raises:
-        DamagedError: where they do, or cannot be read.
+        DamagedError: where they take more, or cannot be read.
     """
-    texts = [f.name for f in schema if f.type == pa.string() or pa.types.is_dictionary(f.type)]
+    texts = [f.name for f in SAMPLES if f.type == pa.string() or pa.types.is_dictionary(f.type)]
     try:
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             found = file.read(columns=texts, use_threads=False).columns

@@ -17,8 +17,8 @@ from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 
 
-def recorded_source(work: Work, images: str = "") -> SourceSettings:
-    """Return the source settings that a plan records, with another template where one is given.
+def recorded_source(work: Work, images: str) -> SourceSettings:
+    """Return the source settings that a plan records, with ``images`` as template unless it is "".
 
     Raises:
         UserError: where they name no pictures, or not those of the shards that are there.

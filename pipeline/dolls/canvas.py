@@ -189,9 +189,9 @@ class Pen:
     def _with(self, *steps: Points | Warp) -> "Pen":
         return Pen(self.labels, self.ink, steps)
 
-    def turned(self, angle: float, x: float, y: float) -> "Pen":
-        """Return this pen turned clockwise by ``angle`` degrees around (x, y)."""
-        return self.at(x, y, angle=angle).at(-x, -y)
+    def turned(self, angle: float, y: float) -> "Pen":
+        """Return this pen turned clockwise by ``angle`` degrees around (0, y)."""
+        return self.at(0, y, angle=angle).at(0, -y)
 
     def warped(self, warp: Warp) -> "Pen":
         """Return a pen whose coordinates are bent by ``warp`` first."""

@@ -161,8 +161,8 @@ def draw_labels(character: Character, pose: Pose, height: int, width: int) -> La
         uint8, (SUPERSAMPLING * height) x (SUPERSAMPLING * width): the label of each point.
     """
     labels = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
-    body = _frame(labels, pose).turned(pose.lean, 0, 2.2)
-    head = body.turned(pose.tilt, 0, 0.85)
+    body = _frame(labels, pose).turned(pose.lean, 2.2)
+    head = body.turned(pose.tilt, 0.85)
     face = head.warped(_turn_face(pose.turn, pose.nod))
     back = head.at(-0.35 * pose.turn, -0.2 * pose.nod).warped(sway(pose.wind))
     draw_back_hair(back, character.hair)

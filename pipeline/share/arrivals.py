@@ -52,7 +52,7 @@ def check_rows(shard: str, rows: Path, tar: SharedFile, max_posts: int = MAX_POS
         UserError: where they are not, or they are of another tar.
     """
     check_size(rows, max_posts)
-    check_text(rows, SAMPLES)
+    check_text(rows)
     check_seal(rows)
     info = read_info(rows)
     if info.get("shard") != shard or info.get("stage") != "prepare":
