@@ -78,14 +78,14 @@ class TrainConfig:
         sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
         epochs: passes over the training set.
-        validations_per_epoch: how often the validation set is measured, and a checkpoint kept: 6,
-            or 0.1 for every tenth epoch; after the last step in any case.
+        validations_per_epoch: how often the validation set is measured, and a checkpoint written;
+            0.1 is once in ten epochs. The last step is always followed by a validation.
         lr, betas, weight_decay: of AdamW, for all networks; without decay it is Adam.
         schedule: of the learning rate: ``constant``, or ``cosine``, falling to 0 at the end.
         warmup_steps: in which the learning rate rises from 0 on; 0 for none.
         clip_norm: largest norm of a network's gradient, which is scaled down to it; 0 for none.
-        ema: how much of its past the mean of the generator's weights keeps a step, 0.999 say; the
-            mean is what is validated and kept as best. 0 for none.
+        ema: decay of the exponential moving average of the generator's weights, such as 0.999;
+            the average is what is validated and kept as best. 0 for none.
         style_train: train the style network as well (its features are then computed each time).
         l1_weight: the lambda on all L1 terms. The paper and the article never state theirs; 100
             is the customary weight of an L1 term beside an adversary (pix2pix).
@@ -93,14 +93,14 @@ class TrainConfig:
         beta: weight of the colour guide's L1 term; the guide of ``reference`` is what its
             attention found.
         chroma_weight: weight of the L1 term on chroma alone, beside the 1 of the whole picture's.
-        contrast: how much more of it a pixel gets that stands out; see ``losses.chroma_terms``.
+        contrast: extra weight in it of pixels that stand out; see ``losses.chroma_terms``.
         jitter: share of the samples whose colours are changed, 0 to 1; see ``augment``.
-        bend: how far their hues are turned apart, in radians; see ``augment.jitter_colors``.
-        drop_reference: share of the samples that get a white sheet for a reference, 0 to 1; what
-            guidance is measured from.
-        warp: bend each reference, so that it is not its sketch's picture place by place.
-        reframe: octaves by which it comes nearer or goes further away; see ``augment.warp``.
-        vary_lines: share of the sketches that are drawn with another pen, 0 to 1; see ``augment``.
+        bend: how far hues are turned by angles of their own; see ``augment.jitter_colors``.
+        drop_reference: share of the samples whose reference is a white sheet, 0 to 1; guidance
+            needs a model that was trained so.
+        warp: warp each reference, so that its pixels are not in their places in the sketch.
+        reframe: largest additional scaling of a reference, in octaves; see ``augment.warp``.
+        vary_lines: share of the sketches whose lines are changed; see ``augment.vary_lines``.
         mirror: share of the samples whose sketch and picture are mirrored, 0 to 1.
         pairs: share of the samples whose reference is another drawing of their character, 0 to 1.
         best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
@@ -108,11 +108,11 @@ class TrainConfig:
             validation set.
         seed: of initial weights and of the order of the samples.
         shuffle_shards: shards whose samples an epoch shuffles together. Which samples share a
-            shard is random already, so little is lost; a data set that is elsewhere
-            (``--shards``) is read without waiting where the cache holds twice as many.
+            shard is random already, so little is lost. With ``--shards`` a cache that holds twice
+            as many shards is enough for training not to wait.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
-        precision: ``fp32``, ``bf16`` for mixed precision, or ``auto``: the latter where the device
-            is faster at it; see ``device.settle``, for the next two as well.
+        precision: ``fp32``, ``bf16`` for mixed precision, or ``auto``: bf16 where the device is
+            faster with it. What ``auto`` means here and below, ``device.settle`` decides.
         compile: compile generator and discriminator with torch.compile, which takes a minute or
             more; ``auto``: where that was measured to be worth it.
         channels_last: lay activations out channels-last; ``auto``: as ``compile``.

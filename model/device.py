@@ -22,7 +22,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:  # which lists all that there are
+    except RuntimeError as error:  # its own words list every kind of device that PyTorch knows
         raise UserError(
             f"device {name!r}: no such name. Give auto, cpu, cuda or cuda:1."
         ) from error
@@ -43,9 +43,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Return ``fp32`` or ``bf16``; ``auto`` is bf16 where the device has units that multiply in it.
+    """Return ``fp32`` or ``bf16``; ``auto`` is bf16 where the hardware multiplies in bf16.
 
-    That is a GPU from NVIDIA's Ampere on, and a CPU with AMX; what others gain was not measured.
+    That is on GPUs from NVIDIA's Ampere on, and on CPUs with AMX; others were not measured.
     """
     if name != "auto":
         return name
@@ -82,9 +82,9 @@ def can_compile(device: torch.device) -> bool:
 
 
 def constant(values: Sequence[object], like: Tensor) -> Tensor:
-    """Return numbers as a tensor of the device and type of ``like``, in nested sequences as such.
+    """Return numbers, or nested sequences of them, as a tensor on ``like``'s device, of its type.
 
-    ``like.new_tensor`` would make the host wait until a GPU has done all that it was given.
+    ``like.new_tensor`` would make the host wait until a GPU has finished all queued work.
     """
     return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 

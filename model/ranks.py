@@ -1,7 +1,7 @@
 """The processes that train one model together: torchrun starts them, gradients are their mean.
 
-A batch is one batch whatever their number: each rank takes its part of it, so that a run gives the
-same losses, to rounding, and can go on, with more ranks or fewer.
+A batch is the same whatever the number of ranks: each takes its part of it. So a run gives the same
+losses, up to rounding, and can be resumed with more ranks or fewer.
 """
 
 import os
@@ -145,8 +145,9 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
         batch_size: samples a step, over all ranks.
 
     Raises:
-        UserError: where there are more ranks than samples in a batch, or than GPUs, all are to
-            take the same one, torchrun did not start them, or another one is lost.
+        UserError: where there are more ranks than samples in a batch or than GPUs, where
+            ``device_name`` is one GPU for all, where torchrun's variables are not complete, and
+            where another rank is lost.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE

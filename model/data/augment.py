@@ -1,8 +1,8 @@
 """What training makes of its samples; colour jitter and warp teach to follow a reference.
 
-The target is the picture in other colours, the reference that target bent out of shape, so the
-answer can be had only by looking into the reference. Every random number is a pure function of
-(seed, epoch, sample), so a resumed run sees what it would have seen.
+The target is the picture in other colours, and the reference is that target, warped: the right
+colours can be found in the reference only. Every random number is a pure function of (seed, epoch,
+sample), so a resumed run sees what it would have seen.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from model.data.samples import Batch, to_bytes, to_unit
 Floats = NDArray[np.float64]
 
 EVALUATION = 2**63
-"""Stands for an epoch that no training reaches."""
+"""In the place of an epoch: a number that no training reaches."""
 
 JITTER, WARP, PAIR, DROP, LINES, MIRROR = 1, 2, 3, 4, 5, 6
 """What random numbers are for: each use has its own stream."""
@@ -148,8 +148,8 @@ def jitter_colors(
         pictures: each float N x 3 x H x W in [0, 1]; the n-th of all get the same colours.
         random: N x ``NUM_JITTER`` numbers in [0, 1).
         share: how many of the N are changed at all, 0 to 1.
-        bend: how far, in radians; up to so much once around the circle of hues, and up to half
-            as much twice around. 0 for one angle for all hues.
+        bend: largest amplitude of the first wave of ``bend_hues``, in radians; the second has
+            half of it. 0 turns all hues by one angle.
     """
     angle = 2 * np.pi * random[:, 0]
     saturation = 0.6 + 0.8 * random[:, 1]
@@ -178,8 +178,8 @@ def bend_hues(picture: Tensor, waves: Floats) -> Tensor:
 
     Args:
         picture: float N x 3 x H x W in [0, 1].
-        waves: of the angle over the hue, N x 4: the heights in radians of one wave around the
-            circle and of two, and where they begin.
+        waves: the angle is the sum of two sine waves over the hue, with one and with two periods
+            around the circle. N x 4: both amplitudes, then both phases, in radians.
 
     Returns:
         Float N x 3 x H x W; colours that have left the gamut are outside [0, 1].
@@ -241,8 +241,8 @@ def warp(picture: Tensor, random: Floats, reframe: float = 0.0) -> Tensor:
     Args:
         picture: float N x 3 x H x W.
         random: N x ``NUM_WARP`` numbers in [0, 1).
-        reframe: up to how many octaves a picture comes nearer or goes further away as well, and
-            is shifted the more: another drawing is seldom framed as this one is.
+        reframe: largest additional scaling, up or down, in octaves; shifts grow with it. Another
+            drawing of a character is seldom framed alike.
     """
     angle = 0.25 * (2 * random[:, 0] - 1)
     distance = 2 ** (reframe * (2 * random[:, -1] - 1))

@@ -116,8 +116,8 @@ class StyleFeatures:
     def flush(self) -> None:
         """Make what was computed outlive a crash: features first, then the note that they exist.
 
-        A note is a byte of its own, so that processes side by side take none of each other's back;
-        what they noted meanwhile is known from now on.
+        Each note is one byte, so processes that share the file never overwrite each other's notes.
+        Those that others wrote meanwhile are read here.
         """
         if self._file is None:
             return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 _SHARDS = 2**63
-"""Begins the stream of words that shards are sorted by: no sample's number comes near."""
+"""Counter from which on random words are for shards; those for samples end far below it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Which picture is coloured after which: itself, another drawing of its character, or any other.
 
 Two posts show one character where their character tags are exactly the same. Posts of one family
-(variants, near duplicates) are no two drawings of it: one would give the other's answer away.
+(variants, near duplicates) are not paired: such a reference would give the answer away.
 """
 
 from collections import defaultdict
@@ -82,8 +82,8 @@ def pair_up(samples: Samples, reference: str, seed: int = 0) -> Indices:
     """Return which samples are coloured, and after which ones: places, N x 2.
 
     ``self`` and ``same``: each after itself. ``character``: each after the next drawing of its
-    character; samples that have none are left out. ``any``: each after one of the others, a
-    different one for each, whose number follows from ``seed``.
+    character; samples that have none are left out. ``any``: each after another sample, no two of
+    them after the same; ``seed`` decides which.
 
     Raises:
         UserError: where no sample has another of its character, or there is only one sample.

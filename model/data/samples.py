@@ -60,7 +60,7 @@ class Samples:
         post_ids: int64, one a sample.
         shards: int64, the number of each sample's shard, ascending.
         characters: character tags of each sample, space-separated, "" for none.
-        families: int64, the same for pictures that must not be told apart (variants, parents).
+        families: int64, equal for samples of one family (parents and children).
         recipe: the effective recipe that they were prepared by.
         fingerprint: of everything that decides what lies where: equal fingerprint, equal samples.
 

@@ -43,10 +43,10 @@ def chroma_terms(outputs: Outputs, color: Tensor, *, weight: float, contrast: fl
 
 
 def stand_out(chroma: Tensor) -> Tensor:
-    """Return how far colours differ from those around them, N x 1 x H x W in [0, 1].
+    """Return how far each colour differs from the mean around it, N x 1 x H x W in [0, 1].
 
-    It is 1 from a distance of 20 in a and b together to the mean of a window on, whose side is a
-    quarter of the picture's.
+    The mean is over a window with a quarter of the picture's side. A distance |a| + |b| of 20 in
+    CIELAB, or more, is 1.
 
     Args:
         chroma: of ``to_ab``, N x 2 x H x W.

@@ -12,10 +12,10 @@ DETAIL = 4
 """Colours along each side of a place of the reference."""
 
 SHADES = 4
-"""Shades that these are sorted into: the mean of a lock of hair and its lines is neither's."""
+"""Groups, by lightness, of these colours: one mean of hair and its lines would be neither's."""
 
 SHARPNESS, NEARNESS = 20.0, 2.0
-"""How much likeness and nearness count in a match, at first; a training hardly moves them."""
+"""Initial weights of likeness and nearness in a match; training hardly changes them."""
 
 NUM_TRUST = 6
 
@@ -25,9 +25,8 @@ class Found(NamedTuple):
 
     Attributes:
         shades: of ``sort_shades``, N x (3 x SHADES) x h x w in [0, 1].
-        trust: by which to tell a match from a guess, N x ``NUM_TRUST`` x h x w: how far to the
-            right and below it lies, how far apart are the places that it is the mean of, and how
-            far apart are their colours.
+        trust: how reliable the match is, N x ``NUM_TRUST`` x h x w: how far below and to the right
+            it lies, and the spread of the places that it is the mean of and of their R, G and B.
         features: N x C x h x w.
     """
 
@@ -68,7 +67,8 @@ class Match(nn.Module):
         shades = sort_shades(torch.unflatten(within, 1, (3, -1)).transpose(1, 2)).flatten(1, 2)
         query = F.normalize(self.likeness(line), dim=1) * self.log_sharpness.exp()
         key = F.normalize(self.likeness(place), dim=1)
-        # -n |p - p'|^2 up to what is the same for all p', as one more product of vectors
+        # The logits get -n |p - p'|^2 as part of the dot product; the term in p alone is left out,
+        # for it cancels in the softmax over p'.
         here, there = coordinates(line), coordinates(place)
         near = self.log_nearness.exp()
         query = torch.cat([query, 2 * near * here, -near.expand(len(line), 1, *line.shape[-2:])], 1)

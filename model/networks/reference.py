@@ -43,13 +43,13 @@ PRESETS = {
 matched at 8, 16 and 32."""
 
 OPACITY_BIAS = 3.0
-"""Where the opacity's logit begins: nearly all that is found is laid on."""
+"""Initial logit of the opacity: the found colours cover the paper almost completely."""
 
 NEARER = 1.3
-"""How much nearer a trained network looks at the reference as well."""
+"""Magnification of the third view of a reference; see ``look_again``."""
 
 BEYOND = 0.02
-"""Share of a place, at first, that lies beyond those that a bilinear mix is made of."""
+"""Initial share of every place in a mix, beside its share in a bilinear one."""
 
 
 class ReferenceUNet(Generator):
@@ -70,7 +70,7 @@ class ReferenceUNet(Generator):
         self.half_place = 2 ** (len(channels) - preset.num_matched) // 2  # at the finest match
         self.encoder = Encoder(channels, preset.num_matched)
         self.matches = nn.ModuleList(Match(c) for c in upward[: preset.num_matched])
-        # A level ends with the next one's channels: it is there that convolutions are cheap.
+        # A level ends with the next one's channels: at its own, smaller size that is cheaper.
         nexts = [*upward[1:], upward[-1]]
         num_found = 3 * SHADES + NUM_TRUST
         self.bottom = block(upward[0] + num_found, upward[0], nexts[0])
@@ -122,8 +122,8 @@ class Encoder(nn.Module):
     """A picture's features at every level, from its own size down.
 
     Sketch and reference go through the same weights, as lines with colours beside them; the
-    sketch has none. What reads the colours begins at zero. The levels that are matched know of
-    those below: whether a bare patch is of hair or of skin is seen from further away.
+    sketch has none. The convolution of the colours begins at zero. Levels that are matched also
+    get features of the deeper ones: it takes more context to tell bare hair from bare skin.
     """
 
     def __init__(self, channels: list[int], num_matched: int) -> None:
@@ -154,9 +154,9 @@ class Encoder(nn.Module):
 def look_again(reference: Tensor, half_place: int) -> Tensor:
     """Return references as they are, moved by half a place, and ``NEARER``: three views.
 
-    A place is a square cell, and what lies across its border, or is smaller than it, may be found
-    in another view. Each is looked into as if it were a reference of its own. In training one is
-    enough: there every reference is bent in another way.
+    A place is a square cell; what lies across its border, or is smaller than it, may be clearer in
+    another view. Attention treats each view as a reference of its own. Training needs only one:
+    there each reference is warped differently every time.
 
     Args:
         reference: N x 3 x H x W.
