@@ -32,7 +32,7 @@ NUM_JUDGED = 16
 NUM_SHOWN = 4
 
 MIN_CHARACTERS = 3
-"""A sketch, and two references: of one alone nobody can tell whether it is followed."""
+"""One for a sketch and two for references: with a single one, following cannot be measured."""
 
 
 def judge_crossing(

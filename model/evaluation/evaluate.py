@@ -54,8 +54,8 @@ def evaluate(
 
     ``metrics.json`` has the first setting's figures at its top, and those of all under
     ``settings``; each further one has its ``grid-SETTING.png``. Means have a 95% bootstrap
-    interval beside them, over ``num_clusters`` clusters: pictures with a character in common, or
-    of one family, are one. Other runs are not seen.
+    interval beside them, over ``num_clusters`` clusters: pictures that share a character or a
+    family are one cluster. How much trainings differ is not in it.
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.

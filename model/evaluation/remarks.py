@@ -7,13 +7,13 @@ trains should not have to know which figure tells.
 from collections.abc import Mapping
 
 IGNORING = 0.1
-"""Following under this is that of a model which does not look at the reference."""
+"""A model whose following is under this ignores the reference."""
 
 TINTED = 0.1
-"""Paper error from which on white paper is seen not to be white."""
+"""From this paper error on one can see that white paper is coloured."""
 
 WON = 0.01
-"""Mean loss of a discriminator under which it tells every picture."""
+"""A discriminator whose mean loss is under this recognises every picture."""
 
 _LOSSES = (("d_source_real", "d_source_generated"), ("d_patch_real", "d_patch_generated"))
 

@@ -1,7 +1,8 @@
 """What measures look at in pictures: colours, foreground, small regions, local moments.
 
-Several measures look at the same, and every answer is held against the same truth: each is worked
-out once, picture by picture: one fits a processor's cache, a batch does not.
+Several measures need the same values, and every answer is compared with the same truth, so each
+value is computed once. Pictures are taken one by one: one fits a processor's cache, a batch does
+not.
 """
 
 from functools import cached_property
@@ -38,7 +39,7 @@ class Moments(NamedTuple):
 
 
 class Seen:
-    """Pictures with what measures look at in them, which is worked out when it is first asked for.
+    """Pictures with what measures look at in them, computed when it is first asked for.
 
     Attributes:
         pictures: uint8 N x 3 x H x W.

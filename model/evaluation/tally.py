@@ -28,8 +28,7 @@ RATIOS = {
     "regional_error": regional_distances,
     "paper_error": paper_distances,
 }
-"""Measures whose mean is one sum over another, by name: their parts of pictures against the true
-ones."""
+"""Measures that are one sum over another, by name: what returns both parts for every picture."""
 
 NEEDS_TRUTH = ("mse", "psnr", "ssim", "lpips", *RATIOS)
 """Measures against a true picture, in the order in which they are shown."""

@@ -31,7 +31,7 @@ _PATIENCE = 0.3
 def claim(run_dir: Path) -> Iterator[None]:
     """Hold a run's folder for this process alone; makes it where it is missing.
 
-    One that it made, and in which nothing was written, is gone afterwards.
+    A folder that it made is removed again where nothing was written into it.
 
     Raises:
         UserError: where another process holds it, it cannot be written, or has no room left.
@@ -61,7 +61,7 @@ class Resumed(NamedTuple):
     Attributes:
         tensors: of the checkpoint, on the CPU.
         info: what they are.
-        last_is_damaged: whether it is the one before, since the last one is damaged.
+        last_is_damaged: whether the last one is damaged, and this is the one before.
     """
 
     tensors: StateDict
@@ -80,8 +80,9 @@ def load_last(
 ) -> Resumed | None:
     """Return the checkpoint to go on from, or None where the run begins.
 
-    Where the last one is damaged, or a crash left none, it is the one before. A run that a crash
-    left with its first best one alone, which is written before the last one, begins anew.
+    Where the last one is damaged, or missing after a crash, it is the one before. ``best`` is
+    written before ``last``: a run that crashed in its first validation may have ``best`` alone, and
+    begins anew.
 
     Args:
         run_dir: the run's folder.
@@ -268,7 +269,7 @@ class Checkpoints:
     def keep_last(self, state: TrainState) -> None:
         """Write ``last.safetensors``, everything; the one before becomes ``previous``.
 
-        It is kept because the new one may come to be damaged, and so not if it is damaged itself.
+        That is for when the new one comes to be damaged. One that is damaged itself is not kept.
         """
         path = self.run_dir / "last.safetensors"
         previous = None if self.last_is_damaged else path.with_stem("previous")

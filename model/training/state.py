@@ -57,7 +57,7 @@ class TrainState:
         """Return the beginning of a run; the seed decides the networks' first weights.
 
         Args:
-            config: the settings; what ``device.settle`` would have to decide is left out.
+            config: the settings; ``auto`` is taken for no, unless ``device.settle`` decided it.
             device: where to compute.
             ranks: the processes that train together.
         """
@@ -101,7 +101,9 @@ class TrainState:
         self.parallel[name] = ranks.wrap(network)
 
     def _compile(self, device: torch.device, config: TrainConfig, ranks: Ranks) -> None:
-        """Compile the networks as they are trained; what validates would compile them once more."""
+        """Compile what training calls. Validation calls the networks as they are: it would compile
+        them a second time.
+        """
         # A step of the article's is a thousand short kernels, which a host takes longer to launch
         # than a GPU to run: CUDA graphs launch them at once. ``reference`` is bound by its memory.
         as_graphs = device.type == "cuda" and ranks.world_size == 1 and config.model != "reference"

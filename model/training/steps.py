@@ -32,9 +32,9 @@ Optimizers = Mapping[str, torch.optim.Optimizer]
 
 @contextmanager
 def compiler_errors() -> Iterator[None]:
-    """Turn what torch.compile raises into a sentence: for want of a compiler, mostly.
+    """Turn what torch.compile raises, mostly for want of a compiler, into a sentence.
 
-    Networks are compiled when they are first called, and first walked back through.
+    It compiles at the first forward pass, and again at the first backward pass.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def training_step(
     Returns:
         Every loss term by name, and the norms of the gradients where they are clipped.
     """
-    if config.compile:  # what CUDA graphs gave in the step before, they may write over
+    if config.compile:  # CUDA graphs may reuse the memory of the last step's outputs from here on
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     descending = partial(descend, clip_norm=config.clip_norm, scale=scale)
     learners = {name: o for name, o in state.optimizers.items() if name != "discriminator"}
@@ -102,7 +102,7 @@ def training_step(
         autocast,
         descending,
     )
-    # Cached, the spectral norm is the same for both verdicts: it moves on with every other call.
+    # Without the cache each call would update the spectral norm, and the verdicts would differ.
     with autocast, frozen(state.discriminator), parametrize.cached():
         real = None
         if rules.compares:

@@ -186,7 +186,7 @@ def train(
         marks = validation_marks(steps_per_epoch, config.epochs, config.validations_per_epoch)
         state.schedule(config, total_steps)
         last_step = total_steps if max_steps is None else min(total_steps, state.step + max_steps)
-        said: list[str] = []  # at the validation before: what goes on is not said again
+        said: list[str] = []  # remarks of the last validation, which are not repeated
         stopping = stack.enter_context(stop_on_signal())
         show = stack.enter_context(
             show_progress(console, f"{config.model}, steps", total_steps, state.step)
@@ -200,7 +200,7 @@ def train(
             vector = None
             if isinstance(state.discriminator, Discriminator):
                 vector = style_network.vector(style.detach())
-                if config.style_train:  # what they are on the training set changes step by step
+                if config.style_train:  # their mean and deviation change with every step
                     state.discriminator.fit_style(vector, ranks)
             scale = ranks.loss_scale(config.batch_size)
             terms = training_step(state, config, color, sketch, style, vector, autocast, scale)

@@ -66,7 +66,7 @@ def validate(
 
 
 def _measure_colors(answer: Answer, samples: Samples, config: TrainConfig) -> dict[str, float]:
-    """Return the measures that see colour; those of which the samples tell nothing are left out."""
+    """Return the measures that see colour, without those that these samples do not allow."""
     parts: dict[str, list[Floats]] = {name: [] for name in RATIOS}
     places = np.arange(min(config.num_chroma, len(samples)))
     for batch in iterate_batches(samples, places, config.batch_size):
@@ -82,10 +82,10 @@ def _measure_colors(answer: Answer, samples: Samples, config: TrainConfig) -> di
 
 
 def check_best_by(samples: Samples, config: TrainConfig) -> None:
-    """Check that validations will tell ``best_by``; whether they do hangs on the samples alone.
+    """Check that validations can measure ``best_by``, which depends on the samples alone.
 
     Raises:
-        UserError: where they do not.
+        UserError: where they cannot.
     """
     if config.best_by == "mse":
         return
@@ -100,7 +100,7 @@ def criterion(metrics: dict[str, float], best_by: str) -> float:
     """Return what the kept checkpoint has least of.
 
     Raises:
-        UserError: where the validation set does not tell.
+        UserError: where that could not be measured on the validation set.
     """
     if best_by not in metrics:
         raise UserError(
