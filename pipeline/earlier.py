@@ -129,8 +129,8 @@ def _recall(
 ) -> Row | None:
     """Return a post's columns as an earlier run's row settles them, None where it does not.
 
-    What came under other limits, or by a record of another size, is looked at again; what is
-    not right then is asked for again, as is what was not right before.
+    An original that came under other limits, or with a record of another size, is inspected again.
+    It is asked for again where it is not right now, or was not right before.
     """
     if not (_are_same(post, row, _FILE) and stored.matches(row)):
         return None

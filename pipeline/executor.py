@@ -122,8 +122,8 @@ def _run_in_pool(stage: Stage, names: Sequence[str], num_workers: int, show: Sho
     counter = context.RawValue(c_longlong, 0)
     waiting, losses, num_done = list(names), Counter[str](), 0
     while waiting:
-        # Its last chance a shard has alone: those in hand beside one that kills its worker are lost
-        # with it each time.
+        # A shard is tried alone for the last time: one that kills its worker takes those that are
+        # in hand beside it down as well.
         some = waiting[:1] if losses[waiting[0]] == MAX_LOSSES - 1 else list(waiting)
         # The stage goes once to each worker, not along with each shard: prepare's holds all
         # duplicates. The lock is a new one, for a worker that died may hold the last pool's.

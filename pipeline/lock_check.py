@@ -1,4 +1,7 @@
-"""What a lock may say: checks of its size and of every column, before any of it is used."""
+"""What a lock may say: checks of its size and of every column, before any of it is used.
+
+Size and text are checked likewise in rows of samples that come from elsewhere.
+"""
 
 import re
 from collections.abc import Iterator
@@ -92,7 +95,7 @@ def check_posts(path: Path, posts: pa.Table) -> None:
 
 
 def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
-    """Yield what would be wrong with the posts, and whether it is right; each after the last."""
+    """Yield each fault that posts may have, and whether they are free of it; see ``plan_check``."""
     yield "holds no posts", len(posts) > 0
     required = [field.name for field in LOCK if not field.nullable]
     words = pc.list_flatten(posts["tags"])

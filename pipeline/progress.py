@@ -19,7 +19,7 @@ _LONG_PAUSE = 600.0
 def show_progress(
     console: "Console", label: str, total: int, done: int = 0
 ) -> Iterator[Callable[..., None]]:
-    """Yield what to tell how much is done, and a note on it.
+    """Yield a function that is told how much is done, and may be given a note on it.
 
     Args:
         console: where it is shown.

@@ -45,7 +45,7 @@ class Damage:
         plan: the plan is damaged.
         raw: shards of originals to make anew, with their ledgers.
         samples: shards of samples to make anew.
-        stale: shards of samples that are whole, and of originals that are there no more.
+        stale: shards of samples that are whole, and whose originals have changed since.
         others: what no stage can mend, such as foreign files; these are left as they are.
     """
 
@@ -63,7 +63,7 @@ class Repaired:
     Attributes:
         problems: that are left.
         num_failed: posts of rebuilt shards whose originals did not come; a retry may mend that.
-        stale: shards of samples that were made of originals as they are no more.
+        stale: shards of samples whose originals have changed since.
         removed: shards of samples that are gone until ``prepare`` makes them, since nothing here
             says with which settings they were made.
     """

@@ -121,8 +121,8 @@ def fetch(
 def limit_workers(source: SourceSettings, num_workers: int, part: Part, console: Console) -> int:
     """Return how many workers ask a source, so that it is asked as often as it may be, and no more.
 
-    They divide pace and connections evenly, and what an idle one has is used by none: a slow pace
-    is kept by one worker, also where there are fewer shards than workers.
+    They divide rate and connections evenly, and the share of an idle worker is lost. So at a low
+    rate there is one worker, which has all of it.
 
     Raises:
         UserError: where there are more ranks than connections.
@@ -219,9 +219,9 @@ def _say_what_is_remade(
     recipe: Recipe,
     console: Console,
 ) -> None:
-    """Say it where finished shards have other settings than the recipe's: they are made anew.
+    """Say which finished shards have other settings than the recipe's, and are made anew.
 
-    Of what their rows say about themselves ``decisive`` returns what decides them.
+    Out of a shard's info ``decisive`` takes the settings that decide it.
     """
     settings = content_settings(recipe.source)
     wanted, num = decisive({"recipe": to_table(recipe), "settings": settings}), 0
@@ -250,12 +250,12 @@ def _say_what_is_damaged(raw_dir: Path, names: Iterable[str], console: Console) 
 
 
 def _of_originals(info: Table) -> Table:
-    """Return that of the settings for which all originals are asked for anew."""
+    """Return, of a shard's settings, the one whose change has all originals fetched anew."""
     return {"source": {"images": info.get("settings", {}).get("images")}}
 
 
 def _of_samples(info: Table) -> Table:
-    """Return those of the settings that decide samples."""
+    """Return, of a shard's settings, those that decide samples."""
     recipe = info.get("recipe", {})
     source = recipe.get("source", {})
     decisive = {key: source.get(key) for key in ("layout", "max_pixels")}

@@ -130,7 +130,7 @@ def name_differences(
     Args:
         before: tables of plain values, as JSON has them.
         wanted: likewise.
-        whose: the values of ``before`` are.
+        whose: the owner of the values in ``before``, for the text.
         path: of the tables in the recipe, with a dot at its end.
     """
     odd: list[str] = []

@@ -27,7 +27,7 @@ class Problem:
         path: where.
         what: is wrong.
         shard: the shard that has to be made anew to mend it; "" where no stage can do that.
-        is_stale: nothing is broken, but samples are of originals that are there no more.
+        is_stale: nothing is broken, but the samples' originals have changed since.
     """
 
     path: Path

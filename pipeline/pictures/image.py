@@ -122,8 +122,8 @@ def decode_reduced(data: bytes, min_side: int) -> Picture:
 def _decode_jpeg(data: bytes, **scale: int) -> Picture | None:
     """Return a JPEG's own pixels as RGB, or None where Pillow is to have the word.
 
-    It forgives what is harmless, and names what is not but for one thing: where the data end early
-    and the end's marker stands behind them all the same, it leaves the rest grey.
+    simplejpeg forgives harmless faults and reports the others, except one: where the data end early
+    and the end marker follows all the same, it leaves the rest grey.
     """
     try:
         return cast(Picture, simplejpeg.decode_jpeg(data, strict=True, **scale))
@@ -147,7 +147,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
 def _before_scan(data: bytes) -> bytes:
     """Return a JPEG up to the pixels of its first scan; of one out of order at most 64 KiB more.
 
-    To look through the pixels for what stands before them takes a tenth of the time to decode them.
+    Searching the pixels as well would take a tenth of the time that decoding them takes.
     """
     at = 2
     while at + 3 < len(data) and data[at] == 0xFF:

@@ -47,7 +47,20 @@ def ensure_plan(
     metadata: Path | Listing | Lock,
     has_company: bool,
 ) -> None:
-    """Leave a plan that fits the recipe in the folder, without losing what another one fetched."""
+    """Leave a plan that fits the recipe in the folder, without losing what another one fetched.
+
+    Args:
+        recipe: what is wanted.
+        work: the folder.
+        limit: plan the first few wanted posts only.
+        replan: replace another plan.
+        metadata: as for ``make_plan``.
+        has_company: whether other ranks are at work there; the plan must stay as it is then.
+
+    Raises:
+        UserError: where the folder holds another plan that may not be replaced, and as
+            ``make_plan``.
+    """
     before = read_about(work.plan_path) if work.plan_path.is_file() else None
     removals = read_removals(work.removals_path)
     # The proof does not see a file that keeps its size. Of ranks the first has planned anew.

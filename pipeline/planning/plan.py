@@ -170,7 +170,7 @@ def _row_of(post: Post) -> dict[str, Any]:
 def write_plan(path: Path, table: pa.Table, info: dict[str, Any]) -> None:
     """Write ``selection.parquet``: a row group a shard, so that a worker reads only its own.
 
-    The bytes hang on what the table holds, not on how its words were numbered on the way here.
+    The bytes depend on the table's values, not on how its dictionaries number them.
     """
     groups = {name: _renumber(posts) for name, posts in by_shard(table)}
     sizes = {name: len(group) for name, group in groups.items()}

@@ -52,7 +52,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def check_planned(path: Path, name: str, posts: pa.Table) -> None:
     """Check every column of a shard's planned posts that anything is decided by.
 
-    Tags and characters may be any words. Whom a post's URL may have asked the source's hosts say.
+    Tags and characters may be any words. Which hosts a post's URL may name is the source's affair.
 
     Raises:
         DamagedError: naming the first thing that the program would never have planned.
@@ -63,7 +63,10 @@ def check_planned(path: Path, name: str, posts: pa.Table) -> None:
 
 
 def _promises(name: str, posts: pa.Table) -> Iterator[tuple[str, bool]]:
-    """Yield what would be wrong with the posts, and whether it is right; each after the last."""
+    """Yield each fault that posts may have, and whether they are free of it.
+
+    A check may rely on those before it.
+    """
     split, shard = parse_shard_name(name)
     yield "holds no posts", len(posts) > 0
     yield from promises_of_posts(posts)
@@ -78,7 +81,7 @@ def _promises(name: str, posts: pa.Table) -> Iterator[tuple[str, bool]]:
 
 
 def promises_of_posts(posts: pa.Table) -> Iterator[tuple[str, bool]]:
-    """Yield likewise what plans and locks promise alike; there is one post at least."""
+    """Yield, in the same way, the checks that plans and locks share; there must be a post."""
     for name, value in _LEAST.items():
         yield f"{name} is under {value}", pc.min(posts[name]).as_py() >= value
     is_rating = set(words_of(posts, "rating")) <= set(RATINGS)

@@ -2,8 +2,8 @@
 
 The store is right and the folder follows: a run begins by bringing the rows that the folder lacks,
 and a shard that is handed out has none in the folder until it is done. So the folder's rows are
-always those of the store, whatever either side went through, if no other driver makes those shards.
-Ranks may have a work folder each: what is not theirs they bring anew where they need it.
+always those of the store, as long as no other driver makes the same shards. Ranks may have a work
+folder each: rows of other ranks' shards are brought anew where they are needed.
 """
 
 import os

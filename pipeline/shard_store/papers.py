@@ -1,4 +1,4 @@
-"""What a store has beside its shards: whose they are, their plans, and an index no more right."""
+"""What a store has beside its shards: whose they are, their plans, and the index of a push."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace

@@ -89,11 +89,10 @@ class StageInStore:
 
 @cache
 def _open(url: str) -> WritableStore:
-    """Return a store, kept for all shards of a process: one that has answered is waited for.
+    """Return a store, the same for all shards of a process.
 
-    So it is from the start, for it has answered the driver.
+    It is waited for from the start: it has answered the driver.
     """
-
     return outlast(partial(_open_and_ask, url), PATIENCE)
 
 
@@ -107,7 +106,7 @@ def check_reach(url: str) -> None:
     """Ask a store from this machine that has answered the driver a moment ago.
 
     Raises:
-        UserError: where it does not answer for a minute: it is not down, but looked for elsewhere.
+        UserError: where it does not answer for a minute: this machine looks for it elsewhere.
     """
     try:
         outlast(partial(_open_and_ask, url), _PATIENCE_AT_FIRST)

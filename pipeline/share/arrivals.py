@@ -21,7 +21,7 @@ def find_index(store: Store) -> Index:
     """Return the checked index of a data set.
 
     Raises:
-        UserError: where there is none, its push is not complete, or it says what none of ours does.
+        UserError: where there is none, its push is not complete, or it is not as ``push`` writes.
     """
     data = store.read(INDEX, MAX_INDEX_BYTES)
     if data is not None:

@@ -40,15 +40,15 @@ class _Found:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What makes way first has the highest: what is wanted the latest, and the oldest of it."""
+        """The file with the highest makes way first: wanted latest, and of those the oldest."""
         return self.wanted, -self.modified
 
 
 class ShardCache:
     """Brings shards ahead of their readers, in threads of its own, and makes room for them.
 
-    Of the shards that are there, the one wanted again the latest makes way, never one that is
-    wanted before what it would make way for.
+    The shard that is wanted latest makes way first, and none makes way for one that is wanted
+    later than itself.
 
     Args:
         directory: of the tars; see ``check_room``, which makes it.
@@ -84,7 +84,7 @@ class ShardCache:
             threading.Thread(target=self._work, daemon=True, name="shards").start()
 
     def keep(self, shards: Iterable[str]) -> None:
-        """Want shards all the time: after what the first window wants, before all else."""
+        """Want these shards from now on: after those of the first window, before all others."""
         self._kept = list(shards)
 
     def expect(self, windows: Sequence[Sequence[str]]) -> None:

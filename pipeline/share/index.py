@@ -20,7 +20,7 @@ from pipeline.settings import convert, fingerprint, to_table
 
 INDEX = "index.json"
 PENDING = "incomplete.json"
-"""What stands in for the index while a push is under way: what is there of it, or will be."""
+"""Stands in for the index while a push is under way: names what is there already, or will be."""
 
 IDENTITY = "plan.json"
 """Says whose shards a ``--store`` holds."""
@@ -64,7 +64,7 @@ class Index:
             there because of it. "" for a folder, whose path is of its maker's machine.
         contact: whom to ask for a picture to be taken down, "" where nobody is named.
         published: the day on which it came to be as it is, ISO 8601.
-        recipe: that decides it, without any place of its maker's.
+        recipe: that it was made by, without paths and hosts.
         files: sorted by name.
         fingerprint: of the files, the card and Croissant apart.
         version: of this format.

@@ -44,7 +44,7 @@ class Shared:
 
 @contextmanager
 def count_megabytes(console: Console, label: str, num_bytes: int) -> Iterator[Tick]:
-    """Show how many megabytes have travelled; yield what many threads may tell of more bytes."""
+    """Show how many megabytes have travelled; yield a ``Tick`` that many threads may call."""
     lock = threading.Lock()
     done = 0
     with show_progress(console, f"{label}, MB", -(-num_bytes // _MB)) as show:

@@ -28,7 +28,7 @@ def check_place(
     """Check that a push takes nothing away that no push brought, and undoes no takedown.
 
     Args:
-        store: of another than the folder itself has its shards in.
+        store: where to push to; not the one that holds the folder's own shards.
         sizes: of what is there.
         there: what an earlier push left, if any.
         draft: what is to be pushed.
@@ -117,7 +117,7 @@ def check_folder(work: Work) -> None:
 
 
 def _is_pulled_from(there: Index | None, draft: Index, work: Work) -> bool:
-    """Whether a folder has samples of what was pushed there: a takedown may go back that way."""
+    """Whether a folder's samples were pulled from there: then it may push a takedown back."""
     return (
         there is not None
         and not list_shards(work.raw_dir)

@@ -81,7 +81,7 @@ _WHILE_DOWN = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EBUSY, getattr(errno
 
 
 class UnreachableError(Exception):
-    """Nobody is there, or has time, as far as a store's library could tell."""
+    """A store is out of reach, or busy, as far as its library can tell."""
 
 
 def read_store(place: str, max_bytes: int, span: range | None = None) -> Download:

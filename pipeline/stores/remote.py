@@ -32,10 +32,10 @@ _BEYOND_END = re.compile(
 
 
 def outlast(do: Callable[[], _T], patience: float) -> _T:
-    """Do what asks a store, again after growing waits while it is out of reach, or busy.
+    """Call ``do``, and again after growing waits while a store is out of reach, or busy.
 
     Args:
-        do: raises what ``files.why_unavailable`` knows.
+        do: asks a store; ``files.why_unavailable`` knows the errors after which to wait.
         patience: seconds after which no further try is made; ``PATIENCE`` for a store that has
             answered, and so is worth waiting for.
     """
@@ -165,9 +165,9 @@ class RemoteStore:
         files.rm_file(place)
 
     def _insist(self, do: Callable[..., _T], *arguments: object) -> _T:
-        """Do something, and wait for a store that has answered as for a web server.
+        """Call ``do``, and again on a new connection where it fails.
 
-        In any case once more on a new connection: most libraries leave a broken one broken.
+        Most libraries keep a broken one. A store that has answered before is waited for as well.
         """
 
         def once() -> _T:
