@@ -43,7 +43,6 @@ from tests.metadata_records import lines_of, make_post, new_record, old_record
 from tests.pictures import draw_picture, encoded
 
 Read = Callable[[Path], str]
-TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"
 ODD = [
     *(b"\0", b"\xff" * 4, b"\x80", b"\xff\xff\xff\x7f", b"\n", b'"'),
     *(b"\\u0000", b"../", b"9" * 20, b"-1"),
