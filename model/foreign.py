@@ -1,7 +1,7 @@
 """What the JSON of files that may come from others looks like, as far as it is read here.
 
-A hash tells that a file is whole, not that this program wrote it. Keys beyond these are of other
-versions, and nobody's business.
+A hash tells that a file is whole, not that this program wrote it. Further keys may come from other
+versions, and are ignored.
 """
 
 from typing import Any, NotRequired, TypedDict

@@ -9,7 +9,7 @@ from pipeline.words import harmless
 
 
 class PlainConsole(Console):
-    """Shows texts as they are: no markup is sought in a path, and no line is broken.
+    """Shows texts as they are: nothing in a path is taken for markup, and no line is broken.
 
     What a terminal would obey is replaced; see ``words.harmless``.
     """

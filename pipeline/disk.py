@@ -13,7 +13,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_out_of_space(error: Exception) -> bool:
-    """Whether a write failed for want of room, which the next one would want as well."""
+    """Whether a write failed because the disk is full: the next one would fail as well."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 

@@ -79,7 +79,7 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
     rows = np.flatnonzero(pc.fill_null(large, False).to_numpy())
     hashes = pc.fill_null(posts["perceptual_hash"], 0).to_numpy()[rows]
     near = neighbours(hashes, max_bits)
-    # From here on only pictures with company count: a few in a hundred.
+    # From here on only pictures that are near another one count: a few in a hundred.
     rows = rows[np.isin(hashes, np.fromiter(near, np.uint64, len(near)))]
     rows = rows[np.argsort(posts["post_id"].to_numpy()[rows])]
     suspects = posts.select(["post_id", "perceptual_hash", "pixel_hash"]).take(pa.array(rows))
@@ -104,11 +104,11 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
 
 
 def neighbours(hashes: Hashes, max_bits: int) -> dict[int, list[int]]:
-    """Return, for each hash with company, the hashes within ``max_bits`` of it, itself included.
+    """Return, for each hash that is near another one or occurs twice, the hashes that are near it.
 
-    A hash has company when it occurs twice or another one is near. Never quadratic: 64 bits in
-    ``max_bits + 2`` blocks leave at least two blocks equal, so only hashes that agree in some two
-    blocks are compared.
+    Near are those that differ in at most ``max_bits`` bits, the hash itself included. Not all pairs
+    are compared: of 64 bits in ``max_bits + 2`` blocks at least two blocks must be equal, so only
+    hashes that agree in two blocks are.
     """
     unique, counts = np.unique(hashes, return_counts=True)
     near: dict[int, set[int]] = {int(h): {int(h)} for h in unique[counts > 1]}

@@ -90,7 +90,7 @@ def expand_template(template: str, post: Row) -> str:
     """Return where a post's picture lies, or "" where the record hides what the template needs.
 
     ``{bucket}`` is id % 1000 in four digits, as in Danbooru2021's folders. A value that could
-    lead elsewhere, such as an extension with a slash in it, is as good as hidden.
+    lead elsewhere, such as an extension with a slash in it, is treated as hidden.
     """
     values = {
         "id": str(post["post_id"]),

@@ -140,8 +140,8 @@ def jitter_colors(
 ) -> list[Tensor]:
     """Turn the colours of pictures: hue by any angle, saturation 0.6 to 1.4, gamma 0.75 to 1.25.
 
-    Hue and saturation change in YIQ, so that lightness, and with it the sketch, stays as it is
-    but for the gamma. White stays white. A bend turns each hue by an angle of its own as well, so
+    Hue and saturation change in YIQ, which keeps lightness, and so the sketch, as it is; only the
+    gamma changes that. White stays white. A bend turns each hue by an angle of its own as well, so
     that the colour of the hair no longer tells that of the eyes.
 
     Args:

@@ -27,7 +27,7 @@ TITLES = {
     "following": "following (0: ignores the reference; 1: follows it)",
 }
 LEVELS = {"chroma_error": (1.0,), "regional_error": (1.0,), "following": (0.0, 1.0)}
-"""What a measure is to be held against: drawn as dotted lines."""
+"""Values to compare a measure with, drawn as dotted lines."""
 
 Points = Sequence[tuple[int, float]]
 
@@ -62,7 +62,7 @@ def draw_curves(runs: Sequence[Run], runs_dir: Path) -> list[Path]:
 
 
 def draw_run(run: Run, log: Log) -> "Figure":
-    """The loss terms on top, each measure of the validations in a panel of its own below."""
+    """Return a run's curves: loss terms on top, and below a panel for each measure."""
     from matplotlib.ticker import SymmetricalLogLocator
 
     measures = [name for name in MEASURES if name in log.validation]
@@ -93,7 +93,10 @@ def draw_run(run: Run, log: Log) -> "Figure":
 
 
 def draw_comparison(runs: Sequence[Run], logs: Mapping[str, Log]) -> "Figure":
-    """A panel a measure, a colour a run, over training samples: batches may differ."""
+    """Return a panel for each measure, with a curve for each run over the samples that it saw.
+
+    Not over steps, for batches may be of different sizes.
+    """
     measures = [name for name in MEASURES if any(name in logs[r.name].validation for r in runs)]
     panels = ["l1", *measures]
     num_rows = -(-len(panels) // 4)

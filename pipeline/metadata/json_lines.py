@@ -146,7 +146,7 @@ def _cut_lines(stream: io.BufferedReader) -> Iterator[tuple[bytearray, int]]:
 
 
 def _needle(required_tags: Iterable[str]) -> bytes:
-    r"""Return the longest part of the tags that JSON writes in one way, but for ``\u00XX``."""
+    r"""Return the longest part of the tags that JSON writes in one way only, ``\u00XX`` apart."""
     parts = [part for tag in required_tags for part in re.findall(r"[!#-.0-\[\]-~]+", tag)]
     return max(parts, key=len, default="").encode()
 

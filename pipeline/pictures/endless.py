@@ -12,7 +12,7 @@ _MAX_SCANS = 100  # of a JPEG; encoders write some ten
 _MAX_SEGMENTS = 10_000  # of a JPEG, each with up to 64 KiB of profile, EXIF or the like
 _MAX_PRELUDE = 2**18  # bytes of a GIF before its first picture
 _MAX_REUSE = 4  # how often tags may name the same bytes for their values: none ought to
-_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")  # but for those amid pixels
+_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")  # without those that stand amid pixels
 _SCAN, _END = b"\xda", b"\xd9"
 _FRAMES = frozenset(bytes([n]) for n in range(0xC0, 0xD0) if n not in (0xC4, 0xC8, 0xCC))
 

@@ -120,7 +120,7 @@ def decode_reduced(data: bytes, min_side: int) -> Picture:
 
 
 def _decode_jpeg(data: bytes, **scale: int) -> Picture | None:
-    """Return a JPEG's own pixels as RGB, or None where Pillow is to have the word.
+    """Return a JPEG's own pixels as RGB, or None where Pillow has to decide.
 
     simplejpeg forgives harmless faults and reports the others, except one: where the data end early
     and the end marker follows all the same, it leaves the rest grey.

@@ -2,10 +2,10 @@
 
 A family is a post with its parents and children. It is never divided, and since the hash looks at
 nothing but the family and the recipe's seed, posts that come later move no earlier one to another
-split, but for one that ties a family to a lower id (a parent's record that names a parent of its
-own): that family may move, as a whole. Shards follow from the same hash, so each one is a random
-sample of its split. On request families are widened to characters, so that no character is in two
-splits; then a post that comes later can tie two characters together, and move one of them.
+split. One exception: a later post may tie a family to a lower id (a parent's record that names a
+parent of its own), and that family may move, as a whole. Shards follow from the same hash, so each
+one is a random sample of its split. On request families are widened to characters, so that no
+character is in two splits; then a later post can tie two characters together, and move one of them.
 """
 
 import hashlib

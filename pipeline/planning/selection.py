@@ -86,7 +86,7 @@ class Selection:
 
     Attributes:
         counts: records by ``str(Fate)``; ``planned`` are the wanted ones, that is those which
-            were yielded. A post that is wanted but for an earlier one of its id is a repeated_id.
+            were yielded. A wanted post with the id of an earlier wanted one is a ``repeated_id``.
         num_records: records that the metadata held; with a limit, those until it was reached.
         malformed: places of the first thousand malformed records, and all where a file is cut.
 

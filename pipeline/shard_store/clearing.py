@@ -163,7 +163,7 @@ def _files(root: Path, kind: str, name: str) -> list[Path]:
 
 
 def _is_clear(rows: Path, schema: pa.Schema, post_ids: Collection[int]) -> bool:
-    """Whether none of some posts is in a shard, but for ids and fates."""
+    """Whether nothing is left in a shard of some posts, but their ids and fates."""
     table = read_rows(rows, schema, ["post_id", "status"])
     found = table.filter(among(table, post_ids))
     return count_cleared(found) == len(found)

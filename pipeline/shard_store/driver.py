@@ -103,7 +103,7 @@ class ShardStore:
 
         Args:
             own: shards that no other run makes.
-            others: which rows of all other shards are brought anew: of ``KINDS``.
+            others: kinds of rows, out of ``KINDS``, that are brought anew for all other shards.
 
         Raises:
             UserError: where either holds shards of something else, or posts were taken down there.

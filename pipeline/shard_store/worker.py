@@ -69,7 +69,7 @@ class StageInStore:
             raise DamagedError(f"{store.url}/{PLAN}/{name}.parquet: is not there.")
         ledger = rows_path(work.ledger_dir, name)
         if bring_rows(store, RAW, name, rows_path(work.raw_dir, name)):
-            bring_tar(store, RAW, name, work.root)  # what of it is sound the stage finds out
+            bring_tar(store, RAW, name, work.root)  # the stage finds out what in it is sound
             bring_rows(store, LEDGER, name, ledger)
         index_dir = process_scratch() if split_tar(stage.source.images)[1] else None
         fates = replace(stage, work=work, index_dir=index_dir)(name, tick)

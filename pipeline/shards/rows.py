@@ -151,7 +151,7 @@ def peek_info(path: Path) -> dict[str, Any]:
     """Return the ``info`` of a sealed file out of its last bytes, ten times as fast as Parquet.
 
     The footer is a Thrift struct: after a key of five bytes come a type, the value's length, and
-    the value. Where it looks otherwise, Parquet has the word.
+    the value. Where it looks otherwise, the file is read as Parquet.
 
     Raises:
         DamagedError: as ``read_info`` does.

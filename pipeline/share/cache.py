@@ -77,7 +77,7 @@ class ShardCache:
         self._pool = TarPool()
         self._kept: list[str] = []
         self._wanted: dict[str, float] = {}  # the window in which a shard is wanted next
-        self._queue: dict[str, None] = {}  # to be brought, the first first; there is room for all
+        self._queue: dict[str, None] = {}  # to be brought, in this order; there is room for all
         self._coming: set[str] = set()
         self._errors: dict[str, UserError] = {}
         for _ in range(num_threads):

@@ -63,7 +63,7 @@ class Index:
         url: where it was pushed to, as it reads from every folder; nothing is ever read from
             there because of it. "" for a folder, whose path is of its maker's machine.
         contact: whom to ask for a picture to be taken down, "" where nobody is named.
-        published: the day on which it came to be as it is, ISO 8601.
+        published: the day of the push that last changed it, ISO 8601.
         recipe: that it was made by, without paths and hosts.
         files: sorted by name.
         fingerprint: of the files, the card and Croissant apart.

@@ -158,7 +158,7 @@ def _has_shard(work: Work, named: Mapping[str, SharedFile], shard: str) -> bool:
 
 
 def _find_lacking(work: Work, files: Collection[SharedFile]) -> dict[str, SharedFile]:
-    """Return, by name, which files of shards are to come: all, but for tars that are the same."""
+    """Return, by name, the files of shards that are to come: all except tars that are the same."""
 
     def is_here(file: SharedFile) -> bool:
         return file.name.endswith(".tar") and _is_same(path_of(work, file.name), file)

@@ -53,8 +53,8 @@ class Store(Protocol):
         Args:
             name: of the file.
             out: an unbuffered file, at its end.
-            size: that the file ought to have. Where it is longer or shorter, so may be what comes,
-                by a byte at least.
+            size: that the file ought to have. Of a longer one more bytes may come, by one at least;
+                of a shorter one fewer.
             tick: is told of what has come.
 
         Raises:

@@ -88,9 +88,8 @@ class Client:
 
     Only ``hosts`` are asked, over http or https. Redirects are followed as long as they stay
     there, and a URL's own user and password never go along to another host. A *name* among the
-    hosts must not lead to a private address, on which see ``Transport``; exempt is what the user
-    named as local: the hosts of the template and of the metadata's API, ``localhost``, and
-    addresses written out.
+    hosts must not lead to a private address (see ``Transport``), unless the user named it as local:
+    the hosts of the template and of the metadata's API, ``localhost``, and addresses written out.
 
     Args:
         source: rate, attempts, time-out and size cap; the template.
@@ -160,13 +159,13 @@ class Client:
         Content type and magic are not looked at. A body that ends early is ``failed/truncated``
         where its length was announced, or it came in chunks; without either nobody can tell.
 
-        While nobody is there at all, tries cost none of them: everyone waits for the host.
+        While the host is out of reach, tries do not count: all threads wait for it.
 
         Raises:
             SourceRefusesError: when the host has answered 401 or 403 five times in a row, and from
                 then on.
             SourceDownError: when the host cannot be reached, or answers nothing of use again and
-                again, on which see ``Turns.note_missed`` and ``Turns.note_end``.
+                again; see ``Turns.note_missed`` and ``Turns.note_end``.
             WholeFilesOnlyError: when a span was asked for, and the host sends the whole file.
             RuntimeError: when the client was closed.
         """
@@ -191,10 +190,10 @@ class Client:
     def read_stored(self, place: str, span: range | None, max_bytes: int) -> Download:
         """Read from the store that the source's template names; see ``read_store``.
 
-        While nobody is there everyone waits for the store, as ``get`` does for a host.
+        While the store is out of reach all threads wait for it, as ``get`` does for a host.
 
         Raises:
-            SourceDownError: when it cannot be reached, on which see ``Turns.note_missed``.
+            SourceDownError: when it cannot be reached; see ``Turns.note_missed``.
             UserError: where its library lacks credentials.
             RuntimeError: when the client was closed.
         """
