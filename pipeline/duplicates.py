@@ -35,7 +35,7 @@ Hashes = NDArray[np.uint64]
 def recall_duplicates(
     path: Path, raw_dir: Path, names: Sequence[str], max_bits: int, min_side: int
 ) -> pa.Table:
-    """Return what ``find_duplicates`` does, from ``path`` if it stands there for the same rows.
+    """Return what ``find_duplicates`` does, kept at ``path`` for as long as the rows are the same.
 
     Each rank, and each later run with other settings, needs the same answer.
     """

@@ -75,8 +75,15 @@ def run_stage(
 ) -> Summary:
     """Run ``stage`` over the shards named in ``sizes`` (name -> number of posts).
 
-    Checks conservation: each shard gives as many fates as it had posts. Without a ``runner`` this
-    machine's cores do the work.
+    Checks conservation: each shard gives as many fates as it had posts.
+
+    Args:
+        stage: what is done with a shard.
+        sizes: in the order in which the shards are handed out.
+        num_workers: shards at a time.
+        label: what progress is shown of.
+        console: where it is shown.
+        runner: what runs the stage; this machine's cores if None.
 
     Raises:
         UserError: that a stage raised; it concerns the whole run, which stops.

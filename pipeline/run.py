@@ -64,6 +64,19 @@ def fetch(
     With a ``store`` the shards go there, out of scratch folders of the machines that do them, and
     the folder has their rows only.
 
+    Args:
+        recipe: what is wanted, and where it comes from.
+        work: the folder; it need not be there yet.
+        console: is told how far it has come.
+        limit: plan the first few wanted posts only.
+        num_workers: worker processes, at most.
+        retry_failed: ask again for what a retry may mend.
+        replan: replace another plan in the folder; what is fetched is used again.
+        lock: whose posts are the plan, in place of metadata.
+        part: which rank this is.
+        runner: what runs the stage; this machine's cores if None.
+        store: URL of the store for the shards, "" for the folder itself.
+
     Raises:
         UserError: on wrong use, where the folder holds another plan and ``replan`` is not set, or
             where the lock is not the recipe's, or the store is out of reach or another data set's.
@@ -157,7 +170,8 @@ def prepare(
 ) -> Summary:
     """Crop, resize, sketch, and shard every fetched original into ``samples/``; or a rank's share.
 
-    With a ``store`` the originals come from there and the samples go there, as in ``fetch``.
+    With a ``store`` the originals come from there and the samples go there, as in ``fetch``, which
+    explains the arguments.
 
     Raises:
         UserError: where nothing has been fetched, for a rank where not everything has, where a

@@ -52,6 +52,12 @@ class StyleNetwork(nn.Module):
 
     ``forward`` takes references, float N x 3 x H x W in [0, 1], sides of at least 32 pixels, and
     returns float N x ``shape``.
+
+    Attributes:
+        name: of the network.
+        shape: of one picture's features.
+        imagenet_url: of its published weights.
+        provenance: where its weights came from; set by ``build_style_network``.
     """
 
     name: ClassVar[str]

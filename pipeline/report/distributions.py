@@ -222,7 +222,11 @@ def _size_histograms(sizes: Sizes, insides: Sizes) -> list[Histogram]:
 def build_histogram(title: str, values: NDArray[Any], unit: str, shift: float) -> Histogram:
     """Return a histogram on a logarithmic axis: 8 bins an octave, or fewer where the range is wide.
 
-    ``shift`` moves the bins' lower edges down from the powers of two, by parts of a bin.
+    Args:
+        title: of the histogram.
+        values: above 0, one at least.
+        unit: of the values, as it is written behind them.
+        shift: moves the bins' lower edges down from the powers of two, by parts of a bin.
     """
     octaves = np.log2(values)
     step = next(s for s in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4) if np.ptp(octaves) < s * (_MAX_BINS - 1))

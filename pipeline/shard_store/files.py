@@ -24,9 +24,13 @@ MAX_ROWS = 2**32  # bytes
 
 
 def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
-    """Bring a shard's rows of any kind, checked by their seal; return whether they are there.
+    """Bring a shard's rows, checked by their seal; return whether they are there.
 
-    ``path`` is replaced as a whole, or left as it was.
+    Args:
+        store: where they are.
+        kind: ``PLAN``, ``RAW``, ``LEDGER`` or ``SAMPLES``.
+        name: the shard's.
+        path: where they go; replaced as a whole, or left as it was.
 
     Raises:
         DamagedError: where they are not what was put there.
