@@ -66,14 +66,11 @@ def evaluate(
     from model.evaluation.evaluate import evaluate as run_evaluation
     from model.evaluation.evaluate import grid_name
     from pipeline.errors import UserError
-    from pipeline.schema import SPLITS
     from pipeline.settings import apply_overrides, convert
-    from pipeline.words import meant
+    from pipeline.shards.shard import check_split
     from pipeline.work import Work
 
-    if split not in SPLITS:
-        hint = meant(split, SPLITS)
-        raise UserError(f"--split {split}{hint}: no such split; there are {', '.join(SPLITS)}.")
+    check_split(split, f"--split {split}")
     flags = {
         "fid_weights": fid_weights,
         "lpips_weights": lpips_weights,

@@ -28,8 +28,8 @@ from pipeline.errors import DamagedError, UserError
 from pipeline.records import Status
 from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, SPLITS, members_of
 from pipeline.settings import Table
-from pipeline.shards.shard import Span
-from pipeline.words import counted, meant
+from pipeline.shards.shard import Span, check_split
+from pipeline.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,7 @@ class Samples:
     """
 
     def __init__(self, source: Path | Shards, split: str, sketch: str = SKETCH) -> None:
-        if split not in SPLITS:
-            hint = meant(split, SPLITS)
-            raise UserError(f"{split!r}{hint}: no such split; there are {', '.join(SPLITS)}.")
+        check_split(split, repr(split))
         self.split = split
         self._source = LocalShards(source) if isinstance(source, Path) else source
         self._is_local = isinstance(source, Path)

@@ -31,6 +31,7 @@ from pipeline.errors import DamagedError, UserError
 from pipeline.schema import SCHEMA_VERSION, SPLITS
 from pipeline.shards.claim import claim
 from pipeline.shards.rows import check_seal, read_info, read_rows, write_sealed
+from pipeline.words import meant
 
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _BASE_SUM = 8 * ord(" ") + sum(
@@ -54,6 +55,21 @@ def parse_shard_name(name: str) -> tuple[str, int]:
     if match is None:
         raise UserError(f"{name!r} is not a shard's name; they look like train-000000.")
     return match[1], int(match[2])
+
+
+def check_split(split: str, named: str) -> None:
+    """Check that there is such a split.
+
+    Args:
+        split: its name.
+        named: how it was asked for, for the error: ``--split tset``.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if split not in SPLITS:
+        hint = meant(split, SPLITS)
+        raise UserError(f"{named}{hint}: no such split; there are {', '.join(SPLITS)}.")
 
 
 def list_shards(directory: Path, split: str | None = None) -> list[str]:

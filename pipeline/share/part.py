@@ -3,10 +3,8 @@
 from collections.abc import Collection
 
 from pipeline.errors import UserError
-from pipeline.schema import SPLITS
-from pipeline.shards.shard import parse_shard_name
+from pipeline.shards.shard import check_split, parse_shard_name
 from pipeline.share.index import Index
-from pipeline.words import meant
 
 
 def choose_shards(index: Index, split: str | None, numbers: Collection[int] | None) -> list[str]:
@@ -15,9 +13,8 @@ def choose_shards(index: Index, split: str | None, numbers: Collection[int] | No
     Raises:
         UserError: where a part was asked for and there is none of it.
     """
-    if split is not None and split not in SPLITS:
-        hint = meant(split, SPLITS)
-        raise UserError(f"--split {split}{hint}: no such split; there are {', '.join(SPLITS)}.")
+    if split is not None:
+        check_split(split, f"--split {split}")
     found = []
     for shard in index.shards:
         its_split, number = parse_shard_name(shard)
