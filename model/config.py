@@ -98,7 +98,7 @@ class TrainConfig:
         bend: how far hues are turned by angles of their own; see ``augment.jitter_colors``.
         drop_reference: share of the samples whose reference is a white sheet, 0 to 1; guidance
             needs a model that was trained so.
-        warp: warp each reference, so that its pixels are not in their places in the sketch.
+        warp: warp each reference, so that its pixels are not where those of the sketch are.
         reframe: largest additional scaling of a reference, in octaves; see ``augment.warp``.
         vary_lines: share of the sketches whose lines are changed; see ``augment.vary_lines``.
         mirror: share of the samples whose sketch and picture are mirrored, 0 to 1.

@@ -269,7 +269,7 @@ class Checkpoints:
     def keep_last(self, state: TrainState) -> None:
         """Write ``last.safetensors``, everything; the one before becomes ``previous``.
 
-        That is for when the new one comes to be damaged. One that is damaged itself is not kept.
+        That is for when the new one comes to be damaged; so it is not kept if damaged itself.
         """
         path = self.run_dir / "last.safetensors"
         previous = None if self.last_is_damaged else path.with_stem("previous")
