@@ -88,7 +88,7 @@ def serve(
 class _Harmless(io.TextIOBase):
     """Standard error without what a terminal would obey.
 
-    Of a request that the page never makes Gradio prints a traceback, with its client's words.
+    For some requests that the page never makes Gradio prints a traceback with the client's text.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -139,9 +139,9 @@ def load_colorizer(
 def _build_filled(
     build: Callable[[], _Network], tensors: StateDict, checkpoint: Path, info: CheckpointInfo
 ) -> _Network:
-    """Build a network with a checkpoint's tensors; no memory is taken before they fit it.
+    """Build a network with a checkpoint's tensors; it takes memory only if they fit it.
 
-    Of a width, which may be a stranger's word, a few bytes ask for gigabytes.
+    The checkpoint may be a stranger's, and a large width in it would ask for gigabytes.
     """
     with torch.device("meta"):
         network = build()

@@ -150,7 +150,7 @@ def _find_evaluations(
 ) -> tuple[dict[Path, Table], list[Path]]:
     """Return the evaluations of this checkpoint, and the paths of others that lie beside it.
 
-    Of earlier versions they have no sum of the checkpoint, and its model and step have to do.
+    Those of earlier versions lack the checkpoint's sum; model and step are compared then.
     """
     sha256 = read_sum(checkpoint)
     found, others = {}, []

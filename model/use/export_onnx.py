@@ -83,7 +83,7 @@ def _translate(model: nn.Module, info: OnnxInfo) -> bytes:
     example = (torch.zeros(1, 1, height, width), torch.zeros(1, 3, height, width))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        # Taken apart first: the translator knows attention only where heads are an axis.
+        # Decomposed first: the exporter translates attention only with an axis for its heads.
         apart = torch.export.default_decompositions()
         apart[torch.ops.aten.native_group_norm.default] = _normalise_groups
         program = torch.export.export(model, example).run_decompositions(apart)
@@ -109,10 +109,10 @@ def _translate(model: nn.Module, info: OnnxInfo) -> bytes:
 def _normalise_groups(
     x: Tensor, weight: Tensor, bias: Tensor, n: int, c: int, area: int, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Do what ``native_group_norm`` does, with means of rows before means of these.
+    """Do what ``native_group_norm`` does, by the means of rows and then the mean of these.
 
-    As one node onnxruntime sums a group number by number, and of 200,000 like ones, as bare paper
-    gives, a float32 sum is off by a ten thousandth.
+    In a node of its own onnxruntime adds a group's values one by one: of 200,000 equal values,
+    which bare paper gives, a float32 sum is off by a ten thousandth.
     """
     rows = x.reshape(n, groups, -1, x.shape[-1])
     mean = rows.mean(3, keepdim=True).mean(2, keepdim=True)

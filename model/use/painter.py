@@ -32,7 +32,7 @@ DrawLines = Callable[[Pixels], Pixels]
 """A picture, uint8 H x W x 3 -> its line drawing, uint8 H x W."""
 
 MAX_GUIDANCE = 3.0
-"""Beyond it colours are but burnt."""
+"""Beyond it colours only burn out."""
 
 UNGUIDED = (
     "guidance needs a model that was trained to do without a reference as well, with --set "

@@ -28,7 +28,7 @@ _OUTERMOST = {
     **dict.fromkeys(("hf", "lakefs"), "repository"),
     **dict.fromkeys(("sftp", "ssh", "smb", "webhdfs"), "host"),
 }
-"""What stands right after the scheme, where a store has nothing outside of it."""
+"""What a URL must name right after its scheme, by the scheme."""
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "sftp": "sftp", "ssh": "sftp", "hf": "hub"}
 """By scheme, the extra with its library; of the other stores none was tried."""
