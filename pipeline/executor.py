@@ -177,7 +177,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
             worker.terminate()
         for worker in workers:
             worker.join()
-        if manager is not None:  # cut short as it gives semaphores back, they look leaked
+        if manager is not None:  # ended before it gives its semaphores back, they look leaked
             manager.join(_LAST_WORDS)
 
 

@@ -30,7 +30,7 @@ from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
 from pipeline.libraries import library_versions
 from pipeline.shard_store.worker import StageInStore, check_reach
 
-_TELL_EVERY = 1.0  # seconds between two words of a worker about how far it is
+_TELL_EVERY = 1.0  # seconds between two reports of a worker
 
 
 def connect(address: str | None = None) -> int:

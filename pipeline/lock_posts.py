@@ -10,7 +10,7 @@ from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LOCK, SELECTION
 
 _MD5_MARK = "{md5}"
-_MD5_MARKS = re.compile(r"\{md5(:*)\}")  # with a colon, or one more, the URL's own text
+_MD5_MARKS = re.compile(r"\{md5(:*)\}")  # one with colons is the URL's own text, and gets one more
 
 
 def lock_posts(plan: pa.Table, samples: pa.Table) -> pa.Table:

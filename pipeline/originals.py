@@ -148,7 +148,7 @@ def open_source(
 def _why_closed(folder: Path) -> str:
     """Return why a folder's files cannot be read, "" where they can be."""
     try:
-        (folder / "..").stat()  # only who may enter it gets out there
+        (folder / "..").stat()  # which fails unless this user may enter the folder
     except (FileNotFoundError, NotADirectoryError):
         return "no such folder"
     except OSError as error:

@@ -85,7 +85,7 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
         everything = sorted({*before.post_ids, *named, *also})
         shards = _shards_of(work, everything)
         if shard_store is None:
-            _check_whole(work, shards)  # or what cannot be copied would keep all from an end
+            _check_whole(work, shards)  # damage found later would keep the takedown from an end
         elif before.unfinished is None:
             shard_store.clearing.check(shards, everything)
         unfinished = before.unfinished or _find_current(work, shards)
@@ -112,7 +112,7 @@ def _find_repeats(work: Work) -> dict[int, int]:
     for table in tables:
         table = table.filter(pc.is_valid(table["duplicate_of"]))
         for row in table.to_pylist():
-            if row["reason"] != "family":  # a relative of a repeat, and another picture
+            if row["reason"] != "family":  # that is a relative of a repeat, with another picture
                 repeats[row["post_id"]] = row["duplicate_of"]
     return repeats
 
@@ -212,7 +212,7 @@ def _apply(
             shutil.rmtree(directory)
     _clear_papers(work)
     if shard_store is not None:
-        work.report_path.unlink(missing_ok=True)  # it shows pictures, and those are there
+        work.report_path.unlink(missing_ok=True)  # it shows pictures, which are in the store
     elif work.report_path.is_file():
         write_report(work, work.report_path)
 

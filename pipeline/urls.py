@@ -26,5 +26,6 @@ def is_on_disk(template: str) -> bool:
 
 def without_password(text: str) -> str:
     """Return a text to show, with neither user nor password in URLs that hold both."""
-    # What is no port may have a slash, and a bucket has no port.
+    # A password may hold a slash: what follows the colon is one, unless it is a port. Buckets have
+    # no port.
     return re.sub(r"(?:(?<=s3:)//[^/\s@]*:|//[^/\s@]*:(?!\d{1,5}/))\S*@", "//", text)

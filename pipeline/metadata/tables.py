@@ -16,13 +16,13 @@ from pipeline.metadata.record import RECORD_KEYS, Counted, Item, Malformed, Unpa
 
 _MAX_VALUE_BYTES = 16 * 2**20  # in a database, as for JSON records
 _STRIDE = 10**6  # steps of SQLite's machine, of which a core does some 30 million a second
-_MAX_STEPS = 200 * _STRIDE  # of any database, and beyond them
-_MAX_STEPS_A_BYTE = 100  # to read a sound one takes five or fewer
+_MAX_STEPS = 200 * _STRIDE  # for any database, ...
+_MAX_STEPS_A_BYTE = 100  # ... and more by its size; a sound one takes five a byte or fewer
 _BATCH = 256  # rows: long texts that a dictionary stores once are many times as long in memory
 
 # KBlueLeaf's danbooru2023 database: the link's table has had several names, its columns have not.
-# None of them is one that a row computes, of which a few bytes make millions: ``table_info`` has
-# no such column.
+# Generated columns, of which a few bytes make millions, are not taken: ``table_info`` leaves them
+# out.
 _FIND_LINKS = """
     SELECT name FROM sqlite_master WHERE type = 'table'
     AND EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'post')

@@ -73,7 +73,7 @@ def read_header(data: bytes) -> Header | None:
     if format_name is None:
         return None
     if format_name == "jpeg":
-        with suppress(ValueError, KeyError):  # also of a sampling of colours that only Pillow knows
+        with suppress(ValueError, KeyError):  # also for a chroma subsampling that only Pillow knows
             height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
             return Header(format_name, width, height)
     try:

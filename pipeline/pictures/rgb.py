@@ -22,8 +22,8 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
 
     Grey stays grey, as its colour profile is one of grey.
     """
-    key = image.info.get("transparency")  # of a PNG without alpha: the colour that is none
-    if isinstance(key, tuple) and max(key) > 255:  # of 16 bits, of which the pixels have the high 8
+    key = image.info.get("transparency")  # of a PNG without alpha: the colour that is transparent
+    if isinstance(key, tuple) and max(key) > 255:  # of 16 bits; the pixels have the high 8
         image.info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float64)

@@ -25,7 +25,7 @@ Sketch = NDArray[np.uint8]
 
 _WHITE = 2**16 - 1
 _CURVE_STEPS = 4096
-_HALF = 2.0**15  # what is added to a sum of 256 x 256 weights before it is cut off, to round it
+_HALF = 2.0**15  # added to a sum of 256 x 256 weights, so that cutting it off rounds it
 _MAX_FLOATS = 2**20  # pixels that are blurred in floating point, which takes eight bytes a pixel
 _CURVE_END = 4.0  # 1 - tanh(4) is under a fifth of a grey level
 

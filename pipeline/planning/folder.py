@@ -63,7 +63,8 @@ def ensure_plan(
     """
     before = read_about(work.plan_path) if work.plan_path.is_file() else None
     removals = read_removals(work.removals_path)
-    # The proof does not see a file that keeps its size. Of ranks the first has planned anew.
+    # The proof does not show a change that keeps a file's size, so --replan looks again. Where
+    # other ranks are at work, the first of them has done that.
     looks_again = replan and not has_company
     is_known = before is not None and before.get("fingerprint") == plan_proof(
         recipe, limit, metadata

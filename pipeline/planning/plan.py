@@ -107,7 +107,7 @@ def plan_posts(posts: Iterable[Post], settings: SplitSettings) -> pa.Table:
 
 def _build_tables(posts: Iterable[Post]) -> Iterator[pa.Table]:
     rows = map(_row_of, posts)
-    yield build_table(list(islice(rows, _CHUNK)), SELECTION)  # of no posts it is a table as well
+    yield build_table(list(islice(rows, _CHUNK)), SELECTION)  # a table even without posts
     while some := list(islice(rows, _CHUNK)):
         yield build_table(some, SELECTION)
 

@@ -232,7 +232,7 @@ def build_histogram(title: str, values: NDArray[Any], unit: str, shift: float) -
     step = next(s for s in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4) if np.ptp(octaves) < s * (_MAX_BINS - 1))
     bins = np.floor(octaves / step + shift)
     counts = np.bincount((bins - bins.min()).astype(int))
-    margin = max(0, 3 - len(counts) // 2)  # empty bins on both sides, so that one is not a wall
+    margin = max(0, 3 - len(counts) // 2)  # empty bins on both sides where there are few
     counts = np.pad(counts, margin)
 
     def edge(index: float) -> str:

@@ -30,7 +30,7 @@ _NUM_SAMPLES = 6  # of a split
 _NUM_LEFT_OUT = 6  # of a fate, and of disagreeing letterboxes
 _NUM_PAIRS = 4  # of a reason
 _MAX_LINES = 10  # of malformed records, and of families in two splits
-_MAX_ROWS = 40  # of a recipe's table, and of tables
+_MAX_ROWS = 40  # of a table of the recipe, and tables of the recipe
 _MAX_TEXT = 300
 
 

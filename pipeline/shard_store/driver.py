@@ -93,7 +93,7 @@ class ShardStore:
         """
         self.clearing.tell(post_ids)
         take_index_away(self._store)
-        self._store.remove([LOCK])  # it has the records
+        self._store.remove([LOCK])  # it holds records of the posts
         put_identity(self._store, self._work)
         there = [name for name in names if f"{PLAN}/{name}.parquet" in self._sizes]
         put_plans(self._store, self._work, there)

@@ -36,7 +36,7 @@ from pipeline.words import meant
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _BASE_SUM = 8 * ord(" ") + sum(
     byte for i, byte in enumerate(_EMPTY_HEADER) if not (124 <= i < 136 or 148 <= i < 156)
-)  # of all bytes but name, size and, in whose place there are blanks, the sum itself
+)  # of all bytes but name and size, and with blanks in the place of the sum itself
 _NAME = re.compile(rf"({'|'.join(SPLITS)})-(\d{{6,}})")
 
 
@@ -189,7 +189,7 @@ def adopt_shard(directory: Path, name: str, tar: Path, rows: Path) -> None:
     The tar may be in its place already.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    sync(tar)  # now: an older shard's rows go before `commit` would
+    sync(tar)  # now, for an older shard's rows go before `commit` would do it
     if tar != tar_path(directory, name):
         tar = tar.replace(temporary_path(tar_path(directory, name)))
     sync(rows)

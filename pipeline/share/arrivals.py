@@ -91,7 +91,7 @@ def bring(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
 def _receive(store: Store, file: SharedFile, path: Path, tick: Tick) -> bool:
     """Bring the rest of a file; returns whether the whole is what the index says."""
     path.touch()
-    with path.open("r+b", 0) as out:  # the kernel copies nothing to a file that is only appended to
+    with path.open("r+b", 0) as out:  # the kernel copies nothing into a file in append mode
         tick(out.seek(0, os.SEEK_END))
         if out.tell() < file.size:
             store.bring(file.name, out, file.size, tick)

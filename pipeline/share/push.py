@@ -183,7 +183,7 @@ def _send(
     outdated = {name for name in outdated if name in sizes and match_shard(name)}
     if todo or outdated:
         _begin(store, draft, kept, sorted(outdated), work.share_dir)
-    # All tars before any rows: who looks into the folder meanwhile sees no rows without a tar.
+    # All tars before any rows: whoever looks into the folder meanwhile sees no rows without a tar.
     tars = [file for file in todo if file.name.endswith(".tar")]
     with count_megabytes(console, "push", sum(file.size for file in tars)) as tick:
         index = _put_beside(store, _outgoing(work, tars), tick, lambda: _finish(work, draft, there))

@@ -95,7 +95,7 @@ class FolderStore:
             try:
                 for path in folder.iterdir() if folder.is_dir() else ():
                     with suppress(FileNotFoundError):  # of another one at work there
-                        status = path.lstat()  # a link is somebody else's, and as long as its text
+                        status = path.lstat()  # of a link itself, which no push has made
                         if not stat.S_ISDIR(status.st_mode):
                             found[path.relative_to(self.root).as_posix()] = status.st_size
             except OSError as error:
@@ -112,7 +112,7 @@ class FolderStore:
                 _copy(*files[name], temporary, tick)
                 sync(temporary)
                 temporary.replace(target)
-            except FileNotFoundError as error:  # another one took it away, or for its own
+            except FileNotFoundError as error:  # another push took it away, or took it for its own
                 raise not_alone(self.url) from error
             finally:
                 temporary.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def _open(
     url: str, schemes: Sequence[str], *, writes: bool = False, named_in: str = "URL"
 ) -> Store:
     check_no_secrets(url)
-    if not url:  # of a variable that is not set, say, and no name for the folder one is in
+    if not url:  # as from a variable that is not set: the current folder is not meant
         raise UserError(f"{named_in}: is empty; give a folder or a store.")
     if "://" not in url and _LOOKS_LIKE_A_SCHEME.match(url):
         raise UserError(f"{url}: no such store; a folder of that name is given as ./{url}.")

@@ -22,7 +22,7 @@ from pipeline.stores.transfer import (
 
 _T = TypeVar("_T")
 
-PATIENCE = 600.0  # seconds that a store may be out of reach which has answered
+PATIENCE = 600.0  # seconds that a store which has answered may be out of reach
 _MAX_WAIT = 60.0
 
 _BEYOND_END = re.compile(

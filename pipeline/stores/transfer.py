@@ -120,7 +120,7 @@ def write_blocks(blocks: Iterable[bytes], out: BinaryIO, tick: Tick) -> None:
         while rest:
             rest = rest[out.write(rest) :]
         tick(len(block))
-        del block, rest  # before the next one comes: its memory is taken for that
+        del block, rest  # free their memory before the next one comes
 
 
 def copy_bytes(source: BinaryIO, out: BinaryIO, most: int, tick: Tick) -> None:

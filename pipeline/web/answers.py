@@ -7,7 +7,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline.records import Fate, Status
 
-_CHUNK = 64 * 2**10  # bytes a read of what has no length; also as much of an error page is read
+_CHUNK = 64 * 2**10  # bytes a read where no length is announced, and the most of an error page
 
 
 _FATES = {
@@ -34,8 +34,8 @@ def read_body(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]
     chunks: list[bytes] = []
     num_bytes = 0
     try:
-        # All that is announced as one chunk: it has its place from the start, and stays there. But
-        # a compressed body's length says nothing of what comes out of it.
+        # A body whose length is announced comes as one chunk, which is not copied. The length of a
+        # compressed one does not tell how long it is once decoded.
         whole = 0 if "content-encoding" in response.headers else length
         for chunk in response.raw.stream(whole or _CHUNK, decode_content=True):
             chunks.append(chunk)

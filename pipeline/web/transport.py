@@ -192,8 +192,8 @@ class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         if _QUICKACK is not None and isinstance(sock, socket.socket):
-            # A server that sends its headers apart from the body has the body wait until they are
-            # acknowledged, and on a connection that is used again that takes 40 ms unasked.
+            # A server that sends headers and body apart may hold the body back until the headers
+            # are acknowledged; on a reused connection that takes 40 ms, unless it is asked for.
             sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock))
 
