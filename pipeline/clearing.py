@@ -99,7 +99,7 @@ def _copy_members(row: Row, members: Iterable[str], tar: BinaryIO, shard: ShardW
 
 
 def _prove(directory: Path, name: str, schema: pa.Schema, proof: str) -> None:
-    """Give a shard's rows the fingerprint that it has now."""
+    """Write a shard's new fingerprint into its rows."""
     path = rows_path(directory, name)
     info = read_info(path)
     if info.get("fingerprint") != proof:
@@ -107,7 +107,7 @@ def _prove(directory: Path, name: str, schema: pa.Schema, proof: str) -> None:
 
 
 def clear_differences(path: Path, post_ids: Collection[int]) -> None:
-    """Take posts' lines, which hold hashes, out of the list of what is not as locked."""
+    """Take posts' lines, which hold hashes, out of ``differences.csv``."""
     if not path.is_file():
         return
     gone = {str(post_id) for post_id in post_ids}

@@ -12,7 +12,7 @@ Fates = Counter[str]
 
 
 def fates_of(table: pa.Table) -> pa.ChunkedArray:
-    """Return each row's ``str(Fate)``; whether there are such fates is not looked at."""
+    """Return each row's ``str(Fate)``; that there are such fates is not checked."""
     status, reason = as_texts(table.select(["status", "reason"])).columns
     joined = pc.binary_join_element_wise(status, reason, "/")
     return pc.if_else(pc.equal(reason, ""), status, joined)

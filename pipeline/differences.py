@@ -188,7 +188,7 @@ def _find_extra(locked: pa.ChunkedArray, work: Work) -> Iterator[tuple[int, str,
 
 
 def _read_found(work: Work, name: str) -> tuple[dict[int, Row], dict[int, Row]]:
-    """Return a shard's originals and samples by post; no samples that are of other originals."""
+    """Return a shard's originals and samples by post; none of other originals."""
     raw = _read(work.raw_dir, name, RAW, "sha256")
     samples = _read(work.samples_dir, name, SAMPLES, "source_sha256", "sha256")
     originals = raw or {
@@ -239,7 +239,7 @@ def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, st
 
 
 def _are_missing(*rows: Row) -> bool:
-    """Return whether a post had no picture each time; a server and a disk word that differently."""
+    """Return whether a post was missing each time; servers and disks give different reasons."""
     return all(row["status"] == Status.MISSING for row in rows)
 
 

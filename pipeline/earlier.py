@@ -86,7 +86,7 @@ def recall_posts(
     *,
     retry_failed: bool,
 ) -> dict[int, Settled]:
-    """Return what earlier runs settled of some posts, by post id; of two the later one's word.
+    """Return what earlier runs settled of some posts, by post id; the latest run counts.
 
     Args:
         shards: of ``find_earlier``.

@@ -60,7 +60,7 @@ def write_ledger(directory: Path, name: str, entries: pa.Table) -> None:
 
 
 def unknown_entry(post_id: int, found: Row) -> Row:
-    """Return the entry of an original whose downloads nothing tells of any more."""
+    """Return the entry of an original about whose downloads nothing is known."""
     return {
         "post_id": post_id,
         "status": found["status"],

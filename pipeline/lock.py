@@ -185,7 +185,7 @@ def _lock_shard(work: Work, name: str) -> pa.Table:
 
 
 def _first_difference(a: pa.Table, b: pa.Table) -> tuple[int, str]:
-    """Return the first post that two plans of the same posts tell otherwise, and in which field."""
+    """Return the first post in which two plans of the same posts differ, and the field."""
     return next(
         (row["post_id"], field)
         for other, row in zip(a.to_pylist(), b.to_pylist(), strict=True)

@@ -123,7 +123,7 @@ def _promises(posts: pa.Table) -> Iterator[tuple[str, bool]]:
 
 
 def _count_bytes(texts: pa.ChunkedArray) -> Iterator[int]:
-    """Yield how long the numbered words of each chunk are, each as often as it occurs."""
+    """Yield how long each chunk's texts are together; a word counts each time that it occurs."""
     for chunk in pa.chunked_array(texts).chunks:
         lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
         yield len(chunk) + (pc.sum(lengths.cast(pa.int64())).as_py() or 0)

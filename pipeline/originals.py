@@ -81,7 +81,7 @@ def check_template(template: str) -> None:
 
 
 def split_tar(template: str) -> tuple[str, str]:
-    """Return the tar that a template names and the member within; without one itself and ""."""
+    """Return the tar and the member that a template names; without a tar the template and ""."""
     tar, separator, member = template.partition(".tar#")
     return (f"{tar}.tar", member) if separator else (template, "")
 

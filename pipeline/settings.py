@@ -38,7 +38,7 @@ def convert(table: Table, into: type[T], where: str) -> T:
 
 
 def _explain(error: ValueError) -> str:
-    """Return what is wrong with which setting, in place of msgspec's path behind it."""
+    """Return msgspec's error with the setting in front, in place of a path behind it."""
     what, _, path = str(error).rpartition(" - at `$.")
     if not what:
         return str(error)

@@ -51,7 +51,7 @@ class TakenDown:
 
 
 def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> TakenDown:
-    """Take posts down, and later ones that repeat their pictures: those would take their places.
+    """Take posts down, and later ones that repeat their pictures and would take their places.
 
     Args:
         work: the folder.
@@ -168,7 +168,7 @@ def _raw_proof(work: Work, name: str) -> str:
 
 
 def _sample_proofs(work: Work, shards: Sequence[str]) -> dict[str, str]:
-    """Return likewise those of shards of samples, of those that have their originals here."""
+    """Return the fingerprints, likewise, of the shards of samples whose originals are here."""
     recorded = recorded_recipes(work)
     recipes = {name: recorded[name] for name in shards if name in recorded}
     return {name: stage.proof(name) for stage, some in stages_of(work, recipes) for name in some}

@@ -65,7 +65,7 @@ def harmless(text: object) -> str:
 
 
 def plain(text: object) -> str:
-    """Return a text that no Markdown can hide in, in one line of 300 characters at most."""
+    """Return a text without Markdown, in one line of 300 characters at most."""
     shown = "".join(c if c.isprintable() and c not in "`|<>[]*\\" else " " for c in str(text))
     return " ".join(shown.split())[:300]
 

@@ -18,7 +18,7 @@ _FRAMES = frozenset(bytes([n]) for n in range(0xC0, 0xD0) if n not in (0xC4, 0xC
 
 
 def is_endless(data: bytes) -> bool:
-    """Whether a JPEG or GIF holds more of what decoders go over than any encoder writes."""
+    """Whether a JPEG or GIF has far more scans, segments or comments than any encoder writes."""
     if data.startswith(b"\xff\xd8\xff"):
         return _has_endless_scans(data)
     return data.startswith(b"GIF8") and _begins_late(data)

@@ -145,7 +145,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
 
 
 def _before_scan(data: bytes) -> bytes:
-    """Return a JPEG up to the pixels of its first scan; of one out of order at most 64 KiB more.
+    """Return a JPEG up to the pixels of its first scan; of a broken one up to 64 KiB more.
 
     Searching the pixels as well would take a tenth of the time that decoding them takes.
     """
@@ -168,7 +168,7 @@ def _open(data: bytes, format_name: str) -> Image.Image:
 
 
 def _decode_with_pillow(data: bytes, format_name: str, pixels: Picture | None) -> Picture:
-    """Decode a picture; of a JPEG that is RGB or grey take the pixels, which Pillow has as well."""
+    """Decode a picture; of an RGB or grey JPEG take ``pixels``, as Pillow would give them."""
     try:
         with warnings.catch_warnings(), _open(data, format_name) as image:
             warnings.simplefilter("ignore")

@@ -135,7 +135,7 @@ def draw_sketch(picture: Picture, settings: SketchSettings) -> Sketch:
 
 
 def line_drawer(method: str, prepare: Table) -> Callable[[Picture], Sketch]:
-    """Return what draws the lines of pictures of any size, as wide beside them as in samples.
+    """Return a function that draws the lines of pictures of any size, in proportion as in samples.
 
     Args:
         method: ``dodge`` or ``xdog``.

@@ -92,7 +92,7 @@ def ensure_plan(
 
 
 def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company: bool) -> None:
-    """Let a plan say by which recipe its originals come, where other settings decide them now.
+    """Write the recipe into a plan whose originals are decided by other settings now.
 
     The posts stay as they are, byte for byte: other runs may be reading them.
     """
@@ -109,7 +109,7 @@ def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company
 
 
 def plan_content(work: Work) -> str:
-    """Return the hash of a folder's planned posts; where a pull was in a hurry, it is made now."""
+    """Return the hash of a folder's planned posts; after a pull it is made now."""
     if content := read_about(work.plan_path).get("content"):
         return str(content)
     tables = [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]

@@ -113,7 +113,7 @@ def _build_tables(posts: Iterable[Post]) -> Iterator[pa.Table]:
 
 
 def _keep_on_disk(tables: Iterable[pa.Table]) -> pa.Table:
-    """Return tables as one that is read from a nameless file when it is looked at."""
+    """Write tables to a nameless file; return them as one, which is read from there when needed."""
     remedy = "make room for the plan there, or let TMPDIR name another folder."
     with (
         telling_out_of_space(Path(tempfile.gettempdir()), remedy),

@@ -36,7 +36,7 @@ _MAX_TEXT = 300
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A fate that ended the way of some posts, and a few of them."""
+    """A fate by which posts were left out, and a few of them."""
 
     fate: str
     num_posts: int

@@ -99,7 +99,7 @@ class ShardStore:
         put_plans(self._store, self._work, there)
 
     def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
-        """Take the plan's shards in the store for the folder's, and let the folder follow.
+        """Tie store and folder to each other, and bring the rows that the folder lacks.
 
         Args:
             own: shards that no other run makes.
@@ -154,7 +154,7 @@ class ShardStore:
         return is_there
 
     def through(self, runner: Runner | None) -> Runner:
-        """Return what runs a stage of the folder's with each shard in scratch, and keeps the rows.
+        """Return a runner that has shards made away from here, for the store, and keeps their rows.
 
         A shard that the store has as the stage would make it is left as it is.
 

@@ -15,7 +15,7 @@ class _Absent(importlib.abc.MetaPathFinder):
 
 
 def leave_pandas_out() -> None:
-    """Let pyarrow find, for this process, that there is no pandas to make arrays of.
+    """Keep pyarrow from importing pandas in this process.
 
     It looks once, at the first array, whatever that is of, and the import takes longer than all
     else that a worker needs. ``to_pandas`` still works, and so does ``import pandas``; only a

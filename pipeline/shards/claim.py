@@ -17,7 +17,7 @@ _PATIENCE = 120.0  # seconds; Ray's machines end their work a minute after they 
 
 
 def claim(path: Path) -> BinaryIO:
-    """Open a file for writing, as it is, as soon as no other process has it open by this function.
+    """Open a file for writing, its bytes kept, once no other process has it open by this function.
 
     It is held until it is closed, under whatever name it is then. File systems without locks let
     everybody in.

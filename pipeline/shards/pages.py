@@ -56,7 +56,7 @@ def check_pages(
 
 
 def _iterate_pages(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Yield of each page between two places its bytes once read, its values and their encoding."""
+    """Yield, for each page between two places, its bytes once read, its values, its encoding."""
     while 0 <= start < stop:
         try:
             header, start = _read_struct(data, start)

@@ -51,7 +51,7 @@ class TarPool:
             return self._tars[path]
 
     def drop(self, path: str) -> None:
-        """Open a tar anew when it is asked for again: it is another one, or none."""
+        """Forget an open tar: its file was replaced, or removed."""
         with self._lock:
             self._tars.pop(path, None)
 

@@ -52,7 +52,7 @@ class Split:
 
     @property
     def braces(self) -> str:
-        """The names of its shards as one pattern; they are numbered without gaps, or it lists."""
+        """The names of its shards as one pattern: a range of numbers, or a list with gaps."""
         if len(self.shards) == 1:
             return self.shards[0]
         numbers = [f"{parse_shard_name(shard)[1]:06d}" for shard in self.shards]

@@ -35,7 +35,7 @@ def save_index(path: Path, index: Index) -> None:
 
 
 def describe(path: Path, name: str) -> SharedFile:
-    """Return a file of the data set by its bytes, which are read."""
+    """Return a file of the data set, with the size and sum of what lies at ``path``."""
     return SharedFile(name, path.stat().st_size, hash_file(path))
 
 

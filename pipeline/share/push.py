@@ -218,7 +218,7 @@ def _begin(
 
 
 def _check_alone(store: WritableStore, draft: Index, share_dir: Path) -> None:
-    """Refuse to call whole what two pushes have put files of; the other one will do so as well.
+    """Refuse to finish a push beside another one; that one will refuse as well.
 
     Raises:
         UserError: where another one has begun, or ended, since this one began.
@@ -236,7 +236,7 @@ def _outgoing(work: Work, files: Iterable[SharedFile]) -> dict[str, Outgoing]:
 def _put_beside(
     store: WritableStore, files: dict[str, Outgoing], tick: Tick, make: Callable[[], Index]
 ) -> Index:
-    """Put files while something is made; where that fails, the rest of them is not put."""
+    """Put files while ``make`` runs; where that fails, the rest of them is not put."""
     stop = threading.Event()
 
     def tick_or_stop(num_bytes: int) -> None:

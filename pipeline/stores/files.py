@@ -60,7 +60,7 @@ def check_store(place: str, schemes: Sequence[str] = SCHEMES, *, writes: bool = 
 
 
 def _why_not(scheme: str, error: Exception) -> str:
-    """Return why a store cannot be had: its library or a setting is missing, or as that says."""
+    """Return why a store cannot be had: its library or a setting is missing, or what that says."""
     text = first_line(error)
     if isinstance(error, ImportError) and scheme in _EXTRAS:
         return f"needs a package: {install(_EXTRAS[scheme])}"

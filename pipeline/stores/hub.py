@@ -56,7 +56,7 @@ class HubStore(RemoteStore):
             raise unreadable(self.url, error) from error
 
     def put(self, files: Mapping[str, Outgoing], tick: Tick) -> None:
-        """Put files there, some a commit; a repository that is not there is made, and private."""
+        """Put files there, a hundred a commit; a missing repository is made, and private."""
         if self._find_commit() is None:
             self._call(self._api.create_repo, private=True, exist_ok=True)
         for start in range(0, len(files), _MAX_FILES):

@@ -148,13 +148,13 @@ class Turns:
             self._check()
 
     def note_reached(self) -> None:
-        """Take down that the host has answered, whatever it was."""
+        """Note that the host has answered, whatever it was."""
         with self._lock:
             self._was_reached = True
             self._num_misses = 0
 
     def note_missed(self, why: str) -> bool:
-        """Take down that no connection was made, and hold the host back: 1, 2, 4 ... 60 s.
+        """Note that no connection was made, and hold the host back: 1, 2, 4 ... 60 s.
 
         Misses of one moment, by many threads, are one. A host that has never answered is given up
         after four: its name is wrong, or there is no network. One that has answered gets ten
@@ -184,7 +184,7 @@ class Turns:
             return was_missed
 
     def note_end(self, failed: bool) -> None:
-        """Take down how a try ended; after 200 failed ones in a row the host is given up.
+        """Note how a try ended; after 200 failed ones in a row the host is given up.
 
         Args:
             failed: it ended in a time-out, a broken connection, or an answer that may pass.
