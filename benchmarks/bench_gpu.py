@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import MODELS, TrainConfig, train_config
-from model.data.augment import present
+from model.data.augment import augment_batch
 from model.data.samples import Samples
 from model.networks.discriminator import Discriminator
 from model.networks.style import build_style_network
@@ -106,12 +106,12 @@ def one_step(config: TrainConfig, samples: Samples) -> Callable[[], object]:
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=config.precision == "bf16")
     batch = samples.load(range(config.batch_size), pin=True)
-    _, _, reference = present(batch, config, 0, device, layout)
+    _, _, reference = augment_batch(batch, config, 0, device, layout)
     with torch.no_grad():
         style = network(reference).float()  # as read from the file
 
     def step() -> None:
-        sketch, color, reference = present(batch, config, 0, device, layout)
+        sketch, color, reference = augment_batch(batch, config, 0, device, layout)
         features = style if config.model != "reference" else network(reference)
         asked = isinstance(state.discriminator, Discriminator)
         vector = network.vector(features) if asked else None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.config import TrainConfig, train_config
-from model.data.augment import present
+from model.data.augment import augment_batch
 from model.data.epochs import iterate_steps, order_of
 from model.data.pairs import Casts, pair_epoch
 from model.data.samples import Batch, Samples
@@ -58,8 +58,8 @@ def test_each_epoch_changes_its_samples_anew(
 
     def noting(batch: Batch, config: TrainConfig, epoch: int, *rest: Any) -> Any:
         epochs.append(epoch)
-        return present(batch, config, epoch, *rest)
+        return augment_batch(batch, config, epoch, *rest)
 
-    monkeypatch.setattr("model.training.train.present", noting)
+    monkeypatch.setattr("model.training.train.augment_batch", noting)
     run(samples_dir, tmp_path, dataclasses.replace(CONFIG, pairs=0.0))
     assert epochs == [0, 0, 1, 1]

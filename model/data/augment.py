@@ -53,7 +53,7 @@ def draw_uniform(seed: int, epoch: int, use: int, places: Indices, count: int) -
     return np.ldexp((rows >> np.uint64(11)).astype(np.float64), -53)
 
 
-def present(
+def augment_batch(
     batch: Batch, config: TrainConfig, epoch: int, device: torch.device, layout: torch.memory_format
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return sketches, true pictures and references as training sees them.

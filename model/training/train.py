@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.checkpoint import CheckpointInfo
 from model.config import STYLELESS, TrainConfig
-from model.data.augment import present
+from model.data.augment import augment_batch
 from model.data.epochs import iterate_steps, order_of, windows_of
 from model.data.features import StyleFeatures
 from model.data.samples import Samples, iterate_batches, to_unit
@@ -195,7 +195,7 @@ def train(
         for epoch, position, batch, waited in iterate_steps(
             train_set, config, ranks, state.epoch, state.position, pin=device.type == "cuda"
         ):
-            sketch, color, reference = present(batch, config, epoch, device, memory_format)
+            sketch, color, reference = augment_batch(batch, config, epoch, device, memory_format)
             style = live(reference) if config.style_train else features(batch, reference)
             vector = None
             if isinstance(state.discriminator, Discriminator):
