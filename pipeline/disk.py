@@ -43,8 +43,12 @@ def telling_unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else error  # Arrow's own words are longer
-        raise UserError(f"{path}: cannot be written: {why}.") from error
+        raise UserError(f"{path}: cannot be written: {reason(error)}.") from error
+
+
+def reason(error: Exception) -> str:
+    """Return what went wrong; of a file, without the number and path that Python and Arrow add."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 @contextmanager

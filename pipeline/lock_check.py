@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.counts import count_fates
+from pipeline.disk import reason
 from pipeline.errors import DamagedError, UserError
 from pipeline.planning.plan_check import promises_of_posts, words_of
 from pipeline.records import OF_PREPARE, Status
@@ -48,7 +49,7 @@ def check_size(path: Path, max_posts: int = MAX_POSTS) -> None:
         metadata = pq.read_metadata(path)
         num_bytes, num_values = check_pages(path, metadata)
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+        raise DamagedError(f"{path}: cannot be read: {reason(error)}.") from error
     num_bytes = max(path.stat().st_size, num_bytes)
     if metadata.num_rows > max_posts or num_values > _MAX_TAGS or num_bytes > _MAX_FILE_BYTES:
         raise UserError(f"{path}: too large; it may have {max_posts} posts.")
@@ -78,7 +79,7 @@ def check_text(path: Path) -> None:
             num_bytes = sum(chain.from_iterable(map(_count_bytes, words)))
             most = min(_MAX_TEXT_A_POST * (1 + file.metadata.num_rows), _MAX_CHUNK)
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+        raise DamagedError(f"{path}: cannot be read: {reason(error)}.") from error
     if num_bytes > most:
         raise DamagedError(f"{path}: holds more text than so many posts have.")
 

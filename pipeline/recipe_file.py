@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import tomli_w
 
+from pipeline.disk import reason
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.settings import Table, apply_overrides, convert, to_table
@@ -29,7 +30,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     try:
         table = _parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as TOML: {error}.") from error
+        raise UserError(f"{path}: cannot be read as TOML: {reason(error)}.") from error
     overrides = list(overrides)
     where = " ".join([str(path), *(f"--set {override}" for override in overrides)])
     folder = path.parent.resolve() if path.parent.name in ("", "..") else path.parent

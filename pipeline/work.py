@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.disk import sweep_temporaries, telling_out_of_space
+from pipeline.disk import reason, sweep_temporaries, telling_out_of_space
 from pipeline.errors import UserError
 from pipeline.hold import WHOLE, Entry, Part, Say, hold
 from pipeline.removals import read_removals
@@ -110,7 +110,7 @@ class Work:
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.store_path}: cannot be read: {error}.") from error
+            raise UserError(f"{self.store_path}: cannot be read: {reason(error)}.") from error
 
     @property
     def takedown_command(self) -> str:

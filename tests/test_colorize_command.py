@@ -81,6 +81,28 @@ def test_many_after_many(checkpoint: Path, sketch: Path, picture: Path, tmp_path
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--sketch", "cannot be read as a picture: Too many levels of symbolic links."),
+        ("--reference", "cannot be read as a picture: Too many levels of symbolic links."),
+        ("--out", "no known picture format; name it .png, .jpg or .webp."),
+    ],
+)
+def test_a_link_to_itself_is_a_sentence(
+    checkpoint: Path, sketch: Path, picture: Path, tmp_path: Path, option: str, said: str
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    given = {"--sketch": sketch, "--reference": picture, "--out": tmp_path / "c.png"}
+    arguments = [word for pair in (given | {option: loop}).items() for word in pair]
+    error = call("colorize", checkpoint, *arguments).exception
+    assert isinstance(error, UserError), error
+    assert str(error) == f"{loop}: {said}"
+    several = call("colorize", checkpoint, *arguments, "--sketch", picture.parent).exception
+    assert isinstance(several, UserError), several
+
+
 def test_a_colour_picture_wants_its_lines_drawn(
     checkpoint: Path, picture: Path, tmp_path: Path
 ) -> None:

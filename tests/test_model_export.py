@@ -102,6 +102,15 @@ def test_what_lies_beside_a_checkpoint_is_not_replaced(
         assert files_in(folder) == before
 
 
+def test_a_link_to_itself_is_no_folder(exported_work: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    error = call("export", exported_work / "runs/first", "--no-onnx", "--out", loop).exception
+    assert str(error) == f"{loop}: cannot be written: File exists."
+    error = call("export", loop / "best.safetensors", "--out", tmp_path / "out").exception
+    assert str(error).startswith(f"{loop}/best.safetensors: no such checkpoint.")
+
+
 def test_an_evaluation_of_another_checkpoint_is_refused(
     exported_work: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """What commands of the model's side share: their options, and the work folder around a run."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ def work_around(run_dir: Path) -> "Work | None":
     """Return the work folder that has a run's folder among its ``runs``, None where none has."""
     from pipeline.work import Work
 
-    for path in (run_dir, run_dir.resolve()):  # as it was given, or from within: "."
+    for path in (run_dir, Path(os.path.realpath(run_dir))):  # as it was given, or from within: "."
         if path.parent.name == "runs":
             return Work(path.parent.parent)
     return None

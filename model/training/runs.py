@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from rich.table import Table
 
 from model.config import TrainConfig
+from pipeline.disk import reason
 from pipeline.errors import UserError
 
 MEASURES = ("mse", "psnr", "chroma_error", "regional_error", "paper_error", "following")
@@ -117,7 +118,7 @@ def _read_run(run_dir: Path) -> Run:
         last = last or previous  # a crash while the last was written leaves the one before
         log = read_log(run_dir)
     except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
-        return Run(run_dir.name, f"cannot be read: {error}")
+        return Run(run_dir.name, f"cannot be read: {reason(error)}")
     is_finished = last is not None and last.step == config.num_steps
     state = "running" if _is_held(run_dir) else "finished" if is_finished else "interrupted"
     return Run(

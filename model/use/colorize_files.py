@@ -1,6 +1,7 @@
 """Colouring files: one sketch after one reference, or many sketches after several."""
 
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def colorize_many(
     if not out_dir.is_dir() and (out_dir.exists() or out_dir.suffix.lower() in SUFFIXES):
         is_file = "is a file" if out_dir.exists() else "is a picture's name"
         raise UserError(f"{out_dir}: {is_file}, and several pictures go into a folder.")
-    if out_dir.resolve() in {path.resolve().parent for path in sketches}:
+    # `resolve` does not take links that lead to themselves.
+    if Path(os.path.realpath(out_dir)) in {Path(os.path.realpath(p)).parent for p in sketches}:
         raise UserError(f"{out_dir}: holds the sketches, which would be replaced; give another.")
     names = name_files(references)
     _spare(_targets(sketches, names.values(), out_dir), sketches, references)
@@ -143,10 +145,10 @@ def _targets(sketches: Sequence[Path], references: Collection[str], out_dir: Pat
 
 def _spare(targets: Iterable[Path], sketches: Iterable[Path], references: Iterable[Path]) -> None:
     """Refuse to write over what was given."""
-    given = {path.resolve(): "a sketch" for path in sketches}
-    given |= {path.resolve(): "a reference" for path in references}
+    given = {os.path.realpath(path): "a sketch" for path in sketches}
+    given |= {os.path.realpath(path): "a reference" for path in references}
     for target in targets:
-        if (what := given.get(target.resolve())) is not None:
+        if (what := given.get(os.path.realpath(target))) is not None:
             raise UserError(f"{target}: is {what}, which would be replaced; give another --out.")
 
 

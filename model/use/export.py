@@ -5,6 +5,7 @@ was trained on, not where they lay.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from model.use.card import render_card
 from model.use.colorize import load_colorizer
 from model.use.export_onnx import Exported, export_onnx
 from model.use.painter_onnx import VERSION, OnnxInfo
-from pipeline.disk import replacing, telling_unwritable
+from pipeline.disk import reason, replacing, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.shards.rows import read_seal
@@ -70,7 +71,7 @@ def export(
             checkpoint's, or where the ONNX file would not compute the same; then nothing is
             written. Or where the folder cannot be written.
     """
-    if out_dir.resolve() == run_dir_of(checkpoint).resolve():
+    if os.path.realpath(out_dir) == os.path.realpath(run_dir_of(checkpoint)):
         raise UserError(
             f"--out {out_dir}: the model that is exported lies there, and what its {CONFIG} and "
             "card say would be lost. Give another folder."
@@ -178,6 +179,6 @@ def _read_metrics(path: Path) -> Table:
     try:
         metrics: Table = orjson.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as metrics: {error}.") from error
+        raise UserError(f"{path}: cannot be read as metrics: {reason(error)}.") from error
     check_shape(metrics, Metrics, f"{path}: is not what `eval` writes")
     return metrics

@@ -7,7 +7,7 @@ from PIL import Image
 
 from model.use.painter import DrawLines, check_sketch, redraw
 from model.use.pictures import NotLineArtError, open_picture
-from pipeline.disk import replacing
+from pipeline.disk import reason, replacing
 from pipeline.errors import UserError
 
 SUFFIXES = frozenset(
@@ -111,5 +111,4 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         with replacing(path) as temporary:
             picture.save(temporary, format=format_name)
     except (OSError, ValueError) as error:  # JPEG, say, ends at 65,500 pixels a side
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be written: {why}.") from error
+        raise UserError(f"{path}: cannot be written: {reason(error)}.") from error

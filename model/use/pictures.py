@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.disk import reason
 from pipeline.errors import UserError
 from pipeline.pictures.endless import is_endless
 from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
@@ -61,7 +62,7 @@ def open_picture(path: Path, name: str = "") -> Image.Image:
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: is not a picture of a known format.") from error
     except Exception as error:  # damaged files make decoders raise whatever comes to hand
-        raise UserError(f"{name}: cannot be read as a picture: {error}.") from error
+        raise UserError(f"{name}: cannot be read as a picture: {reason(error)}.") from error
 
 
 def _check_size(name: str, image: Image.Image) -> None:

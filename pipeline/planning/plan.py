@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.disk import telling_out_of_space
+from pipeline.disk import reason, telling_out_of_space
 from pipeline.errors import DamagedError, UserError
 from pipeline.planning.families import find_families, join_characters
 from pipeline.planning.plan_check import check_planned, read_about
@@ -236,7 +236,7 @@ def read_planned(path: Path, name: str) -> pa.Table:
             posts = file.read_row_group(numbers[name]).replace_schema_metadata(None)
         posts.validate(full=True)
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+        raise DamagedError(f"{path}: cannot be read: {reason(error)}.") from error
     check_planned(path, name, posts)
     return posts
 

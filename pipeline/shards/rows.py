@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.disk import replacing, telling_unreadable
+from pipeline.disk import reason, replacing, telling_unreadable
 from pipeline.errors import DamagedError
 from pipeline.schema import is_table_of
 from pipeline.shards.pages import check_pages, read_varint
@@ -185,5 +185,5 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -
             table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
         table.validate(full=True)  # reading lets words pass that are not in UTF-8
     except (OSError, pa.ArrowException, ValueError) as error:  # a ValueError: names not in UTF-8
-        raise DamagedError(f"{path}: cannot be read: {error}.") from error
+        raise DamagedError(f"{path}: cannot be read: {reason(error)}.") from error
     return table
