@@ -6,13 +6,16 @@ from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.disk import reason
 from pipeline.errors import UserError
 
 StateDict = dict[str, Tensor]
+
+_PYTORCH = (b"PK\3\4", b"\x80")
+"""How PyTorch's files begin: a zip's, and until PyTorch 1.6 a pickle's."""
 
 
 def read_weights(path: Path) -> StateDict:
@@ -31,16 +34,29 @@ def read_weights(path: Path) -> StateDict:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, LookupError, EOFError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as weights: {_first_line(error)}.") from error
-    except UnpicklingError as error:
-        raise UserError(
-            f"{path}: holds something other than tensors, and is not loaded. "
-            "Save it again as a plain state dict, or as .safetensors."
-        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {reason(error)}.") from error
+    except Exception as error:  # of what is no pickle, PyTorch's reader raises whatever comes
+        raise UserError(f"{path}: {_what_is_wrong(path, error)}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path}: is not a state dict of named tensors. Save the state dict alone.")
     return state
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    own = "a .safetensors file"
+    if path.suffix != ".safetensors":
+        own = "a file of weights that PyTorch wrote"
+        with path.open("rb") as file:
+            begin = file.read(4)
+        if not begin.startswith(_PYTORCH):
+            return f"is neither {own}, nor called .safetensors."
+        if isinstance(error, UnpicklingError):
+            return (
+                "holds something other than tensors, and is not loaded. Save it again as a plain "
+                "state dict, or as .safetensors."
+            )
+    return f"damaged or cut short, or not {own}. Copy or download it again."
 
 
 def download_weights(url: str) -> StateDict:

@@ -21,6 +21,7 @@ from model.networks.style import (
     normalise,
     pad_by_reflection,
 )
+from model.weights import read_weights
 from pipeline.errors import UserError
 from tests.stand_ins import Trap
 
@@ -126,14 +127,36 @@ def test_a_weights_file_cannot_run_code(tmp_path: Path) -> None:
             build_style_network("vgg19", normalised=True, weights=str(trap))
 
 
+@pytest.mark.parametrize("text", [b"", b"hello\n", b"inception\n", b"Xyz", b"<html>", b"a,b\n"])
+def test_what_is_no_file_of_weights_is_said_to_be_none(tmp_path: Path, text: bytes) -> None:
+    """To a reader of pickles any text is one, with something else wrong each time."""
+    path = tmp_path / "text.pth"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=r"text\.pth: is neither a file of weights that PyTorch wr"):
+        read_weights(path)
+    path = path.rename(tmp_path / "text.safetensors")
+    with pytest.raises(UserError, match=r"cut short, or not a \.safetensors file\. Copy or down"):
+        read_weights(path)
+
+
 def test_unusable_weights_files_are_named(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
-    (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 torn")
-    (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    (tmp_path / "text.pth").write_text("hello\n")  # a pickle of what was never put, by its bytes
-    for name in ("list.pth", "torn.pth", "text.pth", "torn.safetensors", "missing.pth"):
-        with pytest.raises(UserError, match=name):
-            build_style_network("vgg19", normalised=True, weights=str(tmp_path / name))
+    with pytest.raises(UserError, match=r"list\.pth: is not a state dict of named tensors"):
+        read_weights(tmp_path / "list.pth")
+    with pytest.raises(UserError, match=r"missing\.pth: no such file\.$"):
+        read_weights(tmp_path / "missing.pth")
+    state = {"a": torch.rand(3, 4)}
+    save_file(state, tmp_path / "whole.safetensors")
+    torch.save(state, tmp_path / "whole.pth")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for path in list(tmp_path.glob("[wo]*")):
+        assert read_weights(path).keys() == {"a"}
+        content, torn = path.read_bytes(), tmp_path / f"torn-{path.name}"
+        for length in (8, 40, len(content) // 2, len(content) - 1):
+            torn.write_bytes(content[:length])
+            said = r": damaged or cut short, or not a [.a-zA-Z ]+\. Copy or download it again\.$"
+            with pytest.raises(UserError, match=f"{torn}{said}"):
+                read_weights(torn)
 
 
 def test_without_network_the_remedy_is_named(
