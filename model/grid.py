@@ -1,5 +1,6 @@
 """Contact sheets: columns of pictures under their names, as one PNG."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.disk import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,9 +63,16 @@ def lay_out(columns: Mapping[str, Sequence[Sheet] | Sheet]) -> Sheet:
 
 
 def save_png(path: Path, sheet: Sheet) -> None:
-    """Write a sheet as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path, optimize=True)
+    """Write a sheet as PNG, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(encode_png(sheet))
+
+
+def encode_png(sheet: Sheet) -> bytes:
+    """Return a sheet as the bytes of a PNG."""
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
 def _label(sheet: Sheet, labels: list[str], pitch: int) -> Sheet:

@@ -307,6 +307,14 @@ def test_ctrl_c_says_what_the_next_command_goes_on_from(
     assert (done.returncode, done.stderr) == (130, said)
 
 
+@pytest.mark.parametrize("name", ["grid.png", "grid-any.png", "rows.parquet", "metrics.json"])
+def test_an_evaluation_is_written_whole_or_not_at_all(work: Path, name: str) -> None:
+    (work / "out" / name).mkdir(parents=True)
+    two = ("--reference", "self", "--reference", "any")
+    said = misuse(work, "eval", "--out", str(work / "out"), *two)
+    assert said == f"{work}/out/{name}: is a folder; give the path of a file."
+
+
 def test_a_file_where_a_folder_goes(work: Path) -> None:
     file = work / "file"
     file.write_text("mine")

@@ -140,5 +140,5 @@ def test_a_folder_in_a_contact_sheets_place_is_named(
 ) -> None:
     sketch = write_sketch(tmp_path / "s.png", 64, 64)
     (tmp_path / "c" / "contact-sheet-1.png").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"contact-sheet-1\.png: cannot be written"):
+    with pytest.raises(UserError, match=r"contact-sheet-1\.png: is a folder"):
         colorize_many(tinting_painter(), [sketch], references, tmp_path / "c", QUIET, read_sketch)

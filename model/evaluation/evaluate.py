@@ -31,7 +31,7 @@ from model.evaluation.perceptual import load_lpips
 from model.evaluation.scenes import Scene, make_scenes
 from model.evaluation.seen import Seen
 from model.evaluation.tally import NEEDS_TRUTH, Tally
-from model.grid import Sheet, save_png, tile
+from model.grid import Sheet, encode_png, tile
 from model.use.colorize import load_colorizer
 from pipeline.console import PlainConsole
 from pipeline.disk import replacing, telling_unwritable
@@ -110,7 +110,7 @@ def evaluate(
         palettes = samples.load(order[-config.num_references :]).color
         with memory_guard("eval.num_sketches", len(sketches)):  # all of them at once
             follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
-        settings, tables = {}, []
+        settings, tables, files = {}, [], {}
         for number, scene in enumerate(scenes):
             settings[scene.name], table = judge(
                 scene, samples, answers, follows, config, extractor, lpips, console
@@ -120,8 +120,7 @@ def evaluate(
             shown = samples.load(scene.pairs[spread_places(config.num_grid, len(scene.pairs))])
             with memory_guard("eval.num_grid", len(shown.indices)):
                 sheet = draw(scene, shown, colorizer)
-            with telling_unwritable(out_dir / name):
-                save_png(out_dir / name, sheet)
+            files[name] = encode_png(sheet)
 
     metrics: dict[str, Any] = {
         "checkpoint": str(checkpoint),
@@ -136,13 +135,15 @@ def evaluate(
         **settings[scenes[0].name],
         "settings": settings,
     }
-    rows = pa.concat_tables(tables, promote_options="default")
+    rows = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tables, promote_options="default"), rows, compression="zstd")
+    files["rows.parquet"] = rows.getvalue().to_pybytes()
+    files["metrics.json"] = orjson.dumps(metrics, option=orjson.OPT_INDENT_2)
     with telling_unwritable(out_dir):
+        with ExitStack() as stack:  # none is put in place before all are written; metrics.json last
+            for name, content in reversed(files.items()):
+                stack.enter_context(replacing(out_dir / name)).write_bytes(content)
         _remove_other_grids(out_dir, [scene.name for scene in scenes])
-        with replacing(out_dir / "rows.parquet") as temporary, temporary.open("wb") as file:
-            pq.write_table(rows, file, compression="zstd")  # Arrow knows paths in UTF-8 alone
-        with replacing(out_dir / "metrics.json") as temporary:
-            temporary.write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
     return metrics
 
 
@@ -194,7 +195,7 @@ def judge(
         for batch in iterate_batches(
             samples, judged, config.batch_size, num_threads=config.decode_threads
         ):
-            truth, reference = scene.set(batch)
+            truth, reference = scene.truth_and_references(batch)
             seen = Seen(truth) if scene.has_truth else None
             for name, answer in answers.items():
                 output = answer(batch.sketch, reference)
@@ -240,7 +241,7 @@ def judge(
 
 def draw(scene: Scene, shown: Batch, answer: Answer) -> Sheet:
     """Return a sheet of samples: sketch, reference, output, and the truth where there is one."""
-    truth, reference = scene.set(shown)
+    truth, reference = scene.truth_and_references(shown)
     output = answer(shown.sketch, reference)
     columns = {"sketch": shown.sketch, "reference": reference, "output": output}
     return tile(columns | ({"truth": truth} if scene.has_truth else {}))

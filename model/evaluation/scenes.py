@@ -39,7 +39,7 @@ class Scene:
     seed: int
     file: str = ""
 
-    def set(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def truth_and_references(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the true pictures and the references, uint8 N x 3 x H x W."""
         if self.picture is not None:
             return batch.color, self.picture.expand_as(batch.color)
