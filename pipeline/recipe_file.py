@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import orjson
@@ -20,8 +20,15 @@ _PART = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.){0,99}+"|'[^'\n]*+')"""
 _DEEP = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{64}}")  # tomllib takes time by its square
 
 
-def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str, overrides: Iterable[str] = (), sections: Mapping[str, type] | None = None
+) -> Recipe:
     """Load a recipe by its name in ``manifests/`` or by the path of a TOML file.
+
+    Args:
+        name_or_path: which one.
+        overrides: each ``section.key=value``.
+        sections: see ``settings.convert``.
 
     Raises:
         UserError: when there is no such recipe, or it does not say what a recipe may say.
@@ -36,7 +43,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     folder = path.parent.resolve() if path.parent.name in ("", "..") else path.parent
     table.setdefault("name", folder.name if path.name == "recipe.toml" else path.stem)
     try:
-        recipe = convert(apply_overrides(table, overrides), Recipe, where)
+        recipe = convert(apply_overrides(table, overrides), Recipe, where, sections)
         orjson.dumps(to_table(recipe))  # as it will be written into what it makes
     except (RecursionError, TypeError) as error:
         raise UserError(

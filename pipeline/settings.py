@@ -7,6 +7,7 @@ import json
 import tomllib
 import types
 import typing
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,18 +20,22 @@ T = TypeVar("T")
 Table = dict[str, Any]
 
 
-def convert(table: Table, into: type[T], where: str) -> T:
+def convert(
+    table: Table, into: type[T], where: str, sections: Mapping[str, type] | None = None
+) -> T:
     """Build the dataclass ``into`` from a plain table (of TOML or JSON).
 
     Args:
         table: keys and plain values; missing keys take the dataclass's defaults.
         into: a dataclass, whose fields may be dataclasses.
         where: the file or option that the table came from, for the error's text.
+        sections: dataclasses of tables that ``into`` keeps plain, by field; of these the keys are
+            checked.
 
     Raises:
         UserError: on a key that ``into`` does not have, or a value of another type.
     """
-    _check_keys(table, into, where, "")
+    _check_keys(table, _fields(into) | dict(sections or {}), where)
     try:
         return msgspec.convert(table, into)
     except ValueError as error:  # msgspec's are such
@@ -59,7 +64,7 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def apply_overrides(table: Table, overrides: typing.Iterable[str]) -> Table:
+def apply_overrides(table: Table, overrides: Iterable[str]) -> Table:
     """Return ``table`` with each ``section.key=value`` of ``overrides`` put in place.
 
     A value is read as TOML where it is TOML (``256``, ``true``, ``["a", "b"]``) and as a plain
@@ -90,24 +95,58 @@ def _value(text: str) -> Any:
         return text
 
 
-def _check_keys(table: Table, into: type, where: str, path: str) -> None:
+def _fields(into: type) -> dict[str, Any]:
     hints = typing.get_type_hints(into)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(into)}
+    return {field.name: hints[field.name] for field in dataclasses.fields(into)}
+
+
+def _check_keys(
+    table: Table,
+    fields: Mapping[str, Any],
+    where: str,
+    path: str = "",
+    top: Mapping[str, Any] | None = None,
+) -> None:
+    """Check a table's keys; ``fields`` are those of this table, ``top`` those of the outermost."""
+    top = fields if top is None else top
     for key, value in table.items():
         if key not in fields:
-            near = nearest(key, fields)
-            hint = f"did you mean {path + near!r}?" if near else f"known: {', '.join(fields)}."
+            hint = _hint(key, fields, path, top, isinstance(value, dict))
             raise UserError(f"{where}: unknown key {path + key!r}; {hint}")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{where}: {path + key}: holds a NUL byte, which no name has.")
         nested = _dataclass_in(fields[key])
         if nested is not None and isinstance(value, dict):
-            _check_keys(value, nested, where, f"{path}{key}.")
+            _check_keys(value, _fields(nested), where, f"{path}{key}.", top)
         named = _dataclass_named(fields[key])
         if named is not None and isinstance(value, dict):
             for name, table_of_name in value.items():
                 if isinstance(table_of_name, dict):
-                    _check_keys(table_of_name, named, where, f"{path}{key}.{name}.")
+                    _check_keys(table_of_name, _fields(named), where, f"{path}{key}.{name}.", top)
+
+
+def _hint(
+    key: str, fields: Mapping[str, Any], path: str, top: Mapping[str, Any], is_section: bool
+) -> str:
+    """Return what an unknown key may have meant, in its table or, failing that, in another one."""
+    elsewhere: dict[str, list[str]] = {}
+    for name, is_a_section in _names(top):
+        if is_a_section == is_section:
+            elsewhere.setdefault(name.rpartition(".")[2], []).append(name)
+    near = nearest(key, [*fields, *elsewhere])
+    found = [path + near] if near in fields else elsewhere.get(near)
+    if not found:
+        return f"known: {', '.join(fields)}."
+    return f"did you mean {' or '.join(map(repr, found))}?"
+
+
+def _names(fields: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the full names of all settings and sections, and whether each is a section."""
+    for key, hint in fields.items():
+        nested = _dataclass_in(hint)
+        yield path + key, nested is not None
+        if nested is not None:
+            yield from _names(_fields(nested), f"{path}{key}.")
 
 
 def _dataclass_in(hint: Any) -> type | None:

@@ -268,7 +268,27 @@ def test_options_that_would_do_nothing(work: Path) -> None:
         said = misuse(work, "train", "--run", "two", "--shards", str(work), "--cache-size", size)
         assert f"--cache-size {float(size)}: give at most 1000000 GB." in said
     said = misuse(work, "eval", "--set", "train.sketch=ink")
-    assert "--set train: an evaluation has eval.KEY only" in said
+    assert said == "--set train.sketch=ink: unknown key 'train'; known: eval."
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "meant"),
+    [
+        ("train", "lr=1e-3", "'train.lr'"),
+        ("train", "epoch=3", "'train.epochs'"),
+        ("train", "size=64", "'prepare.size' or 'train.size'"),
+        ("train", "prepare.lr=1e-3", "'train.lr'"),
+        ("train", "train.batch_sise=2", "'train.batch_size'"),
+        ("train", "sketch.method=xdog", "'prepare.sketch'"),
+        ("eval", "batch_size=2", "'eval.batch_size'"),
+        ("eval", "eval.batch=2", "'eval.batch_size'"),
+    ],
+)
+def test_a_setting_by_half_its_name(work: Path, command: str, override: str, meant: str) -> None:
+    key = override.partition("." if "sketch" in override else "=")[0]
+    options = ("--run", "two") if command == "train" else ()
+    said = misuse(work, command, *options, "--set", override)
+    assert f"--set {override}: unknown key '{key}'; did you mean {meant}?" in said
 
 
 @pytest.mark.parametrize(

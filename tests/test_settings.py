@@ -39,6 +39,8 @@ def test_tables_and_dataclasses_round_trip() -> None:
         ({"nam": "a"}, r"a\.toml: unknown key 'nam'; did you mean 'name'\?"),
         ({"name": "a\0b"}, r"a\.toml: name: holds a NUL byte"),
         ({"name": "a", "inner": {"sise": 2}}, r"'inner\.sise'; did you mean 'inner\.size'\?"),
+        ({"name": "a", "sizes": 2}, r"'sizes'; did you mean 'inner\.size'\?"),
+        ({"name": "a", "inner": {"share": 2}}, r"'inner\.share'; did you mean 'share'\?"),
         ({"name": "a", "inner": {"qqq": 2}}, r"'inner\.qqq'; known: size, names\."),
         (
             {"name": "a", "inner": {"size": "2"}},

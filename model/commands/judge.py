@@ -61,6 +61,8 @@ def evaluate(
     ] = [],
 ) -> None:
     """Judge a checkpoint: metrics.json, rows.parquet, grid.png."""
+    from dataclasses import make_dataclass
+
     from model.checkpoint import read_sum, run_dir_of
     from model.config import EvalConfig
     from model.evaluation.evaluate import evaluate as run_evaluation
@@ -79,11 +81,10 @@ def evaluate(
         "reference": reference,
     }
     tables = apply_overrides({"eval": flags}, overrides)
-    if others := sorted(tables.keys() - {"eval"}):
-        raise UserError(
-            f"--set {others[0]}: an evaluation has eval.KEY only, as eval.batch_size=8."
-        )
-    config = convert(tables["eval"], EvalConfig, "eval")
+    where = " ".join(f"--set {override}" for override in overrides) or "eval"
+    config: EvalConfig = convert(
+        tables, make_dataclass("Settings", [("eval", EvalConfig)]), where
+    ).eval
     run_dir = run_dir_of(checkpoint)
     out_dir = out if out is not None else run_dir / _eval_name(checkpoint, split)
     if (place := Work(work) if work is not None else work_around(run_dir)) is None:

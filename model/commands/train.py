@@ -94,7 +94,7 @@ def train(
     overrides: Overrides = [],
 ) -> None:
     """Train a model on a work folder's samples, or on pushed ones."""
-    from model.config import train_config
+    from model.config import TrainConfig, train_config
     from model.training.train import train as run_training
     from pipeline.errors import UserError
     from pipeline.settings import to_table
@@ -102,7 +102,7 @@ def train(
 
     if shards is None and (cache is not None or cache_size is not None):
         raise UserError("--cache and --cache-size go with --shards URL: nothing is streamed here.")
-    chosen = recipe_of(recipe, overrides)
+    chosen = recipe_of(recipe, overrides, {"train": TrainConfig})
     flags = {
         "model": model,
         "gan": gan,
