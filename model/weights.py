@@ -28,7 +28,7 @@ def read_weights(path: Path) -> StateDict:
         UserError: where the file is missing, damaged, or anything but named tensors.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file.")
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}.")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

@@ -47,8 +47,11 @@ def telling_unwritable(path: Path) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return what went wrong; of a file, without the number and path that Python and Arrow add."""
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    """Return what went wrong, without the number and path that Python and Arrow add."""
+    if not isinstance(error, OSError) or not error.errno:
+        return str(error)
+    known_to_system = error.errno > 0  # what is said of host names has numbers under 0
+    return os.strerror(error.errno) if known_to_system else str(error.strerror)
 
 
 @contextmanager

@@ -92,6 +92,14 @@ def test_eval_prints_which_picture_and_no_negative_zero(capsys: pytest.CaptureFi
     assert [line.split() for line in table] == expected
 
 
+def test_eval_says_once_why_figures_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = {"fid": "no weights", "lpips": "no truth", "mse": "no truth", "kid": "no weights"}
+    block = {"reference": "any", "num_samples": 2, "unavailable": reasons, "baselines": {}}
+    print_metrics("reference", "test", block)
+    said = capsys.readouterr().out.splitlines()[2:]
+    assert said == ["no fid, kid: no weights", "no mse, lpips: no truth"]
+
+
 def test_eval_says_what_a_bad_figure_means(capsys: pytest.CaptureFixture[str]) -> None:
     average = {"following": 0.01, "chroma_error": 0.9}
     block = {"reference": "self", "num_samples": 2, "unavailable": {}, "baselines": {}}

@@ -192,7 +192,7 @@ def test_a_checkpoint_of_a_newer_version(work: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_checkpoint_of_another_model(work: Path) -> None:
     said = misuse(work, "train", "--run", "one", "--resume", "--model", "batchnorm")
-    assert "other settings: model (zhang2017 there, batchnorm here)" in said
+    assert "other settings: train.model (zhang2017 there, batchnorm here)" in said
     assert said.endswith("Give its settings, or name another run.")
 
 
@@ -201,7 +201,7 @@ def test_a_run_that_was_to_be_shorter_is_the_beginning_of_another(work: Path) ->
     assert call(*arguments("train", work, "--run", "short", *options)).exit_code == 0
     longer = ("--run", "short", "--resume", *options[:2], "--epochs", "2")
     said = misuse(work, "train", *longer)
-    assert "other settings: epochs (1 there, 2 here)" in said
+    assert "other settings: train.epochs (1 there, 2 here)" in said
     run_dir = work / "runs" / "short"
     assert said.endswith(f"another run; --init {run_dir} begins that one with these weights.")
     begun = ("--run", "long", "--init", str(run_dir), *longer[3:])
@@ -258,6 +258,12 @@ def test_a_checkpoints_own_work_folder_is_taken(
 def test_a_split_that_there_is_not(work: Path) -> None:
     said = misuse(work, "eval", "--split", "tests")
     assert said.startswith("--split tests (did you mean 'test'?): no such split; there are train,")
+
+
+@pytest.mark.parametrize(("command", "options"), [("train", ("--run", "two")), ("eval", ())])
+def test_a_device_that_there_is_not(work: Path, command: str, options: tuple[str, ...]) -> None:
+    said = misuse(work, command, *options, "--device", "gpu")
+    assert said == "device 'gpu': no such name. Give auto, cpu, cuda or cuda:1."
 
 
 def test_options_that_would_do_nothing(work: Path) -> None:

@@ -145,6 +145,8 @@ def test_unusable_weights_files_are_named(tmp_path: Path) -> None:
         read_weights(tmp_path / "list.pth")
     with pytest.raises(UserError, match=r"missing\.pth: no such file\.$"):
         read_weights(tmp_path / "missing.pth")
+    with pytest.raises(UserError, match=r": is a folder\.$"):
+        read_weights(tmp_path)
     state = {"a": torch.rand(3, 4)}
     save_file(state, tmp_path / "whole.safetensors")
     torch.save(state, tmp_path / "whole.pth")

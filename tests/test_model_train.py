@@ -324,7 +324,7 @@ def test_wrong_use_is_explained(samples_dir: Path, whole_run: Path, tmp_path: Pa
     with pytest.raises(UserError, match=r"holds a run already. Go on with --resume"):
         run(samples_dir, whole_run)
     other = dataclasses.replace(CONFIG, lr=0.5)
-    with pytest.raises(UserError, match=r"other settings: lr \(0.001 there, 0.5 here\)"):
+    with pytest.raises(UserError, match=r"other settings: train\.lr \(0.001 there, 0.5 here\)"):
         run(samples_dir, whole_run, other, resume=True)
     weights = dataclasses.replace(CONFIG, style_seed=9)
     with pytest.raises(UserError, match="style_seed"):

@@ -67,7 +67,7 @@ def test_a_run_does_not_change_its_precision_unseen(
     run(paired_dir, tmp_path, REFERENCE, max_steps=1)
     assert load_checkpoint(tmp_path / "last.safetensors")[1].train.precision == "fp32"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    with pytest.raises(UserError, match=r"precision \(fp32 there, bf16 here\)"):
+    with pytest.raises(UserError, match=r"train\.precision \(fp32 there, bf16 here\)"):
         run(paired_dir, tmp_path, REFERENCE, resume=True)
     as_begun = dataclasses.replace(REFERENCE, precision="fp32")
     assert run(paired_dir, tmp_path, as_begun, resume=True, max_steps=1).step == 2

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from model.app.page import Studio, build_page
 from model.use.painter import DrawLines, Painter
+from pipeline.disk import reason
 from pipeline.errors import UserError
 from pipeline.words import harmless
 
@@ -141,7 +142,7 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):  # it is the host that is wrong
             advice = "--host takes an address of this machine, or 0.0.0.0 for all that it has"
         raise UserError(
-            f"{host} port {port}: cannot listen there: {error.strerror}. {advice}."
+            f"{host} port {port}: cannot listen there: {reason(error)}. {advice}."
         ) from error
     port = bound.getsockname()[1]
     inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from model.commands.common import Checkpoint, StyleWeights, work_around
+from model.commands.common import Checkpoint, Device, StyleWeights, work_around
 from pipeline.commands.common import WorkFolder, named_folder
 from pipeline.words import counted, harmless
 
@@ -41,6 +41,7 @@ def evaluate(
     guidance: Annotated[
         float, typer.Option(help="How closely to follow the reference; 1: as in training.")
     ] = 1.0,
+    device: Device = "auto",
     style_weights: StyleWeights = "",
     reference: Annotated[
         list[str],
@@ -77,6 +78,7 @@ def evaluate(
         "fid_weights": fid_weights,
         "lpips_weights": lpips_weights,
         "guidance": guidance,
+        "device": device,
         "style_weights": style_weights,
         "reference": reference,
     }
@@ -150,8 +152,9 @@ def print_metrics(model: str, split: str, metrics: dict[str, Any]) -> None:
     file = f" ({harmless(metrics['file'])})" if "file" in metrics else ""
     print(f"{samples}, reference: {metrics['reference']}{file}")
     print_table({model: metrics, **metrics["baselines"]}, measures)
-    for name, why in metrics["unavailable"].items():
-        print(f"no {name}: {why}")
+    reasons = metrics["unavailable"]
+    for why in dict.fromkeys(reasons.values()):
+        print(f"no {', '.join(name for name in names if reasons.get(name) == why)}: {why}")
     for text in remarks(metrics).values():
         print(text)
 

@@ -280,7 +280,7 @@ def _reasons(extractor: FeatureExtractorBase | None, has_truth: bool) -> dict[st
     inception = "no Inception weights: give --fid-weights PATH"
     if extractor is not None:
         inception = "needs at least two pictures"
-    no_truth = dict.fromkeys(NEEDS_TRUTH, "another character's colours have no true answer")
+    no_truth = dict.fromkeys(NEEDS_TRUTH, "another picture's colours have no true answer")
     return {
         "lpips": "no AlexNet weights: give --lpips-weights PATH",
         "chroma_error": "the true pictures have no colour",

@@ -152,7 +152,7 @@ def _check_is_same(
     different = changed_settings(info.train, config)
     if different:
         values = ", ".join(
-            f"{name} ({getattr(info.train, name)} there, {getattr(config, name)} here)"
+            f"train.{name} ({getattr(info.train, name)} there, {getattr(config, name)} here)"
             for name in different
         )
         fits = not {"model", "size", "width_multiplier"} & {*different}
