@@ -85,6 +85,11 @@ def test_a_reader_that_has_seen_enough_is_no_error(words: str, work: Work) -> No
     [
         *("status|", "verify|", "pull|x|", "takedown||1", "runs|", "prepare|dolls-64|--work|"),
         *("train|dolls-64|--work=", "eval|run|--work|", "app|run|--work|"),
+        *("train|dolls-64|--init|", "train|dolls-64|--shards|x|--cache|", "eval|", "app|"),
+        *("eval|run|--out|", "report|work|--out|", "lock|dolls-64|--out|", "export||--out|x"),
+        *("export|run|--out|", "export|run|--out|x|--lock|", "export|run|--out|x|--metrics|"),
+        *("colorize|run|--sketch|", "colorize|run|--sketch|a|--reference|"),
+        *("colorize|run|--sketch|a|--reference|b|--out|", "colorize||--sketch|a"),
     ],
 )
 def test_an_empty_name_is_not_taken_for_the_current_folder(
@@ -93,7 +98,7 @@ def test_an_empty_name_is_not_taken_for_the_current_folder(
     monkeypatch.chdir(tmp_path)
     error = call(*words.split("|")).exception
     assert isinstance(error, UserError)
-    assert "names no folder; the current one is `.`" in str(error)
+    assert "names no file and no folder; the current one is `.`" in str(error)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -294,6 +294,9 @@ def test_what_is_no_setting_and_no_picture_is_said(
     config = dataclasses.replace(CONFIG, reference=("charcter",))
     with pytest.raises(UserError, match=r"charcter \(did you mean 'character'\?\): neither self"):
         evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
+    config = dataclasses.replace(CONFIG, reference=("",))
+    with pytest.raises(UserError, match="^--reference : neither self"):
+        evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
 
 
 def test_the_reference_model_is_judged_like_the_others(samples_dir: Path, tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.common import named_path
+
 if TYPE_CHECKING:
     from pipeline.work import Work
 
 Checkpoint = Annotated[
     Path,
-    typer.Argument(metavar="CHECKPOINT", help="A run's folder, or a .safetensors file."),
+    typer.Argument(
+        metavar="CHECKPOINT", parser=named_path, help="A run's folder, or a .safetensors file."
+    ),
 ]
 DEVICES = "auto|cpu|cuda|cuda:1"
 Device = Annotated[str, typer.Option(metavar=DEVICES, help="Where to compute.")]

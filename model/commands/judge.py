@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from model.commands.common import Checkpoint, Device, StyleWeights, work_around
-from pipeline.commands.common import WorkFolder, named_folder
+from pipeline.commands.common import WorkFolder, named_path
 from pipeline.words import counted, harmless
 
 
@@ -22,7 +22,7 @@ def evaluate(
         typer.Option(
             "--work",
             metavar="WORK",
-            parser=named_folder,
+            parser=named_path,
             help="Folder with the samples; by default the one that the run lies in.",
         ),
     ] = None,
@@ -30,7 +30,8 @@ def evaluate(
         str, typer.Option(metavar="train|val|test", help="Whose pictures to judge on.")
     ] = "test",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Beside the checkpoint by default.")
+        Path | None,
+        typer.Option(metavar="DIR", parser=named_path, help="Beside the checkpoint by default."),
     ] = None,
     fid_weights: Annotated[
         str, typer.Option(metavar="PATH", help="Inception weights for FID and KID.")

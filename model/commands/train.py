@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from model.commands.common import DEVICES
-from pipeline.commands.common import Overrides, RecipeName, WorkDir, recipe_of, work_of
+from pipeline.commands.common import Overrides, RecipeName, WorkDir, named_path, recipe_of, work_of
 from pipeline.words import counted
 
 _CACHE_SIZE = 20.0  # GB
@@ -72,7 +72,11 @@ def train(
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where streamed shards are kept; WORK/cache by default."),
+        typer.Option(
+            metavar="DIR",
+            parser=named_path,
+            help="Where streamed shards are kept; WORK/cache by default.",
+        ),
     ] = None,
     cache_size: Annotated[
         float | None,
@@ -85,7 +89,9 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            metavar="CHECKPOINT", help="Begin with the weights of another training: fine-tune it."
+            metavar="CHECKPOINT",
+            parser=named_path,
+            help="Begin with the weights of another training: fine-tune it.",
         ),
     ] = None,
     resume: Annotated[

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from model.commands.common import Checkpoint, Device, StyleWeights, work_around
-from pipeline.commands.common import console, named_folder
+from pipeline.commands.common import console, named_path
 from pipeline.words import counted, sized
 
 Model = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
+        parser=named_path,
         help="A run's folder, a .safetensors, or an .onnx that `export` wrote.",
     ),
 ]
@@ -26,17 +27,24 @@ def colorize(
     sketch: Annotated[
         list[Path],
         typer.Option(
-            metavar="PATH", help="Dark lines on light paper, any size; or a folder. Repeatable."
+            metavar="PATH",
+            parser=named_path,
+            help="Dark lines on light paper, any size; or a folder. Repeatable.",
         ),
     ],
     reference: Annotated[
         list[Path],
-        typer.Option(metavar="PATH", help="A coloured picture, any size; or a folder. Repeatable."),
+        typer.Option(
+            metavar="PATH",
+            parser=named_path,
+            help="A coloured picture, any size; or a folder. Repeatable.",
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
             metavar="PATH",
+            parser=named_path,
             help="The picture to write, in the format of its suffix; a folder for several.",
         ),
     ],
@@ -88,7 +96,7 @@ def show_app(
         typer.Option(
             "--work",
             metavar="WORK",
-            parser=named_folder,
+            parser=named_path,
             help="Folder whose samples the page offers as examples; dolls by default.",
         ),
     ] = None,
@@ -129,15 +137,23 @@ def show_app(
 
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=named_path, help="Where the files go.")
+    ],
     lock: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The data set's lock; by default the work folder's."),
+        typer.Option(
+            metavar="FILE",
+            parser=named_path,
+            help="The data set's lock; by default the work folder's.",
+        ),
     ] = None,
     metrics: Annotated[
         list[Path],
         typer.Option(
-            metavar="FILE", help="metrics.json for the card; by default the run's. Repeatable."
+            metavar="FILE",
+            parser=named_path,
+            help="metrics.json for the card; by default the run's. Repeatable.",
         ),
     ] = [],
     onnx: Annotated[

@@ -66,7 +66,7 @@ def _make_scene(samples: Samples, reference: str, picture_name: str, seed: int) 
     if reference in REFERENCES:
         pairs = pair_up(samples, reference, seed)
         return Scene(reference, pairs, reference != "any", None, seed)
-    if not Path(reference).exists():
+    if not reference or not Path(reference).exists():
         raise UserError(
             f"--reference {reference}{meant(reference, REFERENCES)}: neither "
             f"{', '.join(REFERENCES)} nor a picture's path."

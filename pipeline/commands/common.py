@@ -23,14 +23,16 @@ _DATA = Path("data")
 """Where the work folders are that no option names, each called as its recipe."""
 
 
-def named_folder(text: str) -> Path:
-    """Return the folder that a word of the command line names.
+def named_path(text: str) -> Path:
+    """Return the file or folder that a word of the command line names.
 
     Raises:
         UserError: where it is empty, as a variable is that is not set: none is meant then.
     """
     if not text:
-        raise UserError("'': names no folder; the current one is `.`. Is a variable not set?")
+        raise UserError(
+            "'': names no file and no folder; the current one is `.`. Is a variable not set?"
+        )
     return Path(text)
 
 
@@ -40,7 +42,7 @@ def made_folder(text: str) -> Path:
     Raises:
         UserError: where it names a recipe instead, whose folder is in its usual place.
     """
-    folder, usual = named_folder(text), _DATA / text
+    folder, usual = named_path(text), _DATA / text
     if not os.path.lexists(folder) and usual.is_dir():
         raise UserError(f"{text}: no such folder; the recipe's is {usual}.")
     return folder
@@ -55,7 +57,7 @@ WorkFolder = Annotated[
 WorkDir = Annotated[
     Path | None,
     typer.Option(
-        "--work", metavar="WORK", parser=named_folder, help="Work folder; data/NAME by default."
+        "--work", metavar="WORK", parser=named_path, help="Work folder; data/NAME by default."
     ),
 ]
 Overrides = Annotated[

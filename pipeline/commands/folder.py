@@ -21,6 +21,7 @@ from pipeline.commands.common import (
     console,
     fail,
     made_folder,
+    named_path,
     print_counts,
     recipe_of,
     work_of,
@@ -132,7 +133,8 @@ def repair(
 def report(
     work: WorkFolder,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="WORK/report.html by default.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=named_path, help="WORK/report.html by default."),
     ] = None,
 ) -> None:
     """Write one page to look at: fates, figures and pictures."""
@@ -149,7 +151,9 @@ def lock(
     work: WorkDir = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="posts.parquet beside the recipe by default."),
+        typer.Option(
+            metavar="FILE", parser=named_path, help="posts.parquet beside the recipe by default."
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Compare the folder with the lock; write no lock.")

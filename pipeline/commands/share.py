@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.common import WorkFolder, console, named_folder
+from pipeline.commands.common import WorkFolder, console, named_path
 from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def push(
 
 def pull(
     url: Annotated[str, typer.Argument(metavar="URL", help="As for push, or https://...")],
-    work: Annotated[
-        Path, typer.Argument(metavar="WORK", parser=named_folder, help="A work folder.")
-    ],
+    work: Annotated[Path, typer.Argument(metavar="WORK", parser=named_path, help="A work folder.")],
     split: Annotated[
         str | None, typer.Option(metavar="train|val|test", help="Only this split.")
     ] = None,
