@@ -38,9 +38,11 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
         The problems, none when every promise holds.
 
     Raises:
-        UserError: where the folder holds nothing of ours, or its tars are in a store.
+        UserError: where the folder holds nothing of ours, something is in the way there, or its
+            tars are in a store.
     """
     work = Work(directory)
+    work.check_places()
     work.check_store()
     check_is_ours(directory)
     if _is_shared(work):

@@ -1,5 +1,6 @@
 """The work folder: where everything lies, and what a run finds and leaves there."""
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,36 @@ from pipeline.words import is_utf8
 
 
 class _Place:
-    """A file or folder of a work folder, by its name there."""
+    """A file of a work folder, by its name there."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __get__(self, work: "Work", kind: type["Work"]) -> Path:
         return work.root / self._name
+
+    def check(self, work: "Work") -> None:
+        """Check that no folder is where the file goes.
+
+        Raises:
+            UserError: where one is.
+        """
+        if (path := self.__get__(work, Work)).is_dir():
+            raise UserError(f"{path}: is a folder, where a file goes; move it away.")
+
+
+class _Folder(_Place):
+    """A folder of a work folder, by its name there."""
+
+    def check(self, work: "Work") -> None:
+        """Check that nothing else is where the folder goes.
+
+        Raises:
+            UserError: where something is, perhaps a link that leads nowhere.
+        """
+        path = self.__get__(work, Work)
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{path}: is no folder, and one goes there; move it away.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +60,7 @@ class Work:
     plan_path = _Place("selection.parquet")
     """Every wanted post, with its split and shard."""
 
-    listing_dir = _Place("listing")
+    listing_dir = _Folder("listing")
     """Pages of an API that the selection was made from, a folder for each query."""
 
     lock_path = _Place("posts.parquet")
@@ -45,16 +69,16 @@ class Work:
     differences_path = _Place("differences.csv")
     """Post by post, what is not as the lock says; absent where all is."""
 
-    raw_dir = _Place("raw")
+    raw_dir = _Folder("raw")
     """Shards of originals."""
 
-    reuse_dir = _Place("raw.old")
+    reuse_dir = _Folder("raw.old")
     """Shards of originals of earlier plans, a folder for each, until the new one has used them."""
 
-    index_dir = _Place("indexes")
+    index_dir = _Folder("indexes")
     """Indexes of remote tars, while a fetch is under way; those of ranks until all is fetched."""
 
-    ledger_dir = _Place("ledger")
+    ledger_dir = _Folder("ledger")
     """How each original came."""
 
     store_path = _Place("store.txt")
@@ -63,13 +87,13 @@ class Work:
     duplicates_path = _Place("duplicates.parquet")
     """The posts whose pictures repeat earlier ones, as they were found last."""
 
-    samples_dir = _Place("samples")
+    samples_dir = _Folder("samples")
     """Shards of samples."""
 
-    share_dir = _Place("share")
+    share_dir = _Folder("share")
     """What is shared beside the samples, as last pushed or pulled: card, lock, recipe."""
 
-    incoming_dir = _Place(".incoming")
+    incoming_dir = _Folder(".incoming")
     """Files that are being pulled, until they are whole and found to be what they ought to.
 
     Hidden, for nobody else has a folder of that name.
@@ -78,16 +102,16 @@ class Work:
     removals_path = _Place("takedown.json")
     """Posts that were taken down here; absent where none was."""
 
-    cleared_dir = _Place("cleared")
+    cleared_dir = _Folder("cleared")
     """Shards that posts were taken out of, until the store that they lie in has them."""
 
-    style_dir = _Place("style")
+    style_dir = _Folder("style")
     """Style features of the samples, which training keeps, or makes anew."""
 
     report_path = _Place("report.html")
     """The page about the folder, where ``report`` is told no other place."""
 
-    runs_dir = _Place("runs")
+    runs_dir = _Folder("runs")
     """Training runs."""
 
     def __post_init__(self) -> None:
@@ -117,6 +141,16 @@ class Work:
         """What finishes a takedown that was cut short."""
         return f"takedown {self.root}" + (f" --store {self.store}" if self.store else "")
 
+    def check_places(self) -> None:
+        """Check that files are where files go, and folders where folders go.
+
+        Raises:
+            UserError: naming the first that is in the way.
+        """
+        for place in vars(Work).values():
+            if isinstance(place, _Place):
+                place.check(self)
+
     def check_store(self, store: str = "") -> None:
         """Check that the shards' tars are where a command looks for them, here by default.
 
@@ -145,10 +179,11 @@ class Work:
             store: where the run takes the shards' tars to be, "" for the folder itself.
 
         Raises:
-            UserError: where a run is there that this one must not work beside, the folder cannot
-                be written, it has no room left, a takedown was cut short, or the shards' tars are
-                elsewhere.
+            UserError: where something is in the way in the folder, a run is there that this one
+                must not work beside, the folder cannot be written, it has no room left, a takedown
+                was cut short, or the shards' tars are elsewhere.
         """
+        self.check_places()
         with (
             hold(self.root, part, say) as entry,
             telling_out_of_space(self.root, "make room there and run the same command again."),
