@@ -1,24 +1,28 @@
 """The command line: all commands under their names, and how each of them ends."""
 
-import atexit
-import errno
-import hashlib
-import os
 import sys
-import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from io import TextIOWrapper
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
 
-import typer
-from typer.core import TyperCommand
+try:
+    import atexit
+    import errno
+    import hashlib
+    import os
+    import traceback
+    from collections.abc import Callable
+    from contextlib import suppress
+    from io import TextIOWrapper
+    from pathlib import Path
+    from typing import Annotated, Any, NoReturn
 
-from model.commands import demo, judge, train, use
-from pipeline.commands import folder, make, share
-from pipeline.errors import UserError
-from pipeline.words import harmless
+    import typer
+    from typer.core import TyperCommand
+
+    from model.commands import demo, judge, train, use
+    from pipeline.commands import folder, make, share
+    from pipeline.errors import UserError
+    from pipeline.words import harmless
+except KeyboardInterrupt:  # these take a tenth of a second, and no command has begun
+    sys.exit(130)
 
 app = typer.Typer(
     name="nurie",

@@ -43,6 +43,25 @@ def test_debug_shows_where_an_error_arose_and_changes_no_exit_code() -> None:
     assert done.stderr.splitlines()[-1].startswith("error: nowhere/selection.parquet: no such")
 
 
+@pytest.mark.parametrize("module", ["hashlib", "typer", "pipeline.words"])
+def test_ctrl_c_while_the_program_is_imported_is_no_traceback(module: str) -> None:
+    program = f"""
+import runpy, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.modules.pop({module!r}, None)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_path({str(ROOT / "cli.py")!r}, run_name="__main__")
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", ["status --help", "status WORK", "status nowhere"])
