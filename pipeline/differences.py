@@ -39,6 +39,7 @@ class Difference(StrEnum):
     FATE = "fate"  # same original, or none then as now, and another fate
     SAMPLE = "sample"  # same original, and another sample
     WAITING = "waiting"  # its shard is not done yet
+    UNPLANNED = "unplanned"  # the folder's plan lacks it, or has it in another shard
     EXTRA = "extra"  # the folder's plan has it, and the lock does not
 
 
@@ -85,17 +86,13 @@ def check_folder(work: Work, recipe: Recipe) -> None:
         UserError: naming the recipe that it was made by, or the settings that differ.
     """
     check_done(work)
-    table = read_about(work.plan_path)["recipe"]
-    of_samples = read_info(rows_path(work.samples_dir, list_shards(work.samples_dir)[0]))
-    prepare = of_samples.get("recipe", {}).get("prepare", {})
-    made_by = convert(table | {"prepare": prepare}, Recipe, str(work.plan_path))
+    made_by = _made_by(work)
     if made_by.name != recipe.name:
         raise UserError(
             f"{work.root}: was made by recipe {made_by.name!r}, not by {recipe.name!r}; give that "
             "recipe, or the --work of this one."
         )
-    then, now = (_deciding(r) | {"prepare": to_table(r.prepare)} for r in (made_by, recipe))
-    if odd := name_differences(then, now, "the folder's"):
+    if odd := name_differences(_all_deciding(made_by), _all_deciding(recipe), "the folder's"):
         raise UserError(
             f"{work.root}: was not made as recipe {recipe.name!r} says: {'; '.join(odd)}. Give "
             "what was --set then, or run `fetch` and `prepare` again."
@@ -106,6 +103,20 @@ def _deciding(recipe: Recipe) -> Table:
     """Return the settings that decide what is fetched, and where to."""
     table = to_table(shared_recipe(recipe))
     return {section: table[section] for section in ("select", "split", "source")}
+
+
+def _all_deciding(recipe: Recipe) -> Table:
+    """Return the settings that decide what is fetched, where to, and what is made of it."""
+    return _deciding(recipe) | {"prepare": to_table(recipe.prepare)}
+
+
+def _made_by(work: Work) -> Recipe:
+    """Return the recipe of a folder with a plan: that of its first samples, where there are any."""
+    table = read_about(work.plan_path)["recipe"]
+    for name in list_shards(work.samples_dir)[:1]:
+        of_samples = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
+        table |= {"prepare": of_samples.get("prepare", {})}
+    return convert(table, Recipe, str(work.plan_path))
 
 
 def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
@@ -125,6 +136,7 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
         {"prepare": to_table(lock.info.recipe.prepare)}, {"prepare": to_table(recipe.prepare)}
     )
     notes = [f"Samples are not compared: {'; '.join(odd)}."] if odd else []
+    notes += _other_settings(lock, work, with_samples=not odd)
 
     def count(write: Callable[[Sequence[object]], object]) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -156,6 +168,14 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
     return comparison
 
 
+def _other_settings(lock: Lock, work: Work, *, with_samples: bool) -> list[str]:
+    if not work.plan_path.is_file():
+        return []
+    deciding = _all_deciding if with_samples and list_shards(work.samples_dir) else _deciding
+    odd = name_differences(deciding(lock.info.recipe), deciding(_made_by(work)))
+    return [f"The folder was made by other settings: {'; '.join(odd)}."] if odd else []
+
+
 def _other_versions(lock: Lock) -> list[str]:
     here, there = library_versions(), lock.info.versions
     odd = [
@@ -170,21 +190,25 @@ def _compare_shards(
     lock: Lock, work: Work, *, with_samples: bool
 ) -> Iterator[tuple[int, str, str, str, str]]:
     columns = ["post_id", "split", "shard", "status", "reason", "sha256", "sample_sha256"]
+    planned = planned_shards(work.plan_path) if work.plan_path.is_file() else {}
     for name, posts in by_shard(lock.posts.select(columns)):
         originals, samples = _read_found(work, name)
+        expected = set(_planned_ids(work, name).to_pylist() if name in planned else ())
         for post in posts.to_pylist():
-            original = originals.get(post["post_id"])
-            sample = samples.get(post["post_id"]) if with_samples else None
-            yield (post["post_id"], name, *_judge(post, original, sample))
-    yield from _find_extra(lock.posts["post_id"], work)
-
-
-def _find_extra(locked: pa.ChunkedArray, work: Work) -> Iterator[tuple[int, str, str, str, str]]:
-    known = locked.combine_chunks()
-    for name in planned_shards(work.plan_path) if work.plan_path.is_file() else ():
-        ids = read_planned(work.plan_path, name)["post_id"]
+            post_id = post["post_id"]
+            original = originals.get(post_id)
+            sample = samples.get(post_id) if with_samples else None
+            is_planned = not planned or post_id in expected
+            yield (post_id, name, *_judge(post, original, sample, is_planned=is_planned))
+    known = lock.posts["post_id"].combine_chunks()
+    for name in planned:
+        ids = _planned_ids(work, name)
         for post_id in ids.filter(pc.invert(pc.is_in(ids, value_set=known))).to_pylist():
             yield post_id, name, Difference.EXTRA, "", Status.PLANNED
+
+
+def _planned_ids(work: Work, name: str) -> pa.ChunkedArray:
+    return read_planned(work.plan_path, name)["post_id"]
 
 
 def _read_found(work: Work, name: str) -> tuple[dict[int, Row], dict[int, Row]]:
@@ -216,11 +240,13 @@ def _as_fetched(row: Row) -> Row:
     return {"status": row["status"], "reason": row["reason"]}
 
 
-def _judge(post: Row, original: Row | None, sample: Row | None) -> tuple[str, str, str]:
+def _judge(
+    post: Row, original: Row | None, sample: Row | None, *, is_planned: bool
+) -> tuple[str, str, str]:
     """Return how a post differs, or ``SAME``; what the lock says and what was found."""
     locked = _as_fetched(post)
     if original is None:
-        return Difference.WAITING, _fate(post), ""
+        return Difference.WAITING if is_planned else Difference.UNPLANNED, _fate(post), ""
     had, has = (row["status"] == Status.FETCHED for row in (locked, original))
     if had and has:
         then, now = post["sha256"].hex(), original["sha256"]

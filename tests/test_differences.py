@@ -203,6 +203,38 @@ def test_posts_that_the_lock_lacks_are_told(
     assert not extra & {*lock.posts["post_id"].to_pylist()}
 
 
+def test_posts_that_are_planned_elsewhere_wait_for_nothing(
+    source: tuple[Recipe, Work, Lock], tmp_path: Path
+) -> None:
+    recipe, _, lock = source
+    metadata = make_source(tmp_path / "again", 30, odd_original).source.metadata
+    recipe = replace(recipe, source=replace(recipe.source, metadata=metadata))
+    narrow = replace(recipe, split=replace(recipe.split, shard_size=3))
+    work = Work(tmp_path / "again" / "work")
+    fetch(narrow, work, QUIET)
+    found = compare(lock, work, recipe)
+    assert set(found.counts) == {"unplanned", "same"}
+    now, then = narrow.split.shard_size, recipe.split.shard_size
+    other = f"The folder was made by other settings: split.shard_size is {now}, the lock's {then}."
+    assert found.notes == [other]
+    fetch(recipe, work, QUIET, limit=20, replan=True)
+    found = compare(lock, work, recipe)
+    assert found.counts["unplanned"] >= 10
+    assert found.notes == []
+
+
+def test_samples_of_other_settings_than_asked_for_are_explained(
+    source: tuple[Recipe, Work, Lock],
+) -> None:
+    recipe, work, lock = source
+    prepare(replace(recipe, prepare=replace(recipe.prepare, size=32)), work, QUIET)
+    found = compare(lock, work, recipe)
+    assert found.counts["sample"] == EXPECTED["kept"]
+    assert found.notes[0] == (
+        "The folder was made by other settings: prepare.size is 32, the lock's 64."
+    )
+
+
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
