@@ -177,11 +177,15 @@ def _stopped() -> str:
 def _leave(message: str, code: int) -> NoReturn:
     """Print a sentence and end at once, although threads may still wait for a server's answer.
 
-    An ordinary exit would wait for these, for as long as their time-outs allow.
+    An ordinary exit would wait for these, for as long as their time-outs allow. Of the processes
+    that torchrun started one speaks and fails for all that end alike: of each that fails torchrun
+    prints a block.
     """
     message = harmless(message)
     if _is_first_to_say(message):
         print(message, file=sys.stderr)
+    else:
+        code = 0
     with suppress(UserError):
         _flush()
     sys.stderr.flush()
