@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.disk import is_out_of_space, replacing
+from pipeline.disk import replacing
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock import Lock, check_done
@@ -156,8 +156,6 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
             writer.writerow(_COLUMNS)
             counts = count(writer.writerow)
     except OSError as error:
-        if is_out_of_space(error):
-            raise
         why_unwritten = os.strerror(error.errno or 0)
         counts = count(lambda row: None)
     if counts[Difference.SAMPLE] or counts[Difference.FATE]:

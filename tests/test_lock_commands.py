@@ -63,8 +63,9 @@ def test_from_lock_to_the_same_bytes_and_to_what_is_gone(recipe: str, tmp_path: 
     assert not (third / "posts.parquet").samefile(tmp_path / "mine" / "posts.parquet")
 
 
+@pytest.mark.parametrize("why", [errno.EROFS, errno.ENOSPC])
 def test_a_folder_that_cannot_be_written_is_checked_all_the_same(
-    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    why: int, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, one = tmp_path / "work", ("--workers", 1)
     call("fetch", recipe, "--metadata", tmp_path / "metadata", "--work", work, *one)
@@ -72,7 +73,7 @@ def test_a_folder_that_cannot_be_written_is_checked_all_the_same(
     call("lock", recipe, "--work", work)
 
     def refuse(path: Path) -> Path:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        raise OSError(why, os.strerror(why), str(path))
 
     monkeypatch.setattr("pipeline.disk.temporary_path", refuse)
     assert call("lock", recipe, "--work", work, "--check").exit_code == 0
@@ -81,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_checked_all_the_same(
     checked = call("lock", recipe, "--work", work, "--check")
     assert checked.exit_code == 1
     assert "30  waiting" in checked.stdout
-    unwritten = f"{work}/differences.csv: cannot be written: Read-only file system."
+    unwritten = f"{work}/differences.csv: cannot be written: {os.strerror(why)}."
     assert checked.stderr == f"30 posts are not as locked; {unwritten}\n"
 
 
