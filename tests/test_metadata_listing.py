@@ -138,6 +138,18 @@ def test_a_limit_stops_the_asking_and_a_larger_one_goes_on(
     assert read_status(work).select == {"planned": 20}
 
 
+def test_posts_that_came_since_are_not_missed_without_a_word(
+    danbooru: FakeDanbooru, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    listing = replace(listing_of(danbooru.url, tmp_path), say=said.append)
+    make_plan(recipe_for(danbooru.url), 10, listing)
+    assert said == []
+    make_plan(recipe_for(danbooru.url), 10, listing)
+    there = "2 pages are there and come first; delete it to list anew"
+    assert said == [f"{listing.directory}: {there}"]
+
+
 def test_a_dry_run_asks_but_touches_nothing(danbooru: FakeDanbooru, tmp_path: Path) -> None:
     work = tmp_path / "work"
     settings = ("select.snapshot=2026", "source.layout=original", "source.api_rate=0")

@@ -29,6 +29,7 @@ from pipeline.records import Fate, Status
 from pipeline.settings import fingerprint
 from pipeline.web.client import Client
 from pipeline.web.hosts import is_danbooru, is_local, url_host
+from pipeline.words import counted
 
 _PAGE_SIZE = 200  # posts: the most that Danbooru gives
 _MAX_TAGS = 2  # that it searches for at a time without a paid account; rating: is free
@@ -113,7 +114,11 @@ def read_listing(listing: Listing) -> Iterator[Item]:
             came before is kept.
     """
     cursor = 0
-    for number, path in enumerate(listing.page_paths()):
+    paths = listing.page_paths()
+    if paths:
+        pages = counted(len(paths), "page is there and comes", "pages are there and come")
+        listing.say(f"{listing.directory}: {pages} first; delete it to list anew")
+    for number, path in enumerate(paths):
         if path != (page := _page_path(listing, number)):
             raise UserError(f"{page}: is not there; delete those after it as well.")
         try:
@@ -122,7 +127,6 @@ def read_listing(listing: Listing) -> Iterator[Item]:
             raise UserError(f"{path}: damaged ({error}); delete it and those after it.") from error
         yield from _items(records, str(path))
         if not records:
-            listing.say(f"{listing.directory}: the listing is whole; delete it to list anew")
             return
         cursor = _next_cursor(records, cursor, str(path))
     yield from _read_new(listing, cursor)
