@@ -9,7 +9,9 @@ from model.commands.judge import print_metrics
 from model.config import TrainConfig
 from model.evaluation.remarks import remarks
 from model.training.train import TrainResult
+from pipeline.shards.shard import rows_path
 from tests.calls import call
+from tests.crashing import make_source, make_work
 
 
 @pytest.fixture
@@ -44,6 +46,40 @@ def test_the_options_of_train_become_its_settings(
     (config,) = trained
     assert {name: getattr(config, name) for name in expected} == expected
     assert config.style_train == expected.get("style_train", False)
+
+
+def test_train_says_which_planned_samples_it_goes_without(
+    trained: list[TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_work(tmp_path)
+    command = ("train", "white-background-256", "--work", work.root)
+    assert call(*command).stderr == ""
+    rows_path(work.samples_dir, "val-000000").unlink()
+    told = call(*command)
+    assert told.stderr == (
+        f"{work.samples_dir}: lacks 1 of 2 planned shards of train and val; this goes on without. "
+        "`prepare`, or `pull`, brings the rest.\n"
+    )
+    assert (told.exit_code, len(trained)) == (0, 2)
+    monkeypatch.setenv("RANK", "1")
+    assert call(*command).stderr == ""
+    monkeypatch.setenv("RANK", "0")
+    work.plan_path.unlink()  # samples alone are enough
+    assert call(*command).stderr == ""
+
+
+def test_eval_says_which_planned_samples_it_goes_without(tmp_path: Path) -> None:
+    make_source(tmp_path)
+    work = tmp_path / "work"
+    for stage in ("fetch", "prepare"):
+        recipe = (tmp_path / "recipe.toml", "--set", "split.shard_size=1")
+        call(stage, *recipe, "--work", work, "--workers", 1)
+    rows_path(work / "samples", "train-000000").unlink()
+    (run := work / "runs" / "none").mkdir(parents=True)
+    told = call("eval", run, "--split", "train").stderr
+    assert f"{work}/samples: lacks 1 of " in told
+    assert " planned shards of train; this goes on without." in told
+    assert call("eval", run, "--split", "val").stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What commands of the model's side share: their options, and the work folder around a run."""
+"""What commands of the model's side share: options, the work folder around a run, its samples."""
 
 import os
 from pathlib import Path
@@ -32,3 +32,28 @@ def work_around(run_dir: Path) -> "Work | None":
         if path.parent.name == "runs":
             return Work(path.parent.parent)
     return None
+
+
+def say_what_is_missing(work: "Work", *splits: str) -> None:
+    """Say it where planned shards of some splits have no samples, as after a stopped `prepare`.
+
+    Samples need no plan beside them: without one, or with a damaged one, there is nothing to say.
+    """
+    from pipeline.commands.common import console
+    from pipeline.errors import UserError
+    from pipeline.planning.plan import planned_shards
+    from pipeline.shards.shard import list_shards, parse_shard_name
+    from pipeline.words import counted
+
+    try:
+        names = planned_shards(work.plan_path)
+    except UserError:
+        return
+    planned = {name for name in names if parse_shard_name(name)[0] in splits}
+    num_missing = len(planned - set(list_shards(work.samples_dir)))
+    if 0 < num_missing < len(planned):  # of none at all its reader tells
+        shards = counted(len(planned), "planned shard")
+        console().print(
+            f"{work.samples_dir}: lacks {num_missing} of {shards} of {' and '.join(splits)}; this "
+            "goes on without. `prepare`, or `pull`, brings the rest."
+        )

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from model.commands.common import Checkpoint, Device, StyleWeights, work_around
+from model.commands.common import (
+    Checkpoint,
+    Device,
+    StyleWeights,
+    say_what_is_missing,
+    work_around,
+)
 from pipeline.commands.common import WorkFolder, named_path
 from pipeline.words import counted, harmless
 
@@ -98,6 +104,7 @@ def evaluate(
         raise UserError(
             f"{place.root}: has no samples. Pull them there, or say with --work whose samples."
         )
+    say_what_is_missing(place, split)
     metrics = run_evaluation(checkpoint, place.samples_dir, split, out_dir, config)
     for block in metrics["settings"].values():
         print_metrics(metrics["model"], split, block)

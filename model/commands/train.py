@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from model.commands.common import DEVICES
+from model.commands.common import DEVICES, say_what_is_missing
 from pipeline.commands.common import Overrides, RecipeName, WorkDir, named_path, recipe_of, work_of
 from pipeline.words import counted
 
@@ -128,6 +128,8 @@ def train(
         source: Path | RemoteShards = place.samples_dir
         if shards is None:
             place.check_store()
+            if is_first:
+                say_what_is_missing(place, "train", "val")
         else:
             num_gigabytes = _CACHE_SIZE if cache_size is None else cache_size
             if num_gigabytes > _MAX_CACHE_SIZE:
