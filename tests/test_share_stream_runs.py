@@ -58,14 +58,15 @@ def test_a_run_from_afar_is_the_run_from_disk_and_can_go_on_there(
     assert not (tmp_path / "afar" / "samples").exists()
 
 
-def test_a_discriminator_is_fitted_on_what_the_first_window_holds(
-    streamed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("best_by", ["mse", "chroma_error"])
+def test_what_is_looked_at_before_the_first_step_comes_in_whole_shards(
+    best_by: str, streamed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It looks at samples before the first step, and none of them is asked for by itself."""
+    """A discriminator is fitted on some samples, and `best_by` checked: none comes by itself."""
     monkeypatch.setattr(
         "model.training.train.build_style_network", lambda *names, **settings: Thumbnails()
     )
-    config = dataclasses.replace(SMALL, epochs=1, validations_per_epoch=1)
+    config = dataclasses.replace(SMALL, epochs=1, validations_per_epoch=1, best_by=best_by)
     with (
         serve_folder(streamed / "there") as url,
         closing(RemoteShards(url, tmp_path / "cache", BIG)) as shards,

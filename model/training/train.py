@@ -119,6 +119,7 @@ def train(
             run_dir, config, train_set.fingerprint, steps_per_epoch, console, resume=resume
         )
         if resumed is None:
+            train_set.expect(windows_of(train_set, config, 0))  # and so what is kept comes as well
             check_best_by(val_set, config)
         then, now = (table.get("prepare", {}) for table in (train_set.recipe, recipe or {}))
         if then and now and (odd := name_differences(then, now, "the samples'", "prepare.")):
