@@ -121,6 +121,21 @@ def test_an_empty_name_is_not_taken_for_the_current_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["~", "~/x", "./~", "~root"])
+def test_a_home_folder_that_the_shell_left_is_neither_made_nor_written(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_source(tmp_path)
+    (home := tmp_path / "home" / "x").mkdir(parents=True)
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(home.parent))
+    monkeypatch.chdir(here)
+    error = call("fetch", tmp_path / "recipe.toml", "--workers", 1, f"--work={place}").exception
+    assert isinstance(error, UserError)
+    assert str(error).startswith(f"{place}: the shell makes ~ a home folder only without quotes")
+    assert [*home.parent.rglob("*"), *here.rglob("*")] == [home]
+
+
 def test_an_error_is_said_where_there_is_no_standard_output() -> None:
     command = f'exec "{sys.executable}" cli.py status nowhere >&-'
     done = subprocess.run(

@@ -27,13 +27,20 @@ def named_path(text: str) -> Path:
     """Return the file or folder that a word of the command line names.
 
     Raises:
-        UserError: where it is empty, as a variable is that is not set: none is meant then.
+        UserError: where it is empty, as a variable is that is not set: none is meant then; or where
+            it begins with the ~ of a home folder, which Arrow would replace behind our back.
     """
     if not text:
         raise UserError(
             "'': names no file and no folder; the current one is `.`. Is a variable not set?"
         )
-    return Path(text)
+    path = Path(text)
+    if os.path.expanduser(path) != str(path):
+        raise UserError(
+            f"{text}: the shell makes ~ a home folder only without quotes and where a word begins, "
+            "as in `--work ~/x`; else give the whole path, from / on."
+        )
+    return path
 
 
 def made_folder(text: str) -> Path:
