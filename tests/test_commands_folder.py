@@ -39,7 +39,7 @@ def test_verify_points_to_repair_and_repair_mends(work: Work) -> None:
     damaged = contents(work)
     foreseen = call("repair", work.root, "--dry-run")
     assert foreseen.exit_code == 0
-    assert "would make anew: train-000000, val-000000." in foreseen.output
+    assert "would make anew: raw/train-000000, samples/val-000000." in foreseen.output
     assert "original/{id}.jpg" in foreseen.output
     assert contents(work) == damaged
     mended = call("repair", work.root, "--workers", 1)

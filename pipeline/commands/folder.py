@@ -110,7 +110,9 @@ def repair(
         if damage.raw and not damage.plan:
             source = harmless(recorded_source(place, images).images)
             print(f"would ask {source} for originals that are lost.")
-        todo = [*(["the plan"] * damage.plan), *damage.raw, *damage.samples]
+        todo = ["the plan"] * damage.plan
+        todo += [f"{place.raw_dir.name}/{name}" for name in damage.raw]
+        todo += [f"{place.samples_dir.name}/{name}" for name in damage.samples]
         print(f"would make anew: {', '.join(todo) or 'nothing'}.")
         if damage.stale:
             print(f"out of date, for `prepare`: {', '.join(damage.stale)}.")
