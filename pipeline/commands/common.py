@@ -35,7 +35,7 @@ def named_path(text: str) -> Path:
             "'': names no file and no folder; the current one is `.`. Is a variable not set?"
         )
     path = Path(text)
-    if os.path.expanduser(path) != str(path):
+    if os.path.expanduser(path) != str(path):  # noqa: PTH111  Path's fails on other names
         raise UserError(
             f"{text}: the shell makes ~ a home folder only without quotes and where a word begins, "
             "as in `--work ~/x`; else give the whole path, from / on."
