@@ -19,6 +19,9 @@ GANS = ("acgan", "paper", "patch", "none")
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
 REFERENCES = ("self", "same", "character", "any")
+MAX_GUIDANCE = 3.0
+"""Beyond it colours only burn out."""
+
 CRITERIA = ("mse", "chroma_error", "regional_error", "paper_error", "following")
 
 
@@ -294,6 +297,9 @@ class EvalConfig:
         _check(len(set(names)) == len(names), f"eval.reference: {', '.join(names)} has one twice")
         for name in ("batch_size", "num_sketches", "num_grid", "decode_threads"):
             _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")
-        _check(0 <= self.guidance <= 10, f"eval.guidance: {self.guidance} is not in 0 to 10")
+        most = MAX_GUIDANCE
+        _check(
+            0 <= self.guidance <= most, f"eval.guidance: {self.guidance} is not in 0 to {most:g}"
+        )
         _check(self.num_references >= 2, f"eval.num_references: {self.num_references} is under 2")
         _check_seed("eval.seed", self.seed)

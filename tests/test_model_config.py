@@ -67,6 +67,7 @@ def test_wrong_eval_settings_are_named() -> None:
         {"reference": ["any", "any"]},
         {"num_references": 1},
         {"batch_size": 0},
+        {"guidance": 3.5},
     ]
     for table in tables:
         with pytest.raises(UserError, match=f"eval.{next(iter(table))}"):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from model.use.painter import MAX_GUIDANCE, DrawLines, Painter, check_sketch, redraw, remarks_on
+from model.config import MAX_GUIDANCE
+from model.use.painter import DrawLines, Painter, check_sketch, redraw, remarks_on
 from model.use.picture_files import save_picture
 from model.use.pictures import NotLineArtError, open_picture
 from pipeline.errors import UserError, install

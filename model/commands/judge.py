@@ -46,7 +46,10 @@ def evaluate(
         str, typer.Option(metavar="PATH", help="AlexNet weights for LPIPS.")
     ] = "",
     guidance: Annotated[
-        float, typer.Option(help="How closely to follow the reference; 1: as in training.")
+        float,
+        typer.Option(
+            help="How closely to follow the reference: 0 not at all, 1 as in training, up to 3."
+        ),
     ] = 1.0,
     device: Device = "auto",
     style_weights: StyleWeights = "",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from model.config import MAX_GUIDANCE
 from model.use.enlarge import bring_back
 from model.use.pictures import (
     NotLineArtError,
@@ -30,9 +31,6 @@ a picture, uint8 H x W x 3."""
 
 DrawLines = Callable[[Pixels], Pixels]
 """A picture, uint8 H x W x 3 -> its line drawing, uint8 H x W."""
-
-MAX_GUIDANCE = 3.0
-"""Beyond it colours only burn out."""
 
 UNGUIDED = (
     "guidance needs a model that was trained to do without a reference as well, with --set "
