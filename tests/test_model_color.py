@@ -9,6 +9,7 @@ KNOWN = {
     (255, 0, 0): (80.0923, 67.2028),
     (0, 128, 255): (18.7735, -70.9138),
     (90, 60, 30): (9.6812, 23.5530),
+    (15, 3, 3): (3.3310, 1.1738),
     (128, 128, 128): (0.0, 0.0),
 }
 """Golden values of scikit-image 0.26's rgb2lab."""
@@ -41,3 +42,8 @@ def test_black_has_a_gradient() -> None:
     torch.autograd.backward(to_ab(black).sum())
     assert black.grad is not None
     assert black.grad.isfinite().all()
+
+
+def test_what_is_beyond_black_and_white_counts_as_these() -> None:
+    beyond = torch.tensor([-0.5, 0.3, 1.7]).view(1, 3, 1, 1)
+    assert torch.equal(to_ab(beyond), to_ab(beyond.clamp(0, 1)))

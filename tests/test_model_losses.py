@@ -20,6 +20,7 @@ from model.networks.losses import (
     total,
 )
 from model.ranks import Ranks
+from tests.tensors import drawn, flat
 
 
 def picture(*channels: float) -> torch.Tensor:
@@ -46,11 +47,12 @@ def test_l1_terms_by_hand() -> None:
 
 def test_the_chroma_term_is_the_mean_distance() -> None:
     """By what the chroma error is measured by."""
-    true, output = torch.full((1, 3, 8, 8), 128 / 255), torch.full((1, 3, 8, 8), 128 / 255)
-    output[:, 2, :2] = 26 / 255  # a quarter is olive
-    olive = ab_of(np.array([128, 128, 26], np.uint8))
-    (term,) = chroma_terms(Outputs(output), true, weight=3.0).values()
-    assert term.item() == pytest.approx(3 * np.hypot(*olive) / 100 / 4, rel=0.01)
+    olive, blue = flat(128, 128, 26, size=8), flat(40, 60, 200, size=8)
+    output = olive.clone()
+    output[:, :, :2] = blue[:, :, :2]  # a quarter is wrong
+    (term,) = chroma_terms(Outputs(output / 255), olive / 255, weight=3.0).values()
+    ab = ab_of(np.array([(40, 60, 200), (128, 128, 26)], np.uint8))
+    assert term.item() == pytest.approx(3 * np.hypot(*(ab[0] - ab[1])) / 100 / 4, rel=0.01)
 
 
 def test_chroma_counts_more_where_it_stands_out() -> None:
@@ -70,13 +72,32 @@ def test_chroma_counts_more_where_it_stands_out() -> None:
     assert chroma_terms(outputs, color, weight=0.0, contrast=3.0) == {}
 
 
+def test_how_far_a_colour_stands_out_by_hand() -> None:
+    """Of one pixel's 9 there is 1 in the mean of each window of 3 x 3 that has it."""
+    chroma = torch.zeros(1, 2, 8, 8)
+    chroma[0, 1, 4, 4] = 0.09
+    found = stand_out(chroma)[0, 0]
+    assert found[4, 4].item() == pytest.approx(0.08 / 0.2)
+    assert found[3, 5].item() == pytest.approx(0.01 / 0.2)
+
+
+def test_each_pictures_chroma_stands_out_by_itself() -> None:
+    color, outputs = drawn(1, 2).float() / 255, Outputs(drawn(3, 4).float() / 255)
+    (together,) = chroma_terms(outputs, color, weight=1.0, contrast=3.0).values()
+    alone = [
+        chroma_terms(Outputs(outputs.picture[i : i + 1]), color[i : i + 1], weight=1, contrast=3)
+        for i in range(2)
+    ]
+    assert together.item() == pytest.approx(sum(t["chroma"].item() for t in alone) / 2)
+
+
 def test_acgan_terms_by_hand() -> None:
     style = torch.tensor([[1.0, -1.0]])
-    real = Verdict(torch.tensor([[0.0]]), torch.tensor([[1.0, 1.0]]))
+    real = Verdict(torch.tensor([[3.0]]), torch.tensor([[1.0, 1.0]]))
     generated = Verdict(torch.tensor([[2.0]]), torch.tensor([[4.0, -1.0]]))
     terms = discriminator_terms(real, generated, style)
     assert {name: pytest.approx(float(t), rel=1e-5) for name, t in terms.items()} == {
-        "d_source_real": math.log(2),
+        "d_source_real": math.log(1 + math.exp(-3)),
         "d_source_generated": math.log(1 + math.exp(2)),
         "d_style_real": 0.5 * (0 + 4) / 2,
         "d_style_generated": 0.5 * (9 + 0) / 2,
@@ -118,6 +139,14 @@ def test_the_patch_discriminators_terms_by_hand() -> None:
     }
 
 
+def test_features_are_brought_to_the_true_ones_and_not_these_to_them() -> None:
+    generated, real = (torch.tensor([[x]], requires_grad=True) for x in (2.0, 1.0))
+    verdicts = (PatchVerdict(source, [source]) for source in (generated, real))
+    torch.autograd.backward(total(patch_terms(*verdicts, weight=0, feature_weight=4)))
+    assert generated.grad == 4
+    assert real.grad is None
+
+
 def test_what_networks_say_in_half_precision_is_weighed_in_full() -> None:
     """The same numbers give the same losses, whatever they are kept in."""
     random = torch.Generator().manual_seed(0)
@@ -148,6 +177,37 @@ def test_a_patch_sees_46_pixels_of_picture_and_of_sketch() -> None:
     for given in torch.autograd.grad(source[0, 0, 5, 5], [sketch, picture]):
         seen = given.abs().sum((0, 1)).nonzero()
         assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [46, 46]
+
+
+def test_discriminators_see_pictures_between_minus_1_and_1() -> None:
+    seen: list[Tensor] = []
+    black_and_white = torch.arange(2.0).view(1, 1, 1, 2).repeat(1, 3, 64, 32)
+    for discriminator, pictures in (
+        (build_discriminator(7, "acgan", 0.25), (black_and_white,)),
+        (PatchDiscriminator(0.25), (black_and_white[:, :1], black_and_white)),
+    ):
+        first = next(m for m in discriminator.modules() if isinstance(m, nn.Conv2d))
+        first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        discriminator(*pictures)
+        assert set(seen.pop().flatten().tolist()) == {-1, 1}
+
+
+def widths(discriminator: nn.Module) -> list[int]:
+    return [m.out_channels for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
+
+
+def test_discriminators_are_of_the_width_that_is_asked_for() -> None:
+    assert widths(build_discriminator()) == [32, 64, 128, 256, 512]
+    assert widths(build_discriminator(7, "paper", 0.25)) == [8, 16, 32, 64, 128]
+    assert widths(build_discriminator(7, "acgan", 1 / 64)) == [4, 4, 4, 4, 8]
+    assert widths(PatchDiscriminator()) == [32, 64, 128, 128, 1]
+    assert widths(PatchDiscriminator(0.25)) == [8, 16, 32, 32, 1]
+    assert widths(PatchDiscriminator(1 / 64)) == [4, 4, 4, 4, 1]
+
+
+def test_the_discriminator_goes_down_to_a_thirty_second() -> None:
+    body = build_discriminator(7, "acgan", 0.25).body
+    assert body[:-2](torch.rand(2, 3, 96, 64)).shape == (2, 128, 3, 2)
 
 
 def test_the_patch_discriminators_layers_stretch_nothing() -> None:

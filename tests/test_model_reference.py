@@ -54,6 +54,7 @@ def test_matched_levels_have_the_stated_sizes() -> None:
     ("sketch", "reference", "message"),
     [
         ((1, 1, 100, 64), (1, 3, 64, 64), "sketches .* 100"),
+        ((1, 1, 64, 100), (1, 3, 64, 64), "sketches .* 100"),
         ((1, 3, 64, 64), (1, 3, 64, 64), r"sketches .*\(1, 3"),
         ((1, 1, 64, 64), (1, 3, 70, 64), "references .* 70"),
         ((1, 1, 64, 64), (1, 4096), "references .* 4096"),
@@ -224,6 +225,12 @@ def test_nearness_is_a_bell_around_the_same_place() -> None:
     assert torch.allclose(found.trust[0, 2].flatten(), apart.sqrt(), atol=1e-4)
     red = (weights[:, 6] - weights[:, 6].square()).sqrt()  # of a share of red, none elsewhere
     assert torch.allclose(found.trust[0, 3].flatten(), red, atol=1e-4)
+
+
+def test_places_are_where_their_centres_are_whatever_their_number() -> None:
+    rows, columns = coordinates(torch.zeros(1, 8, 2, 4))[0]
+    assert rows.tolist() == [[-0.5] * 4, [0.5] * 4]
+    assert columns.tolist() == [[-0.75, -0.25, 0.25, 0.75]] * 2
 
 
 def test_strong_lines_are_no_more_alike_than_faint_ones() -> None:
