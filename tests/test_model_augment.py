@@ -141,6 +141,11 @@ def test_jitter_turns_hue_and_scales_saturation_by_hand() -> None:
     assert torch.equal(turned, twin)
     assert torch.allclose(to_grey(turned), to_grey(brown), atol=1e-3)
     assert torch.allclose(to_chroma(turned), -to_chroma(brown), atol=1e-3)
+    (sixth,) = jitter_colors([brown], np.array([[1 / 6, 0.25, 0.5, 0.0, *still]]), 1.0)
+    i, q = to_chroma(brown).unbind(1)
+    cos, sin = 0.8 * math.cos(math.pi / 3), 0.8 * math.sin(math.pi / 3)  # saturation 0.8
+    expected = torch.stack([cos * i - sin * q, sin * i + cos * q], dim=1)
+    assert torch.allclose(to_chroma(sixth), expected, atol=1e-3)
     (paler,) = jitter_colors([brown], np.array([[0.0, 0.0, 0.5, 0.0, *still]]), 1.0)
     assert torch.allclose(to_chroma(paler), 0.6 * to_chroma(brown), atol=1e-3)
     (brighter,) = jitter_colors([brown], np.array([[0.0, 0.5, 0.0, 0.0, *still]]), 1.0)

@@ -121,6 +121,11 @@ def test_places_that_a_stranger_made_up_are_refused(
         Samples(samples_dir, "train")
 
 
+def test_a_shard_without_samples_has_a_size_too(tmp_path: Path) -> None:
+    with Samples(write_samples(tmp_path, {"train": 1}), "train") as samples:
+        assert samples.shard_sizes() == [1, 0]
+
+
 def test_an_empty_split_says_what_to_do(tmp_path: Path) -> None:
     write_samples(tmp_path, {"train": 2})
     with pytest.raises(

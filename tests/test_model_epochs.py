@@ -9,7 +9,8 @@ import torch
 
 from model.config import TrainConfig, train_config
 from model.data.augment import augment_batch
-from model.data.epochs import iterate_steps, order_of
+from model.data.epochs import iterate_steps, order_of, windows_of
+from model.data.order import Window
 from model.data.pairs import Casts, pair_epoch
 from model.data.samples import Batch, Samples
 from model.ranks import Ranks
@@ -49,6 +50,21 @@ def test_each_epoch_has_its_own_order_and_its_own_pairs(samples_dir: Path) -> No
             batches = [batch for current, _, batch, _ in steps if current == epoch]
             assert [i for b in batches for i in b.indices] == expected.indices.tolist()
             assert torch.equal(torch.cat([b.reference for b in batches]), expected.reference)
+
+
+def test_the_shards_that_come_next_are_told_in_time(
+    samples_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[Window]] = []
+    monkeypatch.setattr(Samples, "expect", lambda _, windows: told.append(windows))
+    config = dataclasses.replace(CONFIG, batch_size=1, shuffle_shards=1)
+    with Samples(samples_dir, "train") as samples:
+        (a, b), (c, d) = (windows_of(samples, config, epoch) for epoch in (0, 1))
+        list(iterate_steps(samples, config, Ranks(), 0, 0, pin=False))
+        assert told == [[a, b, c, d], [b, c, d], [c, d], [c, d], [d], []]
+        told.clear()
+        list(iterate_steps(samples, config, Ranks(), 0, a.end, pin=False))
+        assert told == [[b, c, d], [c, d], [c, d], [d], []]
 
 
 def test_each_epoch_changes_its_samples_anew(
