@@ -199,3 +199,13 @@ def test_ties_of_families_go_on(tmp_path: Path) -> None:
         41: (1, "family"),
         50: (21, "same_pixels"),
     }
+
+
+def test_the_earliest_of_tied_families_stays(tmp_path: Path) -> None:
+    a, b = draw_picture(8, 300, 300), draw_picture(9, 300, 300)
+    rows = [row(1, a), row(2, b, "test"), row(3, b, family=3), row(4, a, family=3)]
+    assert duplicates(tmp_path, rows) == {
+        2: (1, "family"),
+        3: (2, "same_pixels"),  # is met first, and leads to a later one
+        4: (1, "same_pixels"),
+    }

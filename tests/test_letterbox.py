@@ -30,6 +30,19 @@ def test_bars_that_no_record_predicts_are_cut_where_they_are_about_alike(
     assert (box.top, box.bottom) == ((100 + offset, 412 + offset) if is_cut else (0, 512))
 
 
+@pytest.mark.parametrize(("num", "level", "top"), [(6, 21, 50), (5, 21, 100), (6, 20, 100)])
+def test_over_a_hundredth_of_a_line_brighter_than_20_is_no_bar(
+    num: int, level: int, top: int
+) -> None:
+    page = np.zeros((500, 500, 3), np.uint8)
+    page[100:400] = 200
+    page[[50, -51], :num] = level
+    box, _ = find_letterbox(page, 0, 0)
+    assert (box.top, box.bottom) == (top, 500 - top)
+    box, _ = find_letterbox(np.ascontiguousarray(page.swapaxes(0, 1)), 0, 0)
+    assert (box.left, box.right) == (top, 500 - top)
+
+
 def test_dark_art_at_the_edge_survives() -> None:
     dark = draw_picture(6, 300, 300)
     dark[:60] = 0
@@ -65,10 +78,18 @@ def test_bars_around_dark_content_confirm_the_prediction(inside: str) -> None:
     assert find_letterbox(letterboxed(picture), 0, 0)[1] == Letterbox.DISAGREES
 
 
-def test_a_bright_line_where_a_bar_is_predicted_denies_it() -> None:
+@pytest.mark.parametrize("at", [20, 490])
+def test_a_bright_line_where_a_bar_is_predicted_denies_it(at: int) -> None:
     picture = np.zeros((512, 512, 3), np.uint8)
-    picture[20:22, 200:300] = 255
+    picture[at : at + 2, 200:300] = 255
     assert find_letterbox(picture, 1200, 800)[1] == Letterbox.DISAGREES
+    turned = np.ascontiguousarray(picture.swapaxes(0, 1))
+    assert find_letterbox(turned, 800, 1200)[1] == Letterbox.DISAGREES
+
+
+def test_what_is_not_square_has_no_letterbox() -> None:
+    page = letterboxed(draw_picture(8, 200, 400))
+    assert find_letterbox(page[:, :500], 400, 200) == (Box(0, 0, 500, 512), Letterbox.NONE)
 
 
 def test_without_a_record_centred_bars_are_measured() -> None:
