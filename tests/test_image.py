@@ -380,6 +380,17 @@ def test_encoders_round_trip() -> None:
     assert np.array_equal(decode(encode_png(grey))[..., 0], grey)
 
 
+def test_perceptual_hash_is_of_the_lowest_frequencies_of_32_by_32() -> None:
+    """By the cosines of DCT-II."""
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    frequency, place = np.mgrid[:8, :32]
+    waves = np.cos(np.pi * frequency * (2 * place + 1) / 64)
+    waves[0] /= np.sqrt(2)
+    low = (waves @ cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) @ waves.T).ravel()
+    bits = "".join(str(int(bit)) for bit in low > np.median(low[1:]))
+    assert f"{perceptual_hash(picture):064b}" == bits
+
+
 def test_perceptual_hash_survives_reencoding_and_tells_pictures_apart() -> None:
     pictures = [draw_picture(seed, 300, 300) for seed in range(30)]
     hashes = [perceptual_hash(picture) for picture in pictures]

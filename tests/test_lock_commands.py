@@ -40,6 +40,8 @@ def test_from_lock_to_the_same_bytes_and_to_what_is_gone(recipe: str, tmp_path: 
     shutil.rmtree(metadata)
     dry = call("fetch", recipe, "--locked", "--work", again, "--dry-run")
     assert "30 originals would be fetched" in dry.stdout
+    other = call("fetch", recipe, "--locked", "--work", again, "--dry-run", "--set", "split.seed=9")
+    assert "is not this recipe's" in str(other.exception)
     assert not again.exists()
     fetched = call("fetch", recipe, "--locked", "--work", again, *one)
     assert fetched.exit_code == 0

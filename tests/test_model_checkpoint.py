@@ -17,6 +17,7 @@ from model.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     pack,
+    read_sum,
     restore_optimizer,
     save_checkpoint,
     unpack,
@@ -75,6 +76,7 @@ def test_the_json_beside_it_can_be_read(saved: Path) -> None:
     assert table["recipe"]["prepare"] == {"fit": "pad"}
     assert table["versions"].keys() == {"torch", "numpy"}
     assert table["model"]["name"] == "zhang2017"
+    assert table["sha256"] == read_sum(saved)
 
 
 def test_layouts_that_share_or_skip_memory_are_saved_plainly(tmp_path: Path) -> None:
@@ -124,8 +126,9 @@ def test_missing_torn_and_foreign_files_are_named(tmp_path: Path, saved: Path) -
     with pytest.raises(UserError, match=r"has no best one yet; give .*/first/last\.safetensors"):
         load_checkpoint(run_dir)
     saved.write_bytes(saved.read_bytes()[:-3])
-    with pytest.raises(UserError, match="damaged, or not a .safetensors"):
-        load_checkpoint(saved)
+    for read in (load_checkpoint, read_sum):
+        with pytest.raises(UserError, match="damaged, or not a .safetensors"):
+            read(saved)
     save_file(tensors_at(1), tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="not a checkpoint of this program"):
         load_checkpoint(tmp_path / "weights.safetensors")

@@ -121,6 +121,18 @@ def test_places_that_a_stranger_made_up_are_refused(
         Samples(samples_dir, "train")
 
 
+def test_only_shards_that_the_samples_opened_are_closed_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[LocalShards] = []
+    monkeypatch.setattr(LocalShards, "close", lambda shards: closed.append(shards))
+    shards = LocalShards(write_samples(tmp_path))
+    for source, num_closed in ((shards, 0), (tmp_path, 1)):
+        with Samples(source, "train"):
+            assert closed == []
+        assert len(closed) == num_closed
+
+
 def test_a_shard_without_samples_has_a_size_too(tmp_path: Path) -> None:
     with Samples(write_samples(tmp_path, {"train": 1}), "train") as samples:
         assert samples.shard_sizes() == [1, 0]

@@ -68,6 +68,16 @@ def test_a_shard_in_whose_place_no_posts_are_is_named(work: Work) -> None:
         read_planned(work.plan_path, names[0])
 
 
+def test_a_plan_that_names_a_shard_twice_is_refused(work: Work) -> None:
+    names = list(planned_shards(work.plan_path))
+    tables = [read_planned(work.plan_path, name) for name in names]
+    about = read_info(work.plan_path)
+    about["shards"] = [(names[0], size) for _, size in about["shards"]]
+    write_rows(work.plan_path, tables, about)
+    with pytest.raises(DamagedError, match="does not hold the shards that it plans"):
+        planned_shards(work.plan_path)
+
+
 def test_words_that_are_not_in_utf8_are_named(work: Work) -> None:
     names = list(planned_shards(work.plan_path))
     tables = [read_planned(work.plan_path, name) for name in names]

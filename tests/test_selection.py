@@ -108,7 +108,7 @@ def test_safe_is_refused_where_it_has_two_meanings(rating: tuple[str, ...], tmp_
 
 def test_general_is_refused_before_there_was_one() -> None:
     with pytest.raises(UserError, match=r"snapshots until 2021.*--set select\.snapshot=YEAR"):
-        allowed_ratings(SelectSettings(snapshot=2020, rating=("s", "g")))
+        allowed_ratings(SelectSettings(snapshot=2021, rating=("s", "g")))
 
 
 def test_a_general_post_proves_the_snapshot_wrong() -> None:
@@ -174,9 +174,13 @@ def test_every_record_has_one_fate(tmp_path: Path) -> None:
 
 
 def test_iterating_again_counts_anew(tmp_path: Path) -> None:
-    chosen = Selection(write_posts(tmp_path / "a.json", WANTED), SELECT)
+    path = write_posts(tmp_path / "a.json", WANTED)
+    with path.open("ab") as file:
+        file.write(b'{"solo"}\n')
+    chosen = Selection(path, SELECT)
     assert list(chosen) == list(chosen) == [WANTED]
-    assert chosen.counts == {"planned": 1}
+    assert chosen.counts == {"filtered/malformed": 1, "planned": 1}
+    assert len(chosen.malformed) == 1
 
 
 def test_only_a_wanted_post_makes_a_later_one_a_repeat(tmp_path: Path) -> None:

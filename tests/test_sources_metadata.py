@@ -141,3 +141,10 @@ def test_the_rating_policy_holds_for_every_kind(
             make_plan(recipe)
     else:
         assert len(make_plan(recipe).posts) == num_wanted
+
+
+def test_metadata_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"names no metadata: give --metadata"):
+        make_plan(recipe_of("", "{id}"))
+    with pytest.raises(UserError, match=r"--metadata .*/a\.json: no such file or folder"):
+        make_plan(recipe_of(tmp_path / "a.json", "{id}"))
