@@ -16,7 +16,7 @@ from model.evaluation.remarks import remarks
 from model.evaluation.seen import Seen
 from model.evaluation.tally import RATIOS
 from model.training.train import train
-from model.training.validation import validate
+from model.training.validation import check_best_by, validate
 from model.use.colorize import Colorizer, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import CONFIG
@@ -69,6 +69,21 @@ def test_the_logs_figures_are_those_of_the_kept_model(
     seen = Seen(colorizer(batch.sketch, reference))
     for name, measure in RATIOS.items():
         assert line[name] == pytest.approx(ratio(measure(seen, Seen(truth))), rel=1e-4), name
+
+
+def test_pictures_without_colour_do_not_tell_which_checkpoint_colours_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, best_by="chroma_error")
+    with Samples(write_samples(tmp_path), "val") as samples:
+        check_best_by(samples, config)
+        grey = torch.full_like(samples.load([0, 1]).color, 128)
+        monkeypatch.setattr(
+            "model.training.validation.same_reference",
+            lambda color, *_, **__: (grey[: len(color)], grey[: len(color)]),
+        )
+        with pytest.raises(UserError, match="do not tell chroma_error"):
+            check_best_by(samples, config)
 
 
 def test_a_bad_sign_is_put_into_words_when_it_comes(

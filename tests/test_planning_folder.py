@@ -92,6 +92,16 @@ def test_a_plan_that_is_asked_for_keeps_the_originals_and_no_sample(
     assert list_shards(work.samples_dir) == []
 
 
+def test_a_ledger_whose_originals_are_gone_hinders_no_other_plan(
+    made: tuple[Recipe, Work],
+) -> None:
+    recipe, work = made
+    shutil.rmtree(work.raw_dir)
+    work.ledger_dir.mkdir(exist_ok=True)
+    other = replace(recipe, split=replace(recipe.split, seed=5))
+    assert fetch(other, work, QUIET, replan=True).fates == {"fetched": NUM_POSTS}
+
+
 @pytest.mark.parametrize("plan", [None, b"damaged"], ids=["no plan", "a damaged plan"])
 def test_originals_that_were_set_aside_need_no_plan(
     made: tuple[Recipe, Work], tmp_path: Path, plan: bytes | None

@@ -8,9 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
+import torch
 
 from model.data.epochs import iterate_steps
+from model.data.order import epoch_windows
 from model.data.samples import Samples
 from model.ranks import Ranks
 from pipeline.errors import UserError
@@ -140,6 +143,17 @@ def test_a_server_of_whole_files_will_do_where_the_cache_holds_all(
             with Samples(shards, "train") as remote, pytest.raises(UserError) as caught:
                 steps_of(remote, whole)
     assert "gives whole files only" in str(caught.value)
+
+
+def test_a_server_of_whole_files_is_waited_for(
+    streamed: Path, on_disk: Samples, tmp_path: Path
+) -> None:
+    """Also for a shard of the last window, of which a server of ranges is asked for the sample."""
+    windows = epoch_windows(on_disk.shard_sizes(), 1, 0, 0)
+    place = int(np.flatnonzero(on_disk.shards == windows[-1].shards[0])[0])
+    with serve_folder(streamed / "there") as url, streaming(url, tmp_path, BIG) as remote:
+        remote.expect(windows)
+        assert torch.equal(remote.load([place]).color, on_disk.load([place]).color)
 
 
 def test_any_store_of_fsspecs_will_do(streamed: Path, on_disk: Samples, tmp_path: Path) -> None:
