@@ -75,6 +75,18 @@ def test_alpha_is_laid_over_white() -> None:
     assert np.abs(decoded[0, 0].astype(int) - [127, 127, 255]).max() <= 1
 
 
+def test_the_transparent_colour_of_a_picture_of_eight_bits_is_white() -> None:
+    red_and_black = np.array([[(200, 10, 20), (0, 0, 0)]], np.uint8)
+    found = decode(encoded(red_and_black, "png", transparency=(200, 10, 20)))
+    assert found.tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_a_large_gif_that_begins_early_is_a_picture() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    assert len(data := encoded(noise, "gif")) > 2**18
+    assert read_header(data) == Header("gif", 600, 600)
+
+
 def test_palette_with_transparency_and_sixteen_bit_grey() -> None:
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 255, 0, 255, 0, 0])
