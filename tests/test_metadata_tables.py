@@ -51,6 +51,20 @@ def test_parquet_with_missing_columns_or_wrong_types_is_malformed(tmp_path: Path
     assert (last.path, last.line) == (str(tmp_path / "b.parquet"), 0)
 
 
+def test_a_row_of_parquet_that_is_no_text_is_malformed_alone(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([new_record(post) for post in POSTS[:4]])
+    ratings = [text.encode() for text in table["rating"].to_pylist()]
+    ratings[1] = b"\xff"
+    unchecked = pa.array(ratings).view(pa.string())
+    table = table.set_column(table.column_names.index("rating"), "rating", unchecked)
+    pq.write_table(table, tmp_path / "a.parquet")
+    items = read(tmp_path)
+    assert posts_in(items) == [POSTS[0], *POSTS[2:4]]
+    ((line, why),) = ((m.line, m.why) for m in malformed_in(items))
+    assert line == 2
+    assert why.startswith("a value that cannot be read")
+
+
 def write_kblueleafs(path: Path, link: str = "posttagrelation") -> None:
     link = link.replace('"', '""')
     with closing(sqlite3.connect(path)) as database, database:
