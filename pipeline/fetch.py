@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.counts import Fates, count_fates
 from pipeline.earlier import Settled, Stored, find_earlier, recall_ledger, recall_posts
+from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
 from pipeline.ledger import new_entry, unknown_entry, write_ledger
 from pipeline.originals import inspect, open_source
@@ -21,10 +22,12 @@ from pipeline.records import Download, Status, is_asked_again
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
 from pipeline.settings import Table, fingerprint
-from pipeline.shards.rows import read_rows
+from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import ShardWriter, is_current, rows_path
+from pipeline.urls import without_password
 from pipeline.web.client import Client
 from pipeline.web.shared import shared_client
+from pipeline.words import counted
 from pipeline.work import Work
 
 _TAKEN_DOWN: Row = TAKEN_DOWN.columns | {"http_status": 0}
@@ -61,6 +64,9 @@ class FetchStage:
 
         Promise: every planned post gets exactly one row with one fate; a fetched one's bytes are
         in the tar; and what an earlier run settled is not asked for again.
+
+        Raises:
+            UserError: where another source than before has none of the posts.
         """
         planned = read_planned(self.work.plan_path, name)
         settings = content_settings(self.source)
@@ -114,10 +120,31 @@ class FetchStage:
                 rows.append({k: v for k, v in post.items() if k != "file_url"} | found)
                 tick(1)
             table = build_table(rows, RAW)
+            self._check_gain(name, table)
             entries = build_table([ledger[row["post_id"]] for row in rows], LEDGER)
             write_ledger(self.work.ledger_dir, name, entries)
             shard.commit(table, info)
         return count_fates(table)
+
+    def _check_gain(self, name: str, table: pa.Table) -> None:
+        """Check that another source does not replace a shard's originals by none at all.
+
+        Raises:
+            UserError: where it does, as one whose name is mistyped would.
+        """
+        path = rows_path(self.work.raw_dir, name)
+        try:
+            then = read_info(path).get("settings", {})
+            num = count_fates(read_rows(path, RAW, ["status", "reason"]))[Status.FETCHED]
+        except DamagedError:
+            return
+        is_other = then.get("images") != content_settings(self.source)["images"]
+        if is_other and num and not count_fates(table)[Status.FETCHED]:
+            raise UserError(
+                f"{without_password(self.source.images)}: has not one picture of {name}, of which "
+                f"{counted(num, 'original')} came from elsewhere and stay. Is it mistyped? If not, "
+                f"delete {path}, and run the same command again."
+            )
 
     def _get_all(
         self, posts: list[Row], settled: Container[int], client: Client

@@ -11,6 +11,7 @@ from pytest_httpserver import HTTPServer
 
 from pipeline import fetch
 from pipeline.earlier import count_unfetched, find_earlier, recall_ledger
+from pipeline.errors import UserError
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_shared import content_settings
@@ -115,6 +116,21 @@ def test_a_retry_mends_what_failed_and_leaves_the_rest(tmp_path: Path) -> None:
         path.write_bytes(draw_original(post_id))
     fetch_all(undisturbed, same)
     assert list(contents(undisturbed).values()) == list(contents(work).values())
+
+
+def test_a_mistyped_source_replaces_nothing(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 30, odd_original)
+    fetch_all(work, recipe)
+    before, ledger = contents(work), ledger_of(work)
+    (empty := tmp_path / "512").mkdir()
+    wrong = replace(recipe, source=replace(recipe.source, images=f"{empty}/{{id}}.jpg"))
+    with pytest.raises(UserError, match=r"512/\{id\}\.jpg: has not one .* stay\. Is it mistyped"):
+        fetch_all(work, wrong)
+    assert (contents(work), ledger_of(work)) == (before, ledger)
+    (empty / "1.jpg").write_bytes(draw_original(1))
+    for name in planned_shards(work.plan_path):  # what the sentence says to do, where it is right
+        rows_path(work.raw_dir, name).unlink()
+    assert fetch_all(work, wrong) == {"fetched": 1, "missing/no_file": 29}
 
 
 def test_the_ledger_counts_attempts_over_runs(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def test_it_is_said_that_originals_from_elsewhere_make_way(
 ) -> None:
     recipe = made[1]
     (tmp_path / "moved").mkdir()
+    for path in Path(recipe.source.images).parent.parent.glob("*/*.jpg"):
+        (tmp_path / "moved" / path.name).symlink_to(path)
     moved = replace(recipe.source, images=f"{tmp_path}/moved/{{id}}.jpg")
     other = replace(recipe, source=moved, split=replace(recipe.split, seed=5 * replan))
     raw_dir = work.reuse_dir / "1" / work.raw_dir.name if replan else work.raw_dir
