@@ -135,11 +135,11 @@ class FetchStage:
         path = rows_path(self.work.raw_dir, name)
         try:
             then = read_info(path).get("settings", {})
-            num = count_fates(read_rows(path, RAW, ["status", "reason"]))[Status.FETCHED]
+            num = _count_fetched(read_rows(path, RAW, ["status"]))
         except DamagedError:
             return
         is_other = then.get("images") != content_settings(self.source)["images"]
-        if is_other and num and not count_fates(table)[Status.FETCHED]:
+        if is_other and num and not _count_fetched(table):
             raise UserError(
                 f"{without_password(self.source.images)}: has not one picture of {name}, of which "
                 f"{counted(num, 'original')} came from elsewhere and stay. Is it mistyped? If not, "
@@ -176,6 +176,10 @@ class FetchStage:
         if download.fate.status == Status.FETCHED:
             found = inspect(post, download.content, self.source)
         return found | {"http_status": download.http_status}
+
+
+def _count_fetched(rows: pa.Table) -> int:
+    return int(rows["status"].to_pylist().count(Status.FETCHED))
 
 
 def _wait_for(post: Row, future: Future[Download] | None) -> tuple[Row, Download | None]:
