@@ -190,18 +190,23 @@ def test_a_command_leaves_pandas_out(work: Work) -> None:
     subprocess.run([sys.executable, "-c", code, "verify", work.root], cwd=ROOT, check=True)
 
 
+@pytest.mark.parametrize("has_data", [False, True])
 @pytest.mark.parametrize("command", ["status", "prepare"])
-def test_a_name_that_is_too_long_is_said_in_a_sentence(command: str) -> None:
+def test_a_name_that_is_too_long_is_said_in_a_sentence(
+    command: str, has_data: bool, tmp_path: Path
+) -> None:
     name = "a" * 256
+    if has_data:  # as after a command with the usual folder
+        (tmp_path / "data").mkdir()
     done = subprocess.run(
-        [sys.executable, "cli.py", command, name],
+        [sys.executable, ROOT / "cli.py", command, name],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=tmp_path,
         check=False,
     )
     assert done.returncode == 2
-    assert re.fullmatch(rf"error: .*{name}/\S+: File name too long\.\n", done.stderr)
+    assert re.fullmatch(rf"error: .*{name}(/\S+)?: File name too long\.\n", done.stderr)
 
 
 def test_what_was_written_is_said_whatever_it_is_called(work: Work) -> None:
