@@ -10,6 +10,7 @@ the lines, as ``colorize`` does. The same for a perfect model, which paints the 
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -25,7 +26,7 @@ from model.use.enlarge import Layers, bring_back
 from model.use.load import load_painter
 from model.use.painter import Painter
 from model.use.pictures import Pixels, fit, fit_sketch
-from pipeline.pictures.image import decode
+from pipeline.pictures.image import UndecodableError, decode
 from pipeline.pictures.letterbox import crop, find_letterbox
 from pipeline.pictures.sketch import line_drawer
 from pipeline.records import Status
@@ -35,16 +36,17 @@ from pipeline.work import Work
 
 
 def read_pictures(work: Work) -> Iterator[Pixels]:
-    """Yield the originals of the test split, uint8 H x W x 3, without their letterbox."""
+    """Yield what decodes of the test split's originals, uint8 H x W x 3, without letterbox."""
     for name in list_shards(work.raw_dir):
         if name.startswith("test-"):
             rows, _ = read_shard(work.raw_dir, name, RAW)
             with tar_path(work.raw_dir, name).open("rb") as tar:
                 for row in rows.to_pylist():
                     if row["status"] == Status.FETCHED:
-                        picture = decode(read_span(tar, Span(row["offset"], row["size"])))
-                        box, _ = find_letterbox(picture, row["width"], row["height"])
-                        yield crop(picture, box)
+                        with suppress(UndecodableError):
+                            picture = decode(read_span(tar, Span(row["offset"], row["size"])))
+                            box, _ = find_letterbox(picture, row["width"], row["height"])
+                            yield crop(picture, box)
 
 
 def measure(found: list[Pixels], truths: list[Pixels]) -> str:
