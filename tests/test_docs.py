@@ -10,15 +10,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import typer
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
 from cli import app
-from pipeline.dolls.data_set import write_dolls
+from pipeline.dolls.data_set import doll_of, picture_of, write_dolls
 from pipeline.recipe_file import load_recipe, recipe_names
 from pipeline.records import REASONS, Fate
 from pipeline.run import fetch, prepare
 from pipeline.work import Work
+from tests.model_checkpoints import write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -133,7 +135,12 @@ def test_the_readmes_code_runs(
     fetch(recipe, work, Console(quiet=True))
     prepare(recipe, work, Console(quiet=True))
     monkeypatch.chdir(tmp_path)
-    first, second = re.findall(r"^```python\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
+    paints, first, second = re.findall(r"^```python\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
+    write_checkpoint(work.runs_dir / "demo" / "best.safetensors", "reference", drop_reference=0.1)
+    for name, doll in (("a.png", doll_of(1_000_000)), ("b.png", doll_of(1_000_100))):
+        Image.fromarray(picture_of(doll)).save(name)
+    exec(compile(paints, "README.md", "exec"), {})
+    assert Image.open("c.png").size == Image.open("a.png").size
     exec(compile(first, "README.md", "exec"), {})
     assert capsys.readouterr().out == "torch.Size([4, 1, 64, 64]) torch.Size([4, 3, 64, 64])\n"
     found: dict[str, Any] = {}
