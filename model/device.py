@@ -45,7 +45,8 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(name: str, device: torch.device) -> str:
     """Return ``fp32`` or ``bf16``; ``auto`` is bf16 where the hardware multiplies in bf16.
 
-    That is on GPUs from NVIDIA's Ampere on, and on CPUs with AMX; others were not measured.
+    That is on GPUs from NVIDIA's Ampere on, and on CPUs with AMX or AVX-512's BF16; others were
+    not measured.
     """
     if name != "auto":
         return name
@@ -53,7 +54,7 @@ def pick_precision(name: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     can_tell = hasattr(torch.cpu, "get_capabilities")  # PyTorch 2.7 cannot
     units = torch.cpu.get_capabilities() if can_tell and device.type == "cpu" else {}
-    return "bf16" if units.get("amx_bf16") else "fp32"
+    return "bf16" if units.get("amx_bf16") or units.get("avx512_bf16") else "fp32"
 
 
 def settle(config: TrainConfig, device: torch.device, num_processes: int = 1) -> TrainConfig:

@@ -82,13 +82,19 @@ def test_auto_is_bf16_on_a_gpu_that_multiplies_in_it(
     assert pick_precision("fp32", torch.device("cuda")) == "fp32"
 
 
-@pytest.mark.parametrize(("has_units", "precision"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize(
+    ("units", "precision"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "fp32"),
+        ({}, "fp32"),
+    ],
+)
 def test_auto_is_bf16_on_a_cpu_that_multiplies_in_it(
-    monkeypatch: pytest.MonkeyPatch, has_units: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, units: dict[str, bool], precision: str
 ) -> None:
-    monkeypatch.setattr(
-        torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units}, raising=False
-    )
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
     assert pick_precision("auto", torch.device("cpu")) == precision
     assert pick_precision("bf16", torch.device("cpu")) == "bf16"
 
