@@ -1,7 +1,7 @@
 """What each part of `reference` is worth: the demo's run with that part alone taken away.
 
     python cli.py demo --work WORK
-    python -m benchmarks.ablation WORK [--epochs 4] [--seeds 3] [--only "no warp" ...]
+    python -m benchmarks.ablation WORK [--epochs 4] [--seeds 3] [--only ROW ...]
 
 Every run trains on the demo's drawn characters and colours those of the test split, which it never
 saw, after references of other characters; the true answers are known. The recipe as it is runs
@@ -34,19 +34,19 @@ MEASURES = ("following", "chroma_error", "regional_error", "paper_error", "psnr"
 QUIET = Console(quiet=True)
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "no colour jitter": {"jitter": 0.0},
-    "no bending of hues": {"bend": 0.0},
-    "no warp": {"warp": False},
-    "no pairs of one character": {"pairs": 0.0},
-    "no chroma loss": {"chroma_weight": 0.0},
-    "no weight on what stands out": {"contrast": 0.0},
-    "no loss on what attention found": {"beta": 0.0},
-    "never without a reference": {"drop_reference": 0.0},
-    "with references nearer and further": {"reframe": 1.0},
-    "with other pens": {"vary_lines": 0.5},
-    "with mirrored samples": {"mirror": 0.5},
+    "without colour jitter": {"jitter": 0.0},
+    "without hue-dependent jitter": {"bend": 0.0},
+    "without warping the reference": {"warp": False},
+    "without same-character pairs": {"pairs": 0.0},
+    "without the chroma loss": {"chroma_weight": 0.0},
+    "without contrast weights in the chroma loss": {"contrast": 0.0},
+    "without the auxiliary loss on attended colours": {"beta": 0.0},
+    "without reference dropout": {"drop_reference": 0.0},
+    "with scale augmentation of the reference": {"reframe": 1.0},
+    "with line augmentation": {"vary_lines": 0.5},
+    "with horizontal flips": {"mirror": 0.5},
     "with a constant learning rate": {"schedule": "constant"},
-    "with the patch adversary": {"gan": "patch"},
+    "with a patch discriminator": {"gan": "patch"},
 }
 """What is taken away, or added, by settings of ``[train]``."""
 
@@ -64,14 +64,18 @@ def enlarge_smoothly(maps: Tensor, logits: Tensor) -> Tensor:
 
 
 PARTS: dict[str, dict[str, Any]] = {
-    "matches that begin blunter and nearer": {"SHARPNESS": 10.0, "NEARNESS": 8.0},
-    "no word on what a match is worth": {"Found": Blind},
-    "no context from the level below": {"Encoder": lambda c, _, made=reference.Encoder: made(c, 1)},
-    "colours mixed bilinearly": {"convex_upsample": enlarge_smoothly},
-    "one shade of a place, its mean": {"SHADES": 1},
-    "nor the colours within it": {"SHADES": 1, "DETAIL": 1},
-    "eight shades of a place": {"SHADES": 8},
-    "nothing laid on paper": {"OPACITY_BIAS": 30.0},  # the sigmoid is 1, and its gradient is 0
+    "with higher initial temperature and distance penalty": {"SHARPNESS": 10.0, "NEARNESS": 8.0},
+    "without the confidence channels of attention": {"Found": Blind},
+    "without top-down features in the encoder": {
+        "Encoder": lambda c, _, made=reference.Encoder: made(c, 1)
+    },
+    "bilinear instead of convex upsampling of colours": {"convex_upsample": enlarge_smoothly},
+    "one shade a cell, its mean colour": {"SHADES": 1},
+    "one shade a cell, and no colours within it": {"SHADES": 1, "DETAIL": 1},
+    "eight shades a cell": {"SHADES": 8},
+    "without opacity over white paper": {
+        "OPACITY_BIAS": 30.0
+    },  # the sigmoid is 1, and its gradient is 0
     "attention at 8 x 8 alone": {
         "PRESETS": {"small": reference.PRESETS["small"]._replace(num_matched=1)}
     },

@@ -52,9 +52,9 @@ def bench(
 
 BENCHMARKS = [
     bench(
-        "ablation {work} --epochs 1 --only 'one shade of a place, its mean'",
+        "ablation {work} --epochs 1 --only 'one shade a cell, its mean colour'",
         "| | following | chroma error | regional error | paper error | psnr |",
-        "| one shade of a place, its mean | ? | # | # | # | # |",
+        "| one shade a cell, its mean colour | ? | # | # | # | # |",
         here=True,
     ),
     bench(
