@@ -40,7 +40,7 @@ def main() -> None:
         try:
             with open_browser(Path(profile)) as browser:
                 browser.open(running.url, WIDTH)
-                for place, number in (("sketch", 0), ("reference", 4)):
+                for place, number in (("sketch", 3), ("reference", 4)):
                     items = f"document.querySelector('#{place}')?.closest('.column')"
                     item = f"{items}?.querySelectorAll('.gallery-item')[{number}]"
                     browser.wait_for(item)

@@ -144,6 +144,21 @@ def test_several_references_give_folders_and_a_sheet(
         assert (np.abs(cell.astype(int) - COLORS[name]).max(axis=2) < 6).mean() > 0.3
 
 
+def test_the_head_of_a_sheet_shows_the_references_as_they_are(
+    sketches: Path, references: Path, tmp_path: Path
+) -> None:
+    """Neither stretched nor at the size that the model, of 64 pixels, sees them at."""
+    stripes = np.zeros((256, 128, 3), np.uint8)
+    stripes[::2] = (250, 120, 20)
+    Image.fromarray(stripes).save(references / "stripes.png")
+    paths = find_pictures([sketches]), find_pictures([references])
+    colorize_many(PAINTER, *paths, tmp_path / "out", QUIET, read_sketch)
+    sheet = np.asarray(Image.open(tmp_path / "out" / "contact-sheet-1.png"))
+    head = sheet[20:276, -260:-4]  # the last column
+    np.testing.assert_array_equal(head[:, 64:192], stripes)
+    assert (np.delete(head, np.s_[64:192], axis=1) == 255).all()
+
+
 def test_a_large_sheet_is_divided_and_its_cells_shrink(
     sketches: Path, references: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

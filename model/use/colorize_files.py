@@ -52,7 +52,7 @@ def colorize_one(
     check_output(out)
     _spare([out], [sketch], [reference])
     picture = read_sketch(sketch)
-    looked_at = _read_reference(painter, reference, console)
+    looked_at = _look_at(painter, open_picture(reference), reference, console)
     _say(console, remarks_on(picture, str(sketch)))
     painted = painter.paint(picture, looked_at, guidance)
     save_picture(painted, out)
@@ -97,8 +97,13 @@ def colorize_many(
         raise UserError(f"{out_dir}: holds the sketches, which would be replaced; give another.")
     names = name_files(references)
     _spare(_targets(sketches, names.values(), out_dir), sketches, references)
-    looked_at = {names[path]: _read_reference(painter, path, console) for path in references}
-    sheets = _Sheets(out_dir, looked_at) if len(references) > 1 else None
+    sheets = _Sheets(out_dir, names.values()) if len(references) > 1 else None
+    looked_at = {}
+    for path, name in names.items():
+        picture = open_picture(path)
+        looked_at[name] = _look_at(painter, picture, path, console)
+        if sheets is not None:
+            sheets.add_reference(picture)
     num_written, num_refused = 0, 0
     with show_progress(console, "colorize, sketches", len(sketches)) as show:
         for number, (path, name) in enumerate(name_files(sketches).items(), start=1):
@@ -159,15 +164,17 @@ def _sheet_path(out_dir: Path, number: int) -> Path:
 class _Sheets:
     """Contact sheets under way: no more of them is held than one page."""
 
-    def __init__(self, out_dir: Path, references: dict[str, Reference]) -> None:
+    def __init__(self, out_dir: Path, references: Iterable[str]) -> None:
         self._out_dir = out_dir
         self._labels = ["", *references]
         self._side = min(_CELL_SIDE, _SHEET_SIDE // len(self._labels))
-        blank = np.full((1, 1, 3), 255, np.uint8)
-        shown = [blank, *(reference.pixels for reference in references.values())]
-        self._heads = [self._cell(Image.fromarray(pixels)) for pixels in shown]
+        self._heads = [self._cell(Image.new("RGB", (1, 1), "white"))]
         self._rows = [self._heads]
         self._num_pages = 0
+
+    def add_reference(self, picture: Image.Image) -> None:
+        """Add a reference to the head of every page, as it is: a model sees it smaller."""
+        self._heads.append(self._cell(picture))
 
     def add(self, row: Iterable[Image.Image]) -> None:
         """Add a sketch and what it was coloured to, one a reference."""
@@ -189,8 +196,8 @@ class _Sheets:
         return np.asarray(fit(picture, (self._side, self._side), pad=True))
 
 
-def _read_reference(painter: Painter, path: Path, console: Console) -> Reference:
-    reference = painter.look_at(open_picture(path), str(path))
+def _look_at(painter: Painter, picture: Image.Image, path: Path, console: Console) -> Reference:
+    reference = painter.look_at(picture, str(path))
     if not reference.has_color:
         _say(console, [f"{path}: has no colour, so what is coloured after it has none."])
     return reference
