@@ -167,28 +167,21 @@ def is_table_of(found: pa.Schema, schema: pa.Schema) -> bool:
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
+_PACKED = {
+    "md5": pa.field("md5", pa.binary(16)),
+    "character": pa.field("character", _TEXT, nullable=False),
+    "tags": pa.field("tags", pa.list_(pa.field("element", _TEXT)), nullable=False),
+    "file_url": pa.field("file_url", _TEXT, nullable=False),  # {md5} is the post's, {md5:} is {md5}
+}
+
 LOCK = pa.schema(
     [
-        pa.field("post_id", pa.int64(), nullable=False),
-        pa.field("split", _WORD, nullable=False),
-        pa.field("status", _WORD, nullable=False),  # the last: of prepare, or of fetch
-        pa.field("reason", _WORD, nullable=False),
-        pa.field("md5", pa.binary(16)),
-        pa.field("character", _TEXT, nullable=False),
-        pa.field("family", pa.int64(), nullable=False),
-        pa.field("rating", _WORD, nullable=False),
-        pa.field("ext", _WORD, nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("parent_id", pa.int64(), nullable=False),
-        pa.field("tags", pa.list_(pa.field("element", _TEXT)), nullable=False),
-        pa.field("file_url", _TEXT, nullable=False),  # {md5} is the post's, {md5:} is {md5}
-        pa.field("shard", pa.int32(), nullable=False),
+        *(_PACKED.get(field.name, field) for field in SELECTION),
         pa.field("sha256", pa.binary(32)),  # of the original's bytes
         pa.field("sample_sha256", pa.binary(32)),  # of the sample's members
     ]
 )
-"""``posts.parquet``: every planned post with its fate and sums; small enough to be tracked.
+"""``posts.parquet``: every planned post with its last fate and sums; small enough to be tracked.
 
 Sums are bytes and words are numbered: hashes do not compress, and are half of it.
 """
