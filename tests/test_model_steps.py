@@ -34,8 +34,7 @@ def test_the_discriminators_update_leaves_the_generator_alone(state: TrainState)
     assert isinstance(state.discriminator, Discriminator)
     before = [p.clone() for p in state.discriminator.parameters()]
     update_discriminator(
-        state.discriminator,
-        state.optimizers["discriminator"],
+        state,
         torch.rand(2, 3, 64, 64),
         generated,
         style_rules(state.discriminator, torch.randn(2, 4096)),

@@ -93,15 +93,7 @@ def training_step(
         if isinstance(state.discriminator, PatchDiscriminator)
         else style_rules(state.discriminator, vector)
     )
-    noted = update_discriminator(
-        state.parallel["discriminator"],
-        state.optimizers["discriminator"],
-        color,
-        outputs.picture,
-        rules,
-        autocast,
-        descending,
-    )
+    noted = update_discriminator(state, color, outputs.picture, rules, autocast, descending)
     # Without the cache each call would update the spectral norm, and the verdicts would differ.
     with autocast, frozen(state.discriminator), parametrize.cached():
         real = None
@@ -157,8 +149,7 @@ def patch_rules(sketch: Tensor, config: TrainConfig) -> Rules:
 
 
 def update_discriminator(
-    discriminator: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: TrainState,
     color: Tensor,
     picture: Tensor,
     rules: Rules,
@@ -168,8 +159,7 @@ def update_discriminator(
     """Update the discriminator alone: nothing flows back into the generator.
 
     Args:
-        discriminator: to be updated.
-        optimizer: its own.
+        state: of which it is a part.
         color: true pictures.
         picture: the generator's, still tied to it.
         rules: of the game.
@@ -179,11 +169,11 @@ def update_discriminator(
     Returns:
         Its terms, and the norm of its gradient where that is clipped.
     """
+    network = state.parallel["discriminator"]
     with autocast:
-        real = rules.judge(discriminator, color)
-        generated = rules.judge(discriminator, picture.detach())
+        real, generated = (rules.judge(network, some) for some in (color, picture.detach()))
     terms = rules.learn(real, generated)
-    return terms | descending({"discriminator": optimizer}, terms)
+    return terms | descending({"discriminator": state.optimizers["discriminator"]}, terms)
 
 
 def descend(
