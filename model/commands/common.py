@@ -19,6 +19,12 @@ Checkpoint = Annotated[
 ]
 DEVICES = "auto|cpu|cuda|cuda:1"
 Device = Annotated[str, typer.Option(metavar=DEVICES, help="Where to compute.")]
+Guidance = Annotated[
+    float,
+    typer.Option(
+        help="How closely to follow the reference: 0 not at all, 1 as in training, up to 3."
+    ),
+]
 StyleWeights = Annotated[
     str, typer.Option(metavar="PATH", help="The style network's weights, if they have moved.")
 ]

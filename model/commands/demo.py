@@ -7,15 +7,14 @@ import typer
 
 from model.commands.judge import evaluate, print_table
 from model.commands.train import train
-from pipeline.commands.common import named_path, recipe_of
+from pipeline.commands.common import path_option, recipe_of
 from pipeline.commands.folder import status
 from pipeline.commands.make import fetch, prepare
 
 
 def demo(
     work: Annotated[
-        Path,
-        typer.Option("--work", metavar="WORK", parser=named_path, help="Where everything goes."),
+        Path, path_option("--work", metavar="WORK", help="Where everything goes.")
     ] = Path("data/demo"),
     characters: Annotated[
         int, typer.Option(min=24, help="How many to draw, in 8 poses each.")

@@ -1,7 +1,4 @@
-"""The commands that judge a model, and compare several: eval, runs.
-
-As all commands do: parse, call one function, print; heavy imports stay inside the commands.
-"""
+"""The commands that judge a model, and compare several: eval, runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,11 +10,12 @@ import typer
 from model.commands.common import (
     Checkpoint,
     Device,
+    Guidance,
     StyleWeights,
     say_what_is_missing,
     work_around,
 )
-from pipeline.commands.common import WorkFolder, named_path
+from pipeline.commands.common import WorkFolder, path_option
 from pipeline.words import counted, harmless
 
 
@@ -25,10 +23,9 @@ def evaluate(
     checkpoint: Checkpoint,
     work: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--work",
             metavar="WORK",
-            parser=named_path,
             help="Folder with the samples; by default the one that the run lies in.",
         ),
     ] = None,
@@ -36,8 +33,7 @@ def evaluate(
         str, typer.Option(metavar="train|val|test", help="Whose pictures to judge on.")
     ] = "test",
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", parser=named_path, help="Beside the checkpoint by default."),
+        Path | None, path_option(metavar="DIR", help="Beside the checkpoint by default.")
     ] = None,
     fid_weights: Annotated[
         str, typer.Option(metavar="PATH", help="Inception weights for FID and KID.")
@@ -45,12 +41,7 @@ def evaluate(
     lpips_weights: Annotated[
         str, typer.Option(metavar="PATH", help="AlexNet weights for LPIPS.")
     ] = "",
-    guidance: Annotated[
-        float,
-        typer.Option(
-            help="How closely to follow the reference: 0 not at all, 1 as in training, up to 3."
-        ),
-    ] = 1.0,
+    guidance: Guidance = 1.0,
     device: Device = "auto",
     style_weights: StyleWeights = "",
     reference: Annotated[

@@ -1,7 +1,4 @@
-"""The command that trains a model.
-
-As all commands do: parse, call one function, print; heavy imports stay inside the commands.
-"""
+"""The command that trains a model."""
 
 import os
 from contextlib import ExitStack
@@ -11,7 +8,7 @@ from typing import Annotated
 import typer
 
 from model.commands.common import DEVICES, say_what_is_missing
-from pipeline.commands.common import Overrides, RecipeName, WorkDir, named_path, recipe_of, work_of
+from pipeline.commands.common import Overrides, RecipeName, WorkDir, path_option, recipe_of, work_of
 from pipeline.words import counted
 
 _CACHE_SIZE = 20.0  # GB
@@ -72,11 +69,7 @@ def train(
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            parser=named_path,
-            help="Where streamed shards are kept; WORK/cache by default.",
-        ),
+        path_option(metavar="DIR", help="Where streamed shards are kept; WORK/cache by default."),
     ] = None,
     cache_size: Annotated[
         float | None,
@@ -88,10 +81,8 @@ def train(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(
-            metavar="CHECKPOINT",
-            parser=named_path,
-            help="Begin with the weights of another training: fine-tune it.",
+        path_option(
+            metavar="CHECKPOINT", help="Begin with the weights of another training: fine-tune it."
         ),
     ] = None,
     resume: Annotated[

@@ -1,15 +1,12 @@
-"""The commands that use a model: colorize, app, export.
-
-As all commands do: parse, call one function, print; heavy imports stay inside the commands.
-"""
+"""The commands that use a model: colorize, app, export."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from model.commands.common import Checkpoint, Device, StyleWeights, work_around
-from pipeline.commands.common import console, named_path
+from model.commands.common import Checkpoint, Device, Guidance, StyleWeights, work_around
+from pipeline.commands.common import console, named_path, path_option
 from pipeline.words import counted, sized
 
 Model = Annotated[
@@ -26,25 +23,18 @@ def colorize(
     checkpoint: Model,
     sketch: Annotated[
         list[Path],
-        typer.Option(
-            metavar="PATH",
-            parser=named_path,
-            help="Dark lines on light paper, any size; or a folder. Repeatable.",
+        path_option(
+            metavar="PATH", help="Dark lines on light paper, any size; or a folder. Repeatable."
         ),
     ],
     reference: Annotated[
         list[Path],
-        typer.Option(
-            metavar="PATH",
-            parser=named_path,
-            help="A coloured picture, any size; or a folder. Repeatable.",
-        ),
+        path_option(metavar="PATH", help="A coloured picture, any size; or a folder. Repeatable."),
     ],
     out: Annotated[
         Path,
-        typer.Option(
+        path_option(
             metavar="PATH",
-            parser=named_path,
             help="The picture to write, in the format of its suffix; a folder for several.",
         ),
     ],
@@ -56,12 +46,7 @@ def colorize(
             "are.",
         ),
     ] = None,
-    guidance: Annotated[
-        float,
-        typer.Option(
-            help="How closely to follow the reference: 0 not at all, 1 as in training, up to 3."
-        ),
-    ] = 1.0,
+    guidance: Guidance = 1.0,
     device: Device = "auto",
     style_weights: StyleWeights = "",
 ) -> None:
@@ -93,10 +78,9 @@ def show_app(
     checkpoint: Model,
     work: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--work",
             metavar="WORK",
-            parser=named_path,
             help="Folder whose samples the page offers as examples; dolls by default.",
         ),
     ] = None,
@@ -137,23 +121,15 @@ def show_app(
 
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", parser=named_path, help="Where the files go.")
-    ],
+    out: Annotated[Path, path_option("--out", metavar="DIR", help="Where the files go.")],
     lock: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=named_path,
-            help="The data set's lock; by default the work folder's.",
-        ),
+        path_option(metavar="FILE", help="The data set's lock; by default the work folder's."),
     ] = None,
     metrics: Annotated[
         list[Path],
-        typer.Option(
-            metavar="FILE",
-            parser=named_path,
-            help="metrics.json for the card; by default the run's. Repeatable.",
+        path_option(
+            metavar="FILE", help="metrics.json for the card; by default the run's. Repeatable."
         ),
     ] = [],
     onnx: Annotated[

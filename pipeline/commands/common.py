@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -43,6 +44,10 @@ def named_path(text: str) -> Path:
     return path
 
 
+path_option = partial(typer.Option, parser=named_path)
+"""Declares an option that names a file or folder, as ``typer.Option`` does any."""
+
+
 def made_folder(text: str) -> Path:
     """Return the folder that a word of the command line names, where one is expected to be.
 
@@ -62,10 +67,7 @@ WorkFolder = Annotated[
     Path, typer.Argument(metavar="WORK", parser=made_folder, help="A work folder.")
 ]
 WorkDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--work", metavar="WORK", parser=named_path, help="Work folder; data/NAME by default."
-    ),
+    Path | None, path_option("--work", metavar="WORK", help="Work folder; data/NAME by default.")
 ]
 Overrides = Annotated[
     list[str],

@@ -1,7 +1,4 @@
-"""The commands that look after a work folder: status, verify, repair, report, lock.
-
-As all commands do: parse, call one function, print; heavy imports stay inside the commands.
-"""
+"""The commands that look after a work folder: status, verify, repair, report, lock."""
 
 import json
 import os
@@ -21,7 +18,7 @@ from pipeline.commands.common import (
     console,
     fail,
     made_folder,
-    named_path,
+    path_option,
     print_counts,
     recipe_of,
     work_of,
@@ -135,8 +132,7 @@ def repair(
 def report(
     work: WorkFolder,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", parser=named_path, help="WORK/report.html by default."),
+        Path | None, path_option(metavar="FILE", help="WORK/report.html by default.")
     ] = None,
 ) -> None:
     """Write one page to look at: fates, figures and pictures."""
@@ -152,10 +148,7 @@ def lock(
     recipe: RecipeName,
     work: WorkDir = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", parser=named_path, help="posts.parquet beside the recipe by default."
-        ),
+        Path | None, path_option(metavar="FILE", help="posts.parquet beside the recipe by default.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Compare the folder with the lock; write no lock.")

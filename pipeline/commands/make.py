@@ -1,7 +1,4 @@
-"""The commands that make a data set: fetch, prepare.
-
-As all commands do: parse, call one function, print; heavy imports stay inside the commands.
-"""
+"""The commands that make a data set: fetch, prepare."""
 
 import os
 import sys

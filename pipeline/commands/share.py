@@ -1,7 +1,4 @@
-"""The commands that share a data set, or take something out of it: push, pull, takedown.
-
-As all commands do: parse, call one function, print; heavy imports stay inside the commands.
-"""
+"""The commands that share a data set, or take something out of it: push, pull, takedown."""
 
 import shlex
 from pathlib import Path
