@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from pipeline.recipe import Recipe
     from pipeline.work import Work
 
+_LEAN = "OPENBLAS_NUM_THREADS", "1"
+"""For the workers: of the threads that OpenBLAS starts, one for each core, they have no use."""
+
 
 def fetch(
     recipe: RecipeName,
@@ -79,7 +82,7 @@ def fetch(
     overrides: Overrides = [],
 ) -> None:
     """Select posts, plan splits and shards, download the originals."""
-    _start_lean()
+    os.environ.setdefault(*_LEAN)
     from dataclasses import replace
 
     from pipeline import run
@@ -143,7 +146,7 @@ def prepare(
     overrides: Overrides = [],
 ) -> None:
     """Crop, resize, draw the sketch, and write shards of samples."""
-    _start_lean()
+    os.environ.setdefault(*_LEAN)
     from pipeline import run
 
     chosen = recipe_of(recipe, overrides)
@@ -160,18 +163,6 @@ def prepare(
         store=store,
     )
     _finish("prepare", summary, place, chosen, part)
-
-
-def _start_lean() -> None:
-    """Leave out of this process and its workers what takes long to start and is of no use to them.
-
-    To be called before anything imports numpy, whose OpenBLAS starts a thread for every core, each
-    of which spins for a while.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from pipeline.shards.arrow import leave_pandas_out
-
-    leave_pandas_out()
 
 
 def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part: "Part") -> None:
