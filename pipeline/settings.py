@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -95,7 +94,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _fields(into: type) -> dict[str, Any]:
+def _fields(into: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(into)
     return {field.name: hints[field.name] for field in dataclasses.fields(into)}
 
@@ -115,14 +114,9 @@ def _check_keys(
             raise UserError(f"{where}: unknown key {path + key!r}; {hint}")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{where}: {path + key}: holds a NUL byte, which no name has.")
-        nested = _dataclass_in(fields[key])
-        if nested is not None and isinstance(value, dict):
-            _check_keys(value, _fields(nested), where, f"{path}{key}.", top)
-        named = _dataclass_named(fields[key])
-        if named is not None and isinstance(value, dict):
-            for name, table_of_name in value.items():
-                if isinstance(table_of_name, dict):
-                    _check_keys(table_of_name, _fields(named), where, f"{path}{key}.{name}.", top)
+        nested = _fields_in(fields[key], value) if isinstance(value, dict) else None
+        if nested is not None:
+            _check_keys(value, nested, where, f"{path}{key}.", top)
 
 
 def _hint(
@@ -143,22 +137,20 @@ def _hint(
 def _names(fields: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, bool]]:
     """Yield the full names of all settings and sections, and whether each is a section."""
     for key, hint in fields.items():
-        nested = _dataclass_in(hint)
+        nested = _fields_in(hint)
         yield path + key, nested is not None
-        if nested is not None:
-            yield from _names(_fields(nested), f"{path}{key}.")
+        yield from _names(nested or {}, f"{path}{key}.")
 
 
-def _dataclass_in(hint: Any) -> type | None:
-    candidates = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next(
-        (c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)), None
-    )
+def _fields_in(hint: Any, names: Iterable[str] = ()) -> dict[str, Any] | None:
+    """Return the fields of a section by its hint, None of what is no section.
 
-
-def _dataclass_named(hint: Any) -> type | None:
-    """Return the dataclass in a hint such as ``dict[str, Inner]``: tables under names."""
-    return _dataclass_in(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else None
+    Those of ``dict[str, Inner]`` are tables under ``names``.
+    """
+    if dataclasses.is_dataclass(hint):
+        return _fields(hint)
+    inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+    return dict.fromkeys(names, inner) if dataclasses.is_dataclass(inner) else None
 
 
 def name_differences(
