@@ -4,13 +4,13 @@ Coordinates are the head's: x to the right, y down, the face 0.93 wide to each s
 (0, 1), the top of the skull at (0, -1). Styles go by Danbooru's tags.
 """
 
-from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
 from pipeline.dolls.canvas import (
+    Draw,
     Part,
     Pen,
     Points,
@@ -43,44 +43,19 @@ def sway(wind: float) -> Warp:
     return blow
 
 
-def _short(pen: Pen) -> None:
-    locks = "1.16 .5, 1.08 .92!, .86 .7!, .7 1.04!, .5 .8!, .3 1.02!, .15 .85, 0 .9"
-    pen.fill(symmetric(_SKULL + locks), Part.HAIR)
+def _hanging(outline: str, *strands: str) -> Draw:
+    """Return what draws hair by the right halves of its outline and of the strands in it."""
+
+    def draw(pen: Pen) -> None:
+        pen.fill(symmetric(outline), Part.HAIR)
+        for half in pen.halves():
+            for strand in strands:
+                half.line(path(strand), 0.8)
+
+    return draw
 
 
-def _bob(pen: Pen) -> None:
-    pen.fill(symmetric(_SKULL + "1.26 .55, 1.22 .95, 1 1.16!, .6 1.14, 0 1.1"), Part.HAIR)
-    for half in pen.halves():
-        half.line(path(".98 .3, 1.08 .7, .98 1.06"), 0.8)
-
-
-def _long(pen: Pen) -> None:
-    locks = "1.24 1.2, 1.32 2.3!, 1.04 2!, .84 2.48!, .56 2.08!, .3 2.5!, .14 2.2, 0 2.3"
-    pen.fill(symmetric(_SKULL + locks), Part.HAIR)
-    for half in pen.halves():
-        half.line(path(".98 .7, 1.12 1.4, 1.1 2.1"), 0.8)
-        half.line(path(".68 1, .8 1.6, .72 2.2"), 0.8)
-
-
-def _hime(pen: Pen) -> None:
-    pen.fill(symmetric(_SKULL + "1.17 1.2, 1.2 2.4!, .6 2.46, 0 2.48"), Part.HAIR)
-    for half in pen.halves():
-        half.line(path(".98 .8, 1 1.6, 1 2.36"), 0.8)
-        half.line(path(".7 1, .72 1.7, .7 2.4"), 0.8)
-
-
-def _wavy(pen: Pen) -> None:
-    waves = "1.2 .5, 1.44 .92, 1.24 1.3, 1.54 1.74, 1.36 2.1, 1.4 2.34!, 1.04 2.18, "
-    pen.fill(symmetric(_SKULL + waves + ".74 2.42!, .4 2.24, 0 2.36"), Part.HAIR)
-    for half in pen.halves():
-        half.line(path(".98 .6, 1.2 1, 1.02 1.4, 1.26 1.8, 1.2 2.1"), 0.8)
-        half.line(path(".7 1, .86 1.3, .72 1.7, .88 2.1"), 0.8)
-
-
-def _spiked(pen: Pen) -> None:
-    spikes = "0 -1.5!, .2 -1.14!, .66 -1.44!, .7 -1.04!, 1.22 -1!, 1.08 -.56!, 1.54 -.26!, "
-    lower = "1.18 0!, 1.46 .44!, 1.08 .4!, 1.2 .96!, .84 .74!, .68 1.12!, .4 .9!"
-    pen.fill(symmetric(spikes + lower), Part.HAIR)
+_short = _hanging(_SKULL + "1.16 .5, 1.08 .92!, .86 .7!, .7 1.04!, .5 .8!, .3 1.02!, .15 .85, 0 .9")
 
 
 def _tail(pen: Pen, middle: Points, half_width: float) -> None:
@@ -153,13 +128,31 @@ def _twin_braids(pen: Pen) -> None:
         half.fill(ellipse(1.14, 2.27, 0.18, 0.08), Part.ACCESSORY)
 
 
-HAIR: dict[str, Callable[[Pen], None]] = {
+HAIR: dict[str, Draw] = {
     "short_hair": _short,
-    "bob_cut": _bob,
-    "long_hair": _long,
-    "hime_cut": _hime,
-    "wavy_hair": _wavy,
-    "spiked_hair": _spiked,
+    "bob_cut": _hanging(
+        _SKULL + "1.26 .55, 1.22 .95, 1 1.16!, .6 1.14, 0 1.1", ".98 .3, 1.08 .7, .98 1.06"
+    ),
+    "long_hair": _hanging(
+        _SKULL + "1.24 1.2, 1.32 2.3!, 1.04 2!, .84 2.48!, .56 2.08!, .3 2.5!, .14 2.2, 0 2.3",
+        ".98 .7, 1.12 1.4, 1.1 2.1",
+        ".68 1, .8 1.6, .72 2.2",
+    ),
+    "hime_cut": _hanging(
+        _SKULL + "1.17 1.2, 1.2 2.4!, .6 2.46, 0 2.48",
+        ".98 .8, 1 1.6, 1 2.36",
+        ".7 1, .72 1.7, .7 2.4",
+    ),
+    "wavy_hair": _hanging(
+        _SKULL + "1.2 .5, 1.44 .92, 1.24 1.3, 1.54 1.74, 1.36 2.1, 1.4 2.34!, 1.04 2.18, "
+        ".74 2.42!, .4 2.24, 0 2.36",
+        ".98 .6, 1.2 1, 1.02 1.4, 1.26 1.8, 1.2 2.1",
+        ".7 1, .86 1.3, .72 1.7, .88 2.1",
+    ),
+    "spiked_hair": _hanging(
+        "0 -1.5!, .2 -1.14!, .66 -1.44!, .7 -1.04!, 1.22 -1!, 1.08 -.56!, 1.54 -.26!, "
+        "1.18 0!, 1.46 .44!, 1.08 .4!, 1.2 .96!, .84 .74!, .68 1.12!, .4 .9!"
+    ),
     "twintails": _twintails,
     "low_twintails": _low_twintails,
     "ponytail": _ponytail,
