@@ -11,9 +11,10 @@ import tarfile
 import tempfile
 import threading
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 
@@ -41,11 +42,8 @@ def index_of(tar: str) -> str:
     return f"{tar.removesuffix('.tar')}.json"
 
 
-class Read(Protocol):
-    """Reads a file, or a range of its bytes, up to a limit."""
-
-    def __call__(self, place: str, span: range | None, max_bytes: int) -> Download:
-        """Return what came of it."""
+Read = Callable[[str, range | None, int], Download]
+"""Reads a file, by its place, or a range of its bytes, up to a limit."""
 
 
 class TarReader:

@@ -46,14 +46,12 @@ class Damage:
         raw: shards of originals to make anew, with their ledgers.
         samples: shards of samples to make anew.
         stale: shards of samples that are whole, and whose originals have changed since.
-        others: what no stage can mend, such as foreign files; these are left as they are.
     """
 
     plan: bool = False
     raw: list[str] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    others: list[Problem] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -82,9 +80,7 @@ def sort_damage(work: Work, problems: Iterable[Problem]) -> Damage:
         shards = damage.stale if problem.is_stale else shards
         if problem.path == work.plan_path:
             damage.plan = True
-        elif not problem.shard:
-            damage.others.append(problem)
-        elif problem.shard not in shards:
+        elif problem.shard and problem.shard not in shards:  # others, as foreign files, stay
             shards.append(problem.shard)
     return damage
 

@@ -4,9 +4,9 @@ The U-Net is Zhang, Ji and Lin's (2017, arXiv 1706.03319, figure 2); the article
 the figure leaves open. Fully convolutional: any sides that are multiples of 32, from 64 on.
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -147,11 +147,7 @@ def _guide(num_in: int, channels: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(_conv(num_in, channels[0]), *steps, nn.Conv2d(channels[-1], 3, 1))
 
 
-class _Builder(Protocol):
-    def __call__(self, *, width_multiplier: float) -> Generator: ...
-
-
-UNETS: dict[str, _Builder] = {
+UNETS: dict[str, Callable[..., Generator]] = {
     "zhang2017": partial(
         UNet, StyleSpec("vgg19", normalised=False), guides=True, batchnorm=False, normalised=False
     ),
