@@ -20,7 +20,7 @@ from model.config import ModelConfig, TrainConfig
 from model.foreign import Recipe, check_shape, check_sides
 from model.networks.style import Provenance
 from model.weights import StateDict, digest_weights
-from pipeline.disk import replacing, sync
+from pipeline.disk import replacing, sync, write_whole
 from pipeline.errors import DamagedError, UserError
 from pipeline.settings import Table, convert, to_table
 from pipeline.words import nearest
@@ -104,8 +104,8 @@ def save_checkpoint(
                 if (older := path.with_suffix(suffix)).exists():
                     older.replace(keep_as.with_suffix(suffix))
     about = {"format": FORMAT, "version": VERSION, "weights": path.name, "sha256": sha256}
-    with replacing(path.with_name(readable or f"{path.stem}.json")) as temporary:
-        temporary.write_bytes(orjson.dumps({**about, **to_table(info)}, option=orjson.OPT_INDENT_2))
+    copy = orjson.dumps({**about, **to_table(info)}, option=orjson.OPT_INDENT_2)
+    write_whole(path.with_name(readable or f"{path.stem}.json"), copy)
 
 
 def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.disk import replacing
+from pipeline.disk import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,8 +64,7 @@ def lay_out(columns: Mapping[str, Sequence[Sheet] | Sheet]) -> Sheet:
 
 def save_png(path: Path, sheet: Sheet) -> None:
     """Write a sheet as PNG, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(encode_png(sheet))
+    write_whole(path, encode_png(sheet))
 
 
 def encode_png(sheet: Sheet) -> bytes:

@@ -75,6 +75,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file, text as UTF-8: all of it, or it stays as it was; see ``replacing``."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def temporary_path(path: Path) -> Path:
     """Return the name under which ``path`` is written until it is whole."""
     return path.with_name(f".{path.name}.tmp")

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.disk import replacing
+from pipeline.disk import write_whole
 from pipeline.errors import DamagedError
 from pipeline.records import Fate, Status
 from pipeline.schema import among
@@ -75,8 +75,7 @@ def decode_removals(data: bytes, where: str) -> Removals:
 
 def write_removals(path: Path, removals: Removals) -> None:
     """Write the list, as a whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(orjson.dumps(to_table(removals), option=orjson.OPT_INDENT_2))
+    write_whole(path, orjson.dumps(to_table(removals), option=orjson.OPT_INDENT_2))
 
 
 def clear_posts(table: pa.Table, post_ids: Collection[int]) -> pa.Table:

@@ -11,7 +11,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from rich.console import Console
 
-from pipeline.disk import replacing
+from pipeline.disk import write_whole
 from pipeline.errors import UserError
 from pipeline.metadata import listing as listing_module
 from pipeline.metadata.listing import make_listing, make_query, read_listing
@@ -110,13 +110,13 @@ def test_an_interrupted_listing_goes_on(
     work = Work(tmp_path / "work")
     num_pages = [0]
 
-    def stop_at_the_third(path: Path) -> Any:
+    def stop_at_the_third(path: Path, content: bytes) -> None:
         num_pages[0] += 1
         if num_pages[0] == 3:
             raise KeyboardInterrupt
-        return replacing(path)
+        write_whole(path, content)
 
-    monkeypatch.setattr(listing_module, "replacing", stop_at_the_third)
+    monkeypatch.setattr(listing_module, "write_whole", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         fetch(recipe, work, QUIET)
     assert fetch(recipe, work, QUIET).fates == {"fetched": 30}

@@ -73,7 +73,7 @@ def _keep_options(mirror: Path, options: dict[str, int]) -> None:
     """
     import orjson
 
-    from pipeline.disk import replacing, telling_unwritable
+    from pipeline.disk import telling_unwritable, write_whole
     from pipeline.errors import UserError
     from pipeline.work import Work
 
@@ -91,5 +91,5 @@ def _keep_options(mirror: Path, options: dict[str, int]) -> None:
             raise UserError(
                 f"{mirror.parent}: holds a data set, but no demo's drawings. Give another --work."
             )
-        with telling_unwritable(mirror), replacing(path) as temporary:
-            temporary.write_bytes(orjson.dumps(options))
+        with telling_unwritable(mirror):
+            write_whole(path, orjson.dumps(options))

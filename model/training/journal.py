@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.grid import Sheet, save_png
 from model.ranks import ALONE, Ranks
-from pipeline.disk import replacing
+from pipeline.disk import write_whole
 from pipeline.errors import UserError
 
 
@@ -176,5 +176,4 @@ def _forget_after(path: Path, step: int) -> None:
                 kept.append(line)
         except orjson.JSONDecodeError:
             continue
-    with replacing(path) as temporary:
-        temporary.write_bytes(b"".join(kept))
+    write_whole(path, b"".join(kept))

@@ -18,7 +18,7 @@ from model.networks.style import StyleNetwork
 from model.training.runs import read_log
 from model.training.state import TrainState
 from model.weights import StateDict
-from pipeline.disk import replacing, telling_out_of_space
+from pipeline.disk import telling_out_of_space, write_whole
 from pipeline.errors import DamagedError, UserError
 from pipeline.settings import Table, to_table
 from pipeline.words import counted
@@ -243,8 +243,7 @@ def write_config(
         "num_steps": num_steps,
         "recipe": recipe,
     }
-    with replacing(run_dir / "config.json") as temporary:
-        temporary.write_bytes(orjson.dumps(table, option=orjson.OPT_INDENT_2))
+    write_whole(run_dir / "config.json", orjson.dumps(table, option=orjson.OPT_INDENT_2))
 
 
 @dataclass(slots=True)

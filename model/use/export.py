@@ -18,7 +18,7 @@ from model.use.card import render_card
 from model.use.colorize import load_colorizer
 from model.use.export_onnx import Exported, export_onnx
 from model.use.painter_onnx import VERSION, OnnxInfo
-from pipeline.disk import reason, replacing, telling_unwritable
+from pipeline.disk import reason, telling_unwritable, write_whole
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.shards.rows import read_seal
@@ -100,13 +100,11 @@ def export(
     with telling_unwritable(out_dir):
         save_checkpoint(out_dir / WEIGHTS, kept, info, readable=CONFIG)
         if exported is not None:
-            with replacing(out_dir / ONNX) as temporary:
-                temporary.write_bytes(exported.content)
+            write_whole(out_dir / ONNX, exported.content)
             files.append(ONNX)
         else:
             (out_dir / ONNX).unlink(missing_ok=True)  # an earlier one is of another model
-        with replacing(out_dir / CARD) as temporary:
-            temporary.write_text(card, encoding="utf-8")
+        write_whole(out_dir / CARD, card)
     return Export(
         {name: (out_dir / name).stat().st_size for name in files},
         exported.difference if exported else None,

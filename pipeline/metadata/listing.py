@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from pipeline.disk import replacing, telling_out_of_space
+from pipeline.disk import telling_out_of_space, write_whole
 from pipeline.errors import UserError
 from pipeline.metadata.record import Counted, Item, read_record
 from pipeline.planning.ratings import allowed_ratings
@@ -160,11 +160,9 @@ def _read_new(listing: Listing, cursor: int) -> Iterator[Item]:
                 ) from error
             cursor = _next_cursor(records, cursor, url) if records else cursor
             if listing.keeps:
-                with (
-                    telling_out_of_space(listing.directory, _MAKE_ROOM),
-                    replacing(_page_path(listing, number)) as path,
-                ):
-                    path.write_bytes(gzip.compress(download.content, mtime=0))
+                page = gzip.compress(download.content, mtime=0)
+                with telling_out_of_space(listing.directory, _MAKE_ROOM):
+                    write_whole(_page_path(listing, number), page)
             yield from _items(records, url)
             if not records:
                 return

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.disk import replacing, telling_unwritable
+from pipeline.disk import telling_unwritable, write_whole
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
@@ -77,8 +77,8 @@ def write_report(work: Work, path: Path) -> None:
         UserError: where the folder holds no plan or damaged shards, or the page cannot be written.
     """
     page = render_report(work)
-    with telling_unwritable(path), replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    with telling_unwritable(path):
+        write_whole(path, page)
 
 
 def render_report(work: Work) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from pipeline.disk import replacing
+from pipeline.disk import write_whole
 from pipeline.errors import UserError
 from pipeline.planning.folder import plan_content
 from pipeline.planning.plan import read_planned, write_plan
@@ -52,8 +52,7 @@ def tie(store: WritableStore, names: Collection[str], work: Work) -> None:
                 )
     if found is None:
         put_identity(store, work)
-    with replacing(work.store_path) as temporary:
-        temporary.write_text(f"{store.url}\n", encoding="utf-8")
+    write_whole(work.store_path, f"{store.url}\n")
 
 
 def put_identity(store: WritableStore, work: Work) -> None:

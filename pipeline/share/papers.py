@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.disk import hash_file, replacing
+from pipeline.disk import hash_file, write_whole
 from pipeline.lock import Lock
 from pipeline.share.card import write_card
 from pipeline.share.croissant import write_croissant
@@ -20,18 +20,11 @@ def finish_papers(share_dir: Path, index: Index, lock: Lock) -> Index:
     index = replace(index, files=tuple(sorted(files))).seal()
     texts = {CARD: write_card(index, lock), CROISSANT: write_croissant(index, lock)}
     for name, text in texts.items():
-        with replacing(share_dir / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_whole(share_dir / name, text)
         files.append(describe(share_dir / name, name))
     index = replace(index, files=tuple(sorted(files)))
-    save_index(share_dir / INDEX, index)
+    write_whole(share_dir / INDEX, write_index(index))
     return index
-
-
-def save_index(path: Path, index: Index) -> None:
-    """Write an index on this machine's disk, as a whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(write_index(index))
 
 
 def describe(path: Path, name: str) -> SharedFile:

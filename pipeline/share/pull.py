@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 from rich.console import Console
 
-from pipeline.disk import commit, hash_file, is_out_of_space
+from pipeline.disk import commit, hash_file, is_out_of_space, write_whole
 from pipeline.errors import UserError
 from pipeline.lock import read_lock
 from pipeline.planning.folder import adopt_plan
@@ -33,9 +33,10 @@ from pipeline.share.index import (
     SharedFile,
     match_shard,
     shard_files,
+    write_index,
 )
 from pipeline.share.moved import Shared, count_megabytes
-from pipeline.share.papers import path_of, save_index
+from pipeline.share.papers import path_of
 from pipeline.share.part import choose_shards
 from pipeline.share.place import check_folder
 from pipeline.stores.open import open_store
@@ -140,7 +141,7 @@ def _pull_papers(
     adopt_plan(lock, work)
     for file in papers:
         commit(brought[file.name], work.share_dir / file.name)
-    save_index(work.share_dir / INDEX, index)
+    write_whole(work.share_dir / INDEX, write_index(index))
     return posts
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.disk import hash_file, replacing
+from pipeline.disk import hash_file, write_whole
 from pipeline.errors import DamagedError, UserError
 from pipeline.lock import check_done, write_lock
 from pipeline.planning.plan import planned_recipe
@@ -38,7 +38,7 @@ from pipeline.share.index import (
     write_index,
 )
 from pipeline.share.moved import Shared, count_megabytes
-from pipeline.share.papers import describe, finish_papers, path_of, save_index
+from pipeline.share.papers import describe, finish_papers, path_of
 from pipeline.share.place import check_place
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import one_form, open_writable
@@ -261,8 +261,7 @@ def _finish(work: Work, draft: Index, there: Index | None) -> Index:
     """Write what is shared beside the samples into ``share/``, and return the index of all."""
     lock = write_lock(work, work.share_dir / LOCK)
     recipe = shared_recipe(lock.info.recipe)
-    with replacing(work.share_dir / RECIPE) as temporary:
-        temporary.write_text(recipe_toml(recipe), encoding="utf-8")
+    write_whole(work.share_dir / RECIPE, recipe_toml(recipe))
     papers = [describe(path_of(work, name), name) for name in (LOCK, RECIPE)]
     files = tuple(sorted([*draft.files, *papers]))
     index = replace(draft, recipe=recipe, files=files).seal()
@@ -273,5 +272,5 @@ def _finish(work: Work, draft: Index, there: Index | None) -> Index:
 
 def _put_index(store: WritableStore, name: str, index: Index, share_dir: Path) -> None:
     path = share_dir / name
-    save_index(path, index)
+    write_whole(path, write_index(index))
     store.put({name: (path, hash_file(path))}, no_tick)
