@@ -155,10 +155,7 @@ def run_dir_of(checkpoint: Path) -> Path:
 
 
 def read_sum(path: Path) -> str:
-    """Return the SHA-256 that a checkpoint's header has; it stands for every byte of it.
-
-    Args:
-        path: see ``load_checkpoint``, which checks it.
+    """Return the SHA-256 in a checkpoint's header, unchecked; it stands for every byte of it.
 
     Raises:
         UserError: where the checkpoint is missing, or damaged.

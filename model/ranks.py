@@ -140,10 +140,6 @@ def join_ranks(device_name: str, batch_size: int) -> Iterator[Ranks]:
 
     On GPUs each process of a machine takes its own, by its number there.
 
-    Args:
-        device_name: ``train.device``.
-        batch_size: samples a step, over all ranks.
-
     Raises:
         UserError: where there are more ranks than samples in a batch or than GPUs, where
             ``device_name`` is one GPU for all, where torchrun's variables are not complete, and

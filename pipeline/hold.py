@@ -72,14 +72,9 @@ class Entry:
 
 @contextmanager
 def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
-    """Hold a folder for one run, which is a whole one or one of several ranks.
+    """Hold a folder, made where it is missing, for a whole run or one of several ranks.
 
     A rank waits while another one comes in, for as long as that takes: a plan may take hours.
-
-    Args:
-        root: made where it is missing.
-        part: which run this is.
-        say: is told what is waited for.
 
     Raises:
         UserError: where a run is there that this one must not work beside, or the folder cannot be

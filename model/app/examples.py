@@ -16,10 +16,6 @@ NUM_SKETCHES, NUM_REFERENCES = 4, 8
 def take_examples(samples_dir: Path, out_dir: Path) -> tuple[list[Path], list[Path]]:
     """Write some samples as pictures: of the test split, if it has any.
 
-    Args:
-        samples_dir: folder of prepared shards.
-        out_dir: where the pictures go.
-
     Returns:
         The paths of sketches and of references.
 

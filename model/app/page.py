@@ -113,12 +113,7 @@ def say(kind: str, text: str) -> str:
 def build_page(
     studio: Studio, sketches: Sequence[Path], references: Sequence[Path]
 ) -> "gradio.Blocks":
-    """Build the page.
-
-    Args:
-        studio: what it does.
-        sketches: examples to pick from.
-        references: likewise.
+    """Build the page, with examples of sketches and references to pick from.
 
     Raises:
         UserError: where the extra ``app`` is missing.

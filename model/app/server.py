@@ -63,13 +63,7 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; what was dropped on it is gone then.
 
-    Args:
-        painter: what colours.
-        draw_lines: see ``app.Studio``.
-        find_examples: see there.
-        host: see ``bind``.
-        port: likewise.
-        console: where it says where to look.
+    On the console it says where to look.
 
     Raises:
         UserError: where the extra ``app`` is missing, or the address cannot be had.
@@ -119,12 +113,7 @@ class Running(NamedTuple):
 
 
 def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
-    """Bind a page to an address.
-
-    Args:
-        page: see ``page.build_page``.
-        host: address or name of this machine.
-        port: 0 for any that is free.
+    """Bind a page to an address or name of this machine, at a port, 0 being any that is free.
 
     Raises:
         UserError: where the address cannot be had.

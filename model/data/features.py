@@ -83,9 +83,7 @@ class StyleFeatures:
     def __call__(self, batch: Batch, reference: Tensor) -> Tensor:
         """Return a batch's style features, float N x the network's shape, on its device.
 
-        Args:
-            batch: says which samples.
-            reference: their pictures as the network takes them.
+        ``reference`` has the samples' pictures as the network takes them.
         """
         if self._file is None:
             features: Tensor = self._network(reference)

@@ -29,13 +29,7 @@ class Window:
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Indices:
-    """Return an epoch's order of all samples, a permutation: a pure function.
-
-    Args:
-        num_samples: in the whole data set.
-        seed: of the run.
-        epoch: from 0 on.
-    """
+    """Return an epoch's order of all samples, a permutation."""
     words = _philox(seed, epoch).random_raw(num_samples)
     return np.argsort(words, kind="stable")
 
@@ -49,8 +43,7 @@ def epoch_windows(sizes: Sequence[int], num_together: int, seed: int, epoch: int
     Args:
         sizes: samples of each shard.
         num_together: shards a window; as many as there are, or more, make one of all.
-        seed: of the run.
-        epoch: from 0 on.
+        seed, epoch: decide the order of the shards.
     """
     words = _philox(seed, epoch, _SHARDS).random_raw(len(sizes))
     order = np.argsort(words, kind="stable").tolist()
@@ -65,11 +58,7 @@ def epoch_windows(sizes: Sequence[int], num_together: int, seed: int, epoch: int
 def order_in_windows(shards: Indices, windows: Sequence[Window], seed: int, epoch: int) -> Indices:
     """Return an epoch's order, window after window; with one window it is ``epoch_order``'s.
 
-    Args:
-        shards: the number of each sample's shard.
-        windows: of the epoch.
-        seed: of the run.
-        epoch: from 0 on.
+    ``shards`` has the number of each sample's shard.
     """
     window_of = np.empty(sum(len(window.shards) for window in windows), dtype=np.int64)
     for i, window in enumerate(windows):

@@ -56,13 +56,6 @@ def pair_epoch(order: Indices, casts: Casts | None, seed: int, epoch: int, share
     Without ``casts``, or at a ``share`` of 0, each sample is its own reference. Otherwise so many
     of the N places go to pairs: a sample that has a partner stays and gets it; one that has none
     makes way for a sample that has.
-
-    Args:
-        order: of the samples, N.
-        casts: of the samples.
-        seed: of the run.
-        epoch: from 0 on.
-        share: of the pairs, 0 to 1.
     """
     pairs = np.stack([order, order], axis=1)
     if casts is None or not casts.paired.size:

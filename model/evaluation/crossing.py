@@ -42,14 +42,9 @@ def judge_crossing(
     truth: Truth,
     sheet_path: Path,
 ) -> dict[str, dict[str, float | None]]:
-    """Judge a checkpoint on pairs of different characters, and draw a sheet of some.
+    """Judge a checkpoint on pairs of different characters, and draw a sheet of some, a PNG.
 
-    Args:
-        checkpoint: see ``checkpoint.load_checkpoint``.
-        samples_dir: folder of prepared shards.
-        split: which samples to take; one of each character.
-        truth: the true answers.
-        sheet_path: where the sheet goes, a PNG.
+    Of each character in the split one sample is taken.
 
     Returns:
         following, psnr, and what ``tally.RATIOS`` names, of ``model``, ``grey`` and ``copy``.

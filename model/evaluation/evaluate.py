@@ -172,17 +172,9 @@ def judge(
     lpips: nn.Module | None,
     console: Console,
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Judge answers in one setting.
+    """Judge answers, ``model`` and the baselines by name, in one setting.
 
-    Args:
-        scene: the setting.
-        samples: which it is about.
-        answers: ``model`` and the baselines, by name.
-        follows: ``following`` of each, which no setting changes.
-        config: how to judge.
-        extractor: of features for FID and KID; None for neither.
-        lpips: network for LPIPS; None for none.
-        console: where progress is shown.
+    Each one's ``following``, in ``follows``, is the same in all settings.
 
     Returns:
         What ``metrics.json`` says of it, and the model's figures for each picture.

@@ -67,12 +67,9 @@ def fid(real: Tensor, generated: Tensor) -> float:
 
 
 def kid(real: Tensor, generated: Tensor, seed: int) -> float:
-    """Return the kernel inception distance (Binkowski et al. 2018), the mean over 100 subsets.
+    """Return the kernel inception distance (Binkowski et al. 2018) of two sets of features.
 
-    Args:
-        real: features of the true pictures.
-        generated: features of the generated ones.
-        seed: of the choice of subsets.
+    It is the mean over 100 subsets, which the seed decides.
     """
     size = min(KID_SUBSET_SIZE, len(real), len(generated))
     metric = kid_features_to_metric(

@@ -59,15 +59,9 @@ def stand_out(chroma: Tensor) -> Tensor:
 def l1_terms(outputs: Outputs, color: Tensor, *, weight: float, alpha: float, beta: float) -> Terms:
     """Return lambda L_G (the paper's equation 1): L1 distances of the output and the guides.
 
-    Guide 1 is the grey one, weighted by alpha, guide 2 the coloured one, weighted by beta; the
-    article's formula has their targets the wrong way round, its text and the figure do not.
-
-    Args:
-        outputs: of the generator.
-        color: the true pictures.
-        weight: lambda.
-        alpha: of the grey guide.
-        beta: of the colour guide.
+    Lambda is ``weight``. Guide 1 is the grey one, weighted by alpha, guide 2 the coloured one,
+    weighted by beta; the article's formula has their targets the wrong way round, its text and the
+    figure do not.
     """
     terms = {"l1": weight * F.l1_loss(outputs.picture.float(), color)}
     if outputs.guide_grey is not None:

@@ -18,12 +18,6 @@ def begin_with(
     It is the generator to use: the mean over its steps where one was kept. Optimisers, schedule
     and discriminator begin anew, and the pictures may be of another size.
 
-    Args:
-        checkpoint: see ``checkpoint.load_checkpoint``.
-        state: of the run, before its first step.
-        style_network: of the run.
-        config: of the run.
-
     Returns:
         The checkpoint's sum; see ``checkpoint.read_sum``.
 

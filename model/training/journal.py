@@ -78,15 +78,9 @@ class Journal:
         num_samples: int,
         waited: float,
     ) -> None:
-        """Take note of a step; writes a line when one is due.
+        """Take note of a step, from 1 on; writes a line when one is due.
 
-        Args:
-            step: number of the step, from 1 on.
-            epoch: from 0 on.
-            position: samples consumed in the epoch.
-            terms: the loss terms.
-            num_samples: of this rank in the step.
-            waited: seconds spent waiting for the batch.
+        In the step this rank had ``num_samples``, and waited so many seconds for them.
 
         Raises:
             UserError: where a term is not finite.

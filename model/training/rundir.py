@@ -228,15 +228,7 @@ def write_config(
     num_parameters: dict[str, int],
     num_steps: int,
 ) -> None:
-    """Write what the run is to ``config.json``.
-
-    Args:
-        run_dir: the run's folder.
-        config: the effective settings.
-        recipe: of the data set.
-        num_parameters: of the networks that learn, by name.
-        num_steps: of the whole run.
-    """
+    """Write what the run is to ``config.json``, with how many parameters each network learns."""
     table = {
         "train": to_table(config),
         "num_parameters": num_parameters,

@@ -187,13 +187,7 @@ class TrainState:
 
 
 def lr_factor(config: TrainConfig, total_steps: int, step: int) -> float:
-    """Return the factor on ``config.lr`` of a step, from 0 on: a pure function.
-
-    Args:
-        config: schedule and warm-up.
-        total_steps: of the whole run.
-        step: steps done before it.
-    """
+    """Return the factor on ``config.lr`` of a step, from 0 on, of a run's ``total_steps``."""
     warmth = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "constant":
         return warmth

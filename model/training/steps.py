@@ -158,13 +158,8 @@ def update_discriminator(
 ) -> Terms:
     """Update the discriminator alone: nothing flows back into the generator.
 
-    Args:
-        state: of which it is a part.
-        color: true pictures.
-        picture: the generator's, still tied to it.
-        rules: of the game.
-        autocast: context in which the network computes.
-        descending: ``descend`` with its settings.
+    ``picture`` is the generator's, still tied to it, and ``descending`` is ``descend`` with its
+    settings.
 
     Returns:
         Its terms, and the norm of its gradient where that is clipped.

@@ -23,10 +23,7 @@ from pipeline.errors import UserError
 def validation_marks(steps_per_epoch: int, epochs: int, num_per_epoch: float) -> frozenset[int]:
     """Return after which steps of a run to validate: evenly spread, the last one included.
 
-    Args:
-        steps_per_epoch: optimiser steps.
-        epochs: of the run.
-        num_per_epoch: validations; 0.5 for one in two epochs.
+    Half a validation an epoch is one in two epochs.
     """
     numbers = range(1, math.floor(epochs * num_per_epoch) + 1)
     spread = (max(1, round(steps_per_epoch * number / num_per_epoch)) for number in numbers)

@@ -71,16 +71,8 @@ def colorize_many(
     """Colour every sketch after every reference.
 
     Writes ``SKETCH.png``. Of several references each has a folder of these, and beside the folders
-    lie ``contact-sheet-1.png`` and so on: a sketch a row, a reference a column.
-
-    Args:
-        painter: what colours.
-        sketches: files.
-        references: files.
-        out_dir: where the pictures go, each of its sketch's size.
-        console: where remarks and progress go.
-        read_sketch: opens one; see ``picture_files``.
-        guidance: see ``Painter.paint``.
+    lie ``contact-sheet-1.png`` and so on: a sketch a row, a reference a column. The other arguments
+    are those of ``colorize_one``.
 
     Returns:
         How many pictures were written.

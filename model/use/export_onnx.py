@@ -50,11 +50,7 @@ class _Whole(nn.Module):
 
 
 def export_onnx(colorizer: Colorizer, info: OnnxInfo) -> Exported:
-    """Translate a model, and compare the translation with it.
-
-    Args:
-        colorizer: on the CPU.
-        info: goes into the file's metadata.
+    """Translate a model on the CPU, and compare the translation with it.
 
     Raises:
         UserError: where the extra ``onnx`` is missing, or the file would not compute the same.

@@ -30,11 +30,7 @@ _SKULL = "0 -1.22, .66 -1.05, 1.08 -.52, 1.15 .1, "
 
 
 def sway(wind: float) -> Warp:
-    """Return the warp that blows hair sideways, the more the further down it hangs.
-
-    Args:
-        wind: -1 to 1.
-    """
+    """Return the warp by which a wind of -1 to 1 blows hair, the more the further down it hangs."""
 
     def blow(points: Points) -> Points:
         hang = np.maximum(points[:, 1] + 0.2, 0)

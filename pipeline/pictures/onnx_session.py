@@ -46,14 +46,9 @@ def open_session(content: bytes, name: str, num_threads: int) -> Any:
 def run_session(session: Any, output: str, given: Mapping[str, Any], complaint: str) -> Any:
     """Return an output of a network, which may loop for ever: Ctrl-C would not end it.
 
-    Args:
-        session: see ``open_session``.
-        output: its name.
-        given: its inputs, by name.
-        complaint: how an error begins.
-
     Raises:
-        UserError: where it does not run, or not to its end in ten minutes.
+        UserError: where it does not run, or not to its end in ten minutes; it begins with
+            ``complaint``.
     """
     import onnxruntime
 

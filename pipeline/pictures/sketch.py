@@ -86,10 +86,6 @@ def xdog(picture: Picture, settings: XdogSettings) -> Sketch:
     sharpened, ``S = (1 + p) G(sigma) - p G(k sigma)``, and is paper from the threshold on; below
     it is ``1 + tanh(phi (S - threshold))``.
 
-    Args:
-        picture: uint8, H x W x 3.
-        settings: see there.
-
     Returns:
         uint8, H x W: 255 on flat areas that are brighter than the threshold, 0 in the lines.
     """

@@ -47,11 +47,7 @@ def pin_model(settings: OnnxSettings, size: int) -> OnnxSettings:
 
 
 def draw_with_model(picture: Picture, settings: OnnxSettings) -> NDArray[np.uint8]:
-    """Draw a picture's sketch by the network.
-
-    Args:
-        picture: uint8, H x W x 3.
-        settings: as ``pin_model`` returns them.
+    """Draw a picture's sketch by the network of settings that ``pin_model`` returned.
 
     Returns:
         uint8, H x W.

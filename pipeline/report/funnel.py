@@ -163,11 +163,6 @@ def build_funnel(status: WorkStatus, planned: dict[str, int], roll: Roll) -> lis
 
     What a stage has not met yet is counted as ``waiting``. Where a later stage has not seen what
     an earlier one has changed since, its step does not add up.
-
-    Args:
-        status: of the work folder.
-        planned: shards by name, with their numbers of posts.
-        roll: over all shards.
     """
     num_planned = sum(planned.values())
     fetched, prepared = status.stages["fetch"], status.stages["prepare"]

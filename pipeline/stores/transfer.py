@@ -124,13 +124,9 @@ def write_blocks(blocks: Iterable[bytes], out: BinaryIO, tick: Tick) -> None:
 
 
 def copy_bytes(source: BinaryIO, out: BinaryIO, most: int, tick: Tick) -> None:
-    """Copy bytes from where one file stands to where another does, by the kernel where it can.
+    """Copy so many bytes, or what there is, from where one unbuffered file stands to the other.
 
-    Args:
-        source: an unbuffered file.
-        out: likewise.
-        most: bytes at most; fewer where ``source`` ends.
-        tick: is told of what is copied.
+    The kernel does it where it can.
     """
     while most > 0 and (count := _copy_some(source, out, min(most, _BLOCK))):
         tick(count)

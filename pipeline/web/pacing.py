@@ -160,9 +160,6 @@ class Turns:
         after four: its name is wrong, or there is no network. One that has answered gets ten
         minutes to come back.
 
-        Args:
-            why: what went wrong, for people.
-
         Returns:
             Whether the host was out of reach before and has not answered since, so that this try
             says nothing about what was asked for.

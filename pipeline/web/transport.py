@@ -113,11 +113,7 @@ class Transport:
         self._environments: dict[str, Any] = {}
 
     def send(self, request: requests.PreparedRequest, max_bytes: int) -> requests.Response:
-        """Send a request and return its answer, the body unread.
-
-        Args:
-            request: of ``prepare_get``.
-            max_bytes: that are wanted of the body.
+        """Send a request and return its answer, the body unread, of which ``max_bytes`` are wanted.
 
         Raises:
             PrivateAddressError: when the name leads to a private address.
