@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from pipeline.errors import UserError
 from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
 from pipeline.libraries import library_versions
 from pipeline.shard_store.worker import StageInStore, check_reach
+
+_Versions = tuple[tuple[str, str], ...]
 
 _TELL_EVERY = 1.0  # seconds between two reports of a worker
 
@@ -86,9 +87,8 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
     home = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board: Any = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=home).remote()
     work = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(_work)
-    is_in_store = isinstance(stage, StageInStore)
-    place = _Place(None if is_in_store else Path.cwd(), _versions())
-    shared = ray.put((stage, place))
+    directory = None if isinstance(stage, StageInStore) else Path.cwd()
+    shared = ray.put((stage, directory, tuple(_versions().items())))
     waiting, losses, num_done = list(reversed(names)), Counter[str](), 0
     in_hand: dict[Any, str] = {}
     reading = board.read.remote()
@@ -159,14 +159,6 @@ def _heed(probes: list[Any]) -> None:
             continue
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """What a machine needs to be fit for the work: the driver's folder, if any, and libraries."""
-
-    directory: Path | None
-    versions: dict[str, str]
-
-
 class _Board:
     """Where workers write how far they are with the shards in hand."""
 
@@ -180,9 +172,9 @@ class _Board:
         return self._num_done
 
 
-def _work(shared: tuple[Stage, _Place], name: str, board: Any) -> Fates | str:
-    stage, place = shared
-    _settle_in(place.directory, tuple(place.versions.items()))
+def _work(shared: tuple[Stage, Path | None, _Versions], name: str, board: Any) -> Fates | str:
+    stage, directory, versions = shared
+    _settle_in(directory, versions)
     done, told_at = 0, time.monotonic()
 
     def tick(num_posts: int) -> None:
@@ -204,8 +196,8 @@ def _versions() -> dict[str, str]:
 
 
 @lru_cache
-def _settle_in(directory: Path | None, versions: tuple[tuple[str, str], ...]) -> None:
-    """Go to the driver's folder, where relative paths lead to the same files; once a process.
+def _settle_in(directory: Path | None, versions: _Versions) -> None:
+    """Go to the driver's folder, if any: relative paths lead to the same files; once a process.
 
     Raises:
         UserError: where there is none, or other libraries would give other bytes.
