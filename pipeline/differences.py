@@ -110,13 +110,17 @@ def _all_deciding(recipe: Recipe) -> Table:
     return _deciding(recipe) | {"prepare": to_table(recipe.prepare)}
 
 
-def _made_by(work: Work) -> Recipe:
-    """Return the recipe of a folder with a plan: that of its first samples, where there are any."""
-    table = read_about(work.plan_path)["recipe"]
+def effective_recipe(work: Work) -> Table:
+    """Return the recipe that made a folder's plan, with the settings that made its samples."""
+    recipe: Table = read_about(work.plan_path)["recipe"]
     for name in list_shards(work.samples_dir)[:1]:
-        of_samples = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
-        table |= {"prepare": of_samples.get("prepare", {})}
-    return convert(table, Recipe, str(work.plan_path))
+        made_by = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
+        recipe = recipe | {"prepare": made_by.get("prepare", {})}
+    return recipe
+
+
+def _made_by(work: Work) -> Recipe:
+    return convert(effective_recipe(work), Recipe, str(work.plan_path))
 
 
 def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:

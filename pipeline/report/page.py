@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.differences import effective_recipe
 from pipeline.disk import telling_unwritable, write_whole
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
@@ -20,8 +21,6 @@ from pipeline.report.funnel import Place, Roll, build_funnel, count_splits, read
 from pipeline.report.pictures import Exhibit, build_wall, exhibit
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
-from pipeline.shards.rows import read_info
-from pipeline.shards.shard import list_shards, rows_path
 from pipeline.status import read_status
 from pipeline.words import noun, sized
 from pipeline.work import Work
@@ -94,7 +93,7 @@ def render_report(work: Work) -> str:
     funnel = build_funnel(status, planned, roll)
     statistics = measure(work, roll)
     splits, straddling = count_splits(roll)
-    recipe = _effective_recipe(work, info)
+    recipe = effective_recipe(work)
     template = _environment().get_template("page.html.j2")
     return template.render(
         name=recipe.get("name") or work.root.resolve().name,
@@ -138,15 +137,6 @@ def _show_pictures(work: Work, roll: Roll, disagreeing: list[int]) -> dict[str, 
         "pairs": [Pair(post, earlier.get(post.row["duplicate_of"])) for post in later],
         "disagreeing": shown["disagreeing"],
     }
-
-
-def _effective_recipe(work: Work, info: dict[str, Any]) -> Table:
-    """Return the recipe that made the plan, with the settings that made the samples."""
-    recipe: Table = info["recipe"]
-    for name in list_shards(work.samples_dir)[:1]:
-        made_by = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
-        recipe = recipe | {"prepare": made_by.get("prepare", {})}
-    return recipe
 
 
 def _tables(recipe: Table, path: str = "") -> list[tuple[str, list[tuple[str, str]]]]:
