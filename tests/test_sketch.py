@@ -11,11 +11,11 @@ from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.errors import UserError
 from pipeline.pictures.image import Picture, resize
 from pipeline.pictures.sketch import (
+    METHODS,
     dodge,
     draw_sketch,
     line_drawer,
     pin_sketches,
-    sketch_names,
     xdog,
 )
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings
@@ -124,7 +124,7 @@ def test_lines_do_not_depend_on_how_bright_the_picture_is() -> None:
 
 
 def test_methods_are_known_by_name() -> None:
-    assert sketch_names() == ["dodge", "onnx", "xdog"]
+    assert list(METHODS) == ["dodge", "onnx", "xdog"]
     picture = draw_picture(2, 64, 64)
     for name in ("dodge", "xdog"):
         sketch = draw_sketch(picture, SketchSettings(method=name))

@@ -105,29 +105,24 @@ def _falling_curve() -> NDArray[np.uint8]:
     return np.array([round(255 * (1 - math.tanh(x))) for x in steps], np.uint8)
 
 
-_METHODS: dict[str, Callable[[Picture, SketchSettings], Sketch]] = {
+METHODS: dict[str, Callable[[Picture, SketchSettings], Sketch]] = {
     "dodge": lambda picture, settings: dodge(picture, settings.sigma, settings.kernel),
     "onnx": lambda picture, settings: draw_with_model(picture, settings.onnx),
     "xdog": lambda picture, settings: xdog(picture, settings.xdog),
 }
-
+"""By the names that a recipe may give as ``prepare.sketch.method``."""
 
 SCALABLE = ("dodge", "xdog")
 """Methods of ``line_drawer``."""
-
-
-def sketch_names() -> list[str]:
-    """Return the names that a recipe may give as ``prepare.sketch.method``."""
-    return sorted(_METHODS)
 
 
 def draw_sketch(picture: Picture, settings: SketchSettings) -> Sketch:
     """Draw the sketch of a picture by the method that the recipe names.
 
     Raises:
-        KeyError: on a name that ``sketch_names`` does not hold.
+        KeyError: on a name that is not one of ``METHODS``.
     """
-    return _METHODS[settings.method](picture, settings)
+    return METHODS[settings.method](picture, settings)
 
 
 def line_drawer(method: str, prepare: Table) -> Callable[[Picture], Sketch]:
@@ -176,11 +171,10 @@ def pin_sketches(settings: PrepareSettings) -> PrepareSettings:
 
 
 def _pin(member: str, settings: SketchSettings, size: int) -> SketchSettings:
-    if settings.method not in _METHODS:
-        known = sketch_names()
+    if settings.method not in METHODS:
         raise UserError(
-            f"{member}: no sketch method {settings.method!r}{meant(settings.method, known)}; "
-            f"known: {', '.join(known)}."
+            f"{member}: no sketch method {settings.method!r}{meant(settings.method, METHODS)}; "
+            f"known: {', '.join(METHODS)}."
         )
     if settings.method != "onnx":
         return settings
