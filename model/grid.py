@@ -2,14 +2,11 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-
-from pipeline.disk import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,11 +57,6 @@ def lay_out(columns: Mapping[str, Sequence[Sheet] | Sheet]) -> Sheet:
             top = HEADER + j * (height + GAP)
             sheet[top : top + height, left : left + width] = picture
     return _label(sheet, list(columns), width + GAP)
-
-
-def save_png(path: Path, sheet: Sheet) -> None:
-    """Write a sheet as PNG, whole or not at all."""
-    write_whole(path, encode_png(sheet))
 
 
 def encode_png(sheet: Sheet) -> bytes:

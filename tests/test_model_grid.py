@@ -1,18 +1,18 @@
-from pathlib import Path
+import io
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from model.grid import HEADER, save_png, tile
+from model.grid import HEADER, encode_png, tile
 from tests.tensors import drawn
 
 
-def test_pictures_lie_in_labelled_columns(tmp_path: Path) -> None:
+def test_pictures_lie_in_labelled_columns() -> None:
     pictures = drawn(1, 2, 3)
-    save_png(tmp_path / "new" / "sheet.png", tile({"sketch": pictures[:, :1], "truth": pictures}))
-    sheet = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
+    content = encode_png(tile({"sketch": pictures[:, :1], "truth": pictures}))
+    sheet = np.asarray(Image.open(io.BytesIO(content)))
     assert sheet.shape == (HEADER + 3 * 68, 4 + 2 * 68, 3)
     cell = sheet[HEADER + 68 : HEADER + 68 + 64, 4 + 68 : 4 + 68 + 64]
     assert (cell == pictures[1].permute(1, 2, 0).numpy()).all()

@@ -18,8 +18,9 @@ from model.evaluation.evaluate import baselines
 from model.evaluation.metrics import Answer, following, palette, psnr, ratio
 from model.evaluation.seen import Floats, Seen
 from model.evaluation.tally import RATIOS
-from model.grid import Sheet, save_png, tile
+from model.grid import Sheet, encode_png, tile
 from model.use.colorize import load_colorizer, to_tensor
+from pipeline.disk import write_whole
 from pipeline.errors import UserError
 from pipeline.words import counted
 
@@ -76,7 +77,8 @@ def judge_crossing(
         outputs = torch.stack([answer(sketches.sketch, r[None]) for r in references.color], dim=1)
         found[name] = _measure(outputs, truths, references.color)
         if name == "model":
-            save_png(sheet_path, _draw(sketches.sketch, references.color, outputs, truths))
+            sheet = _draw(sketches.sketch, references.color, outputs, truths)
+            write_whole(sheet_path, encode_png(sheet))
     return found
 
 

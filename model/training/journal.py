@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from model.grid import Sheet, save_png
+from model.grid import Sheet, encode_png
 from model.ranks import ALONE, Ranks
 from pipeline.disk import write_whole
 from pipeline.errors import UserError
@@ -128,7 +128,7 @@ class Journal:
         """Write down a validation's metrics and its sheet of samples."""
         self._write("validation", metrics)
         if self._ranks.is_first:
-            save_png(self._grid_dir / f"step-{self._step:07d}.png", sheet)
+            write_whole(self._grid_dir / f"step-{self._step:07d}.png", encode_png(sheet))
             self._board.add_image("samples", sheet, self._step, dataformats="HWC")
             self._board.flush()
 

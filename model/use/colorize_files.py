@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from model.grid import Sheet, lay_out, save_png
+from model.grid import Sheet, encode_png, lay_out
 from model.use.painter import Painter, Reference, remarks_on
 from model.use.picture_files import SUFFIXES, check_output, name_files, save_picture
 from model.use.pictures import fit, open_picture
-from pipeline.disk import telling_unwritable
+from pipeline.disk import telling_unwritable, write_whole
 from pipeline.errors import UserError
 from pipeline.progress import show_progress
 from pipeline.words import counted
@@ -181,7 +181,7 @@ class _Sheets:
             columns = dict(zip(self._labels, zip(*self._rows, strict=True), strict=True))
             path = _sheet_path(self._out_dir, self._num_pages)
             with telling_unwritable(path):
-                save_png(path, lay_out(columns))
+                write_whole(path, encode_png(lay_out(columns)))
             self._rows = [self._heads]
 
     def _cell(self, picture: Image.Image) -> Sheet:
