@@ -13,7 +13,6 @@ from pipeline.counts import Fates, count_fates
 from pipeline.errors import DamagedError
 from pipeline.executor import Tick
 from pipeline.pictures.image import (
-    Picture,
     UndecodableError,
     decode,
     encode_jpeg,
@@ -101,16 +100,13 @@ def prepare_picture(
         return Prepared(Fate(Status.BLANK, "flat"), box, letterbox)
     if min(box.width, box.height) < settings.min_side:
         return Prepared(Fate(Status.TOO_SMALL, "after_crop"), box, letterbox)
-    return Prepared(Fate(Status.KEPT), box, letterbox, *_encode(picture, settings))
-
-
-def _encode(picture: Picture, settings: PrepareSettings) -> tuple[bytes, dict[str, bytes]]:
     color = resize(picture, settings.size, settings.fit)
     sketches = {
         member: encode_png(draw_sketch(color, sketch))
         for member, sketch in settings.sketch_members.items()
     }
-    return encode_jpeg(color, settings.jpeg_quality), sketches
+    jpeg = encode_jpeg(color, settings.jpeg_quality)
+    return Prepared(Fate(Status.KEPT), box, letterbox, jpeg, sketches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,6 @@ def write_sealed(
                 _SEAL_KEY: _SEAL_BLANK,
             }
         )
-    _seal(path)
-
-
-def _seal(path: Path) -> None:
     with path.open("r+b") as file:
         offset = _seal_offset(file)
         digest = _hash_around(file, offset)

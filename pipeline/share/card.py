@@ -6,6 +6,7 @@ It is made of the index and the lock alone, so the same data set has the same ca
 import json
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -94,7 +95,8 @@ def write_card(index: Index, lock: Lock) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"counted": counted, "plain": plain, "quoted": quoted}
-    environment.filters |= {"shell": shlex.quote, "literal": _literal}
+    as_python = partial(json.dumps, ensure_ascii=False)
+    environment.filters |= {"shell": shlex.quote, "literal": as_python}
     scheme = scheme_of(index.url)
     url = _FOLDER if scheme == "file" else index.url.rstrip("/")
     by_name = {"file": url, "hf": url.removeprefix("hf://datasets/").partition("@")[0]}
@@ -116,11 +118,6 @@ def write_card(index: Index, lock: Lock) -> str:
         origin=_origin(lock.info.recipe),
         recipe=recipe_toml(index.recipe),
     )
-
-
-def _literal(text: str) -> str:
-    """Return a text as Python writes it, with double quotes."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _by_count(counts: dict[str, int]) -> list[tuple[str, int]]:

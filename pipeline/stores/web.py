@@ -57,10 +57,6 @@ class WebStore:
         hosts = {url_host(self._root, named_in)}
         self._client = Client(source, hosts, named_in=named_in, if_refused=self._if_refused)
 
-    def read(self, name: str, max_bytes: int) -> bytes | None:
-        """Return a small file, or None; see ``Store``."""
-        return self._get(name, None, max_bytes)
-
     def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
         """Append the rest of a file; see ``Store``."""
         write_blocks(self._blocks(name, out.tell(), size), out, tick)
@@ -94,12 +90,13 @@ class WebStore:
         return self._get_there(name, None, size)
 
     def _get_there(self, name: str, span: range | None, max_bytes: int) -> bytes:
-        data = self._get(name, span, max_bytes)
+        data = self.read(name, max_bytes, span)
         if data is None:
             raise UserError(f"{self._root}/{name}: is not there.")
         return data
 
-    def _get(self, name: str, span: range | None, max_bytes: int) -> bytes | None:
+    def read(self, name: str, max_bytes: int, span: range | None = None) -> bytes | None:
+        """Return a small file, or some bytes of one, or None; see ``Store``."""
         download = self._client.get(
             f"{self._root}/{name}",
             authorization=self._authorization,
