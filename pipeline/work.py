@@ -20,31 +20,12 @@ class _Place:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __get__(self, work: "Work", kind: type["Work"]) -> Path:
+    def __get__(self, work: "Work", kind: object = None) -> Path:
         return work.root / self._name
-
-    def check(self, work: "Work") -> None:
-        """Check that no folder is where the file goes.
-
-        Raises:
-            UserError: where one is.
-        """
-        if (path := self.__get__(work, Work)).is_dir():
-            raise UserError(f"{path}: is a folder, where a file goes; move it away.")
 
 
 class _Folder(_Place):
     """A folder of a work folder, by its name there."""
-
-    def check(self, work: "Work") -> None:
-        """Check that nothing else is where the folder goes.
-
-        Raises:
-            UserError: where something is, perhaps a link that leads nowhere.
-        """
-        path = self.__get__(work, Work)
-        if os.path.lexists(path) and not path.is_dir():
-            raise UserError(f"{path}: is no folder, and one goes there; move it away.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +129,14 @@ class Work:
             UserError: naming the first that is in the way.
         """
         for place in vars(Work).values():
-            if isinstance(place, _Place):
-                place.check(self)
+            if not isinstance(place, _Place):
+                continue
+            path = place.__get__(self)
+            if isinstance(place, _Folder):
+                if os.path.lexists(path) and not path.is_dir():  # a link may lead nowhere
+                    raise UserError(f"{path}: is no folder, and one goes there; move it away.")
+            elif path.is_dir():
+                raise UserError(f"{path}: is a folder, where a file goes; move it away.")
 
     def check_store(self, store: str = "") -> None:
         """Check that the shards' tars are where a command looks for them, here by default.

@@ -7,7 +7,7 @@ import typer
 
 from model.commands.judge import evaluate, print_table
 from model.commands.train import train
-from pipeline.commands.common import path_option, recipe_of
+from pipeline.commands.common import path_option
 from pipeline.commands.folder import status
 from pipeline.commands.make import fetch, prepare
 
@@ -28,10 +28,11 @@ def demo(
     from pipeline.disk import telling_unwritable
     from pipeline.dolls.data_set import doll_of, true_answer, write_dolls
     from pipeline.pictures.image import resize
+    from pipeline.recipe_file import load_recipe
     from pipeline.serve import serve_folder
 
     mirror = work / "mirror"
-    recipe = recipe_of("dolls-64", [])
+    recipe = load_recipe("dolls-64")
     epochs = epochs or recipe.train["epochs"]
     _keep_options(mirror, {"characters": characters, "epochs": epochs})
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from model.commands.common import DEVICES, say_what_is_missing
-from pipeline.commands.common import Overrides, RecipeName, WorkDir, path_option, recipe_of, work_of
+from pipeline.commands.common import Overrides, RecipeName, WorkDir, path_option, work_of
 from pipeline.words import counted
 
 _CACHE_SIZE = 20.0  # GB
@@ -94,12 +94,13 @@ def train(
     from model.config import TrainConfig, train_config
     from model.training.train import train as run_training
     from pipeline.errors import UserError
+    from pipeline.recipe_file import load_recipe
     from pipeline.settings import to_table
     from pipeline.share.stream import RemoteShards
 
     if shards is None and (cache is not None or cache_size is not None):
         raise UserError("--cache and --cache-size go with --shards URL: nothing is streamed here.")
-    chosen = recipe_of(recipe, overrides, {"train": TrainConfig})
+    chosen = load_recipe(recipe, overrides, {"train": TrainConfig})
     flags = {
         "model": model,
         "gan": gan,

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -135,15 +134,6 @@ def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
     if found.why_unwritten:
         where = f"{work.differences_path}: cannot be written: {found.why_unwritten}."
     return [f"{different} not as locked; {where}"]
-
-
-def recipe_of(
-    name: str, overrides: list[str], sections: Mapping[str, type] | None = None
-) -> "Recipe":
-    """Return the recipe that a command is to follow, by its options; see ``load_recipe``."""
-    from pipeline.recipe_file import load_recipe
-
-    return load_recipe(name, overrides, sections)
 
 
 def work_of(path: Path | None, recipe: "Recipe") -> "Work":

@@ -20,7 +20,6 @@ from pipeline.commands.common import (
     made_folder,
     path_option,
     print_counts,
-    recipe_of,
     work_of,
 )
 from pipeline.words import counted, harmless, sized
@@ -158,9 +157,9 @@ def lock(
     """Write down what was got, so that `fetch --locked` gets it again."""
     from pipeline.differences import check_folder
     from pipeline.lock import lock_beside, write_lock
-    from pipeline.recipe_file import find_recipe
+    from pipeline.recipe_file import find_recipe, load_recipe
 
-    chosen = recipe_of(recipe, overrides)
+    chosen = load_recipe(recipe, overrides)
     place = work_of(work, chosen)
     path = out if out is not None else lock_beside(find_recipe(recipe))
     check_writable_name("--out", str(path))

@@ -22,7 +22,6 @@ from pipeline.commands.common import (
     fail,
     part_of,
     print_counts,
-    recipe_of,
     runner_of,
     work_of,
 )
@@ -90,10 +89,10 @@ def fetch(
     from pipeline.errors import UserError
     from pipeline.lock import lock_beside, read_lock
     from pipeline.planning.make import find_metadata, make_plan, say_what_is_cut
-    from pipeline.recipe_file import find_recipe
+    from pipeline.recipe_file import find_recipe, load_recipe
     from pipeline.removals import read_removals
 
-    chosen = recipe_of(recipe, overrides)
+    chosen = load_recipe(recipe, overrides)
     source = chosen.source
     if metadata is not None:
         check_writable_name("--metadata", metadata)
@@ -148,8 +147,9 @@ def prepare(
     """Crop, resize, draw the sketch, and write shards of samples."""
     os.environ.setdefault(*_LEAN)
     from pipeline import run
+    from pipeline.recipe_file import load_recipe
 
-    chosen = recipe_of(recipe, overrides)
+    chosen = load_recipe(recipe, overrides)
     place = work_of(work, chosen)
     part = part_of(rank, world_size)
     runner, num_workers = runner_of(executor, ray_address, workers)
