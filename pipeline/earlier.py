@@ -86,13 +86,9 @@ def recall_posts(
     *,
     retry_failed: bool,
 ) -> dict[int, Settled]:
-    """Return what earlier runs settled of some posts, by post id; the latest run counts.
+    """Return what earlier runs settled of some planned posts, by post id; the latest run counts.
 
-    Args:
-        shards: of ``find_earlier``.
-        posts: planned.
-        source: by whose settings they are wanted.
-        retry_failed: whether what a retry may mend is settled by no run.
+    With ``retry_failed`` what a retry may mend is settled by none.
     """
     planned = {post["post_id"]: post for post in posts}
     wanted = content_settings(source)

@@ -88,11 +88,7 @@ def sort_damage(work: Work, problems: Iterable[Problem]) -> Damage:
 def repair(work: Work, console: Console, *, images: str = "", num_workers: int = 1) -> Repaired:
     """Make anew what verify finds broken in a work folder.
 
-    Args:
-        work: a work folder.
-        console: is told what is done.
-        images: template of the originals, where they have moved; by default the plan's.
-        num_workers: worker processes.
+    ``images`` is the template of the originals where they have moved; by default it is the plan's.
 
     Raises:
         UserError: where the plan cannot be rebuilt, or the source is not that of what is there.

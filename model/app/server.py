@@ -203,12 +203,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Around an ASGI app: refuses other pages' requests and names, and sends the policy along.
-
-    Args:
-        app: what is guarded.
-        hosts: see ``names_of``.
-    """
+    """Around an ASGI app: refuses other pages' requests and names, and sends the policy along."""
 
     def __init__(self, app: "ASGIApp", hosts: frozenset[str] | None) -> None:
         self._app = app

@@ -82,15 +82,7 @@ def load_last(
 
     Where the last one is damaged, or missing after a crash, it is the one before. ``best`` is
     written before ``last``: a run that crashed in its first validation may have ``best`` alone, and
-    begins anew.
-
-    Args:
-        run_dir: the run's folder.
-        config: of this call.
-        samples: fingerprint of the training samples.
-        steps_per_epoch: optimiser steps.
-        console: where to say that it is the one before, or none.
-        resume: whether going on was asked for.
+    begins anew. ``samples`` is the fingerprint of the training samples.
 
     Raises:
         UserError: where a run is there and going on was not asked for, it had other settings or
@@ -193,14 +185,9 @@ def go_on_from(
     style_network: StyleNetwork,
     init: Path | None,
 ) -> None:
-    """Bring a run back to where its checkpoint was written.
+    """Bring a run, which has taken no step in this call, back to where its checkpoint was written.
 
-    Args:
-        resumed: of ``load_last``.
-        run_dir: the run's folder.
-        state: of this call, which has taken no step.
-        style_network: likewise.
-        init: the checkpoint that the run is said to have begun with; None where nothing is said.
+    ``init`` is the checkpoint that it is said to have begun with; None where nothing is said.
 
     Raises:
         UserError: where it began with another one, or with other style weights, or its networks

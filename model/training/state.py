@@ -56,10 +56,7 @@ class TrainState:
     def build(cls, config: TrainConfig, device: torch.device, ranks: Ranks = ALONE) -> Self:
         """Return the beginning of a run; the seed decides the networks' first weights.
 
-        Args:
-            config: the settings; ``auto`` is taken for no, unless ``device.settle`` decided it.
-            device: where to compute.
-            ranks: the processes that train together.
+        A setting of ``auto`` is taken for no, unless ``device.settle`` decided it.
         """
         torch.manual_seed(config.seed)
         is_last = config.channels_last is True

@@ -169,12 +169,7 @@ def part_of(rank: int | None, world_size: int | None) -> "Part":
 def runner_of(
     executor: str, address: str | None, num_workers: int | None
 ) -> tuple["Runner | None", int]:
-    """Return what runs stages, None for this machine, and how many workers there are to be.
-
-    Args:
-        executor: ``local`` or ``ray``.
-        address: of a Ray cluster; see ``executor_ray.connect``.
-        num_workers: as many as there are CPUs by default.
+    """Return what runs stages, None for this machine, and how many workers: by default one a CPU.
 
     Raises:
         UserError: on another executor, or where the cluster is out of reach.

@@ -68,12 +68,8 @@ class Listing:
 def make_listing(source: SourceSettings, select: SelectSettings, directory: Path) -> Listing:
     """Return the listing of what ``select`` wants from the API at ``source.metadata``.
 
-    It asks for the wanted ratings and the first two tags; the selection looks for the rest.
-
-    Args:
-        source: metadata, and manners.
-        select: what is wanted.
-        directory: under which each query has a folder for its pages.
+    It asks for the wanted ratings and the first two tags; the selection looks for the rest. Under
+    ``directory`` each query has a folder for its pages.
 
     Raises:
         UserError: where the URL holds more than the API's place, or the snapshot is not today's.

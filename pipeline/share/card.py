@@ -78,12 +78,7 @@ def find_splits(index: Index, lock: Lock) -> list[Split]:
 
 
 def write_card(index: Index, lock: Lock) -> str:
-    """Return the card of a data set.
-
-    Args:
-        index: of all files but the card itself.
-        lock: of the same data set.
-    """
+    """Return the card of a data set, by an index of all its files but the card."""
     splits = find_splits(index, lock)
     with_samples = [split for split in splits if split.num_examples]
     environment = Environment(

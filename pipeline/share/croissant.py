@@ -57,12 +57,7 @@ _POST_FIELDS = {
 
 
 def write_croissant(index: Index, lock: Lock) -> str:
-    """Return the description of a data set as JSON-LD.
-
-    Args:
-        index: of all files but card and Croissant.
-        lock: of the same data set.
-    """
+    """Return the description of a data set as JSON-LD, by an index without card and Croissant."""
     described: _Node = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",

@@ -96,11 +96,7 @@ class RemoteShards:
         self._places = functools.lru_cache(maxsize=64)(self._find_places)
 
     def describe(self, num_together: int) -> str:
-        """Return how much of the data set the cache holds, in a sentence.
-
-        Args:
-            num_together: shards that an epoch shuffles together.
-        """
+        """Say how much of the data set, shuffled so many shards together, the cache holds."""
         sizes = {shard: self._tar(shard).size for shard in self._shards}
         train = [size for shard, size in sizes.items() if parse_shard_name(shard)[0] == "train"]
         val = sum(size for shard, size in sizes.items() if parse_shard_name(shard)[0] == "val")
