@@ -48,7 +48,7 @@ class Provenance:
 
 
 class StyleNetwork(nn.Module):
-    """A picture's style features; base of the networks below.
+    """A picture's style features; without layers of a subclass it is the picture itself.
 
     ``forward`` takes references, float N x 3 x H x W in [0, 1], sides of at least 32 pixels, and
     returns float N x ``shape``.
@@ -74,11 +74,11 @@ class StyleNetwork(nn.Module):
     @classmethod
     def build_layers(cls) -> nn.Sequential:
         """Return the layers up to the wanted one, named as in torchvision."""
-        raise NotImplementedError
+        return nn.Sequential()
 
     def prepare(self, reference: Tensor) -> Tensor:
         """Bring a picture in [0, 1] to the range and size that the layers want."""
-        raise NotImplementedError
+        return reference
 
     def vector(self, features: Tensor) -> Tensor:
         """Return V(y), one vector a picture, of features: averaged over space where they have it.
@@ -158,15 +158,6 @@ class PictureItself(StyleNetwork):
     name = "picture"
     shape = (3, 256, 256)  # of a reference of 256 pixels a side
     imagenet_url = ""
-
-    @classmethod
-    def build_layers(cls) -> nn.Sequential:
-        """Return no layers."""
-        return nn.Sequential()
-
-    def prepare(self, reference: Tensor) -> Tensor:
-        """Leave the picture as it is."""
-        return reference
 
 
 STYLE_NETWORKS: dict[str, type[StyleNetwork]] = {

@@ -60,7 +60,7 @@ def name_files(paths: Iterable[Path]) -> dict[Path, str]:
 def read_sketch(
     path: Path, draw_lines: DrawLines | None = None, *, check: bool = True
 ) -> Image.Image:
-    """Open a sketch, or a picture whose lines are to be drawn; ``check`` refuses what is no line art.
+    """Open a sketch, or a picture to draw the lines of; ``check`` refuses what is no line art.
 
     Raises:
         UserError: on a file that is no picture, or a picture that is no sketch.
