@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from pipeline.dolls.canvas import Part, Tone, label_of
+from pipeline.dolls.character import Character, Palette, Pose
 from pipeline.dolls.data_set import (
     MAX_POSES,
     Doll,
@@ -23,17 +24,7 @@ from pipeline.dolls.data_set import (
     true_answer,
     write_dolls,
 )
-from pipeline.dolls.drawing import (
-    ARMS,
-    FRAMINGS,
-    LEGWEAR,
-    Character,
-    Palette,
-    Pose,
-    draw_doll,
-    draw_labels,
-    mix_colors,
-)
+from pipeline.dolls.drawing import ARMS, FRAMINGS, LEGWEAR, draw_doll, draw_labels, mix_colors
 from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
 from pipeline.dolls.headwear import HEADWEAR

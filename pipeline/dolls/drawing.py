@@ -1,9 +1,4 @@
-"""Drawing a doll: who it is, how it stands and its colours, three things that do not touch.
-
-Every trait goes by Danbooru's tag for it, so that a doll's traits are its record's tags.
-"""
-
-from dataclasses import dataclass
+"""Drawing a doll: its character and pose give the lines, its palette the colours."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,93 +18,12 @@ from pipeline.dolls.canvas import (
     polygon,
     shape,
 )
+from pipeline.dolls.character import Character, Palette, Pose
 from pipeline.dolls.face import draw_brows, draw_face
 from pipeline.dolls.hair import draw_back_hair, draw_front_hair, sway
 from pipeline.dolls.headwear import draw_headwear
 from pipeline.dolls.outfits import OUTFITS, draw_limb
 from pipeline.pictures.image import Picture
-
-Color = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Character:
-    """What stays the same in every picture of a doll, colours apart.
-
-    Attributes:
-        hair: out of ``hair.HAIR``.
-        fringe: out of ``hair.FRINGES``.
-        sidelocks: out of ``hair.SIDELOCKS``.
-        ahoge: whether a loose strand stands up.
-        eyes: out of ``face.EYES``.
-        outfit: out of ``outfits.OUTFITS``.
-        legwear: out of ``LEGWEAR``.
-        headwear: out of ``headwear.HEADWEAR``.
-        glasses: whether it wears any.
-    """
-
-    hair: str
-    fringe: str
-    sidelocks: str
-    ahoge: bool
-    eyes: str
-    outfit: str
-    legwear: str
-    headwear: str
-    glasses: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pose:
-    """How a doll is shown in one picture.
-
-    Attributes:
-        framing: out of ``FRAMINGS``: how much of it is in the picture.
-        zoom: 1 fits the framing into the picture.
-        shift: right and down, in shares of the picture.
-        flip: mirrored.
-        tilt: of the head, degrees clockwise.
-        lean: of the whole body, degrees clockwise.
-        turn: of the face to the right, -0.35 to 0.35.
-        nod: of the face down, -0.15 to 0.15.
-        gaze: of the eyes right and down, -1 to 1.
-        eyelids: out of ``face.EYELIDS``.
-        brows: out of ``face.BROWS``.
-        mouth: out of ``face.MOUTHS``.
-        blush: whether the cheeks are red.
-        arms: left and right in the picture before ``flip``, out of ``ARMS``.
-        stride: -1 to 1; how far the legs stand apart, and which one is lifted.
-        wind: -1 to 1; blows the hair.
-    """
-
-    framing: str
-    zoom: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-    flip: bool = False
-    tilt: float = 0.0
-    lean: float = 0.0
-    turn: float = 0.0
-    nod: float = 0.0
-    gaze: tuple[float, float] = (0.0, 0.0)
-    eyelids: str = ""
-    brows: str = ""
-    mouth: str = "smile"
-    blush: bool = True
-    arms: tuple[str, str] = ("arm_at_side", "arm_at_side")
-    stride: float = 0.0
-    wind: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Palette:
-    """The colours of a doll, RGB of 0 to 255 each; shade, gloss and blush follow from them."""
-
-    hair: Color
-    eyes: Color
-    skin: Color
-    clothes: Color
-    accent: Color
-    accessory: Color
 
 
 def draw_doll(
@@ -167,17 +81,8 @@ def draw_labels(character: Character, pose: Pose, height: int, width: int) -> La
     back = head.at(-0.35 * pose.turn, -0.2 * pose.nod).warped(sway(pose.wind))
     draw_back_hair(back, character.hair)
     _draw_body(body, character, pose)
-    draw_face(
-        face,
-        character.fringe,
-        character.eyes,
-        pose.eyelids,
-        pose.gaze,
-        pose.mouth,
-        blush=pose.blush,
-        glasses=character.glasses,
-    )
-    draw_front_hair(face, character.fringe, character.sidelocks, character.ahoge, pose.wind)
+    draw_face(face, character, pose)
+    draw_front_hair(face, character, pose.wind)
     draw_brows(face, pose.brows)
     draw_headwear(face, character.headwear)
     _draw_arms(body, character, pose, raised=True)

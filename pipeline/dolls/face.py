@@ -17,6 +17,7 @@ from pipeline.dolls.canvas import (
     shape,
     symmetric,
 )
+from pipeline.dolls.character import Character, Pose
 from pipeline.dolls.hair import draw_fringe_shadow
 
 EYES = {"": (0.31, 0.40, 0), "tsurime": (0.33, 0.35, -10), "tareme": (0.32, 0.36, 9)}
@@ -41,17 +42,7 @@ BROWS = {
 _ALL_EYE_TONES = [label_of(Part.EYES, tone) for tone in Tone]
 
 
-def draw_face(
-    pen: Pen,
-    fringe: str,
-    eyes: str,
-    eyelids: str,
-    gaze: tuple[float, float],
-    mouth: str,
-    *,
-    blush: bool,
-    glasses: bool,
-) -> None:
+def draw_face(pen: Pen, character: Character, pose: Pose) -> None:
     """Draw ears, face, eyes, nose and mouth, with the shadow of the fringe that comes later."""
     for half in pen.halves():
         ear = half.at(0.95, 0.2, 0.14, 8, 1.6)
@@ -59,23 +50,23 @@ def draw_face(
         ear.shade(ellipse(0, 0, 0.5, 0.6), Part.SKIN)
     outline = "0 -1, .55 -.85, .92 -.3, .94 .2, .81 .58, .5 .86, .16 1.01"
     pen.fill(symmetric(outline), Part.SKIN)
-    draw_fringe_shadow(pen, fringe)
-    width, height, slant = EYES[eyes]
-    sides = zip(pen.halves(), EYELIDS[eyelids], (-1, 1), strict=True)
+    draw_fringe_shadow(pen, character.fringe)
+    width, height, slant = EYES[character.eyes]
+    sides = zip(pen.halves(), EYELIDS[pose.eyelids], (-1, 1), strict=True)
     for half, lids, side in sides:
-        if blush:
+        if pose.blush:
             half.shade(ellipse(0.6, 0.57, 0.19, 0.1), Part.SKIN, tone=Tone.DEEP)
             for x in (0.54, 0.63):
                 half.at(x).line(path("0 .53, -.01 .57, -.03 .61"), 0.7)
         eye = half.at(0.45, 0.22, width, slant, height / width)
         if lids in ("open", "half"):
-            x, y = gaze
+            x, y = pose.gaze
             _draw_open_eye(eye, (x * side, y), side, lid=-2.0 if lids == "open" else -0.3)
         else:
             _draw_closed_eye(eye, lids)
     pen.line(path("0 .5, .035 .545, -.01 .57"), 0.8)
-    _draw_mouth(pen.at(0, 0.73), mouth)
-    if glasses:
+    _draw_mouth(pen.at(0, 0.73), pose.mouth)
+    if character.glasses:
         _draw_glasses(pen)
 
 

@@ -25,6 +25,7 @@ from pipeline.dolls.canvas import (
     shape,
     symmetric,
 )
+from pipeline.dolls.character import Character
 
 _SKULL = "0 -1.22, .66 -1.05, 1.08 -.52, 1.15 .1, "
 
@@ -207,23 +208,23 @@ def draw_fringe_shadow(pen: Pen, fringe: str) -> None:
     pen.at(0.03, 0.11).shade(outline, Part.SKIN)
 
 
-def draw_front_hair(pen: Pen, fringe: str, sidelocks: str, ahoge: bool, wind: float) -> None:
+def draw_front_hair(pen: Pen, character: Character, wind: float) -> None:
     """Draw what frames the face: side locks, the fringe with its gloss, a loose strand on top."""
-    if sidelocks:
+    if character.sidelocks:
         for half in pen.warped(sway(wind)).halves():
-            half.fill(shape(SIDELOCKS[sidelocks]), Part.HAIR)
+            half.fill(shape(SIDELOCKS[character.sidelocks]), Part.HAIR)
             half.line(path(".97 .1, 1.02 .4, .96 .7"), 0.7)
-    edge = _lower_edge(fringe)
+    edge = _lower_edge(character.fringe)
     pen.fill(np.concatenate([edge, arc(1.12, 1.18, -0.04, 82)[::-1]]), Part.HAIR)
     pen.shade(_gloss(), Part.HAIR, tone=Tone.LIGHT)
-    for x, y in polygon(FRINGES[fringe])[1:-1:2]:
+    for x, y in polygon(FRINGES[character.fringe])[1:-1:2]:
         strand = np.array([(x, y - 0.02), (0.94 * x, y - 0.2), (0.74 * x, 0.5 * y - 0.5)])
         pen.line(curve(strand), 0.9, start=1, stop=0)
     pen.line(path(".02 -1.2, -.06 -1, -.05 -.84"), 0.8)
     pen.line(path(".02 -1.2, .2 -1.04, .28 -.88"), 0.7)
     tips = np.concatenate([np.add(edge, (0, 0.05)), np.add(edge, (0, -0.12))[::-1]])
     pen.shade(tips, Part.HAIR)
-    if ahoge:
+    if character.ahoge:
         hook = shape("-.04 -1.2!, -.16 -1.5, .18 -1.72, .52 -1.5!, .22 -1.52, .1 -1.2!")
         pen.fill(hook, Part.HAIR)
 

@@ -11,7 +11,8 @@ import numpy as np
 import orjson
 import simplejpeg
 
-from pipeline.dolls.drawing import Character, Color, Palette, Pose, draw_doll
+from pipeline.dolls.character import Character, Color, Palette, Pose
+from pipeline.dolls.drawing import draw_doll
 from pipeline.pictures.image import Picture, encode_jpeg
 from pipeline.pictures.letterbox import predict_box
 from pipeline.records import Fate, Status

@@ -5,7 +5,8 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from pipeline.dolls.drawing import ARMS, FRAMINGS, LEGWEAR, Character, Color, Palette, Pose
+from pipeline.dolls.character import Character, Color, Palette, Pose
+from pipeline.dolls.drawing import ARMS, FRAMINGS, LEGWEAR
 from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
 from pipeline.dolls.headwear import HEADWEAR
