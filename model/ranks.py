@@ -100,11 +100,6 @@ class _SumOverRanks(torch.autograd.Function):
         return _SumOverRanks.forward(ctx, gradients[0])
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    total: Tensor = _SumOverRanks.apply(values)
-    return total
-
-
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the parts of all ranks, for CPUs, where PyTorch's own has none."""
 
@@ -114,10 +109,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         x = input.float()
         count = x.new_full((1,), x.numel() / x.shape[1])
-        totals = _sum_over_ranks(torch.cat([x.sum((0, 2, 3)), count]))
+        totals: Tensor = _SumOverRanks.apply(torch.cat([x.sum((0, 2, 3)), count]))
         mean, count = totals[:-1] / totals[-1], totals[-1]
         centred = x - mean[:, None, None]
-        variance = _sum_over_ranks(centred.square().sum((0, 2, 3))) / count
+        variance: Tensor = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
         self._remember(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         normalised: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]

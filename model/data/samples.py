@@ -222,12 +222,10 @@ class Samples:
         if isinstance(side, int) and 0 < side <= MAX_SIDE:
             return side, side
         color, _ = self._members(0)
-        try:
+        with self._blaming(0, "color"):
             height, width, _, _ = simplejpeg.decode_jpeg_header(color)
-        except ValueError as error:
-            raise self._damaged(0, f"its color: {error}") from error
-        if max(height, width) > MAX_SIDE:  # memory for a batch of it is taken before decoding
-            raise self._damaged(0, f"its color: is {(height, width)}, larger than any sample")
+            if max(height, width) > MAX_SIDE:  # memory for a batch of it is taken before decoding
+                raise ValueError(f"is {(height, width)}, larger than any sample")
         return height, width
 
     def _damaged(self, index: int, what: str) -> UserError:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -93,14 +93,11 @@ def fetch(
     from pipeline.removals import read_removals
 
     chosen = load_recipe(recipe, overrides)
-    source = chosen.source
-    if metadata is not None:
-        check_writable_name("--metadata", metadata)
-        source = replace(source, metadata=metadata)
-    if images is not None:
-        check_writable_name("--images", images)
-        source = replace(source, images=images)
-    chosen = replace(chosen, source=source)
+    options: dict[str, Any] = {"metadata": metadata, "images": images}
+    given = {name: text for name, text in options.items() if text is not None}
+    for name, text in given.items():
+        check_writable_name(f"--{name}", text)
+    chosen = replace(chosen, source=replace(chosen.source, **given))
     place = work_of(work, chosen)
     part = part_of(rank, world_size)
     lock = None
@@ -113,7 +110,7 @@ def fetch(
         plan = make_plan(chosen, limit, found, read_removals(place.removals_path))
         say_what_is_cut(plan.malformed, console())
         print_counts("select", plan.counts, plan.num_records)
-        num_unfetched = count_unfetched(place, plan.posts, source, retry_failed=retry_failed)
+        num_unfetched = count_unfetched(place, plan.posts, chosen.source, retry_failed=retry_failed)
         print(f"{counted(num_unfetched, 'original')} would be fetched.")
         return
     runner, num_workers = runner_of(executor, ray_address, workers)
