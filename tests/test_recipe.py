@@ -64,6 +64,7 @@ def test_a_recipe_is_a_file_a_folder_or_a_name(
         ('name = " "', "is not plain; a folder is called by it"),
         ('[prepare.sketches."a/b"]\nsigma = 1', "'a/b' is not a name of a-z, 0-9 and _"),
         ("[prepare.sketches.ink]\nsigna = 1", "did you mean 'prepare.sketches.ink.sigma'"),
+        ("[sketches.ink]\nsigma = 1", "did you mean 'prepare.sketches'"),
         ("[split]\ntrain = -1", "split"),
         ("[split]\nshard_size = 0", "shard_size"),
     ],
