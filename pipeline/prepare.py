@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import orjson
@@ -23,8 +23,8 @@ from pipeline.pictures.image import (
 )
 from pipeline.pictures.letterbox import Box, Letterbox, crop, find_letterbox
 from pipeline.pictures.sketch import draw_sketch
-from pipeline.recipe import PrepareSettings
-from pipeline.recipe_shared import portable
+from pipeline.recipe import PrepareSettings, Recipe
+from pipeline.recipe_shared import portable, without_secrets
 from pipeline.records import Fate, Status, key_of
 from pipeline.schema import (
     EDGES,
@@ -37,7 +37,7 @@ from pipeline.schema import (
     extension_of,
     samples_schema,
 )
-from pipeline.settings import fingerprint
+from pipeline.settings import fingerprint, to_table
 from pipeline.shards.rows import check_seal, read_rows, read_seal
 from pipeline.shards.shard import (
     ShardWriter,
@@ -115,19 +115,13 @@ class PrepareStage:
 
     Attributes:
         work: the folder where the originals are, and the samples go.
-        layout: of the originals.
-        max_pixels: largest picture that is decoded, by its header.
-        settings: the recipe's.
-        recipe: the effective recipe, to be written into the shard.
+        recipe: the effective one, its sketches pinned; it is written into the shard.
         duplicates: of the whole selection, as ``find_duplicates`` gives them.
         rebuild: make finished shards anew as well.
     """
 
     work: Work
-    layout: str
-    max_pixels: int
-    settings: PrepareSettings
-    recipe: dict[str, Any]
+    recipe: Recipe
     duplicates: pa.Table
     rebuild: bool = False
 
@@ -148,6 +142,7 @@ class PrepareStage:
         check_seal(rows_path(self.work.raw_dir, name))
         rows, _ = read_shard(self.work.raw_dir, name, RAW)
         duplicates = {row["post_id"]: row for row in repeats}
+        settings = self.recipe.prepare
         with (
             ShardWriter(self.work.samples_dir, name) as shard,
             tar_path(self.work.raw_dir, name).open("rb") as originals,
@@ -156,10 +151,11 @@ class PrepareStage:
             for row in rows.to_pylist():
                 finished.append(self._finish(row, duplicates.get(row["post_id"]), originals, shard))
                 tick(1)
-            schema = samples_schema((*MEMBERS, *self.settings.sketch_members))
+            schema = samples_schema((*MEMBERS, *settings.sketch_members))
             table = build_table(finished, schema)
-            info = {"stage": "prepare", "fingerprint": proof, "recipe": self.recipe}
-            shard.commit(table, info | {"size": self.settings.size})
+            recipe = to_table(without_secrets(self.recipe))
+            info = {"stage": "prepare", "fingerprint": proof, "recipe": recipe}
+            shard.commit(table, info | {"size": settings.size})
         return count_fates(table)
 
     def is_done(self, name: str) -> bool:
@@ -175,8 +171,8 @@ class PrepareStage:
         seal = read_seal(rows_path(self.work.raw_dir, name))
         ids = read_rows(rows_path(self.work.raw_dir, name), RAW, ["post_id"])["post_id"]
         repeats = self._repeats_among(ids.to_numpy())
-        settings = portable(self.settings)
-        parts = (SCHEMA_VERSION, settings, self.layout, self.max_pixels, seal, repeats)
+        settings, source = portable(self.recipe.prepare), self.recipe.source
+        parts = (SCHEMA_VERSION, settings, source.layout, source.max_pixels, seal, repeats)
         return fingerprint(*parts), repeats
 
     def _repeats_among(self, ids: NDArray[np.int64]) -> list[Row]:
@@ -200,8 +196,9 @@ class PrepareStage:
         data = read_span(originals, Span(row["offset"], row["size"]))
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise DamagedError(f"{originals.name}: damaged at post {row['post_id']}; run `repair`.")
+        source, size = self.recipe.source, (row["width"], row["height"])
         prepared = prepare_picture(
-            data, row["width"], row["height"], self.layout, self.max_pixels, self.settings
+            data, *size, source.layout, source.max_pixels, self.recipe.prepare
         )
         result |= prepared.fate.columns
         if prepared.box is not None and prepared.letterbox is not None:

@@ -197,12 +197,13 @@ def _rebuild_samples(
     for stage, some in stages_of(work, {n: recipes[n] for n in names if n in recipes}):
         console.print(f"{work.samples_dir}: making anew {', '.join(some)}")
         try:
-            settings = pin_sketches(stage.settings.map_sketches(partial(_with_network, work)))
+            sketches = stage.recipe.prepare.map_sketches(partial(_with_network, work))
+            recipe = replace(stage.recipe, prepare=pin_sketches(sketches))
         except UserError as error:
             console.print(f"{', '.join(some)}: {error}")
             continue
         sizes = {name: planned[name] for name in some}
-        rebuild = replace(stage, settings=settings, rebuild=True)
+        rebuild = replace(stage, recipe=recipe, rebuild=True)
         summary = run_stage(rebuild, sizes, num_workers, "repair samples", console)
         for name, why in summary.errors.items():
             console.print(f"{name}: {why}")

@@ -281,14 +281,7 @@ def make_prepare_stage(recipe: Recipe, work: Work, fetched: Sequence[str]) -> Pr
 
     The recipe's sketches must be pinned, as they are in one that a shard of samples records.
     """
-    settings = recipe.prepare
-    bits, side = settings.near_duplicates, recipe.min_content_side
+    bits, side = recipe.prepare.near_duplicates, recipe.min_content_side
     duplicates = recall_duplicates(work.duplicates_path, work.raw_dir, fetched, bits, side)
-    return PrepareStage(
-        work,
-        recipe.source.layout,
-        recipe.source.max_pixels,
-        settings,
-        to_table(without_secrets(recipe)),
-        duplicates,
-    )
+    needed = replace(without_secrets(recipe), prepare=recipe.prepare)  # with its networks' paths
+    return PrepareStage(work, needed, duplicates)
