@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from filelock import FileLock, Timeout
-from rich.table import Table
+from rich.table import Column, Table
 
 from model.config import TrainConfig
 from pipeline.disk import reason
@@ -187,13 +187,9 @@ def _is_held(run_dir: Path) -> bool:
 
 def tabulate(runs: Sequence[Run]) -> Table:
     """Return what tells runs apart, in about 100 columns; ``-`` stands for what is not known."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "model"):
-        table.add_column(name)
-    for name in ("steps", "epochs", "psnr", "chroma", "regional", "following"):
-        table.add_column(name, justify="right")
-    for name in ("best by", "state"):
-        table.add_column(name)
+    names = ("steps", "epochs", "psnr", "chroma", "regional", "following")
+    numbers = (Column(name, justify="right") for name in names)
+    table = Table("run", "model", *numbers, "best by", "state", box=None, pad_edge=False)
     for run in runs:
         table.add_row(
             run.name,
