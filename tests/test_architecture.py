@@ -13,7 +13,7 @@ MODEL_MAY_USE = (
     "pipeline.console.",
     "pipeline.disk.",
     "pipeline.errors.",
-    "pipeline.pictures.endless.",
+    "pipeline.pictures.bombs.",
     "pipeline.pictures.onnx_session.",
     "pipeline.pictures.rgb.",
     "pipeline.planning.families.",

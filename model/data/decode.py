@@ -13,7 +13,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.pictures.endless import is_endless
+from pipeline.pictures.bombs import is_bomb
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -37,7 +37,7 @@ def decode_color(data: bytes, out: NDArray[np.uint8]) -> None:
     Raises:
         ValueError: where it does not decode, or is not of ``out``'s size.
     """
-    if is_endless(data):
+    if is_bomb(data):
         raise ValueError("has more scans than any encoder writes")
     decoded = simplejpeg.decode_jpeg(data, buffer=out)
     if decoded.shape != out.shape:

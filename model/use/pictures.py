@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.disk import reason
 from pipeline.errors import UserError
-from pipeline.pictures.endless import is_endless
+from pipeline.pictures.bombs import is_bomb
 from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
 
 Pixels = NDArray[np.uint8]
@@ -76,7 +76,7 @@ def _check_size(name: str, image: Image.Image) -> None:
 def _check_end(name: str, path: Path) -> None:
     with path.open("rb") as file:
         magic = file.read(3)
-        if magic in (b"\xff\xd8\xff", b"GIF") and is_endless(magic + file.read()):
+        if magic in (b"\xff\xd8\xff", b"GIF") and is_bomb(magic + file.read()):
             raise UserError(f"{name}: has more scans or comments than any encoder writes.")
 
 

@@ -19,7 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.pictures.endless import is_endless
+from pipeline.pictures.bombs import is_bomb
 from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
 
 Picture = NDArray[np.uint8]
@@ -52,7 +52,7 @@ def sniff_format(data: bytes) -> str | None:
 
     One that would keep its decoder busy far beyond its bytes is none.
     """
-    if is_endless(data):
+    if is_bomb(data):
         return None
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"

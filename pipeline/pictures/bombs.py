@@ -1,4 +1,4 @@
-"""Pictures that would keep decoders busy, or fill the memory, far beyond their bytes."""
+"""Decompression bombs: pictures that keep decoders busy, or fill the memory, beyond their bytes."""
 
 import io
 import os
@@ -17,14 +17,14 @@ _SCAN, _END = b"\xda", b"\xd9"
 _FRAMES = frozenset(bytes([n]) for n in range(0xC0, 0xD0) if n not in (0xC4, 0xC8, 0xCC))
 
 
-def is_endless(data: bytes) -> bool:
+def is_bomb(data: bytes) -> bool:
     """Whether a JPEG or GIF has far more scans, segments or comments than any encoder writes."""
     if data.startswith(b"\xff\xd8\xff"):
-        return _has_endless_scans(data)
+        return _has_too_many_scans(data)
     return data.startswith(b"GIF8") and _begins_late(data)
 
 
-def _has_endless_scans(data: bytes) -> bool:
+def _has_too_many_scans(data: bytes) -> bool:
     """Whether the pixels of a JPEG are gone over too often: 30 kB of scans took 22 s to decode."""
     num_scans, num_segments, at, frame = 0, 0, 2, b""
     while max(num_scans - _MAX_SCANS, num_segments - _MAX_SEGMENTS) <= 0 and (
