@@ -6,8 +6,8 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from pipeline.records import Status
-from pipeline.web.answers import fate_of_status
 from pipeline.web.pacing import SourceDownError, SourceRefusesError
+from pipeline.web.responses import fate_of_status
 from tests.clients import (
     FETCHED,
     HEAD,

@@ -9,8 +9,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from pipeline.recipe import SourceSettings
-from pipeline.web.answers import fate_of_status
 from pipeline.web.pacing import SourceRefusesError
+from pipeline.web.responses import fate_of_status
 from pipeline.web.shared import close_shared_clients, shared_client
 from tests.clients import (
     FETCHED,

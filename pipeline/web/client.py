@@ -23,7 +23,6 @@ from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status
 from pipeline.stores.files import UnreachableError, read_store
 from pipeline.urls import without_password
-from pipeline.web.answers import drain, fate_of_status, read_body
 from pipeline.web.hosts import canonical_host, is_local, named_hosts
 from pipeline.web.pacing import (
     REFUSED_PICTURES,
@@ -34,6 +33,7 @@ from pipeline.web.pacing import (
     may_pass,
     parse_retry_after,
 )
+from pipeline.web.responses import drain, fate_of_status, read_body
 from pipeline.web.transport import (
     PrivateAddressError,
     Transport,

@@ -1,4 +1,4 @@
-"""What a server's answer comes to: its fate, and its bytes up to a cap."""
+"""What an HTTP response comes to: its fate, and its bytes up to a cap."""
 
 import contextlib
 
