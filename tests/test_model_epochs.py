@@ -11,7 +11,7 @@ from model.config import TrainConfig, train_config
 from model.data.augment import augment_batch
 from model.data.epochs import iterate_steps, order_of, windows_of
 from model.data.order import Window
-from model.data.pairs import Casts, pair_epoch
+from model.data.pairs import Partners, pair_epoch
 from model.data.samples import Batch, Samples
 from model.ranks import Ranks
 from tests.model_runs import run
@@ -45,7 +45,7 @@ def test_each_epoch_has_its_own_order_and_its_own_pairs(samples_dir: Path) -> No
         orders = [order_of(samples, CONFIG, epoch) for epoch in (0, 1)]
         assert orders[0].tolist() != orders[1].tolist()
         for epoch, order in enumerate(orders):
-            pairs = pair_epoch(order, Casts(samples), CONFIG.seed, epoch, CONFIG.pairs)
+            pairs = pair_epoch(order, Partners(samples), CONFIG.seed, epoch, CONFIG.pairs)
             expected = samples.load(pairs)
             batches = [batch for current, _, batch, _ in steps if current == epoch]
             assert [i for b in batches for i in b.indices] == expected.indices.tolist()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model.data.order import epoch_order
-from model.data.pairs import Casts, pair_epoch, pair_up
+from model.data.pairs import Partners, pair_epoch, pair_up
 from model.data.samples import Samples
 from pipeline.errors import UserError
 from tests.model_samples import write_samples
@@ -23,11 +23,11 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 def test_an_epochs_pairs_are_drawings_of_one_character_and_never_of_one_family(
     samples: Samples,
 ) -> None:
-    casts = Casts(samples)
-    assert casts.paired.tolist() == [0, 1, 3, 4, 6, 7]
+    partners = Partners(samples)
+    assert partners.paired.tolist() == [0, 1, 3, 4, 6, 7]
     seen = set()
     for epoch in range(40):
-        pairs = pair_epoch(epoch_order(8, 0, epoch), casts, 0, epoch, share=0.5)
+        pairs = pair_epoch(epoch_order(8, 0, epoch), partners, 0, epoch, share=0.5)
         assert pairs.shape == (8, 2)
         for target, reference in pairs.tolist():
             if target != reference:
@@ -39,34 +39,37 @@ def test_an_epochs_pairs_are_drawings_of_one_character_and_never_of_one_family(
 
 
 def test_the_share_of_pairs_is_kept_though_few_have_a_partner(samples: Samples) -> None:
-    casts = Casts(samples)
+    partners = Partners(samples)
     pairs = np.concatenate(
-        [pair_epoch(epoch_order(8, 1, epoch), casts, 1, epoch, share=0.25) for epoch in range(200)]
+        [
+            pair_epoch(epoch_order(8, 1, epoch), partners, 1, epoch, share=0.25)
+            for epoch in range(200)
+        ]
     )
     assert (pairs[:, 0] != pairs[:, 1]).mean() == pytest.approx(0.25, abs=0.04)
 
 
 def test_an_epochs_pairs_are_a_pure_function(samples: Samples) -> None:
-    casts = Casts(samples)
-    one = pair_epoch(epoch_order(8, 3, 2), casts, 3, 2, share=0.5)
-    assert np.array_equal(one, pair_epoch(epoch_order(8, 3, 2), casts, 3, 2, share=0.5))
-    assert not np.array_equal(one, pair_epoch(epoch_order(8, 3, 1), casts, 3, 1, share=0.5))
-    assert not np.array_equal(one, pair_epoch(epoch_order(8, 4, 2), casts, 4, 2, share=0.5))
-    pairs = pair_epoch(np.arange(8), casts, 3, 2, share=0.75)  # the same on every machine
+    partners = Partners(samples)
+    one = pair_epoch(epoch_order(8, 3, 2), partners, 3, 2, share=0.5)
+    assert np.array_equal(one, pair_epoch(epoch_order(8, 3, 2), partners, 3, 2, share=0.5))
+    assert not np.array_equal(one, pair_epoch(epoch_order(8, 3, 1), partners, 3, 1, share=0.5))
+    assert not np.array_equal(one, pair_epoch(epoch_order(8, 4, 2), partners, 4, 2, share=0.5))
+    pairs = pair_epoch(np.arange(8), partners, 3, 2, share=0.75)  # the same on every machine
     assert pairs[:4].tolist() == [[0, 3], [1, 7], [1, 7], [3, 0]]
     assert pairs[4:].tolist() == [[4, 4], [7, 1], [6, 0], [7, 7]]
 
 
 def test_without_pairs_the_order_is_the_epochs(samples: Samples) -> None:
-    for casts in (None, Casts(samples)):
-        pairs = pair_epoch(epoch_order(8, 3, 2), casts, 3, 2, share=0.0)
+    for partners in (None, Partners(samples)):
+        pairs = pair_epoch(epoch_order(8, 3, 2), partners, 3, 2, share=0.0)
         assert np.array_equal(pairs[:, 0], epoch_order(8, 3, 2))
         assert np.array_equal(pairs[:, 0], pairs[:, 1])
 
 
 def test_a_set_without_partners_goes_without_pairs(tmp_path: Path) -> None:
     with Samples(write_samples(tmp_path, {"train": 3}), "train") as samples:
-        pairs = pair_epoch(epoch_order(3, 0, 0), Casts(samples), 0, 0, share=1.0)
+        pairs = pair_epoch(epoch_order(3, 0, 0), Partners(samples), 0, 0, share=1.0)
         assert np.array_equal(pairs[:, 0], pairs[:, 1])
         for reference in ("self", "same"):
             assert pair_up(samples, reference).tolist() == [[0, 0], [1, 1], [2, 2]]
@@ -78,11 +81,11 @@ def test_one_family_alone_gives_no_pair(samples: Samples, monkeypatch: pytest.Mo
     families = samples.families.copy()
     families[[1, 4, 7]] = families[1]
     monkeypatch.setattr(samples, "families", families)
-    casts = Casts(samples)
-    assert casts.paired.tolist() == [0, 3, 6]
-    assert casts.partner(1) is None
+    partners = Partners(samples)
+    assert partners.paired.tolist() == [0, 3, 6]
+    assert partners.partner(1) is None
     families[0] = families[3]
-    assert [Casts(samples).partner(place) for place in (0, 3, 6)] == [6, 6, 0]
+    assert [Partners(samples).partner(place) for place in (0, 3, 6)] == [6, 6, 0]
 
 
 def test_the_next_drawing_of_a_character_gives_the_colours(samples: Samples) -> None:

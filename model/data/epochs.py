@@ -6,7 +6,7 @@ from contextlib import closing
 
 from model.config import TrainConfig
 from model.data.order import Indices, Window, epoch_windows, order_in_windows
-from model.data.pairs import Casts, pair_epoch
+from model.data.pairs import Partners, pair_epoch
 from model.data.samples import Batch, Samples, iterate_batches
 from model.ranks import Ranks
 
@@ -30,10 +30,10 @@ def iterate_steps(
     The position counts the samples of all ranks, the batch holds this rank's. The samples are told
     in time which shards come next, those of the next epoch included.
     """
-    casts = Casts(samples) if config.pairs > 0 else None
+    partners = Partners(samples) if config.pairs > 0 else None
     for current in range(epoch, config.epochs):
         order = order_of(samples, config, current)
-        pairs = pair_epoch(order, casts, config.seed, current, config.pairs)[position:]
+        pairs = pair_epoch(order, partners, config.seed, current, config.pairs)[position:]
         left = [w for w in windows_of(samples, config, current) if w.end > position]
         last = current + 1 == config.epochs
         following = [] if last else windows_of(samples, config, current + 1)

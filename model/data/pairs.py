@@ -14,8 +14,8 @@ from model.data.samples import Samples
 from pipeline.errors import UserError
 
 
-class Casts:
-    """The drawings of each character in a set of samples.
+class Partners:
+    """Which samples show the character of which others.
 
     Attributes:
         paired: places of the samples that have a partner, ascending.
@@ -23,49 +23,51 @@ class Casts:
 
     def __init__(self, samples: Samples) -> None:
         self._families = samples.families
-        self._place_in_cast: dict[int, int] = {}
-        self._cast_of: dict[int, list[int]] = {}
-        casts: defaultdict[str, list[int]] = defaultdict(list)
+        self._number: dict[int, int] = {}  # of a sample among the drawings of its character
+        self._drawings: dict[int, list[int]] = {}  # by each of them
+        by_character: defaultdict[str, list[int]] = defaultdict(list)
         for place, characters in enumerate(samples.characters):
             if characters:
-                casts[characters].append(place)
-        for cast in casts.values():
-            if len({int(self._families[place]) for place in cast}) > 1:
-                for i, place in enumerate(cast):
-                    self._cast_of[place], self._place_in_cast[place] = cast, i
-        self.paired: Indices = np.array(sorted(self._cast_of), dtype=np.int64)
+                by_character[characters].append(place)
+        for drawings in by_character.values():
+            if len({int(self._families[place]) for place in drawings}) > 1:
+                for number, place in enumerate(drawings):
+                    self._drawings[place], self._number[place] = drawings, number
+        self.paired: Indices = np.array(sorted(self._drawings), dtype=np.int64)
 
     def partner(self, place: int, skip: float = 0.0) -> int | None:
         """Return another drawing of a sample's character, None where there is none.
 
         Args:
             place: of the sample.
-            skip: in [0, 1): where in the cast to begin to look; 0 for the one after the sample.
+            skip: in [0, 1): where among them to begin to look; 0 for the one after the sample.
         """
-        cast = self._cast_of.get(place)
-        if cast is None:
+        drawings = self._drawings.get(place)
+        if drawings is None:
             return None
-        start = self._place_in_cast[place] + 1 + int(skip * (len(cast) - 1))
-        others = (cast[(start + i) % len(cast)] for i in range(len(cast)))
+        start = self._number[place] + 1 + int(skip * (len(drawings) - 1))
+        others = (drawings[(start + i) % len(drawings)] for i in range(len(drawings)))
         return next(o for o in others if self._families[o] != self._families[place])
 
 
-def pair_epoch(order: Indices, casts: Casts | None, seed: int, epoch: int, share: float) -> Indices:
+def pair_epoch(
+    order: Indices, partners: Partners | None, seed: int, epoch: int, share: float
+) -> Indices:
     """Return an epoch's samples and their references, N x 2: a pure function of its arguments.
 
-    Without ``casts``, or at a ``share`` of 0, each sample is its own reference. Otherwise so many
-    of the N places go to pairs: a sample that has a partner stays and gets it; one that has none
-    makes way for a sample that has.
+    Without ``partners``, or at a ``share`` of 0, each sample is its own reference. Otherwise so
+    many of the N places go to pairs: a sample that has a partner stays and gets it; one that has
+    none makes way for a sample that has.
     """
     pairs = np.stack([order, order], axis=1)
-    if casts is None or not casts.paired.size:
+    if partners is None or not partners.paired.size:
         return pairs
     random = draw_uniform(seed, epoch, PAIR, np.array([0]), 3 * len(order)).reshape(-1, 3)
     for row in np.flatnonzero(random[:, 0] < share):
         target = int(order[row])
-        if casts.partner(target) is None:
-            target = int(casts.paired[int(random[row, 1] * casts.paired.size)])
-        partner = casts.partner(target, random[row, 2])
+        if partners.partner(target) is None:
+            target = int(partners.paired[int(random[row, 1] * partners.paired.size)])
+        partner = partners.partner(target, random[row, 2])
         assert partner is not None
         pairs[row] = target, partner
     return pairs
@@ -93,9 +95,9 @@ def pair_up(samples: Samples, reference: str, seed: int = 0) -> Indices:
         order = epoch_order(len(samples), seed, 0)
         pairs = np.stack([order, np.roll(order, 1)], axis=1)
         return pairs[np.argsort(order)]
-    casts = Casts(samples)
-    if not casts.paired.size:
+    partners = Partners(samples)
+    if not partners.paired.size:
         raise UserError(
             f"the {samples.split} split has no two drawings of one character. Use --reference same."
         )
-    return np.array([(p, casts.partner(int(p))) for p in casts.paired], dtype=np.int64)
+    return np.array([(p, partners.partner(int(p))) for p in partners.paired], dtype=np.int64)
