@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Tick = Callable[[int], None]
 Show = Callable[[int], None]
 
-_LAST_WORDS = 5.0  # seconds; a pool whose workers are gone needs a moment
+_JOIN_TIMEOUT = 5.0  # seconds; a pool whose workers are gone needs a moment
 
 MAX_LOSSES = 3  # times that a shard may take its worker down before it is given up
 
@@ -178,7 +178,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
         for worker in workers:
             worker.join()
         if manager is not None:  # ended before it gives its semaphores back, they look leaked
-            manager.join(_LAST_WORDS)
+            manager.join(_JOIN_TIMEOUT)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def connect(address: str | None = None) -> int:
     else:
         try:
             if address != "auto":
-                _knock(address)
+                _check_listens(address)
             ray.init(address, **quiet)
         except (OSError, RuntimeError, ValueError, RayError) as error:
             raise UserError(
@@ -68,7 +68,7 @@ def connect(address: str | None = None) -> int:
     return num_cpus
 
 
-def _knock(address: str) -> None:
+def _check_listens(address: str) -> None:
     """Raise at once where nobody listens; Ray would try for two minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     socket.create_connection((host, int(port)), timeout=10).close()
@@ -98,7 +98,7 @@ def run_on_ray(stage: Stage, names: Sequence[str], num_workers: int, show: Show)
         while waiting or in_hand:
             if isinstance(stage, StageInStore):
                 probes += _probe(stage.url, probed)
-                _heed(probes)
+                _raise_failed(probes)
             while waiting and len(in_hand) < num_workers:
                 name = waiting.pop()
                 in_hand[work.remote(shared, name, board)] = name
@@ -143,7 +143,7 @@ def _probe(url: str, probed: set[str]) -> list[Any]:
     return [ask.options(scheduling_strategy=place).remote(url) for place in places]
 
 
-def _heed(probes: list[Any]) -> None:
+def _raise_failed(probes: list[Any]) -> None:
     """Remove the probes that have ended from a list.
 
     Raises:

@@ -97,7 +97,7 @@ def fetch(
         # Before a plan, which may take hours: the store may be out of reach.
         shard_store = ShardStore(store, work) if store else None
         if shard_store is not None:
-            shard_store.clearing.heed()
+            shard_store.clearing.adopt_removals()
         if lock is not None:
             check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock

@@ -188,7 +188,7 @@ def _apply(
     clear_plan(work.plan_path, post_ids, lock_proof(work))
     work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
     if shard_store is not None:
-        shard_store.tell_takedown(post_ids, shards)
+        shard_store.record_takedown(post_ids, shards)
     clear = partial(clear_stage, work) if shard_store is None else shard_store.clearing.clear
     for name in shards:
         clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")

@@ -56,7 +56,7 @@ class StoreClearing:
     store: WritableStore
     work: Work
 
-    def heed(self) -> None:
+    def adopt_removals(self) -> None:
         """Let a folder without a plan know which posts were taken down in the store.
 
         Raises:
@@ -73,7 +73,7 @@ class StoreClearing:
             )
         write_removals(self.work.removals_path, there)
 
-    def tell(self, post_ids: Collection[int]) -> None:
+    def record_removals(self, post_ids: Collection[int]) -> None:
         """Let the store know which posts were taken down, ever."""
         with scratch_work() as here:
             write_removals(here.removals_path, Removals(tuple(sorted(post_ids))))

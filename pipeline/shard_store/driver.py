@@ -82,7 +82,7 @@ class ShardStore:
         """What takes posts out of the store's shards."""
         return StoreClearing(self._store, self._work)
 
-    def tell_takedown(self, post_ids: Collection[int], names: Collection[str]) -> None:
+    def record_takedown(self, post_ids: Collection[int], names: Collection[str]) -> None:
         """Let the store know which posts go, before its shards are touched.
 
         What was pushed there is not whole from then on, and nobody fetches these posts again.
@@ -91,7 +91,7 @@ class ShardStore:
             post_ids: of all takedowns; they are out of the folder's plan.
             names: of their shards.
         """
-        self.clearing.tell(post_ids)
+        self.clearing.record_removals(post_ids)
         take_index_away(self._store)
         self._store.remove([LOCK])  # it holds records of the posts
         put_identity(self._store, self._work)
@@ -108,7 +108,7 @@ class ShardStore:
         Raises:
             UserError: where either holds shards of something else, or posts were taken down there.
         """
-        self.clearing.heed()
+        self.clearing.adopt_removals()
         tie(self._store, self._sizes, self._work)
         planned = planned_shards(self._work.plan_path)
         for kind in KINDS:
