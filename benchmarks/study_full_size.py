@@ -22,7 +22,7 @@ from PIL import Image
 
 from model.evaluation.metrics import chroma_distances, paper_distances, psnr, ratio
 from model.evaluation.seen import Seen
-from model.use.enlarge import Layers, bring_back
+from model.use.enlarge import Layers, resize_to_sketch
 from model.use.load import load_painter
 from model.use.painter import Painter
 from model.use.pictures import Pixels, fit, fit_sketch
@@ -70,7 +70,7 @@ def colour(painter: Painter, truth: Pixels, is_perfect: bool) -> Pixels:
     seen = fit_sketch(sketch, painter.size, painter.pad)
     small = np.asarray(fit(Image.fromarray(truth), painter.size, painter.pad))
     answer = small if is_perfect else painter.answer(seen, small, 1.0)
-    return np.asarray(bring_back(answer, seen, sketch, painter.pad))
+    return np.asarray(resize_to_sketch(answer, seen, sketch, painter.pad))
 
 
 def only_enlarge(layers: Layers, own: Image.Image) -> Layers:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.use.enlarge import bring_back
+from model.use.enlarge import resize_to_sketch
 from model.use.pictures import fit, fit_sketch
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.pictures.sketch import dodge
@@ -29,7 +29,7 @@ def test_lines_come_back_sharp_and_colours_stay(pad: bool) -> None:
     seen = fit_sketch(sketch, (64, 64), pad)
     red = np.array([1.0, 0.25, 0.25])
     answer = np.rint(seen[..., None] * red).astype(np.uint8)
-    found = np.asarray(bring_back(answer, seen, sketch, pad), np.float64)
+    found = np.asarray(resize_to_sketch(answer, seen, sketch, pad), np.float64)
     expected = np.asarray(sketch, np.float64)[..., None] * red
     assert found.shape == (300, 400, 3)
     inside = np.s_[8:-8, 8:-8]
@@ -50,7 +50,7 @@ def test_padded_colours_come_back_where_they_were(
     painted.paste((200, 40, 40), (0, 0, width // 2, height))
     answer = np.asarray(fit(painted, size, pad=True))
     blank = np.full(size[::-1], 255, np.uint8)
-    found = np.asarray(bring_back(answer, blank, Image.new("RGB", sides, "white"), pad=True))
+    found = np.asarray(resize_to_sketch(answer, blank, Image.new("RGB", sides, "white"), pad=True))
     apart = np.abs(found.astype(int) - np.asarray(painted)).max(axis=2)
     apart[:, width // 2 - width // 8 : width // 2 + width // 8] = 0  # where they meet
     assert apart.max() <= 3
@@ -63,7 +63,7 @@ def test_colours_from_above_come_back_above(pad: bool) -> None:
     painted.paste((200, 40, 40), (0, 0, 500, 167))
     answer = np.asarray(fit(painted, (64, 64), pad))
     blank = np.full((64, 64), 255, np.uint8)
-    found = np.asarray(bring_back(answer, blank, Image.new("L", painted.size, 255), pad))
+    found = np.asarray(resize_to_sketch(answer, blank, Image.new("L", painted.size, 255), pad))
     apart = np.abs(found.astype(int) - np.asarray(painted)).max(axis=2)
     apart[147:187] = 0  # where they meet
     assert apart.max() <= 3
@@ -74,7 +74,7 @@ def test_beside_lines_nothing_glows() -> None:
     sketch = checkered(512, 512)
     seen = fit_sketch(sketch, (64, 64), pad=False)
     answer = np.full((64, 64, 3), 90, np.uint8)
-    found = np.asarray(bring_back(answer, seen, sketch, pad=False))
+    found = np.asarray(resize_to_sketch(answer, seen, sketch, pad=False))
     assert found.max() <= 90
 
 
@@ -85,7 +85,7 @@ def test_at_the_models_own_size_nothing_changes(seed: int, pad: bool) -> None:
     answer = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     seen = fit_sketch(Image.fromarray(sketch), (32, 32), pad)
     assert (seen == sketch).all()
-    found = bring_back(answer, seen, Image.fromarray(sketch), pad)
+    found = resize_to_sketch(answer, seen, Image.fromarray(sketch), pad)
     assert (np.asarray(found) == answer).all()
 
 
@@ -96,9 +96,9 @@ def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch, num_rows: float,
     sketch = Image.fromarray(dodge(DOLLS[2], 3.5)).crop((0, 0, 150, 100))
     seen = fit_sketch(sketch, (64, 64), pad)
     answer = draw_picture(5, 64, 64)
-    whole = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
+    whole = np.asarray(resize_to_sketch(answer, seen, sketch, pad), np.int16)
     monkeypatch.setattr("model.use.enlarge._STRIP", int(sketch.width * num_rows))
-    in_strips = np.asarray(bring_back(answer, seen, sketch, pad), np.int16)
+    in_strips = np.asarray(resize_to_sketch(answer, seen, sketch, pad), np.int16)
     assert np.abs(whole - in_strips).max() <= 1  # Pillow's own rounding of a box
 
 
@@ -118,7 +118,7 @@ def test_colours_end_at_lines(monkeypatch: pytest.MonkeyPatch, most: int) -> Non
     seen = fit_sketch(sketch, (64, 64), pad=False)
     small = np.asarray(fit(Image.fromarray(fields), (64, 64), pad=False))
     answer = np.rint(small * (seen[..., None] / 255)).astype(np.uint8)
-    found = np.asarray(bring_back(answer, seen, sketch, pad=False), np.int16)
+    found = np.asarray(resize_to_sketch(answer, seen, sketch, pad=False), np.int16)
     apart = np.abs(found - fields).max(axis=2)
     apart[lines == 0] = 0
     apart[232:286, 232:280] = 0  # around the gap
@@ -136,7 +136,7 @@ def test_a_doll_comes_back_nearer_than_by_enlarging() -> None:
         sketch = Image.fromarray(dodge(doll, 3.5))
         seen = fit_sketch(sketch, (64, 64), pad=False)
         small = fit(Image.fromarray(doll), (64, 64), pad=False)
-        found = bring_back(np.asarray(small), seen, sketch, pad=False)
+        found = resize_to_sketch(np.asarray(small), seen, sketch, pad=False)
         errors = [
             np.square(np.asarray(picture, np.float64) - doll).mean()
             for picture in (found, small.resize(sketch.size, Image.Resampling.BICUBIC))

@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 from model.use.colorize_files import colorize_many
-from model.use.enlarge import bring_back
+from model.use.enlarge import resize_to_sketch
 from model.use.picture_files import check_output, read_sketch
 from model.use.pictures import fit, fit_sketch, open_picture
 from pipeline.errors import UserError
@@ -56,7 +56,7 @@ def test_of_a_thin_picture_a_line_is_left() -> None:
         assert (len(set(rows)), len(set(columns))) == shape
     thin = Image.new("L", (16, 16_000), 0)
     seen = fit_sketch(thin, (64, 64), pad=True)
-    assert bring_back(np.zeros((64, 64, 3), np.uint8), seen, thin, pad=True).size == thin.size
+    assert resize_to_sketch(np.zeros((64, 64, 3), np.uint8), seen, thin, pad=True).size == thin.size
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Layers(NamedTuple):
     lines: Floats
 
 
-def bring_back(answer: Pixels, seen: Pixels, sketch: Image.Image, pad: bool) -> Image.Image:
+def resize_to_sketch(answer: Pixels, seen: Pixels, sketch: Image.Image, pad: bool) -> Image.Image:
     """Bring what a model painted to the size of the sketch, with the sketch's own lines.
 
     The colours are enlarged up to the lines, and by as much as the lines that the model saw are

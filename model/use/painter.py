@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from model.config import MAX_GUIDANCE
-from model.use.enlarge import bring_back
+from model.use.enlarge import resize_to_sketch
 from model.use.pictures import (
     NotLineArtError,
     Pixels,
@@ -104,7 +104,7 @@ class Painter:
         sketch = whiten(sketch)
         seen = fit_sketch(sketch, self.size, self.pad)
         answer = self.answer(seen, reference.pixels, guidance)
-        picture = bring_back(answer, seen, sketch, self.pad)
+        picture = resize_to_sketch(answer, seen, sketch, self.pad)
         return picture if reference.has_color else picture.convert("L").convert("RGB")
 
 
