@@ -5,7 +5,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.records import Fate, Status
+from pipeline.records import Fate, Status, is_asked_again
 from pipeline.schema import as_texts
 
 Fates = Counter[str]
@@ -34,3 +34,8 @@ def count_fates(table: pa.Table) -> Fates:
 def count_failed(fates: Fates) -> int:
     """Return how many posts failed, which a later run may mend."""
     return sum(count for fate, count in fates.items() if fate.partition("/")[0] == Status.FAILED)
+
+
+def count_retryable(fates: Fates) -> int:
+    """Return of how many posts ``fetch --retry-failed`` asks again."""
+    return sum(count for fate, count in fates.items() if is_asked_again(fate))

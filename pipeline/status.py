@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from pipeline.counts import Fates, count_failed, count_fates
+from pipeline.counts import Fates, count_fates, count_retryable
 from pipeline.errors import DamagedError
 from pipeline.ledger import Asked, sum_ledger
 from pipeline.planning.plan import planned_shards
@@ -151,7 +151,7 @@ def status_table(status: WorkStatus) -> dict[str, Any]:
                 "num_shards": stage.num_shards,
                 "num_bytes": stage.num_bytes,
                 "num_posts": stage.num_expected,
-                "num_retryable": count_failed(stage.fates),
+                "num_retryable": count_retryable(stage.fates),
                 "fates": dict(sorted(stage.fates.items())),
             }
             for name, stage in status.stages.items()

@@ -105,8 +105,9 @@ def test_repair_makes_no_folder(tmp_path: Path) -> None:
 
 def test_status_shows_the_ledger(work: Work) -> None:
     shown = call("status", work.root)
-    assert f"{NUM_POSTS} requests for {NUM_POSTS} posts" in shown.output
-    assert f"  HTTP none: {NUM_POSTS}\n" in shown.output  # they lie on disk
+    took = shown.output.index(f"  {NUM_POSTS} requests for {NUM_POSTS} posts")
+    assert shown.output.index("fetch: ") < took < shown.output.index("prepare: ")
+    assert "HTTP" not in shown.output  # they lie on disk
     table = json.loads(call("status", work.root, "--json").output)
     assert table["ledger"]["num_attempts"] == NUM_POSTS
     assert table["ledger"]["num_bytes"] > 0
@@ -151,7 +152,20 @@ def test_originals_that_did_not_come_are_for_a_retry(work: Work, tmp_path: Path)
     mended = call("repair", work.root, "--workers", 1)
     assert mended.exit_code == 1
     assert mended.stderr.endswith("1 original did not come; run `fetch --retry-failed`.\n")
-    assert "  `fetch --retry-failed` may mend 1\n" in call("status", work.root).stdout
+    assert "  `fetch --retry-failed` asks again for 1\n" in call("status", work.root).stdout
+
+
+def test_status_counts_all_that_a_retry_asks_for(work: Work) -> None:
+    path = rows_path(work.raw_dir, "train-000000")
+    info = read_info(path)
+    fates = info["fates"]
+    fates["fetched"] -= 4
+    fates |= {"failed/io": 1, "missing/no_file": 1, "refused/host_not_allowed": 1}
+    fates["missing/http_404"] = 1  # which is settled
+    write_rows(path, [read_rows(path, RAW)], info)
+    assert "  `fetch --retry-failed` asks again for 3\n" in call("status", work.root).stdout
+    table = json.loads(call("status", work.root, "--json").stdout)
+    assert table["fetch"]["num_retryable"] == 3
 
 
 def first_original(work: Work) -> tuple[int, int]:

@@ -76,7 +76,8 @@ def test_the_commands_of_every_page_are_looked_at() -> None:
 
 
 def test_every_fate_is_explained_once() -> None:
-    table, _, _ = (ROOT / "docs" / "fates.md").read_text(encoding="utf-8").partition("`fetch --")
+    page = (ROOT / "docs" / "fates.md").read_text(encoding="utf-8")
+    table, _, _ = page.rpartition("`fetch --")
     fates = re.findall(r"`([a-z_]+(?:/\w+)?)`(?=[^|]*\|[^|]*\|$)", table, re.MULTILINE)
     known = [str(Fate(status, reason)) for status in REASONS for reason in REASONS[status]]
     assert sorted(fates) == sorted(known)

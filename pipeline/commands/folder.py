@@ -33,7 +33,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show what became of every record, and that the fates add up."""
-    from pipeline.counts import count_failed
+    from pipeline.counts import count_retryable
     from pipeline.status import read_status, status_table
     from pipeline.work import Work
 
@@ -46,9 +46,10 @@ def status(
             print_counts(name, dict(stage.fates), stage.num_expected)
             shards = counted(found.num_shards, "shard")
             print(f"  in {stage.num_shards} of {shards}, {sized(stage.num_bytes)}")
-            if name == "fetch" and (num_retryable := count_failed(stage.fates)):
-                print(f"  `fetch --retry-failed` may mend {num_retryable}")
-        _print_ledger(found.asked)
+            if name == "fetch":
+                _print_ledger(found.asked)
+                if num_retryable := count_retryable(stage.fates):
+                    print(f"  `fetch --retry-failed` asks again for {num_retryable}")
     if not found.adds_up:
         fail(f"{work}: the fates do not add up; run `verify {work}`.")
 
@@ -180,6 +181,8 @@ def _print_ledger(asked: "Asked") -> None:
             f"  {counted(asked.num_attempts, 'request')} for {counted(asked.num_posts, 'post')}, "
             f"{sized(asked.num_bytes)}, {asked.seconds / 3600:.2f} hours of waiting"
         )
+        if asked.http_statuses.keys() == {"0"}:  # they lie on a disk, or no server answers
+            return
         statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])
         named = (f"{'none' if status == '0' else status}: {n}" for status, n in statuses)
         print(harmless("  HTTP " + ", ".join(named)))
