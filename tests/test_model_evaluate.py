@@ -288,6 +288,17 @@ def test_guidance_reaches_the_model_and_nothing_else(samples_dir: Path, tmp_path
     assert without["baselines"] == plain["baselines"]
 
 
+def test_how_many_have_another_drawing_of_their_character_is_said(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(CONFIG, reference=("self", "character"))
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config)
+    num = metrics["settings"]["character"]["num_samples"]
+    assert num == 5  # of a, b and no one in turn
+    said = [line for line in capsys.readouterr().out.splitlines() if "another drawing" in line]
+    assert said == ["5 of 7 test samples have another drawing of their character."]
+
+
 def test_what_is_no_setting_and_no_picture_is_said(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,11 @@ def evaluate(
             follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
         settings, tables, files = {}, [], {}
         for number, scene in enumerate(scenes):
+            if len(scene.pairs) < len(samples):
+                console.print(
+                    f"{len(scene.pairs)} of {len(samples)} {split} samples have another drawing of "
+                    "their character."
+                )
             settings[scene.name], table = judge(
                 scene, samples, answers, follows, config, extractor, lpips, console
             )
