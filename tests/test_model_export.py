@@ -31,6 +31,7 @@ def test_the_command_says_what_it_wrote(exported: tuple[Path, Result]) -> None:
     assert "ONNX: differs from the model by at most" in result.output
     assert "eval-val/metrics.json: is of another checkpoint, and not in the card" in result.output
     assert "no figures" not in result.output
+    assert "no lock" not in result.output
 
 
 def test_the_weights_are_a_checkpoint_without_what_only_training_needs(
@@ -82,6 +83,7 @@ def test_a_card_without_figures_is_said_to_have_none(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "run" / "best.safetensors", "reference")
     done = call("export", tmp_path / "run", "--out", tmp_path / "out", "--no-onnx")
     assert done.exit_code == 0, done.output
+    assert "the card names no lock: run `lock`, and give --lock FILE\n" in done.output
     assert done.output.endswith("no figures: run `eval` first, or give --metrics FILE\n")
 
 

@@ -124,7 +124,11 @@ def export(
     out: Annotated[Path, path_option("--out", metavar="DIR", help="Where the files go.")],
     lock: Annotated[
         Path | None,
-        path_option(metavar="FILE", help="The data set's lock; by default the work folder's."),
+        path_option(
+            metavar="FILE",
+            help="The data set's lock, for the card; by default the one that `pull` or "
+            "`fetch --locked` left.",
+        ),
     ] = None,
     metrics: Annotated[
         list[Path],
@@ -159,5 +163,7 @@ def export(
         )
     for path in found.passed_over:
         print(f"{path}: is of another checkpoint, and not in the card")
+    if lock is None:
+        print("the card names no lock: run `lock`, and give --lock FILE")
     if not found.evaluations:
         print("the card has no figures: run `eval` first, or give --metrics FILE")
