@@ -84,7 +84,7 @@ def test_a_model_is_of_the_recipe_that_its_samples_were_prepared_by(
     console = PlainConsole(stderr=False)
     train(CONFIG, samples_dir, tmp_path, recipe=wanted, max_steps=1, console=console)
     said = "the samples are not as the recipe says"
-    difference = """prepare.fit is "pad", the samples' "stretch"."""
+    difference = """prepare.fit is "pad", the samples' "stretch". They are taken as they are."""
     assert f"{said}: {difference}" in capsys.readouterr().out.splitlines()
     _, info = load_checkpoint(tmp_path / "last.safetensors")
     written = orjson.loads((tmp_path / "config.json").read_bytes())

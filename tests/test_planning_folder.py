@@ -37,15 +37,20 @@ def test_another_plan_takes_no_place_unasked(made: tuple[Recipe, Work], tmp_path
     recipe, work = made
     before = files_in(work.root)
 
-    def refuse(num_posts: int, recipe: Recipe = recipe, limit: int | None = None) -> None:
-        told = rf"another plan \({NUM_POSTS} posts; the new one has {num_posts}\)\. .* --replan to"
+    def refuse(
+        num_posts: int, why: str = "", recipe: Recipe = recipe, limit: int | None = None
+    ) -> None:
+        posts = f"{NUM_POSTS} posts; the new one has {num_posts}"
+        told = rf"another plan \({posts}{re.escape(why)}\)\. .* --replan to"
         with pytest.raises(UserError, match=told):
             fetch(recipe, work, QUIET, limit=limit)
         assert files_in(work.root) == before
 
-    refuse(NUM_POSTS + 1, replace(recipe, select=replace(recipe.select, tags=("smile",))))
-    refuse(NUM_POSTS, replace(recipe, split=replace(recipe.split, seed=5)))
-    refuse(3, limit=3)
+    fewer = replace(recipe, select=replace(recipe.select, tags=("smile",)))
+    refuse(NUM_POSTS + 1, '; select.tags is ["smile"], there ["solo"]', fewer)
+    other = replace(recipe, split=replace(recipe.split, seed=5))
+    refuse(NUM_POSTS, "; split.seed is 5, there 0", other)
+    refuse(3, "; --limit is 3, there null", limit=3)
     (tmp_path / "nsfw.txt").write_text("8\n999\n")  # as long as before
     refuse(NUM_POSTS - 1)
     (tmp_path / "nsfw.txt").write_text("98\n99\n")

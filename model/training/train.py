@@ -123,7 +123,10 @@ def train(
             check_best_by(val_set, config)
         then, now = (table.get("prepare", {}) for table in (train_set.recipe, recipe or {}))
         if then and now and (odd := name_differences(then, now, "the samples'", "prepare.")):
-            console.print(f"the samples are not as the recipe says: {'; '.join(odd)}.")
+            console.print(
+                f"the samples are not as the recipe says: {'; '.join(odd)}. They are taken as they "
+                "are."
+            )
         stack.enter_context(memory_guard("train.batch_size", config.batch_size))
 
         state = TrainState.build(config, device, ranks)

@@ -25,7 +25,7 @@ from pipeline.recipe_shared import content_settings, shared_recipe
 from pipeline.records import Status
 from pipeline.removals import read_removals
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.settings import fingerprint, name_differences, to_table
+from pipeline.settings import Table, fingerprint, name_differences, to_table
 from pipeline.shards.rows import read_seal, write_rows
 from pipeline.shards.shard import list_shards, remove_shards
 from pipeline.words import counted
@@ -77,10 +77,13 @@ def ensure_plan(
     if before is not None and plan_content(work) != content:
         if not replan:
             num_before = before["counts"].get(Status.PLANNED, 0)
+            deciding = _deciding(recipe, limit)
+            then = _deciding(planned_recipe(work.plan_path), before.get("limit"))
+            odd = name_differences(then, deciding, "there")
             raise UserError(
                 f"{work.root}: holds another plan ({counted(num_before, 'post')}; the "
-                f"new one has {len(plan.posts)}). Give another --work, or --replan to plan anew: "
-                "what is fetched is used again."
+                f"new one has {len(plan.posts)}{''.join(f'; {text}' for text in odd)}). Give "
+                "another --work, or --replan to plan anew: what is fetched is used again."
             )
         if has_company:
             raise UserError(
@@ -89,6 +92,12 @@ def ensure_plan(
             )
         _set_aside(work)
     _write_plan(work, plan, content, limit, recipe)
+
+
+def _deciding(recipe: Recipe, limit: int | None) -> Table:
+    """Return the settings that decide a plan; the metadata does as well."""
+    table = to_table(recipe)
+    return {"select": table["select"], "split": table["split"], "--limit": limit}
 
 
 def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company: bool) -> None:
