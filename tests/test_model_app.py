@@ -67,8 +67,8 @@ def test_wrong_files_are_said_by_their_own_names(
     text = drop(tmp_path, "<b>notes.png", b"hello")
     tiny = drop(tmp_path, "tiny.png", Image.new("RGB", (3, 3)))
     for pair, message in (
-        ((text, red), "&lt;b&gt;notes.png: is not a picture of a known format."),
-        ((sketch, text), "&lt;b&gt;notes.png: is not a picture of a known format."),
+        ((text, red), "&lt;b&gt;notes.png: is not a picture of a known format; save it as PNG"),
+        ((sketch, text), "&lt;b&gt;notes.png: is not a picture of a known format; save it as PNG"),
         ((tiny, red), "tiny.png: 3 x 3 pixels are too few"),
         ((red, red), "red.jpg: is blank"),
     ):

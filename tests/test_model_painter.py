@@ -90,3 +90,4 @@ def test_a_dark_sketch_is_remarked_on() -> None:
     assert remarks_on(SKETCH, "a.png") == []
     (remark,) = remarks_on(Image.eval(SKETCH, lambda level: 255 - level), "a.png")
     assert remark.startswith("a.png: is mostly dark")
+    assert remark.endswith(". Invert it if its lines are light.")

@@ -105,8 +105,8 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     Image.new("L", (15, 900)).save(tmp_path / "thin.png")
     cases = {
-        "text.png": "is not a picture",
-        "empty.png": "is not a picture",
+        "text.png": "is not a picture of a known format; save it as PNG, JPEG or WebP.",
+        "empty.png": "is empty.",
         "torn.jpg": "cannot be read",
         "none.png": "no such file",
         "thin.png": "15 x 900 pixels are too few; each side has at least 16",

@@ -129,5 +129,8 @@ def check_sketch(sketch: Image.Image, name: str) -> None:
 def remarks_on(sketch: Image.Image, name: str) -> list[str]:
     """Return what to know about a sketch that may come out badly."""
     if is_dark(sketch):
-        return [f"{name}: is mostly dark, and models know dark lines on light paper."]
+        return [
+            f"{name}: is mostly dark, and models know dark lines on light paper. Invert it if its "
+            "lines are light."
+        ]
     return []

@@ -60,7 +60,9 @@ def open_picture(path: Path, name: str = "") -> Image.Image:
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file.") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{name}: is not a picture of a known format.") from error
+        raise UserError(
+            f"{name}: is not a picture of a known format; save it as PNG, JPEG or WebP."
+        ) from error
     except Exception as error:  # damaged files make decoders raise whatever comes to hand
         raise UserError(f"{name}: cannot be read as a picture: {reason(error)}.") from error
 
@@ -76,6 +78,8 @@ def _check_size(name: str, image: Image.Image) -> None:
 def _check_end(name: str, path: Path) -> None:
     with path.open("rb") as file:
         magic = file.read(3)
+        if not magic:
+            raise UserError(f"{name}: is empty.")
         if magic in (b"\xff\xd8\xff", b"GIF") and is_bomb(magic + file.read()):
             raise UserError(f"{name}: has more scans or comments than any encoder writes.")
 
