@@ -1,5 +1,6 @@
 """The README and docs/: their commands take the options that they give them, and the code runs."""
 
+import json
 import re
 import shlex
 import shutil
@@ -167,6 +168,15 @@ def test_a_folder_of_ones_own_pictures_becomes_a_data_set(
             shutil.copy(path, folder / f"{path.stem}.JPG")  # as cameras name them
     (code,) = re.findall(r"^```python\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
     exec(compile(code, "own-pictures.md", "exec"), {})
+    first = Path("posts.json").read_text(encoding="utf-8")
+    Path("art", "._who.jpg").touch()  # as macOS lays them beside a picture
+    shutil.copy(drawings[32], Path("art", "a 猫.png"))  # before all others, and of no character
+    for _ in range(2):  # later pictures come below the others, once
+        exec(compile(code, "own-pictures.md", "exec"), {})
+        now = Path("posts.json").read_text(encoding="utf-8")
+        (added,) = map(json.loads, now.removeprefix(first).splitlines())
+        assert (added["id"], added["source"]) == (33, "art/a 猫.png")
+        assert (added["tag_string_character"], added["file_ext"]) == ("", "png")
     (recipe,) = re.findall(r"^```toml\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
     Path("mine.toml").write_text(recipe, encoding="utf-8")
     for words in usages_of(page)[:2]:
@@ -174,8 +184,9 @@ def test_a_folder_of_ones_own_pictures_becomes_a_data_set(
     rows = pd.concat(map(pd.read_parquet, Path("data/mine/samples").glob("*.parquet")))
     kept = rows[rows["status"] == "kept"]  # some of the dolls' files are damaged on purpose
     assert len(kept) >= 20
+    named = kept[kept["character"] != ""]
     found = sorted(
-        name for _, names in kept.groupby("split")["character"] for name in names.unique()
+        name for _, names in named.groupby("split")["character"] for name in names.unique()
     )
     assert found == [f"who_{character}" for character in range(4)]  # each in one split alone
     assert load_recipe("mine.toml").prepare.size == 256
