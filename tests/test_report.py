@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,19 +14,21 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.planning.plan import plan_posts, planned_shards, write_plan
+from pipeline.planning.plan import plan_posts, planned_shards, read_planned, write_plan
+from pipeline.planning.plan_check import read_about
 from pipeline.report import distributions
 from pipeline.report.funnel import read_roll
 from pipeline.report.page import clip, percent, render_report, write_report
 from pipeline.report.pictures import MAX_BYTES, SIDE
 from pipeline.run import prepare
+from pipeline.settings import to_table
 from pipeline.shards.rows import read_info
 from pipeline.shards.shard import rows_path, tar_path
 from pipeline.status import read_status
 from pipeline.work import Work
 from tests.plurals import plurals_of_one
 from tests.report_folder import HOSTILE, NUM_POSTS, Reader, draw, make_folder
-from tests.works import POST, fetch_all, make_work
+from tests.works import POST, fetch_all, make_work, plan_work
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +164,27 @@ def test_what_does_not_add_up_is_said(work: Work) -> None:
     page = render_report(work)
     assert "but <data value" in page.partition('id="stage-select"')[2].partition("</div>")[0]
     assert "The numbers do not add up" in page
+
+
+def test_characters_are_in_one_split_where_the_recipe_wants_that(tmp_path: Path) -> None:
+    def told(work: Work) -> str:
+        section = render_report(work).partition('id="splits"')[2].partition("</section>")[0]
+        return " ".join(Reader(section).text.split())
+
+    work, recipe = make_work(tmp_path, 30)  # all of one character
+    fetch_all(work, recipe)
+    assert "haracter" not in told(work)
+    wanted = replace(recipe, split=replace(recipe.split, by="character"))
+    info = read_about(work.plan_path) | {"recipe": to_table(wanted)}
+    names = planned_shards(work.plan_path)
+    write_plan(
+        work.plan_path, pa.concat_tables([read_planned(work.plan_path, n) for n in names]), info
+    )
+    assert "1 character lies in more than one split: miku." in told(work)
+    other = Work(tmp_path / "other")
+    plan_work(other, wanted, 30)
+    fetch_all(other, wanted)
+    assert "No character lies in two splits." in told(other)
 
 
 def test_a_folder_on_its_way_is_shown_as_far_as_it_is(work: Work) -> None:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.pictures.letterbox import Letterbox
-from pipeline.report.funnel import ALIVE, Bar, Roll, latest_rows
+from pipeline.report.funnel import Bar, Roll, read_alive
 from pipeline.schema import RAW
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import rows_path
@@ -25,6 +25,7 @@ from pipeline.work import Work
 MAX_SHARDS = 128
 NUM_HUES = 30
 
+_COLUMNS = ["post_id", "status", "width", "height", "tags", "character", "letterbox"]
 _NUM_TAGS = 20
 _MAX_BINS = 24
 _BATCH = 4096  # thumbnails that are looked at together
@@ -140,7 +141,7 @@ def measure(work: Work, roll: Roll) -> Statistics:
     disagreeing: list[int] = []
     num_named, num_posts, colours = 0, 0, Colours()
     for name in names:
-        posts = _read_alive(work, name)
+        posts = read_alive(work, name, _COLUMNS)
         num_posts += len(posts)
         sizes.append(_read_sizes(posts, "width", "height"))
         tags.update(_count_words(posts["tags"]))
@@ -167,15 +168,6 @@ def measure(work: Work, roll: Roll) -> Statistics:
         disagreeing,
         colours,
     )
-
-
-def _read_alive(work: Work, name: str) -> pa.Table:
-    latest = latest_rows(work, name)
-    assert latest is not None, f"{name} is on the roll without rows"
-    path, schema = latest
-    columns = ["post_id", "status", "width", "height", "tags", "character", "letterbox"]
-    table = read_rows(path, schema, [column for column in columns if column in schema.names])
-    return table.filter(pc.is_in(table["status"], value_set=pa.array(ALIVE)))
 
 
 def _read_looks(work: Work, name: str, post_ids: pa.ChunkedArray) -> pa.Table:

@@ -3,7 +3,7 @@
 The roll is the one table over the whole data set that a report holds: 24 bytes a post.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pipeline.planning.plan import hash_families
 from pipeline.records import OF_PREPARE, Status
 from pipeline.schema import RAW, SAMPLES, SPLITS, among
 from pipeline.shards.rows import read_rows
-from pipeline.shards.shard import rows_path
+from pipeline.shards.shard import parse_shard_name, rows_path
 from pipeline.status import WorkStatus
 from pipeline.words import noun
 from pipeline.work import Work
@@ -139,6 +139,18 @@ def latest_rows(work: Work, name: str) -> tuple[Path, pa.Schema] | None:
     return None
 
 
+def read_alive(work: Work, name: str, columns: list[str]) -> pa.Table:
+    """Read columns, ``status`` among them, of those posts of a shard on the roll that are still in.
+
+    Columns that its last stage does not write are left out.
+    """
+    latest = latest_rows(work, name)
+    assert latest is not None, f"{name} is on the roll without rows"
+    path, schema = latest
+    table = read_rows(path, schema, [column for column in columns if column in schema.names])
+    return table.filter(pc.is_in(table["status"], value_set=pa.array(ALIVE)))
+
+
 def read_roll(work: Work, names: list[str]) -> Roll:
     """Read what became of the posts of the shards ``names``; those without rows are left out.
 
@@ -216,3 +228,15 @@ def count_splits(roll: Roll) -> tuple[list[SplitCount], list[int]]:
         counts.append(SplitCount(split, len(members), len(unique), int(sizes.max(initial=0))))
     found, times = np.unique(np.concatenate(families), return_counts=True)
     return counts, found[times > 1].tolist()
+
+
+def find_straddling_characters(work: Work, roll: Roll) -> list[str]:
+    """Return the characters whose posts, of those still in, lie in more than one split."""
+    found = defaultdict[str, set[str]](set)
+    for name in roll.names:
+        split, _ = parse_shard_name(name)
+        posts = read_alive(work, name, ["status", "character"])
+        for names in posts["character"].unique().to_pylist():
+            for character in names.split():
+                found[character].add(split)
+    return sorted(character for character, splits in found.items() if len(splits) > 1)

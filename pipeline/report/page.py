@@ -17,7 +17,14 @@ from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
 from pipeline.report.distributions import measure
-from pipeline.report.funnel import Place, Roll, build_funnel, count_splits, read_roll
+from pipeline.report.funnel import (
+    Place,
+    Roll,
+    build_funnel,
+    count_splits,
+    find_straddling_characters,
+    read_roll,
+)
 from pipeline.report.pictures import Exhibit, build_wall, exhibit
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
@@ -28,7 +35,7 @@ from pipeline.work import Work
 _NUM_SAMPLES = 6  # of a split
 _NUM_LEFT_OUT = 6  # of a fate, and of disagreeing letterboxes
 _NUM_PAIRS = 4  # of a reason
-_MAX_LINES = 10  # of malformed records, and of families in two splits
+_MAX_LINES = 10  # of malformed records, and of families and characters in two splits
 _MAX_ROWS = 40  # of a table of the recipe, and tables of the recipe
 _MAX_TEXT = 300
 
@@ -94,6 +101,8 @@ def render_report(work: Work) -> str:
     statistics = measure(work, roll)
     splits, straddling = count_splits(roll)
     recipe = effective_recipe(work)
+    is_by_character = recipe.get("split", {}).get("by") == "character"
+    characters = find_straddling_characters(work, roll) if is_by_character else []
     template = _environment().get_template("page.html.j2")
     return template.render(
         name=recipe.get("name") or work.root.resolve().name,
@@ -107,6 +116,9 @@ def render_report(work: Work) -> str:
         splits=splits,
         straddling=straddling[:_MAX_LINES],
         num_straddling=len(straddling),
+        is_by_character=is_by_character,
+        characters=characters[:_MAX_LINES],
+        num_characters=len(characters),
         statistics=statistics,
         wall=build_wall(statistics.colours.all_means()),
         in_store=bool(work.store),
