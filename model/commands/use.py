@@ -42,8 +42,8 @@ def colorize(
         str | None,
         typer.Option(
             metavar="METHOD",
-            help="Turn colour pictures into sketches first: dodge or xdog; none takes them as they "
-            "are.",
+            help="Turn colour pictures into sketches first, with soft lines (dodge) or ink lines "
+            "(xdog); none takes them as they are.",
         ),
     ] = None,
     guidance: Guidance = 1.0,

@@ -77,7 +77,13 @@ Overrides = Annotated[
     ),
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Worker processes.", show_default="one a core")
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Worker processes; one for each core by default.",
+        show_default=False,
+    ),
 ]
 AnyWorkers = Annotated[
     int | None,
