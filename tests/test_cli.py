@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import _COMMANDS
 from pipeline.errors import UserError
 from pipeline.work import Work
 from tests.calls import call
@@ -33,6 +34,13 @@ def test_no_name_moves_the_terminals_cursor(work: Work) -> None:
         error = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "error: \ufffd[2Jnowhere/selection.parquet: no such file" in error.stderr
         assert "\x1b" not in error.stderr
+
+
+@pytest.mark.parametrize("command", sorted(_COMMANDS))
+def test_help_says_what_an_option_takes_not_its_type(command: str) -> None:
+    shown = call(command, "--help").output.partition("\nOptions:")[2]
+    assert "  --help " in shown
+    assert re.findall(r"^  --.*?<.+?>", shown, re.MULTILINE) == []
 
 
 def test_debug_shows_where_an_error_arose_and_changes_no_exit_code() -> None:

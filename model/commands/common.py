@@ -22,7 +22,8 @@ Device = Annotated[str, typer.Option(metavar=DEVICES, help="Where to compute.")]
 Guidance = Annotated[
     float,
     typer.Option(
-        help="How closely to follow the reference: 0 not at all, 1 as in training, up to 3."
+        metavar="NUMBER",
+        help="How closely to follow the reference: 0 not at all, 1 as in training, up to 3.",
     ),
 ]
 StyleWeights = Annotated[

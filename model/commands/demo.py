@@ -17,10 +17,11 @@ def demo(
         Path, path_option("--work", metavar="WORK", help="Where everything goes.")
     ] = Path("data/demo"),
     characters: Annotated[
-        int, typer.Option(min=24, help="How many to draw, in 8 poses each.")
+        int, typer.Option(min=24, metavar="N", help="How many to draw, in 8 poses each.")
     ] = 96,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="More colour better and take longer; 8 by default.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="More colour better and take longer; 8 by default."),
     ] = None,
 ) -> None:
     """Do the whole job on drawn dolls, offline, in a few minutes."""

@@ -35,10 +35,12 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of the whole run; by default the recipe's.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Epochs of the whole run; by default the recipe's."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples a step; by default the recipe's.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Samples a step; by default the recipe's."),
     ] = None,
     best_by: Annotated[
         str | None,

@@ -91,7 +91,9 @@ def show_app(
             help="Where to listen; the default is open to this machine only.",
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 7860,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")
+    ] = 7860,
     device: Device = "auto",
     style_weights: StyleWeights = "",
 ) -> None:

@@ -81,6 +81,7 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         min=1,
+        metavar="N",
         help="Worker processes; one for each core by default.",
         show_default=False,
     ),
@@ -90,6 +91,7 @@ AnyWorkers = Annotated[
     typer.Option(
         "--workers",
         min=1,
+        metavar="N",
         help="Worker processes here, or tasks on a cluster; one for each core by default.",
     ),
 ]
@@ -116,11 +118,15 @@ StoreUrl = Annotated[
 ]
 Rank = Annotated[
     int | None,
-    typer.Option("--rank", min=0, help="Do only share I of N of the shards, I from 0 to N - 1."),
+    typer.Option(
+        "--rank", min=0, metavar="I", help="Do only share I of N of the shards, I from 0 to N - 1."
+    ),
 ]
 WorldSize = Annotated[
     int | None,
-    typer.Option("--world-size", min=1, help="N: how many such commands share the work folder."),
+    typer.Option(
+        "--world-size", min=1, metavar="N", help="N: how many such commands share the work folder."
+    ),
 ]
 
 

@@ -53,7 +53,9 @@ def fetch(
         ),
     ] = None,
     work: WorkDir = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N wanted posts.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N wanted posts.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
     retry_failed: Annotated[
         bool,
