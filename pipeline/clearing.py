@@ -3,7 +3,6 @@
 What is left of a post is what ``removals`` says.
 """
 
-import csv
 import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -67,6 +66,7 @@ def _clear_shard(directory: Path, name: str, schema: pa.Schema, post_ids: Collec
         DamagedError: where these are not what the rows say.
     """
     if not rows_path(directory, name).is_file():
+        tar_path(directory, name).unlink(missing_ok=True)  # it counts for nothing, and has bytes
         return
     check_seal(rows_path(directory, name))
     table, info = read_shard(directory, name, schema)
@@ -110,8 +110,7 @@ def clear_differences(path: Path, post_ids: Collection[int]) -> None:
     """Take posts' lines, which hold hashes, out of ``differences.csv``."""
     if not path.is_file():
         return
-    gone = {str(post_id) for post_id in post_ids}
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = [line for line in csv.reader(file) if line[0] not in gone]
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    gone = {str(post_id).encode() for post_id in post_ids}
+    lines = path.read_bytes().splitlines(keepends=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"".join(x for x in lines if x.partition(b",")[0] not in gone))

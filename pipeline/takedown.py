@@ -7,6 +7,7 @@ one finishes it, and nothing else runs before.
 
 import shutil
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline.disk import hash_file
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import DamagedError, UserError
 from pipeline.fetch import raw_proof
-from pipeline.lock import rewrite_lock
+from pipeline.lock import read_lock, rewrite_lock
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.recorded import recorded_recipes, stages_of
@@ -79,13 +80,14 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
             raise UserError(
                 f"{work.root}: finish the last takedown first: `{work.takedown_command}`."
             )
-        repeats = _find_repeats(work)
+        repeats = _find_repeats(work) if before.unfinished is None else {}
         also = {post for post, lead in repeats.items() if lead in named} - named
         left = {repeats[post] for post in named & repeats.keys()} - named - set(before.post_ids)
         everything = sorted({*before.post_ids, *named, *also})
         shards = _shards_of(work, everything)
+        _check_lock(work, has_begun=before.unfinished is not None)
         if shard_store is None:
-            _check_whole(work, shards)  # damage found later would keep the takedown from an end
+            _check_whole(work, shards, has_begun=before.unfinished is not None)
         elif before.unfinished is None:
             shard_store.clearing.check(shards, everything)
         unfinished = before.unfinished or _find_current(work, shards)
@@ -133,15 +135,53 @@ def _shards_of(work: Work, post_ids: Collection[int]) -> list[str]:
     ]
 
 
-def _check_whole(work: Work, shards: Sequence[str]) -> None:
+def _check_lock(work: Work, *, has_begun: bool) -> None:
+    """Check that the folder's lock is sound, as ``_check_whole`` does with shards."""
+    try:
+        if work.lock_path.is_file():
+            read_lock(work.lock_path)
+    except UserError as error:
+        if not has_begun:
+            remedy = "Run the `fetch --locked` that brought it first."
+            raise DamagedError(f"{error} {remedy}") from error
+        work.lock_path.unlink()
+
+
+def _check_whole(work: Work, shards: Sequence[str], *, has_begun: bool) -> None:
+    """Check that shards and ledgers are sound, for nothing can mend them in between.
+
+    What has been damaged since the takedown has begun is removed; ``fetch`` and ``prepare`` make it
+    anew.
+
+    Raises:
+        DamagedError: where something is damaged before.
+    """
     for directory in (work.raw_dir, work.samples_dir):
         for name in shards:
-            if not rows_path(directory, name).is_file():
-                continue
-            check_seal(rows_path(directory, name))
-            tar = tar_path(directory, name)
-            if not tar.is_file() or hash_file(tar) != _info(directory, name, "tar_sha256"):
-                raise DamagedError(f"{tar}: damaged; run `repair` first.")
+            try:
+                _check_shard(work, directory, name)
+            except DamagedError as error:
+                if not has_begun:
+                    raise DamagedError(f"{error} Run `repair` first.") from error
+                _remove(work, directory, name)
+
+
+def _check_shard(work: Work, directory: Path, name: str) -> None:
+    if not rows_path(directory, name).is_file():
+        return
+    check_seal(rows_path(directory, name))
+    tar = tar_path(directory, name)
+    if not tar.is_file() or hash_file(tar) != _info(directory, name, "tar_sha256"):
+        raise DamagedError(f"{tar}: damaged.")
+    ledger = rows_path(work.ledger_dir, name)
+    if directory == work.raw_dir and ledger.is_file():
+        check_seal(ledger)
+
+
+def _remove(work: Work, directory: Path, name: str) -> None:
+    remove_shard(directory, name)
+    if directory == work.raw_dir:
+        rows_path(work.ledger_dir, name).unlink(missing_ok=True)
 
 
 def _find_current(work: Work, shards: Sequence[str]) -> Unfinished:
@@ -182,9 +222,8 @@ def _apply(
     shard_store: ShardStore | None,
 ) -> None:
     """Take posts out of everything. Each step is done as a whole, and does nothing again."""
-    for lock in (work.lock_path, work.share_dir / LOCK):
-        if lock.is_file():
-            rewrite_lock(lock, post_ids)
+    if work.lock_path.is_file():
+        rewrite_lock(work.lock_path, post_ids)
     clear_plan(work.plan_path, post_ids, lock_proof(work))
     work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
     if shard_store is not None:
@@ -192,7 +231,9 @@ def _apply(
     clear = partial(clear_stage, work) if shard_store is None else shard_store.clearing.clear
     for name in shards:
         clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")
-    proofs = _sample_proofs(work, unfinished.samples)
+    proofs = {}
+    with suppress(DamagedError):  # since it has begun: `prepare` makes these samples anew
+        proofs = _sample_proofs(work, unfinished.samples)
     for name in shards:
         clear(SAMPLES, name, post_ids, proofs.get(name, ""))
     for aside in map(Work, work.reuse_dir.glob("*")):
@@ -201,24 +242,31 @@ def _apply(
             try:
                 clear_stage(aside, RAW, name, post_ids, "")
             except DamagedError:  # nothing mends it there; what `fetch` misses it asks for again
-                remove_shard(aside.raw_dir, name)
-                rows_path(aside.ledger_dir, name).unlink(missing_ok=True)
+                _remove(aside, aside.raw_dir, name)
     clear_differences(work.differences_path, post_ids)
     derived = [work.style_dir, work.incoming_dir]
-    if shard_store is not None:  # `push` makes its papers anew
+    if shard_store is not None:
         derived += [work.share_dir, work.cleared_dir]
+    try:
+        _clear_papers(work, post_ids)
+    except UserError:  # damaged; `push` or `pull` makes them anew
+        derived.append(work.share_dir)
     for directory in derived:
         if directory.is_dir():
             shutil.rmtree(directory)
-    _clear_papers(work)
     if shard_store is not None:
         work.report_path.unlink(missing_ok=True)  # it shows pictures, which are in the store
     elif work.report_path.is_file():
-        write_report(work, work.report_path)
+        try:
+            write_report(work, work.report_path)
+        except UserError:  # of shards that are damaged, whichever they are
+            work.report_path.unlink()
 
 
-def _clear_papers(work: Work) -> None:
-    """Write card, Croissant and index anew where the folder was shared or pulled."""
+def _clear_papers(work: Work, post_ids: Collection[int]) -> None:
+    """Write lock, card, Croissant and index anew where the folder was shared or pulled."""
+    if (work.share_dir / LOCK).is_file():
+        rewrite_lock(work.share_dir / LOCK, post_ids)
     path = work.share_dir / INDEX
     if not path.is_file():
         return

@@ -328,7 +328,7 @@ def test_wrong_use_changes_nothing(work: Work, tmp_path: Path) -> None:
         take_down(Work(tmp_path / "x"), [1])
     assert files_in(work.root) == before
     flip(tar_path(work.samples_dir, "train-000000"), 700)
-    with pytest.raises(UserError, match="run `repair` first"):
+    with pytest.raises(UserError, match="Run `repair` first"):
         take_down(work, [1, 3])
 
 

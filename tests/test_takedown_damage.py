@@ -1,0 +1,116 @@
+"""A takedown in a folder where something is damaged: refused before it begins, or finished."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import run, takedown
+from pipeline.errors import DamagedError
+from pipeline.lock import write_lock
+from pipeline.records import key_of
+from pipeline.report.page import write_report
+from pipeline.schema import RAW
+from pipeline.shards.shard import rows_path, tar_path
+from pipeline.share.index import INDEX, LOCK
+from pipeline.share.push import push
+from pipeline.takedown import take_down
+from pipeline.verify import verify
+from pipeline.work import Work
+from tests.calls import call
+from tests.files import files_in, flip
+from tests.shares import QUIET, SHARD
+from tests.takedowns import holding, members, secrets_of
+from tests.test_takedown import recipe_of
+
+
+@pytest.mark.parametrize("name", [LOCK, INDEX])
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_damaged_papers_of_a_push_keep_no_takedown_from_its_end(
+    work: Work, tmp_path: Path, name: str, is_gone: bool
+) -> None:
+    secrets = secrets_of(work, 3)
+    path = work.share_dir / name
+    path.unlink() if is_gone else path.write_bytes(path.read_bytes()[:99])
+    assert call("takedown", work.root, 3).exit_code == 0
+    assert holding(work.root, secrets) == []
+    assert verify(work.root) == []
+    push(work, str(tmp_path / "there"), QUIET)
+    assert verify(tmp_path / "there") == []
+
+
+def test_damaged_derived_files_keep_no_takedown_from_its_end(work: Work) -> None:
+    secrets = secrets_of(work, 3)
+    write_report(work, work.report_path)
+    work.differences_path.write_bytes(b"post_id,shard\n\n3,\xff\n33,\xff\n")
+    tar_path(work.samples_dir, "train-000002").unlink()  # no page can be made without it
+    assert call("takedown", work.root, 3).exit_code == 0
+    assert work.differences_path.read_bytes() == b"post_id,shard\n\n33,\xff\n"
+    assert holding(work.root, secrets) == []
+    assert not work.report_path.exists()
+
+
+@pytest.mark.parametrize("place", ["ledger", "lock"])
+def test_what_is_damaged_is_mended_before_it_begins(work: Work, place: str) -> None:
+    recipe = recipe_of(work)
+    lock = write_lock(work, work.root.with_name("lock.parquet"))
+    run.fetch(recipe, work, QUIET, lock=lock)
+    path, remedy = rows_path(work.ledger_dir, SHARD), "Run `repair` first"
+    if place == "lock":
+        path, remedy = work.lock_path, "Run the `fetch --locked` that brought it first"
+    flip(path)
+    before = files_in(work.root)
+    with pytest.raises(DamagedError, match=f"{path}: .*{remedy}"):
+        take_down(work, [3])
+    assert files_in(work.root) == before
+    call("repair", work.root, "--workers", 1)
+    run.fetch(recipe, work, QUIET, lock=lock)
+    take_down(work, [3])
+    assert verify(work.root) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["raw rows", "raw tar", "other raw rows", "ledger", "samples rows", "samples", "lock"]
+)
+@pytest.mark.parametrize("step", ["clear_plan", "clear_stage"])
+def test_damage_since_it_has_begun_keeps_it_from_no_end(
+    work: Work, monkeypatch: pytest.MonkeyPatch, step: str, place: str
+) -> None:
+    recipe, secrets = recipe_of(work), secrets_of(work, 3)
+    run.fetch(recipe, work, QUIET, lock=write_lock(work, work.root.with_name("lock.parquet")))
+    whole, plain = members(work), getattr(takedown, step)
+
+    def fail(*arguments: object) -> None:
+        if arguments[1] is not RAW:  # the samples, or the plan
+            raise KeyboardInterrupt
+        plain(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(takedown, step, fail)
+        take_down(work, [3])
+    harmed = {
+        "raw rows": rows_path(work.raw_dir, SHARD),
+        "raw tar": tar_path(work.raw_dir, SHARD),
+        "other raw rows": rows_path(work.raw_dir, "train-000002"),
+        "ledger": rows_path(work.ledger_dir, SHARD),
+        "samples rows": rows_path(work.samples_dir, SHARD),
+        "samples": tar_path(work.samples_dir, SHARD),
+        "lock": work.lock_path,
+    }
+    flip(harmed[place])
+    assert call("takedown", work.root).exit_code == 0
+    if place != "other raw rows":  # which nobody can read yet
+        assert holding(work.root, secrets) == []
+    call("repair", work.root, "--workers", 1)
+    run.fetch(recipe, work, QUIET)
+    run.prepare(recipe, work, QUIET)
+    assert verify(work.root) == []
+    assert holding(work.root, secrets) == []
+    assert members(work) == {n: d for n, d in whole.items() if not n.startswith(key_of(3))}
+
+
+def test_a_tar_without_rows_is_no_hiding_place(work: Work) -> None:
+    secrets = secrets_of(work, 3)
+    for directory in (work.raw_dir, work.samples_dir):
+        rows_path(directory, SHARD).unlink()
+    take_down(work, [3])
+    assert holding(work.root, secrets) == []
