@@ -166,6 +166,10 @@ class PrepareStage:
         """Return the fingerprint of all that decides a shard."""
         return self._prove(name)[0]
 
+    def repeats(self, name: str) -> list[Row]:
+        """Return the duplicates in shard ``name``, as rows of ``schema.DUPLICATES``."""
+        return self._prove(name)[1]
+
     def _prove(self, name: str) -> tuple[str, list[Row]]:
         """Return the fingerprint of all that decides a shard, and the duplicates in it."""
         seal = read_seal(rows_path(self.work.raw_dir, name))

@@ -25,7 +25,7 @@ from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.recorded import recorded_recipes, stages_of
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.report.page import write_report
-from pipeline.schema import RAW, SAMPLES, among
+from pipeline.schema import DUPLICATES, RAW, SAMPLES, Row, among
 from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.shards.shard import list_shards, remove_shard, rows_path, tar_path
@@ -189,7 +189,7 @@ def _find_current(work: Work, shards: Sequence[str]) -> Unfinished:
     raw = [n for n in shards if (p := _raw_proof(work, n)) and p == _info(work.raw_dir, n)]
     samples = [
         name
-        for name, proof in _sample_proofs(work, shards).items()
+        for name, proof in _sample_proofs(work, shards, ()).items()
         if proof == _info(work.samples_dir, name)
     ]
     return Unfinished(tuple(raw), tuple(samples))
@@ -207,11 +207,28 @@ def _raw_proof(work: Work, name: str) -> str:
     return raw_proof(settings, read_planned(work.plan_path, name))
 
 
-def _sample_proofs(work: Work, shards: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprints, likewise, of the shards of samples whose originals are here."""
+def _sample_proofs(work: Work, shards: Sequence[str], post_ids: Collection[int]) -> dict[str, str]:
+    """Return the fingerprints, likewise, of the shards of samples whose originals are here.
+
+    One that would be another one without some posts has none: what the family of a repeat was left
+    out for may be gone with these, and ``prepare`` brings it in.
+    """
     recorded = recorded_recipes(work)
     recipes = {name: recorded[name] for name in shards if name in recorded}
-    return {name: stage.proof(name) for stage, some in stages_of(work, recipes) for name in some}
+    return {
+        name: stage.proof(name)
+        for stage, some in stages_of(work, recipes)
+        for name in some
+        if stage.repeats(name) == _repeats_in(work, name, post_ids)
+    }
+
+
+def _repeats_in(work: Work, name: str, post_ids: Collection[int]) -> list[Row]:
+    """Return the duplicates that a shard of samples was made without, but for some posts."""
+    rows = read_rows(rows_path(work.samples_dir, name), SAMPLES, DUPLICATES.names)
+    rows = rows.filter(pc.is_valid(rows["duplicate_of"]))
+    rows = rows.filter(pc.invert(among(rows, post_ids)))
+    return list(rows.select(DUPLICATES.names).cast(DUPLICATES).to_pylist())
 
 
 def _apply(
@@ -233,7 +250,7 @@ def _apply(
         clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")
     proofs = {}
     with suppress(DamagedError):  # since it has begun: `prepare` makes these samples anew
-        proofs = _sample_proofs(work, unfinished.samples)
+        proofs = _sample_proofs(work, unfinished.samples, post_ids)
     for name in shards:
         clear(SAMPLES, name, post_ids, proofs.get(name, ""))
     for aside in map(Work, work.reuse_dir.glob("*")):

@@ -1,5 +1,6 @@
 """A takedown in a folder where something is damaged: refused before it begins, or finished."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from pipeline import run, takedown
 from pipeline.errors import DamagedError
 from pipeline.lock import write_lock
+from pipeline.recipe import SplitSettings
 from pipeline.records import key_of
 from pipeline.report.page import write_report
 from pipeline.schema import RAW
@@ -21,6 +23,7 @@ from tests.files import files_in, flip
 from tests.shares import QUIET, SHARD
 from tests.takedowns import holding, members, secrets_of
 from tests.test_takedown import recipe_of
+from tests.works import draw_original, make_source
 
 
 @pytest.mark.parametrize("name", [LOCK, INDEX])
@@ -114,3 +117,23 @@ def test_a_tar_without_rows_is_no_hiding_place(work: Work) -> None:
         rows_path(directory, SHARD).unlink()
     take_down(work, [3])
     assert holding(work.root, secrets) == []
+
+
+def test_what_was_left_out_for_its_sake_comes_back(tmp_path: Path) -> None:
+    """14 shows the picture of 5, which is in another split; 13 is its parent, and left out too."""
+    recipe = make_source(tmp_path, 16, lambda n: draw_original(5 if n == 14 else n))
+    recipe = replace(recipe, split=SplitSettings(train=0.5, val=0.5, test=0, shard_size=10))
+    work, fresh = Work(tmp_path / "work"), Work(tmp_path / "fresh")
+    run.fetch(recipe, work, QUIET)
+    assert run.prepare(recipe, work, QUIET).fates["duplicate/family"] == 1
+    before = members(work)
+    assert take_down(work, [5]).also == [14]
+    after = members(work)
+    assert after == {name: data for name, data in before.items() if not name.startswith(key_of(5))}
+    run.prepare(recipe, work, QUIET)
+    fresh.root.mkdir()
+    fresh.removals_path.write_bytes(work.removals_path.read_bytes())
+    run.fetch(recipe, fresh, QUIET)
+    run.prepare(recipe, fresh, QUIET)
+    assert members(work) == members(fresh)
+    assert len(members(work)) == len(after) + 3
