@@ -152,6 +152,17 @@ class Work:
                 "all else `pull` that into a folder of its own."
             )
 
+    def check_takedown(self) -> None:
+        """Check that no takedown was cut short, before which nothing else may run.
+
+        Raises:
+            UserError: where one was.
+        """
+        if read_removals(self.removals_path).unfinished is not None:
+            raise UserError(
+                f"{self.root}: a takedown was cut short; finish it: `{self.takedown_command}`."
+            )
+
     @contextmanager
     def lock(
         self, part: Part = WHOLE, say: Say = print, *, takes_down: bool = False, store: str = ""
@@ -179,10 +190,8 @@ class Work:
             run = Run(self, part, entry)
             self._sweep_plans()
             self._recover(run.names)
-            if not takes_down and read_removals(self.removals_path).unfinished is not None:
-                raise UserError(
-                    f"{self.root}: a takedown was cut short; finish it: `{self.takedown_command}`."
-                )
+            if not takes_down:
+                self.check_takedown()
             try:
                 yield run
             finally:

@@ -267,6 +267,8 @@ def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
         take_down(work, [1])
     finished = call("takedown", work.root)
     assert finished.exit_code == 0, finished.output
+    for words in (("report", work.root), ("lock", work.share_dir, "--work", work.root)):
+        assert "a takedown was cut short" in str(call(*words).exception)
     assert f"{work.root}: the takedown is finished, 1 shard written anew." in finished.output
     assert files_in(work.root) == files_in(whole.root)
     assert verify(work.root) == []

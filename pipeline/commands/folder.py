@@ -139,8 +139,10 @@ def report(
     from pipeline.report.page import write_report
     from pipeline.work import Work
 
-    place = out if out is not None else Work(work).report_path
-    write_report(Work(work), place)
+    folder = Work(work)
+    folder.check_takedown()
+    place = out if out is not None else folder.report_path
+    write_report(folder, place)
     print(place)
 
 
@@ -167,6 +169,7 @@ def lock(
     if check:
         if wrong := compare(path, place, chosen):
             fail(wrong[0])
+    place.check_takedown()
         return
     check_folder(place, chosen)
     found = write_lock(place, path)
