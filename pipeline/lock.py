@@ -100,18 +100,11 @@ def write_lock(work: Work, path: Path) -> Lock:
             different settings, or the file cannot be written.
     """
     check_done(work)
-    tables = []
-    prepared_by: list[Table] = []
-    for name in planned_shards(work.plan_path):
-        _check_settings(work, name)
-        tables.append(_lock_shard(work, name))
-        made_by = read_info(rows_path(work.samples_dir, name)).get("recipe", {})
-        prepared_by.append(made_by.get("prepare", {}))
-    if any(settings != prepared_by[0] for settings in prepared_by):
-        raise UserError(f"{work.samples_dir}: its shards are of different settings; run `prepare`.")
+    prepared_by = _settings_of_samples(work)
+    tables = [_lock_shard(work, name) for name in planned_shards(work.plan_path)]
     posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     about = read_about(work.plan_path)
-    table = about.get("recipe", {}) | {"prepare": prepared_by[0]}
+    table = about.get("recipe", {}) | {"prepare": prepared_by}
     recipe = without_secrets(convert(table, Recipe, str(work.plan_path)))
     info = {
         "schema_version": SCHEMA_VERSION,
@@ -127,6 +120,18 @@ def write_lock(work: Work, path: Path) -> Lock:
     return read_lock(path)
 
 
+def check_lockable(work: Work) -> None:
+    """Check, before anything that follows from a lock is done, that its shards go together.
+
+    Raises:
+        UserError: where they do not, as in ``write_lock``.
+    """
+    check_done(work)
+    _settings_of_samples(work)
+    for name in planned_shards(work.plan_path):
+        _read_samples(work, name, read_planned(work.plan_path, name))
+
+
 def check_done(work: Work) -> None:
     """Check that every planned shard is fetched and prepared.
 
@@ -140,6 +145,15 @@ def check_done(work: Work) -> None:
         if missing := planned_shards(work.plan_path).keys() - set(list_shards(directory)):
             name = min(missing)
             raise UserError(f"{directory}: shard {name} is not done yet; run `{command}` first.")
+
+
+def _settings_of_samples(work: Work) -> Table:
+    """Return the settings that all samples were prepared by."""
+    paths = (rows_path(work.samples_dir, name) for name in planned_shards(work.plan_path))
+    found: list[Table] = [read_info(path).get("recipe", {}).get("prepare", {}) for path in paths]
+    if any(settings != found[0] for settings in found):
+        raise UserError(f"{work.samples_dir}: its shards are of different settings; run `prepare`.")
+    return found[0]
 
 
 def _check_settings(work: Work, name: str) -> None:
@@ -159,9 +173,9 @@ def _check_settings(work: Work, name: str) -> None:
         )
 
 
-def _lock_shard(work: Work, name: str) -> pa.Table:
-    """Return the locked posts of one shard, after the plan and what became of it."""
-    plan = read_planned(work.plan_path, name)
+def _read_samples(work: Work, name: str, plan: pa.Table) -> pa.Table:
+    """Return what became of a shard's posts; they must be those of its plan and its originals."""
+    _check_settings(work, name)
     columns = ["post_id", "status", "reason", "sha256", "source_sha256"]
     samples = read_rows(rows_path(work.samples_dir, name), SAMPLES, columns)
     raw = samples.select(["post_id", "source_sha256"]).rename_columns(["post_id", "sha256"])
@@ -173,7 +187,13 @@ def _lock_shard(work: Work, name: str) -> pa.Table:
             f"{rows_path(work.samples_dir, name)}: not made of what {work.raw_dir} holds now; "
             "run `prepare`."
         )
-    table = lock_posts(plan, samples)
+    return samples
+
+
+def _lock_shard(work: Work, name: str) -> pa.Table:
+    """Return the locked posts of one shard, after the plan and what became of it."""
+    plan = read_planned(work.plan_path, name)
+    table = lock_posts(plan, _read_samples(work, name, plan))
     restored = restore_plan(table)
     if not as_texts(restored).equals(as_texts(plan)):
         post_id, field = _first_difference(restored, plan)

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import UserError
+from pipeline.hold import Part
 from pipeline.recipe_file import load_recipe
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share import push as push_module
@@ -30,6 +31,7 @@ from tests.shares import (
     NUM_FILES,
     QUIET,
     SHARD,
+    forge_rows,
     load_index,
     make_prepared,
     pull_to,
@@ -196,6 +198,22 @@ def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match=SHARD):
         push(work, str(tmp_path / "there"), QUIET)
+
+
+@pytest.mark.parametrize("is_half", [True, False])
+def test_samples_that_do_not_go_together_take_nothing_away(
+    work: Work, there: Path, is_half: bool
+) -> None:
+    before = files_in(there)
+    if is_half:
+        recipe = load_recipe(str(work.share_dir), ["prepare.size=32"])
+        run.prepare(recipe, work, QUIET, part=Part(0, 2))
+    else:
+        forge_rows(work.samples_dir, SHARD, source_sha256=lambda sums: sums[::-1])
+    with pytest.raises(UserError, match="run `prepare`"):
+        push(work, str(there), QUIET)
+    assert files_in(there) == before
+    assert verify(there) == []
 
 
 def test_damaged_rows_are_not_pushed(work: Work, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline.disk import hash_file, write_whole
 from pipeline.errors import DamagedError, UserError
-from pipeline.lock import check_done, write_lock
+from pipeline.lock import check_lockable, write_lock
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe
@@ -96,7 +96,7 @@ def push(
 
 def _draft(work: Work, place: str, contact: str, *, with_samples: bool) -> Index:
     """Return the index of the samples alone."""
-    check_done(work)  # before anything is taken away
+    check_lockable(work)  # before anything is taken away
     recipe = planned_recipe(work.plan_path)
     today = datetime.now(UTC).date().isoformat()
     url = "" if scheme_of(place) == "file" else place
