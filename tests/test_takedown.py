@@ -166,6 +166,9 @@ def test_what_was_shared_follows(work: Work, tmp_path: Path) -> None:
     push(work, str(there), QUIET)
     again = Work(tmp_path / "again")
     pull(str(there), again, QUIET)
+    write_report(again, again.report_path)
+    again.style_dir.mkdir()
+    again.differences_path.touch()
     secrets = [secret for post_id in GONE for secret in secrets_of(work, post_id)]
     take_down(work, GONE)
     index = load_index(there)
@@ -181,6 +184,8 @@ def test_what_was_shared_follows(work: Work, tmp_path: Path) -> None:
     assert members(again) == members(work)
     assert verify(again.root) == []
     assert holding(there, secrets) == holding(again.root, secrets) == []
+    derived = (again.report_path, again.style_dir, again.differences_path)
+    assert not any(map(Path.exists, derived))  # they may show what is gone
 
 
 def test_a_pulled_folder_takes_down_as_well(made: Path, tmp_path: Path) -> None:
@@ -262,13 +267,13 @@ def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
     ):
         with pytest.raises(UserError, match="a takedown was cut short"):
             command()
+    for words in (("report", work.root), ("lock", work.share_dir, "--work", work.root)):
+        assert "a takedown was cut short" in str(call(*words).exception)
     assert any("was cut short" in str(problem) for problem in verify(work.root))
     with pytest.raises(UserError, match="finish the last takedown first"):
         take_down(work, [1])
     finished = call("takedown", work.root)
     assert finished.exit_code == 0, finished.output
-    for words in (("report", work.root), ("lock", work.share_dir, "--work", work.root)):
-        assert "a takedown was cut short" in str(call(*words).exception)
     assert f"{work.root}: the takedown is finished, 1 shard written anew." in finished.output
     assert files_in(work.root) == files_in(whole.root)
     assert verify(work.root) == []

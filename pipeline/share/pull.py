@@ -139,10 +139,20 @@ def _pull_papers(
         raise UserError(f"{store.url}/{RECIPE}: is not the recipe of its lock.")
     work.share_dir.mkdir(exist_ok=True)
     adopt_plan(lock, work)
+    if LOCK in brought:
+        _clear_derived(work)
     for file in papers:
         commit(brought[file.name], work.share_dir / file.name)
     write_whole(work.share_dir / INDEX, write_index(index))
     return posts
+
+
+def _clear_derived(work: Work) -> None:
+    """Remove what was made of samples as an earlier lock has them: of posts that are gone, too."""
+    for path in (work.report_path, work.differences_path):
+        path.unlink(missing_ok=True)
+    if work.style_dir.is_dir():
+        shutil.rmtree(work.style_dir)
 
 
 def _is_same(path: Path, file: SharedFile) -> bool:
