@@ -84,7 +84,10 @@ def name_remedy(directory: Path) -> str:
                 "the same `fetch`, `prepare` and `push` make and bring them anew."
             )
         if _is_shared(work):
-            return "`push` to there from the work folder, or `pull` from elsewhere, brings it anew."
+            return (
+                f"remove what `verify` names there (of a damaged {INDEX} all files), and `push` to "
+                "there from the work folder brings it anew."
+            )
         if work.plan_path.exists():
             return f"`repair {place}` makes anew what is broken."
         if _is_work(work):

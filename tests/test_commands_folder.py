@@ -59,8 +59,8 @@ def test_verify_names_what_mends_a_folder_that_is_no_work_folder(
     remedies = {
         work.raw_dir: f"`repair {work.root}` makes anew",
         alone: "bring these shards anew",
-        shared: "`push` to there from the work folder",
-        shared / "samples": "`push` to there from the work folder",
+        shared: "remove what `verify` names there",
+        shared / "samples": "remove what `verify` names there",
     }
     for place, remedy in remedies.items():
         names = sorted(path.name for path in place.iterdir())
@@ -71,6 +71,29 @@ def test_verify_names_what_mends_a_folder_that_is_no_work_folder(
         assert sorted(path.name for path in place.iterdir()) == names
     assert call("repair", work.root, "--workers", 1).exit_code == 0
     assert call("verify", work.root).exit_code == 0
+
+
+def test_what_is_said_to_mend_what_is_shared_does(work: Work, tmp_path: Path) -> None:
+    shared, pulled = tmp_path / "shared", Work(tmp_path / "pulled")
+    call("push", work.root, shared)
+    call("pull", shared, pulled.root)
+    for tar in (
+        tar_path(shared / "samples", "train-000000"),
+        tar_path(pulled.samples_dir, "val-000000"),
+    ):
+        for path in (tar, tar.with_suffix(".parquet")):
+            flip(path, -700)
+            place = tar.parent.parent
+            assert call("verify", place).exit_code == 1
+            if place == pulled.root:
+                left = call("repair", pulled.root, "--workers", 1)
+                assert (
+                    "only you can mend: remove these files, and `pull` brings them" in left.output
+                )
+            path.unlink()
+            call("push", work.root, shared)
+            call("pull", shared, pulled.root)
+            assert call("verify", place).exit_code == 0
 
 
 def test_without_a_plan_no_repair_is_advised(work: Work) -> None:

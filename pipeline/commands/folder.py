@@ -93,6 +93,7 @@ def repair(
     from pipeline.recorded import recorded_source
     from pipeline.repair import repair as mend
     from pipeline.repair import sort_damage
+    from pipeline.shards.shard import list_shards
     from pipeline.verify import check_is_repairable
     from pipeline.verify import verify as check
     from pipeline.work import Work
@@ -119,7 +120,9 @@ def repair(
         print(harmless(problem))
     if repaired.problems:
         left = counted(len(repaired.problems), "problem is", "problems are")
-        fail(f"{left} left, which only you can mend.")
+        came_by_pull = not list_shards(place.raw_dir)  # samples whose originals are not here
+        remedy = ": remove these files, and `pull` brings them anew." if came_by_pull else "."
+        fail(f"{left} left, which only you can mend{remedy}")
     if repaired.num_failed:
         failed = counted(repaired.num_failed, "original")
         fail(f"{failed} did not come; run `fetch --retry-failed`.")
@@ -166,10 +169,10 @@ def lock(
     place = work_of(work, chosen)
     path = out if out is not None else lock_beside(find_recipe(recipe))
     check_writable_name("--out", str(path))
+    place.check_takedown()
     if check:
         if wrong := compare(path, place, chosen):
             fail(wrong[0])
-    place.check_takedown()
         return
     check_folder(place, chosen)
     found = write_lock(place, path)
