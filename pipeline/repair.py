@@ -121,7 +121,7 @@ def _rebuild_plan(work: Work, console: Console) -> None:
     except DamagedError as error:
         raise UserError(
             f"{path}: too damaged to be rebuilt; delete it and run the same `fetch` command as "
-            "before. Where the metadata has changed since, posts may be asked for again."
+            "before: what is fetched is used again."
         ) from error
     console.print(f"{path.name}: planning anew")
     recipe = convert(info["recipe"], Recipe, str(path))

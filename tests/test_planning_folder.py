@@ -15,6 +15,7 @@ from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.run import fetch, prepare
 from pipeline.shards.shard import list_shards, rows_path
+from pipeline.verify import verify
 from pipeline.work import Work
 from tests.files import files_in, flip
 from tests.shares import QUIET
@@ -105,6 +106,35 @@ def test_a_ledger_whose_originals_are_gone_hinders_no_other_plan(
     work.ledger_dir.mkdir(exist_ok=True)
     other = replace(recipe, split=replace(recipe.split, seed=5))
     assert fetch(other, work, QUIET, replan=True).fates == {"fetched": NUM_POSTS}
+
+
+@pytest.mark.parametrize("split", [{"seed": 5}, {"shard_size": 2}, {"shard_size": 20}])
+def test_what_a_lost_plan_has_left_is_used_by_another(
+    made: tuple[Recipe, Work], tmp_path: Path, split: dict[str, int]
+) -> None:
+    recipe, work = made
+    prepare(recipe, work, QUIET)
+    work.plan_path.unlink()
+    shutil.rmtree(tmp_path / "512px")
+    (tmp_path / "512px").mkdir()
+    other = replace(recipe, split=replace(recipe.split, **split))
+    assert fetch(other, work, QUIET).fates == {"fetched": NUM_POSTS}
+    assert verify(work.root) == []
+    prepare(other, work, QUIET)
+    assert verify(work.root) == []
+
+
+def test_what_a_lost_plan_has_left_stays_for_the_same(made: tuple[Recipe, Work]) -> None:
+    recipe, work = made
+    prepare(recipe, work, QUIET)
+    before = files_in(work.root)
+    work.plan_path.unlink()
+    name = list_shards(work.raw_dir)[0]
+    rows_path(work.raw_dir, name).write_bytes(b"damaged")
+    fetch(recipe, work, QUIET)
+    prepare(recipe, work, QUIET)
+    after = files_in(work.root)
+    assert {path for path in before if before[path] != after[path]} == {f"ledger/{name}.parquet"}
 
 
 @pytest.mark.parametrize("plan", [None, b"damaged"], ids=["no plan", "a damaged plan"])

@@ -216,6 +216,13 @@ def test_samples_that_do_not_go_together_take_nothing_away(
     assert verify(there) == []
 
 
+def test_samples_that_are_not_planned_stay_behind(work: Work, there: Path, tmp_path: Path) -> None:
+    for path in work.samples_dir.glob(f"{SHARD}.*"):
+        shutil.copy(path, work.samples_dir / path.name.replace(SHARD, "train-000077"))
+    push(work, str(there), QUIET)
+    assert verify(pull_to(there, tmp_path / "again").root) == []
+
+
 def test_damaged_rows_are_not_pushed(work: Work, tmp_path: Path) -> None:
     flip(rows_path(work.samples_dir, SHARD), 100)
     with pytest.raises(UserError, match=rf"{SHARD}\.parquet: "):

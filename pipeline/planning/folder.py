@@ -2,17 +2,19 @@
 
 import filecmp
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.disk import replacing
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.lock import Lock
 from pipeline.metadata.listing import Listing
 from pipeline.planning.make import Plan, make_plan, plan_proof
 from pipeline.planning.plan import (
+    by_shard,
     hash_table,
     planned_recipe,
     planned_shards,
@@ -24,10 +26,10 @@ from pipeline.recipe import Recipe
 from pipeline.recipe_shared import content_settings, shared_recipe
 from pipeline.records import Status
 from pipeline.removals import read_removals
-from pipeline.schema import SCHEMA_VERSION
+from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
 from pipeline.settings import Table, fingerprint, name_differences, to_table
-from pipeline.shards.rows import read_seal, write_rows
-from pipeline.shards.shard import list_shards, remove_shards
+from pipeline.shards.rows import read_rows, read_seal, write_rows
+from pipeline.shards.shard import list_shards, remove_shards, rows_path
 from pipeline.words import counted
 from pipeline.work import Work
 
@@ -90,6 +92,8 @@ def ensure_plan(
                 f"{work.root}: other ranks are at work on the plan that is there; plan anew when "
                 "they have ended."
             )
+        _set_aside(work)
+    elif before is None and not work.store and not _are_planned(work, plan.posts):
         _set_aside(work)
     _write_plan(work, plan, content, limit, recipe)
 
@@ -169,6 +173,23 @@ def keep_lock(work: Work, lock: Lock | None) -> None:
     elif not (work.lock_path.is_file() and filecmp.cmp(lock.path, work.lock_path, shallow=False)):
         with replacing(work.lock_path) as copy:
             shutil.copyfile(lock.path, copy)
+
+
+def _are_planned(work: Work, posts: pa.Table) -> bool:
+    """Whether the shards that a folder without a plan has are of these posts, as far as they read.
+
+    They are not where the metadata has changed since the plan was lost.
+    """
+    planned = dict(by_shard(posts))
+    for directory, schema in ((work.raw_dir, RAW), (work.samples_dir, SAMPLES)):
+        for name in list_shards(directory):
+            if name not in planned:
+                return False
+            with suppress(DamagedError):
+                ids = read_rows(rows_path(directory, name), schema, ["post_id"])["post_id"]
+                if not ids.equals(planned[name]["post_id"]):
+                    return False
+    return True
 
 
 def _set_aside(work: Work) -> None:

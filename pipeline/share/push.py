@@ -17,12 +17,12 @@ from rich.console import Console
 from pipeline.disk import hash_file, write_whole
 from pipeline.errors import DamagedError, UserError
 from pipeline.lock import check_lockable, write_lock
-from pipeline.planning.plan import planned_recipe
+from pipeline.planning.plan import planned_recipe, planned_shards
 from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe
 from pipeline.shard_store.driver import KINDS, ShardStore
 from pipeline.shards.rows import check_seal, read_info
-from pipeline.shards.shard import list_shards, rows_path, tar_path
+from pipeline.shards.shard import rows_path, tar_path
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -106,7 +106,7 @@ def _draft(work: Work, place: str, contact: str, *, with_samples: bool) -> Index
 
 
 def _describe_shards(work: Work) -> Iterator[SharedFile]:
-    for shard in list_shards(work.samples_dir):
+    for shard in planned_shards(work.plan_path):
         rows = rows_path(work.samples_dir, shard)
         check_seal(rows)
         info = read_info(rows)
