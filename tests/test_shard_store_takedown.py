@@ -231,6 +231,23 @@ def test_a_damaged_tar_stops_it_before_anything_is_touched(
     assert contents_of(store) == contents(as_on_disk(local, tmp_path / "disk"))
 
 
+def test_damaged_originals_may_go_before_it_and_be_made_anew_after(
+    local: Source, work: Work, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    both(local, work, str(store))
+    name = shard_of(work, GONE)
+    flip(tar_path(store / "raw", name))
+    with pytest.raises(DamagedError, match="Remove .*, and `fetch` makes the shard anew"):
+        take_down(work, [GONE], store=str(store))
+    rows_path(store / "raw", name).unlink()
+    take_down(work, [GONE], store=str(store))
+    both(local, work, str(store))
+    push(work, str(store), QUIET)
+    assert verify(store) == []
+    assert contents_of(store) == contents(as_on_disk(local, tmp_path / "disk"))
+
+
 def test_shards_that_are_not_made_yet_are_made_without_it(local: Source, tmp_path: Path) -> None:
     """Of two ranks the one has fetched its shard; what a killed worker left of it is gone."""
     store = tmp_path / "store"

@@ -17,9 +17,9 @@ from pipeline.counts import Fates, count_fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Outcomes, Runner, Show, local_runner
 from pipeline.fetch import FetchStage
-from pipeline.planning.plan import planned_shards
+from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.prepare import PrepareStage
-from pipeline.removals import TAKEN_DOWN
+from pipeline.removals import TAKEN_DOWN, count_cleared
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import sweep
@@ -119,10 +119,16 @@ class ShardStore:
         self._check_taken_down(planned)
 
     def _check_taken_down(self, names: Collection[str]) -> None:
-        """Refuse to go on where a takedown was pushed: the originals here would undo it."""
+        """Refuse to go on where a takedown was pushed: the originals here would undo it.
+
+        So would the plan, where there are none yet.
+        """
         for name in names:
-            samples, raw = self._path(SAMPLES, name), self._path(RAW, name)
-            if _num_taken_down(samples) > _num_taken_down(raw):
+            gone, raw = _num_taken_down(self._path(SAMPLES, name)), self._path(RAW, name)
+            if not gone:
+                continue
+            planned = read_planned(self._work.plan_path, name)
+            if gone > (_num_taken_down(raw) if raw.is_file() else count_cleared(planned)):
                 raise UserError(
                     f"{self._store.url}: posts of {name} were taken down in what was pushed there, "
                     f"and its {RAW}/ would bring them back; what is shared stays as it is. Remove "
