@@ -15,11 +15,10 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from pipeline.clearing import clear_differences, clear_plan, clear_stage
-from pipeline.disk import hash_file
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import DamagedError, UserError
 from pipeline.fetch import raw_proof
-from pipeline.lock import read_lock, rewrite_lock
+from pipeline.lock import rewrite_lock
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.recorded import recorded_recipes, stages_of
@@ -27,10 +26,11 @@ from pipeline.removals import Removals, Unfinished, read_removals, write_removal
 from pipeline.report.page import write_report
 from pipeline.schema import DUPLICATES, RAW, SAMPLES, Row, among
 from pipeline.shard_store.driver import KINDS, ShardStore, place_of
-from pipeline.shards.rows import check_seal, read_info, read_rows
-from pipeline.shards.shard import list_shards, remove_shard, rows_path, tar_path
+from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
+from pipeline.takedown_check import check_lock, check_plan, check_shards, remove
 from pipeline.work import Work
 
 
@@ -63,38 +63,44 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
         UserError: where a post is not of this folder's plan, what has to be copied is damaged, or
             the shards are not in that store.
     """
-    planned_shards(work.plan_path)
+    if read_removals(work.removals_path).unfinished is None:
+        check_plan(work, has_begun=False)  # before a lock is left there
     if store and not work.store:
         raise UserError(f"{work.root}: has its shards itself; leave --store out.")
     store = place_of(store, work)
     with work.lock(takes_down=True, store=store):
         before = read_removals(work.removals_path)
+        has_begun = before.unfinished is not None
+        if not store:
+            check_plan(work, has_begun=has_begun)
         shard_store = ShardStore(store, work) if store else None
-        if shard_store is not None and before.unfinished is None:
+        if shard_store is not None and not has_begun:
             shard_store.join((), others=KINDS)  # ranks may have made some
-        if not post_ids and before.unfinished is None:
+        if not post_ids and not has_begun:
             raise UserError(f"{work.root}: nothing is left to be finished; name the posts.")
-        _check_planned(work, post_ids)
         named = set(post_ids) - set(before.post_ids)
-        if named and before.unfinished is not None:
+        if named and has_begun:
             raise UserError(
                 f"{work.root}: finish the last takedown first: `{work.takedown_command}`."
             )
-        repeats = _find_repeats(work) if before.unfinished is None else {}
+        repeats = {}
+        if not has_begun:
+            _check_planned(work, post_ids)
+            repeats = _find_repeats(work)
         also = {post for post, lead in repeats.items() if lead in named} - named
         left = {repeats[post] for post in named & repeats.keys()} - named - set(before.post_ids)
         everything = sorted({*before.post_ids, *named, *also})
         shards = _shards_of(work, everything)
-        _check_lock(work, has_begun=before.unfinished is not None)
+        check_lock(work, has_begun=has_begun)
         if shard_store is None:
-            _check_whole(work, shards, has_begun=before.unfinished is not None)
-        elif before.unfinished is None:
+            check_shards(work, shards, has_begun=has_begun)
+        elif not has_begun:
             shard_store.clearing.check(shards, everything)
         unfinished = before.unfinished or _find_current(work, shards)
         write_removals(work.removals_path, Removals(tuple(everything), unfinished))
         _apply(work, everything, shards, unfinished, shard_store)
         write_removals(work.removals_path, Removals(tuple(everything)))
-        if before.unfinished is None:  # else those of the one that was cut short are among them
+        if not has_begun:  # else those of the one that was cut short are among them
             shards = _shards_of(work, named | also)
     return TakenDown(sorted(named | also), sorted(also), sorted(left), shards)
 
@@ -128,60 +134,14 @@ def _check_planned(work: Work, post_ids: Collection[int]) -> None:
 
 
 def _shards_of(work: Work, post_ids: Collection[int]) -> list[str]:
+    """Return the shards of some posts; without a plan that says so, all that are there."""
+    if not work.plan_path.is_file():
+        return sorted({*list_shards(work.raw_dir), *list_shards(work.samples_dir)})
     return [
         name
         for name in planned_shards(work.plan_path)
         if pc.any(among(read_planned(work.plan_path, name), post_ids)).as_py()
     ]
-
-
-def _check_lock(work: Work, *, has_begun: bool) -> None:
-    """Check that the folder's lock is sound, as ``_check_whole`` does with shards."""
-    try:
-        if work.lock_path.is_file():
-            read_lock(work.lock_path)
-    except UserError as error:
-        if not has_begun:
-            remedy = "Run the `fetch --locked` that brought it first."
-            raise DamagedError(f"{error} {remedy}") from error
-        work.lock_path.unlink()
-
-
-def _check_whole(work: Work, shards: Sequence[str], *, has_begun: bool) -> None:
-    """Check that shards and ledgers are sound, for nothing can mend them in between.
-
-    What has been damaged since the takedown has begun is removed; ``fetch`` and ``prepare`` make it
-    anew.
-
-    Raises:
-        DamagedError: where something is damaged before.
-    """
-    for directory in (work.raw_dir, work.samples_dir):
-        for name in shards:
-            try:
-                _check_shard(work, directory, name)
-            except DamagedError as error:
-                if not has_begun:
-                    raise DamagedError(f"{error} Run `repair` first.") from error
-                _remove(work, directory, name)
-
-
-def _check_shard(work: Work, directory: Path, name: str) -> None:
-    if not rows_path(directory, name).is_file():
-        return
-    check_seal(rows_path(directory, name))
-    tar = tar_path(directory, name)
-    if not tar.is_file() or hash_file(tar) != _info(directory, name, "tar_sha256"):
-        raise DamagedError(f"{tar}: damaged.")
-    ledger = rows_path(work.ledger_dir, name)
-    if directory == work.raw_dir and ledger.is_file():
-        check_seal(ledger)
-
-
-def _remove(work: Work, directory: Path, name: str) -> None:
-    remove_shard(directory, name)
-    if directory == work.raw_dir:
-        rows_path(work.ledger_dir, name).unlink(missing_ok=True)
 
 
 def _find_current(work: Work, shards: Sequence[str]) -> Unfinished:
@@ -201,7 +161,7 @@ def _info(directory: Path, name: str, key: str = "fingerprint") -> str:
 
 def _raw_proof(work: Work, name: str) -> str:
     """Return the fingerprint that a shard of originals has when it is what the plan wants."""
-    if not rows_path(work.raw_dir, name).is_file():
+    if not (rows_path(work.raw_dir, name).is_file() and work.plan_path.is_file()):
         return ""
     settings = read_info(rows_path(work.raw_dir, name)).get("settings", {})
     return raw_proof(settings, read_planned(work.plan_path, name))
@@ -241,7 +201,8 @@ def _apply(
     """Take posts out of everything. Each step is done as a whole, and does nothing again."""
     if work.lock_path.is_file():
         rewrite_lock(work.lock_path, post_ids)
-    clear_plan(work.plan_path, post_ids, lock_proof(work))
+    if work.plan_path.is_file():
+        clear_plan(work.plan_path, post_ids, lock_proof(work))
     work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
     if shard_store is not None:
         shard_store.record_takedown(post_ids, shards)
@@ -249,7 +210,7 @@ def _apply(
     for name in shards:
         clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")
     proofs = {}
-    with suppress(DamagedError):  # since it has begun: `prepare` makes these samples anew
+    with suppress(UserError):  # since it has begun: `prepare` makes these samples anew
         proofs = _sample_proofs(work, unfinished.samples, post_ids)
     for name in shards:
         clear(SAMPLES, name, post_ids, proofs.get(name, ""))
@@ -259,7 +220,7 @@ def _apply(
             try:
                 clear_stage(aside, RAW, name, post_ids, "")
             except DamagedError:  # nothing mends it there; what `fetch` misses it asks for again
-                _remove(aside, aside.raw_dir, name)
+                remove(aside, aside.raw_dir, name)
     clear_differences(work.differences_path, post_ids)
     derived = [work.style_dir, work.incoming_dir]
     if shard_store is not None:

@@ -72,7 +72,8 @@ def test_what_is_damaged_is_mended_before_it_begins(work: Work, place: str) -> N
 
 
 @pytest.mark.parametrize(
-    "place", ["raw rows", "raw tar", "other raw rows", "ledger", "samples rows", "samples", "lock"]
+    "place",
+    ["raw rows", "raw", "other raw rows", "ledger", "samples rows", "samples", "lock", "plan"],
 )
 @pytest.mark.parametrize("step", ["clear_plan", "clear_stage"])
 def test_damage_since_it_has_begun_keeps_it_from_no_end(
@@ -92,12 +93,13 @@ def test_damage_since_it_has_begun_keeps_it_from_no_end(
         take_down(work, [3])
     harmed = {
         "raw rows": rows_path(work.raw_dir, SHARD),
-        "raw tar": tar_path(work.raw_dir, SHARD),
+        "raw": tar_path(work.raw_dir, SHARD),
         "other raw rows": rows_path(work.raw_dir, "train-000002"),
         "ledger": rows_path(work.ledger_dir, SHARD),
         "samples rows": rows_path(work.samples_dir, SHARD),
         "samples": tar_path(work.samples_dir, SHARD),
         "lock": work.lock_path,
+        "plan": work.plan_path,
     }
     flip(harmed[place])
     assert call("takedown", work.root).exit_code == 0
