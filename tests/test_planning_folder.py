@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -110,7 +111,7 @@ def test_a_ledger_whose_originals_are_gone_hinders_no_other_plan(
 
 @pytest.mark.parametrize("split", [{"seed": 5}, {"shard_size": 2}, {"shard_size": 20}])
 def test_what_a_lost_plan_has_left_is_used_by_another(
-    made: tuple[Recipe, Work], tmp_path: Path, split: dict[str, int]
+    made: tuple[Recipe, Work], tmp_path: Path, split: dict[str, Any]
 ) -> None:
     recipe, work = made
     prepare(recipe, work, QUIET)
