@@ -78,7 +78,6 @@ def save_checkpoint(
     path: Path,
     tensors: StateDict,
     info: CheckpointInfo,
-    readable: str = "",
     keep_as: Path | None = None,
 ) -> None:
     """Write ``path`` (.safetensors), then its JSON; an older checkpoint there is replaced whole.
@@ -87,25 +86,30 @@ def save_checkpoint(
         path: of the .safetensors.
         tensors: by name, from any device.
         info: what they are.
-        readable: the JSON's name; the file's own with .json if "".
         keep_as: where the older one goes, JSON and all, once the new one is whole on the disk;
             None for nowhere.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = orjson.dumps(to_table(info)).decode()
-    version = str(VERSION)
-    sha256 = _digest(version, text, plain)
-    header = {"format": FORMAT, "version": version, "info": text, "sha256": sha256}
+    weights, about = encode_checkpoint(path.name, tensors, info)
     with replacing(path) as temporary:
-        temporary.write_bytes(save(plain, metadata=header))  # save_file's files are 0600
+        temporary.write_bytes(weights)
         if keep_as is not None:
             sync(temporary)
             for suffix in (".json", ".safetensors"):
                 if (older := path.with_suffix(suffix)).exists():
                     older.replace(keep_as.with_suffix(suffix))
-    about = {"format": FORMAT, "version": VERSION, "weights": path.name, "sha256": sha256}
+    write_whole(path.with_name(f"{path.stem}.json"), about)
+
+
+def encode_checkpoint(name: str, tensors: StateDict, info: CheckpointInfo) -> tuple[bytes, bytes]:
+    """Return a .safetensors of this name and its JSON, as ``save_checkpoint`` writes them."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = orjson.dumps(to_table(info)).decode()
+    version = str(VERSION)
+    sha256 = _digest(version, text, plain)
+    header = {"format": FORMAT, "version": version, "info": text, "sha256": sha256}
+    about = {"format": FORMAT, "version": VERSION, "weights": name, "sha256": sha256}
     copy = orjson.dumps({**about, **to_table(info)}, option=orjson.OPT_INDENT_2)
-    write_whole(path.with_name(readable or f"{path.stem}.json"), copy)
+    return save(plain, metadata=header), copy
 
 
 def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:

@@ -4,8 +4,10 @@ import errno
 import hashlib
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from pipeline.errors import DamagedError, UserError
 
@@ -58,21 +60,83 @@ def reason(error: Exception) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed into place.
 
-    On any failure the temporary file is removed and ``path`` stays as it was.
+    On any failure the temporary file is removed, with the folders that were made for it, and
+    ``path`` stays as it was.
 
     Raises:
         UserError: where ``path`` is a folder, or a device or pipe, whose place a file would take.
     """
+    _check_is_free(path)
+    with _making(path.parent):
+        temporary = temporary_path(path)
+        try:
+            yield temporary
+            commit(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def replace_together(directory: Path, files: dict[str, bytes]) -> None:
+    """Write several files: none is put in place before all are whole on the disk.
+
+    Args:
+        directory: made where it is missing.
+        files: by name; the last one is put in place last.
+
+    Raises:
+        UserError: as ``replacing``.
+    """
+    with ExitStack() as stack:
+        for name, content in reversed(files.items()):
+            temporary = stack.enter_context(replacing(directory / name))
+            temporary.write_bytes(content)
+            sync(temporary)
+
+
+def check_writable(*paths: Path) -> None:
+    """Check that files can be written at some paths, before the work that they are to hold.
+
+    Leaves nothing behind: folders that are missing are not made yet.
+
+    Raises:
+        UserError: where one cannot be written.
+    """
+    for path in paths:
+        with telling_unwritable(path):
+            _check_is_free(path)
+    for folder in {next(filter(os.path.lexists, path.parents)) for path in paths}:
+        with telling_unwritable(folder), TemporaryFile(dir=folder):
+            pass
+
+
+def check_no_folder(path: Path) -> None:
+    """Check that no folder is where the program keeps a file.
+
+    Raises:
+        UserError: where one is.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, where a file goes; move it away.")
+
+
+def _check_is_free(path: Path) -> None:
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "no plain file"
         raise UserError(f"{path}: is {what}; give the path of a file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
+
+
+@contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    """Make a folder where it is missing; on a failure what was made is removed, if still empty."""
+    missing = list(takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
     try:
-        yield temporary
-        commit(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.counts import count_fates
-from pipeline.disk import telling_unwritable
+from pipeline.disk import check_no_folder, check_writable, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
 from pipeline.lock_check import check_posts, check_size
@@ -101,6 +101,7 @@ def write_lock(work: Work, path: Path) -> Lock:
     """
     check_done(work)
     prepared_by = _settings_of_samples(work)
+    check_writable(path)
     tables = [_lock_shard(work, name) for name in planned_shards(work.plan_path)]
     posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     about = read_about(work.plan_path)
@@ -220,6 +221,7 @@ def read_lock(path: Path) -> Lock:
     Raises:
         UserError: where there is none, it is damaged, or says what no lock of ours can.
     """
+    check_no_folder(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; `lock` makes it.")
     check_size(path)

@@ -2,11 +2,14 @@
 
 import errno
 import hashlib
+import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pipeline import disk
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -35,6 +38,18 @@ def fail_to_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", digest)
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let each ``number``-th file that is to be written whole find the disk full."""
+    real, count = disk.sync, itertools.count(1)
+
+    def sync(path: Path) -> None:
+        if next(count) % number == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path)
+
+    monkeypatch.setattr(disk, "sync", sync)
 
 
 def size_now(path: Path) -> int:

@@ -1,5 +1,7 @@
+import dataclasses
 import io
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -213,6 +215,26 @@ def test_one_picture_needs_a_name_in_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.png: cannot be written: File exists\."):
         (tmp_path / "file").touch()
         save_picture(Image.new("RGB", (8, 8)), tmp_path / "file" / "x.png")
+
+
+@pytest.mark.parametrize("num_references", [1, 3])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    sketches: Path, references: Path, tmp_path: Path, num_references: int
+) -> None:
+    painter = dataclasses.replace(PAINTER, answer=fail)
+    after = find_pictures([references])[:num_references]
+    sketch = sketches / "0.png"
+    with pytest.raises(UserError, match=r"^/proc: cannot be written: No such file"):
+        colorize_one(painter, sketch, after[0], Path("/proc/new/c.png"), QUIET, read_sketch)
+    out = tmp_path / "out"
+    in_the_way = out / "2.png" if num_references == 1 else out / "red" / "2.png"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{in_the_way}: is a folder; give the path of a file"):
+        colorize_many(painter, find_pictures([sketches]), after, out, QUIET, read_sketch)
+
+
+def fail(*pictures: object) -> NoReturn:
+    raise AssertionError("the work began")
 
 
 def test_a_bad_reference_stops_before_anything_is_written(

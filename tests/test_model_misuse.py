@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.shards.rows import read_info, write_rows
 from pipeline.shards.shard import rows_path
 from tests.calls import call
-from tests.files import files_in
+from tests.files import files_in, fill_disk
 from tests.model_samples import write_samples
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -334,19 +334,45 @@ def test_ctrl_c_says_what_the_next_command_goes_on_from(
 
 
 @pytest.mark.parametrize("name", ["grid.png", "grid-any.png", "rows.parquet", "metrics.json"])
-def test_an_evaluation_is_written_whole_or_not_at_all(work: Path, name: str) -> None:
+def test_what_is_in_the_way_of_an_evaluation_is_found_before_the_work(
+    work: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.evaluation.evaluate.mean_picture", None)
     (work / "out" / name).mkdir(parents=True)
     two = ("--reference", "self", "--reference", "any")
     said = misuse(work, "eval", "--out", str(work / "out"), *two)
     assert said == f"{work}/out/{name}: is a folder; give the path of a file."
 
 
-def test_a_file_where_a_folder_goes(work: Path) -> None:
+@pytest.mark.parametrize("command", ["eval", "export"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_disk_that_fills_midway_is_left_as_it_was(
+    work: Path, command: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (command, work / "runs/one", *(["--no-onnx"] if command == "export" else []))
+    assert call(*words, "--out", work / "old").exit_code == 0
+    before = files_in(work)
+    fill_disk(monkeypatch, number)
+    for name in ("old", "new"):
+        error = call(*words, "--out", work / name).exception
+        assert str(error) == f"{work / name}: cannot be written: No space left on device."
+    assert files_in(work) == before
+    assert not (work / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["eval", "export"])
+def test_a_file_where_a_folder_goes(
+    work: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.evaluation.evaluate.mean_picture", None)
+    monkeypatch.setattr("model.use.export.load_colorizer", None)
     file = work / "file"
     file.write_text("mine")
-    assert "file: cannot be written: File exists." in misuse(work, "eval", "--out", str(file))
-    error = call("export", work / "runs/one", "--no-onnx", "--out", file).exception
-    assert str(error) == f"{file}: cannot be written: File exists."
+    for out in (file, file / "folder"):
+        error = call(command, work / "runs/one", "--out", out).exception
+        assert str(error) == f"{file}: cannot be written: Not a directory."
+    error = call(command, work / "runs/one", "--out", "/proc/new").exception
+    assert str(error) == "/proc: cannot be written: No such file or directory."
     assert file.read_text() == "mine"
 
 

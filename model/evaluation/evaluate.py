@@ -6,7 +6,7 @@ computed is null, with its reason under ``unavailable``.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ from model.evaluation.tally import NEEDS_TRUTH, Tally
 from model.grid import Sheet, encode_png, tile
 from model.use.colorize import load_colorizer
 from pipeline.console import PlainConsole
-from pipeline.disk import replacing, telling_unwritable
+from pipeline.disk import check_writable, replace_together, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.planning.families import join_characters
 from pipeline.progress import show_progress
+
+ROWS, METRICS = "rows.parquet", "metrics.json"
 
 
 def evaluate(
@@ -99,8 +101,8 @@ def evaluate(
                 )
         stack.enter_context(memory_guard("eval.batch_size", config.batch_size))
         scenes = make_scenes(samples, config.reference, config.seed)
-        with telling_unwritable(out_dir):
-            out_dir.mkdir(parents=True, exist_ok=True)  # before what takes long
+        grids = [grid_name(number, scene.name) for number, scene in enumerate(scenes)]
+        check_writable(*(out_dir / name for name in (*grids, ROWS, METRICS)))
         answers: dict[str, Answer] = {
             "model": colorizer,
             **baselines(mean_picture(train_set, config)),
@@ -111,7 +113,7 @@ def evaluate(
         with memory_guard("eval.num_sketches", len(sketches)):  # all of them at once
             follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
         settings, tables, files = {}, [], {}
-        for number, scene in enumerate(scenes):
+        for name, scene in zip(grids, scenes, strict=True):
             if len(scene.pairs) < len(samples):
                 console.print(
                     f"{len(scene.pairs)} of {len(samples)} {split} samples have another drawing of "
@@ -121,7 +123,6 @@ def evaluate(
                 scene, samples, answers, follows, config, extractor, lpips, console
             )
             tables.append(table)
-            name = grid_name(number, scene.name)
             shown = samples.load(scene.pairs[spread_places(config.num_grid, len(scene.pairs))])
             with memory_guard("eval.num_grid", len(shown.indices)):
                 sheet = draw(scene, shown, colorizer)
@@ -142,13 +143,11 @@ def evaluate(
     }
     rows = pa.BufferOutputStream()
     pq.write_table(pa.concat_tables(tables, promote_options="default"), rows, compression="zstd")
-    files["rows.parquet"] = rows.getvalue().to_pybytes()
-    files["metrics.json"] = orjson.dumps(metrics, option=orjson.OPT_INDENT_2)
+    files[ROWS] = rows.getvalue().to_pybytes()
+    files[METRICS] = orjson.dumps(metrics, option=orjson.OPT_INDENT_2)
     with telling_unwritable(out_dir):
-        with ExitStack() as stack:  # none is put in place before all are written; metrics.json last
-            for name, content in reversed(files.items()):
-                stack.enter_context(replacing(out_dir / name)).write_bytes(content)
-        _remove_other_grids(out_dir, [scene.name for scene in scenes])
+        replace_together(out_dir, files)
+        _remove_other_grids(out_dir, grids)
     return metrics
 
 
@@ -157,13 +156,12 @@ def grid_name(number: int, setting: str) -> str:
     return f"grid-{setting}.png" if number else "grid.png"
 
 
-def _remove_other_grids(out_dir: Path, settings: Sequence[str]) -> None:
+def _remove_other_grids(out_dir: Path, names: Collection[str]) -> None:
     """Remove the grids that an earlier evaluation in other settings left."""
-    now = {grid_name(number, setting) for number, setting in enumerate(settings)}
     for path in out_dir.glob("grid-*.png"):
         setting = path.stem.removeprefix("grid-")
         is_ours = setting in REFERENCES or re.fullmatch(r"picture(-\d+)?", setting)
-        if is_ours and path.name not in now:
+        if is_ours and path.name not in names:
             path.unlink()
 
 

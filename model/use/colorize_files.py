@@ -13,7 +13,7 @@ from model.grid import Sheet, encode_png, lay_out
 from model.use.painter import Painter, Reference, remarks_on
 from model.use.picture_files import SUFFIXES, check_output, name_files, save_picture
 from model.use.pictures import fit, open_picture
-from pipeline.disk import telling_unwritable, write_whole
+from pipeline.disk import check_writable, telling_unwritable, write_whole
 from pipeline.errors import UserError
 from pipeline.progress import show_progress
 from pipeline.words import counted
@@ -51,6 +51,7 @@ def colorize_one(
     """
     check_output(out)
     _spare([out], [sketch], [reference])
+    check_writable(out)
     picture = read_sketch(sketch)
     looked_at = _look_at(painter, open_picture(reference), reference, console)
     _say(console, remarks_on(picture, str(sketch)))
@@ -88,7 +89,9 @@ def colorize_many(
     if Path(os.path.realpath(out_dir)) in {Path(os.path.realpath(p)).parent for p in sketches}:
         raise UserError(f"{out_dir}: holds the sketches, which would be replaced; give another.")
     names = name_files(references)
-    _spare(_targets(sketches, names.values(), out_dir), sketches, references)
+    targets = _targets(sketches, names.values(), out_dir)
+    _spare(targets, sketches, references)
+    check_writable(*targets)
     sheets = _Sheets(out_dir, names.values()) if len(references) > 1 else None
     looked_at = {}
     for path, name in names.items():

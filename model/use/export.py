@@ -12,13 +12,13 @@ from pathlib import Path
 
 import orjson
 
-from model.checkpoint import CheckpointInfo, pack, read_sum, run_dir_of, save_checkpoint
+from model.checkpoint import CheckpointInfo, encode_checkpoint, pack, read_sum, run_dir_of
 from model.foreign import Metrics, check_shape
 from model.use.card import render_card
 from model.use.colorize import load_colorizer
 from model.use.export_onnx import Exported, export_onnx
 from model.use.painter_onnx import VERSION, OnnxInfo
-from pipeline.disk import reason, telling_unwritable, write_whole
+from pipeline.disk import check_writable, reason, replace_together, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.shards.rows import read_seal
@@ -68,14 +68,15 @@ def export(
 
     Raises:
         UserError: on an unusable checkpoint, lock or evaluation, where the folder is the
-            checkpoint's, or where the ONNX file would not compute the same; then nothing is
-            written. Or where the folder cannot be written.
+            checkpoint's or cannot be written, or where the ONNX file would not compute the same;
+            then nothing is written.
     """
     if os.path.realpath(out_dir) == os.path.realpath(run_dir_of(checkpoint)):
         raise UserError(
             f"--out {out_dir}: the model that is exported lies there, and what its {CONFIG} and "
             "card say would be lost. Give another folder."
         )
+    check_writable(*(out_dir / name for name in (WEIGHTS, CONFIG, ONNX, CARD)))
     colorizer, info = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
     info = without_paths(info)
     evaluations, passed_over = _find_evaluations(checkpoint, info, list(metrics_paths))
@@ -96,17 +97,16 @@ def export(
     kept = pack("generator", colorizer.generator.state_dict())
     if info.train.style_train:  # it is nowhere else
         kept |= pack("style", colorizer.style_network.state_dict())
-    files = [WEIGHTS, CONFIG, CARD]
+    weights, config = encode_checkpoint(WEIGHTS, kept, info)
+    files = {WEIGHTS: weights, CONFIG: config}
+    files |= {ONNX: exported.content} if exported else {}
+    files[CARD] = card.encode()
     with telling_unwritable(out_dir):
-        save_checkpoint(out_dir / WEIGHTS, kept, info, readable=CONFIG)
-        if exported is not None:
-            write_whole(out_dir / ONNX, exported.content)
-            files.append(ONNX)
-        else:
+        replace_together(out_dir, files)
+        if exported is None:
             (out_dir / ONNX).unlink(missing_ok=True)  # an earlier one is of another model
-        write_whole(out_dir / CARD, card)
     return Export(
-        {name: (out_dir / name).stat().st_size for name in files},
+        {name: len(content) for name, content in files.items()},
         exported.difference if exported else None,
         list(evaluations),
         passed_over,

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.differences import effective_recipe
-from pipeline.disk import telling_unwritable, write_whole
+from pipeline.disk import check_writable, telling_unwritable, write_whole
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
@@ -82,6 +82,8 @@ def write_report(work: Work, path: Path) -> None:
     Raises:
         UserError: where the folder holds no plan or damaged shards, or the page cannot be written.
     """
+    planned_shards(work.plan_path)  # where there is no plan, that is what to say
+    check_writable(path)
     page = render_report(work)
     with telling_unwritable(path):
         write_whole(path, page)
