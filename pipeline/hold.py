@@ -14,10 +14,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.disk import telling_unwritable
+from pipeline.disk import check_writable, telling_unwritable
 from pipeline.errors import UserError
 
-_WHOLE, _GATE = ".lock", ".lock.ranks"
+WHOLE_LOCK, _GATE = ".lock", ".lock.ranks"
 _RANK = re.compile(r"\.lock\.rank-(\d+)-of-(\d+)")
 
 Say = Callable[[str], object]
@@ -83,12 +83,13 @@ def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
     with ExitStack() as held:
         with telling_unwritable(root):
             root.mkdir(parents=True, exist_ok=True)
+            check_writable(root / WHOLE_LOCK)  # itself it may be there from earlier runs
             entry = _enter_whole(root, held) if part.is_whole else _enter(root, part, say, held)
         yield entry
 
 
 def _enter_whole(root: Path, held: ExitStack) -> Entry:
-    held.enter_context(_take(root / _WHOLE, f"{root}: another run is using this folder"))
+    held.enter_context(_take(root / WHOLE_LOCK, f"{root}: another run is using this folder"))
     with _take(root / _GATE, f"{root}: a rank is coming into this folder"):
         for part in _ranks(root):
             if _is_at_work(root, part):
@@ -104,7 +105,7 @@ def _enter(root: Path, part: Part, say: Say, held: ExitStack) -> Entry:
         say(f"{part}: waiting for another rank, which does what is done once for all")
         gate.acquire()
     held.callback(gate.release)
-    with _take(root / _WHOLE, f"{root}: another run is using this folder"):
+    with _take(root / WHOLE_LOCK, f"{root}: another run is using this folder"):
         pass  # who holds the gate need not hold this: no whole run gets past the gate
     own = _rank_path(root, part)
     held.enter_context(_take(own, f"{root}: {part} is using this folder already"))

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.disk import reason, sweep_temporaries, telling_out_of_space
+from pipeline.disk import check_no_folder, reason, sweep_temporaries, telling_out_of_space
 from pipeline.errors import UserError
-from pipeline.hold import WHOLE, Entry, Part, Say, hold
+from pipeline.hold import WHOLE, WHOLE_LOCK, Entry, Part, Say, hold
 from pipeline.removals import read_removals
 from pipeline.shards.shard import recover
 from pipeline.words import is_utf8
@@ -37,6 +37,9 @@ class Work:
     """
 
     root: Path
+
+    hold_path = _Place(WHOLE_LOCK)
+    """Held by a run for as long as it lasts; see ``hold``."""
 
     plan_path = _Place("selection.parquet")
     """Every wanted post, with its split and shard."""
@@ -135,8 +138,8 @@ class Work:
             if isinstance(place, _Folder):
                 if os.path.lexists(path) and not path.is_dir():  # a link may lead nowhere
                     raise UserError(f"{path}: is no folder, and one goes there; move it away.")
-            elif path.is_dir():
-                raise UserError(f"{path}: is a folder, where a file goes; move it away.")
+            else:
+                check_no_folder(path)
 
     def check_store(self, store: str = "") -> None:
         """Check that the shards' tars are where a command looks for them, here by default.

@@ -1,5 +1,7 @@
 """Who may work on a folder beside whom: a table of pairs, each in processes of its own."""
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +44,25 @@ def held(root: Path, part: Part, lets_in: bool = True) -> Iterator["subprocess.P
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
+
+
+def test_a_folder_that_cannot_be_written_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock, which earlier runs left there, may still be a file that can."""
+    with hold(tmp_path, WHOLE, print):
+        pass
+
+    def refuse(**options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("pipeline.disk.TemporaryFile", refuse)
+    for part in (WHOLE, Part(0, 2)):
+        with (
+            pytest.raises(UserError, match=f"^{tmp_path}: cannot be written: Permission denied.$"),
+            hold(tmp_path, part, print),
+        ):
+            pass
 
 
 @pytest.mark.parametrize(
