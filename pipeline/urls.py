@@ -1,6 +1,10 @@
 """What a path, URL or template of one names, by its text alone."""
 
+import os
 import re
+from pathlib import Path
+
+from pipeline.errors import UserError
 
 
 def scheme_of(place: str) -> str:
@@ -22,6 +26,22 @@ def is_web_template(template: str) -> bool:
 def is_on_disk(template: str) -> bool:
     """Whether a template names files on this machine, for which nobody is asked."""
     return template != "{file_url}" and scheme_of(template) == "file"
+
+
+def check_no_home(place: str) -> None:
+    """Check that a path does not begin with the ~ of a home folder, as the shell left it.
+
+    Arrow would replace it behind our back, where everything else makes a folder of that name.
+
+    Raises:
+        UserError: where it does.
+    """
+    path = str(Path(place))
+    if os.path.expanduser(path) != path:  # noqa: PTH111  Path's fails on other names
+        raise UserError(
+            f"{place}: the shell makes ~ a home folder only without quotes and where a word "
+            "begins, as in `--work ~/x`; else give the whole path, from / on."
+        )
 
 
 def without_password(text: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,29 @@ def test_a_home_folder_that_the_shell_left_is_neither_made_nor_written(
     assert isinstance(error, UserError)
     assert str(error).startswith(f"{place}: the shell makes ~ a home folder only without quotes")
     assert [*home.parent.rglob("*"), *here.rglob("*")] == [home]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            "fetch|~/r.toml",
+            "lock|~/r.toml",
+            "lock|dolls-64|--out=~/x",
+            "fetch|recipe.toml|--store=~/x",
+        ),
+        *("push|work|~/x", "pull|~/x|work", "train|dolls-64|--shards=~/x"),
+    ],
+)
+def test_a_home_folder_that_the_shell_left_is_none_in_any_option(
+    words: str, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").mkdir()
+    shutil.copy(tmp_path / "recipe.toml", tmp_path / "~" / "r.toml")
+    error = call(*words.split("|"))
+    assert ": the shell makes ~ a home folder only without quotes" in str(error.exception)
 
 
 def test_an_error_is_said_where_there_is_no_standard_output() -> None:

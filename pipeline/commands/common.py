@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from pipeline.errors import UserError, install
+from pipeline.urls import check_no_home
 from pipeline.words import counted, harmless, is_utf8
 
 if TYPE_CHECKING:
@@ -28,19 +29,14 @@ def named_path(text: str) -> Path:
 
     Raises:
         UserError: where it is empty, as a variable is that is not set: none is meant then; or where
-            it begins with the ~ of a home folder, which Arrow would replace behind our back.
+            it begins with the ~ of a home folder.
     """
     if not text:
         raise UserError(
             "'': names no file and no folder; the current one is `.`. Is a variable not set?"
         )
-    path = Path(text)
-    if os.path.expanduser(path) != str(path):  # noqa: PTH111  Path's fails on other names
-        raise UserError(
-            f"{text}: the shell makes ~ a home folder only without quotes and where a word begins, "
-            "as in `--work ~/x`; else give the whole path, from / on."
-        )
-    return path
+    check_no_home(text)
+    return Path(text)
 
 
 path_option = partial(typer.Option, parser=named_path)
@@ -59,8 +55,19 @@ def made_folder(text: str) -> Path:
     return folder
 
 
+def _recipe_name(text: str) -> str:
+    """Return the name or path of a recipe; its lock is written beside it."""
+    check_no_home(text)
+    return text
+
+
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A name in manifests/, or the path of a TOML file.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        parser=_recipe_name,
+        help="A name in manifests/, or the path of a TOML file.",
+    ),
 ]
 WorkFolder = Annotated[
     Path, typer.Argument(metavar="WORK", parser=made_folder, help="A work folder.")

@@ -11,7 +11,7 @@ from pipeline.stores.folder import FolderStore
 from pipeline.stores.remote import RemoteStore
 from pipeline.stores.transfer import Store, WritableStore
 from pipeline.stores.web import WebStore
-from pipeline.urls import is_http, scheme_of, without_password
+from pipeline.urls import check_no_home, is_http, scheme_of, without_password
 
 _LOOKS_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _LOOKS_LIKE_SCP = re.compile(r"[^/]+@[^/]+:")
@@ -53,6 +53,7 @@ def _open(
     check_store(url, schemes, writes=writes)
     scheme = scheme_of(url)
     if scheme == "file":
+        check_no_home(url)
         return FolderStore(url)
     if scheme == "hf":
         from pipeline.stores.hub import HubStore  # its package is an extra, and slow to import
