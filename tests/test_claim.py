@@ -4,6 +4,7 @@ import tarfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
@@ -50,6 +51,21 @@ def test_who_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         claim(tmp_path / "file")
     claim(tmp_path / "file").close()
+
+
+def test_who_waits_keeps_none_of_its_tries_open_and_gives_up_after_two_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * len(waits), sleep=waits.append)
+    monkeypatch.setattr(module, "time", clock)
+    with claim(tmp_path / "file"):
+        before = len(list(Path("/dev/fd").iterdir()))
+        with pytest.raises(UserError) as error:  # it holds on to what the function held
+            claim(tmp_path / "file")
+        assert len(list(Path("/dev/fd").iterdir())) == before
+        assert error.value.__traceback__ is not None
+    assert waits == [0.1] * 3  # tried at 0, 60, 120 and 180 seconds
 
 
 @pytest.mark.parametrize("commits", [False, True])
