@@ -81,6 +81,15 @@ def test_how_far_a_colour_stands_out_by_hand() -> None:
     assert found[3, 5].item() == pytest.approx(0.01 / 0.2)
 
 
+def test_a_picture_that_is_not_square_has_windows_of_its_own_shape() -> None:
+    chroma = torch.zeros(1, 2, 8, 16)
+    chroma[0, 1, 4, 8] = 0.15
+    found = stand_out(chroma)[0, 0]
+    assert (found > 1e-3).nonzero().tolist() == [[y, x] for y in (3, 4, 5) for x in range(6, 11)]
+    assert found[3, 6].item() == pytest.approx(0.01 / 0.2)
+    assert torch.equal(stand_out(chroma.mT), stand_out(chroma).mT)
+
+
 def test_each_pictures_chroma_stands_out_by_itself() -> None:
     color, outputs = drawn(1, 2).float() / 255, Outputs(drawn(3, 4).float() / 255)
     (together,) = chroma_terms(outputs, color, weight=1.0, contrast=3.0).values()

@@ -45,14 +45,15 @@ def chroma_terms(outputs: Outputs, color: Tensor, *, weight: float, contrast: fl
 def stand_out(chroma: Tensor) -> Tensor:
     """Return how far each colour differs from the mean around it, N x 1 x H x W in [0, 1].
 
-    The mean is over a window with a quarter of the picture's side. A distance |a| + |b| of 20 in
+    The mean is over a window with a quarter of the picture's sides. A distance |a| + |b| of 20 in
     CIELAB, or more, is 1.
 
     Args:
         chroma: of ``to_ab``, N x 2 x H x W.
     """
-    reach = chroma.shape[-1] // 8
-    around = F.avg_pool2d(chroma, 2 * reach + 1, 1, reach, count_include_pad=False)
+    reach = [side // 8 for side in chroma.shape[-2:]]
+    window = [2 * r + 1 for r in reach]
+    around = F.avg_pool2d(chroma, window, 1, reach, count_include_pad=False)
     return ((chroma - around).abs().sum(1, keepdim=True) / 0.2).clamp(max=1)
 
 
