@@ -126,7 +126,7 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         UserError: where it is missing, damaged, of another program, or of a newer version, and
             where it says of itself what no training writes.
     """
-    path = _find(path)
+    path = find_checkpoint(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -164,7 +164,7 @@ def read_sum(path: Path) -> str:
     Raises:
         UserError: where the checkpoint is missing, or damaged.
     """
-    path = _find(path)
+    path = find_checkpoint(path)
     try:
         with safe_open(path, framework="pt") as file:
             return str((file.metadata() or {}).get("sha256", ""))
@@ -172,8 +172,12 @@ def read_sum(path: Path) -> str:
         raise _damaged(path, error) from error
 
 
-def _find(path: Path) -> Path:
-    """Return the .safetensors that is meant; see ``load_checkpoint``."""
+def find_checkpoint(path: Path) -> Path:
+    """Return the .safetensors that is meant; see ``load_checkpoint``.
+
+    Raises:
+        UserError: where there is none.
+    """
     if path.is_dir():
         found = [path / f"{name}.safetensors" for name in ("best", "model")]
         path = next((p for p in found if p.is_file()), found[0])

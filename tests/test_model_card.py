@@ -52,6 +52,24 @@ def test_a_checkpoint_that_knows_little_has_a_card_that_says_so(tmp_path: Path) 
     assert "Its style network has random weights" in card
 
 
+def test_the_card_says_which_checkpoint_of_its_run_it_is(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    said = {
+        "best": "this checkpoint is the best by mse of those that were validated",
+        "last": "this checkpoint is the last of its run, whether or not it is the best by mse",
+        "previous": "this checkpoint is the last but one of its run",
+        "mine": "which checkpoint of its run this is, its file's name does not say",
+    }
+    for stem, words in said.items():
+        path = write_checkpoint(run_dir / f"{stem}.safetensors", "reference")
+        for given in [path, *([run_dir] if stem == "best" else [])]:
+            export(given, tmp_path / "out", onnx=False)
+            lines = (tmp_path / "out" / "README.md").read_text().splitlines()
+            assert [line for line in lines if line.startswith(("- this", "- which"))] == [
+                f"- {words}"
+            ]
+
+
 def test_one_of_each_is_said_as_one(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "run" / "best.safetensors", "reference")
     tensors, info = load_checkpoint(checkpoint)

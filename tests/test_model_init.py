@@ -111,7 +111,7 @@ def test_another_style_network_is_refused(samples_dir: Path, tmp_path: Path) -> 
 def test_the_card_says_with_what_it_began(first: Path) -> None:
     _, info = load_checkpoint(first)
     cards = [
-        render_card("t", about, evaluations=[], lock="", onnx_name="", difference=0.0)
+        render_card("t", about, stem="best", evaluations=[], lock="", onnx_name="", difference=0.0)
         for about in (info, dataclasses.replace(info, init="5eed" * 16))
     ]
     assert "began with" not in cards[0]

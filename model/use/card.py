@@ -30,6 +30,7 @@ def render_card(
     title: str,
     info: CheckpointInfo,
     *,
+    stem: str,
     evaluations: Sequence[Table],
     lock: str,
     onnx_name: str,
@@ -40,6 +41,7 @@ def render_card(
     Args:
         title: its heading.
         info: of the checkpoint.
+        stem: of its file's name, which says which one of its run it is.
         evaluations: what each ``metrics.json`` says.
         lock: the seal of the data set's lock, "" where there is none.
         onnx_name: of the ONNX file, "" where there is none.
@@ -57,7 +59,7 @@ def render_card(
         title=plain(title),
         info=info,
         data=_describe_data(info, lock),
-        training=_describe_training(info),
+        training=_describe_training(info, stem),
         tables=[table for metrics in evaluations for table in _tabulate(metrics, info)],
         methods=" and ".join(_methods(info)) or "its recipe",
         onnx_name=onnx_name,
@@ -97,17 +99,24 @@ def _methods(info: CheckpointInfo) -> list[str]:
     return sorted({plain(sketch["method"]) for sketch in sketches if "method" in sketch})
 
 
-def _describe_training(info: CheckpointInfo) -> list[str]:
+def _describe_training(info: CheckpointInfo, stem: str) -> list[str]:
     train = info.train
     versions = ", ".join(f"{plain(n)} {plain(v)}" for n, v in sorted(info.versions.items()))
     began = f"began with the weights of the checkpoint of SHA-256 {plain(info.init)}"
+    which = {
+        "best": f"the best by {train.best_by} of those that were validated",
+        "last": f"the last of its run, whether or not it is the best by {train.best_by}",
+        "previous": "the last but one of its run",
+    }
     return [
         *([began] if info.init else []),
         f"{info.step:,} {noun(info.step, 'step')} of {counted(train.batch_size, 'picture')}, "
         f"in epoch {info.epoch + 1}",
         f"adversary: {train.gan}; learning rate {train.lr:g}, {train.schedule}; seed {train.seed}",
         f"width {train.width_multiplier:g}; style network: {plain(info.style)}",
-        f"this checkpoint is the best by {train.best_by} of those that were validated, or the last",
+        f"this checkpoint is {which[stem]}"
+        if stem in which
+        else "which checkpoint of its run this is, its file's name does not say",
         f"made with {versions}",
     ]
 

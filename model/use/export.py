@@ -12,7 +12,14 @@ from pathlib import Path
 
 import orjson
 
-from model.checkpoint import CheckpointInfo, encode_checkpoint, pack, read_sum, run_dir_of
+from model.checkpoint import (
+    CheckpointInfo,
+    encode_checkpoint,
+    find_checkpoint,
+    pack,
+    read_sum,
+    run_dir_of,
+)
 from model.foreign import Metrics, check_shape
 from model.use.card import render_card
 from model.use.colorize import load_colorizer
@@ -89,6 +96,7 @@ def export(
     card = render_card(
         f"{info.model.name} on {info.recipe.get('name', 'pictures')}",
         info,
+        stem=find_checkpoint(checkpoint).stem,
         evaluations=list(evaluations.values()),
         lock=lock,
         onnx_name=ONNX if exported else "",
