@@ -11,7 +11,9 @@ from model.config import MODELS
 from model.networks.build import build_generator
 from model.networks.style import build_style_network
 from model.use.colorize import Colorizer, as_painter, load_colorizer
+from model.use.load import load_painter
 from pipeline.errors import UserError
+from tests.calls import call
 from tests.model_checkpoints import write_checkpoint
 from tests.pictures import draw_picture
 from tests.stand_ins import Thumbnails
@@ -65,14 +67,27 @@ def test_the_painters_answer_is_the_models(checkpoint: Path) -> None:
     assert as_painter(colorizer, guided).can_be_guided
 
 
-def test_a_model_without_a_style_network_wants_no_weights(tmp_path: Path) -> None:
+def test_a_model_without_a_style_network_takes_no_weights(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "best.safetensors", "reference")
     tensors, info = load_checkpoint(path)
     gone = str(tmp_path / "gone.pth")
     trained = dataclasses.replace(info.model, style_weights=gone)
     save_checkpoint(path, tensors, dataclasses.replace(info, model=trained))
-    for given in ("", gone):
-        assert load_colorizer(path, device="cpu", style_weights=given)[1].model == trained
+    assert load_colorizer(path, device="cpu")[1].model == trained
+    words: dict[str, list[object]] = {
+        "eval": ["--work", tmp_path],
+        "export": ["--out", tmp_path / "out"],
+        "colorize": ["--sketch", "a", "--reference", "b", "--out", "c.png"],
+        "app": [],
+    }
+    (tmp_path / "samples").mkdir()
+    for command, options in words.items():
+        error = call(command, path, *options, "--style-weights", gone).exception
+        assert str(error) == f"{path}: has no style network; leave --style-weights out."
+    assert not (tmp_path / "out").exists()
+    onnx = path.with_suffix(".onnx")
+    with pytest.raises(UserError, match=r"\.onnx: has its style network in it; leave --style-w"):
+        load_painter(onnx, style_weights=gone)
 
 
 def test_a_checkpoint_wants_the_style_weights_that_it_was_trained_with(

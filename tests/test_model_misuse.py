@@ -137,6 +137,11 @@ def test_a_style_network_that_is_not_there_to_train(work: Path) -> None:
     assert "train.style_train: the model 'reference' has no style network to train" in said
 
 
+def test_weights_of_a_style_network_that_is_not_there(work: Path) -> None:
+    said = misuse(work, "train", "--run", "two", "--model", "reference")  # OPTIONS have them
+    assert said == "--style-weights: the model 'reference' has no style network; leave them out."
+
+
 def test_missing_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real style networks
     gone = str(work / "gone.pth")

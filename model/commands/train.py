@@ -93,7 +93,7 @@ def train(
     overrides: Overrides = [],
 ) -> None:
     """Train a model on a work folder's samples, or on pushed ones."""
-    from model.config import TrainConfig, train_config
+    from model.config import STYLELESS, TrainConfig, train_config
     from model.training.train import train as run_training
     from pipeline.errors import UserError
     from pipeline.recipe_file import load_recipe
@@ -115,6 +115,10 @@ def train(
     }
     given = {name: value for name, value in flags.items() if value is not None}
     config = train_config(chosen.train | given, f"recipe {chosen.name!r}, [train]")
+    if style_weights is not None and config.model in STYLELESS:
+        raise UserError(
+            f"--style-weights: the model {config.model!r} has no style network; leave them out."
+        )
     place = work_of(work, chosen)
     run_dir = place.runs_dir / _run_name(run)
     is_first = os.environ.get("RANK", "0") == "0"  # of those that torchrun started; one speaks

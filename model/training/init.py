@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from model.checkpoint import read_sum
-from model.config import TrainConfig
+from model.checkpoint import load_checkpoint, read_sum
+from model.config import STYLELESS, TrainConfig
 from model.networks.style import StyleNetwork
 from model.training.state import TrainState
 from model.use.colorize import load_colorizer
@@ -24,7 +24,7 @@ def begin_with(
     Raises:
         UserError: on an unusable checkpoint, and on one of another network than the run's.
     """
-    colorizer, info = load_colorizer(checkpoint, device="cpu", style_weights=config.style_weights)
+    _, info = load_checkpoint(checkpoint)
     different = [
         f"train.{name.replace('name', 'model')}={getattr(info.model, name)}"
         for name in ("name", "size", "width_multiplier")
@@ -46,6 +46,9 @@ def begin_with(
             f"{checkpoint}: was trained with {info.style}, and this run has "
             f"{style_network.provenance}. Give the same --style-weights."
         )
+    is_given = not trained and config.model not in STYLELESS
+    style_weights = config.style_weights if is_given else ""
+    colorizer, _ = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
     weights = colorizer.generator.state_dict()
     state.generator.load_state_dict(weights)
     if state.ema is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInfo, load_checkpoint, shown_generator, unpack
+from model.config import STYLELESS
 from model.data.samples import to_bytes, to_unit
 from model.device import memory_guard, pick_device
 from model.networks.build import build_generator
@@ -95,12 +96,16 @@ def load_colorizer(
         guidance: see ``Colorizer``.
 
     Raises:
-        UserError: on an unusable checkpoint, style weights other than those trained with, or
-            guidance for a model that never had to do without a reference.
+        UserError: on an unusable checkpoint, style weights other than those trained with, or for a
+            model that takes none, or guidance for one that never had to do without a reference.
     """
     tensors, info = load_checkpoint(checkpoint)
     if guidance != 1 and not info.train.drop_reference:
         raise UserError(f"{checkpoint}: {UNGUIDED}")
+    trained = unpack("style", tensors)  # with the generator, and kept with it
+    if style_weights and (trained or info.model.name in STYLELESS):
+        has = "its style network in it" if trained else "no style network"
+        raise UserError(f"{checkpoint}: has {has}; leave --style-weights out.")
     target = pick_device(device)
     config = info.model
     generator = _build_filled(
@@ -110,7 +115,7 @@ def load_colorizer(
         info,
     )
     spec = generator.style_spec
-    if trained := unpack("style", tensors):  # with the generator, and kept with it
+    if trained:
         kind = STYLE_NETWORKS[spec.network]
         style_network = _build_filled(
             lambda: kind(kind.build_layers(), spec.normalised), trained, checkpoint, info

@@ -23,6 +23,8 @@ def load_painter(path: Path, *, device: str = "auto", style_weights: str = "") -
 
         if device not in ("auto", "cpu"):
             raise UserError(f"{path}: an ONNX file computes on the CPU, not on {device!r}.")
+        if style_weights:
+            raise UserError(f"{path}: has its style network in it; leave --style-weights out.")
         return load_onnx(path)
     from model.use.colorize import as_painter, load_colorizer
 
