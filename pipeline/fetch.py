@@ -13,12 +13,12 @@ from pipeline.counts import Fates, count_fates
 from pipeline.earlier import Settled, Stored, find_earlier, recall_ledger, recall_posts
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
-from pipeline.ledger import new_entry, unknown_entry, write_ledger
+from pipeline.ledger import new_entry, read_refused_hosts, unknown_entry, write_ledger
 from pipeline.originals import inspect, open_source
 from pipeline.planning.plan import hash_table, read_planned
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_shared import content_settings
-from pipeline.records import Download, Status, is_asked_again
+from pipeline.records import NOT_ALLOWED, Download, Status, is_asked_again
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
 from pipeline.settings import Table, fingerprint
@@ -99,6 +99,10 @@ class FetchStage:
         for post_id in removed:
             settled[post_id] = Settled(_TAKEN_DOWN, Stored(self.work.raw_dir))
             ledger[post_id] = unknown_entry(post_id, _TAKEN_DOWN)
+        hosts = set[str]()  # that may not be asked
+        if any(found["reason"] == NOT_ALLOWED.reason for found, _ in settled.values()):
+            ledgers = [rows_path(work.ledger_dir, old) for work, old in earlier]
+            hosts |= read_refused_hosts(ledgers)
         rows: list[Row] = []
         share = 1 / self.num_workers
         with (
@@ -113,6 +117,7 @@ class FetchStage:
                     ledger.setdefault(post_id, unknown_entry(post_id, found))
                 else:
                     found, content = self._judge(post, download), download.content
+                    hosts |= {download.host} - {""}
                     ledger[post_id] = new_entry(post_id, download, found, ledger.get(post_id))
                 if found["status"] == Status.FETCHED:
                     span = shard.add(f"{found['key']}.{found['format']}", content)
@@ -122,7 +127,7 @@ class FetchStage:
             table = build_table(rows, RAW)
             self._check_gain(name, table)
             entries = build_table([ledger[row["post_id"]] for row in rows], LEDGER)
-            write_ledger(self.work.ledger_dir, name, entries)
+            write_ledger(self.work.ledger_dir, name, entries, hosts)
             shard.commit(table, info)
         return count_fates(table)
 

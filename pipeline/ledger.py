@@ -1,17 +1,24 @@
 """The ledger: how each original came, apart from the rows, which are reproducible."""
 
 from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import DamagedError
 from pipeline.records import Download
 from pipeline.schema import Row
-from pipeline.shards.rows import write_rows
+from pipeline.shards.rows import peek_info, write_rows
 from pipeline.shards.shard import rows_path
+
+_MAX_HOSTS = 10  # of a shard, that are named as not to be asked
 
 
 @dataclass(slots=True)
@@ -53,10 +60,30 @@ def sum_ledger(table: pa.Table) -> Asked:
     )
 
 
-def write_ledger(directory: Path, name: str, entries: pa.Table) -> None:
-    """Write a shard's ledger (``schema.LEDGER``), with what it comes to for ``status``."""
-    info = {"shard": name, "asked": asdict(sum_ledger(entries))}
+def write_ledger(
+    directory: Path, name: str, entries: pa.Table, refused_hosts: Collection[str] = ()
+) -> None:
+    """Write a shard's ledger (``schema.LEDGER``), with what it comes to for ``status``.
+
+    Args:
+        directory: where it goes.
+        name: the shard's.
+        entries: one for each of its posts.
+        refused_hosts: that posts led to, and that may not be asked; only a few are kept.
+    """
+    info: dict[str, Any] = {"shard": name, "asked": asdict(sum_ledger(entries))}
+    if refused_hosts:
+        info["refused_hosts"] = sorted(refused_hosts)[:_MAX_HOSTS]
     write_rows(rows_path(directory, name), [entries], info)
+
+
+def read_refused_hosts(paths: Iterable[Path]) -> set[str]:
+    """Return the hosts of which ledgers say that they may not be asked; of damaged ones none."""
+    hosts: set[str] = set()
+    for path in paths:
+        with suppress(DamagedError, msgspec.ValidationError):
+            hosts |= msgspec.convert(peek_info(path).get("refused_hosts", []), set[str])
+    return hosts
 
 
 def unknown_entry(post_id: int, found: Row) -> Row:

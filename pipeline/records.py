@@ -131,6 +131,10 @@ class Fate:
         return {"status": self.status, "reason": self.reason}
 
 
+NOT_ALLOWED = Fate(Status.REFUSED, "host_not_allowed")
+"""Of a post that leads to a host which the user has not named."""
+
+
 @dataclass(frozen=True, slots=True)
 class Download:
     """What came of one URL, or of a file in a store.
@@ -142,6 +146,8 @@ class Download:
         num_attempts: tries, the first included.
         seconds: wall time from the call to the return, with what was spent waiting for the rate
             limit and between tries.
+        host: where the fate is ``refused/host_not_allowed``, the host that may not be asked; ""
+            where the URL names none.
     """
 
     fate: Fate
@@ -149,6 +155,7 @@ class Download:
     http_status: int = 0
     num_attempts: int = 0
     seconds: float = 0.0
+    host: str = ""
 
 
 def key_of(post_id: int) -> str:

@@ -2,8 +2,11 @@
 
 import json
 import re
+import shlex
+import socket
 from pathlib import Path
 
+import pytest
 from pytest_httpserver import HTTPServer
 
 from tests.calls import call
@@ -60,14 +63,61 @@ def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPSer
         httpserver.expect_request(re.compile("/")).respond_with_data(status=302, headers=where)
         refused = call(*command)
         assert "3  refused/host_not_allowed" in refused.stdout
+        setting = f'source.hosts=["127.0.0.1:{cdn.port}"]'
         assert refused.stderr == (
-            "3 posts lead to a host that may not be asked; name it: --set "
-            "'source.hosts=[\"HOST\"]' --retry-failed.\n"
+            f"3 posts lead to a host that may not be asked: 127.0.0.1:{cdn.port}. To have posts "
+            f"from there: --set '{setting}' --retry-failed.\n"
         )
-        named = ["--set", f'source.hosts=["127.0.0.1:{cdn.port}"]']
+        assert call(*command).stderr == refused.stderr  # of shards that are done as well
+        named = ["--set", setting]
         assert "3  refused/host_not_allowed" in call(*command, *named).stdout
         mended = call(*command, *named, "--retry-failed")
         assert ("3  fetched" in mended.stdout, mended.stderr) == (True, "")
+
+
+def test_hosts_that_may_not_be_asked_are_named(tmp_path: Path) -> None:
+    """A few of those that records name, in what a shell takes as one word, and after other runs."""
+    hosts = [f"{letter}.example" for letter in "fedcba"] + ["a'$(x).example:81", "no url"]
+    records = [
+        {"id": i, "rating": "s", "file_ext": "png", "file_url": f"http://{host}/{i}.png"}
+        for i, host in enumerate(hosts, start=1)
+    ]
+    metadata, recipe = tmp_path / "posts.json", tmp_path / "recipe.toml"
+    metadata.write_text("\n".join(map(json.dumps, records)))
+    recipe.write_text(
+        "source = {images = '{file_url}', layout = 'original', hosts = ['z.example'], rate = 0}"
+    )
+    command = ["fetch", str(recipe), "--metadata", str(metadata), "--work", f"{tmp_path}/w"]
+    command += ["--workers", "1"]
+    call(*command, "--limit", "4")
+    said = call(*command, "--replan").stderr
+    shown = ["a'$(x).example:81", "a.example", "b.example", "c.example", "d.example"]
+    assert f"hosts that may not be asked: {', '.join(shown)} and more. To have" in said
+    option, setting, *_ = shlex.split(said[said.index("--set") :])
+    assert option == "--set"
+    assert json.loads(setting.removeprefix("source.hosts=")) == ["z.example", *shown]
+
+
+def test_a_name_that_leads_to_a_private_address_is_said_to(
+    tmp_path: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(host: str, port: int, *rest: object, **options: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    where = f"inside.example:{httpserver.port}"
+    metadata, recipe = tmp_path / "posts.json", tmp_path / "recipe.toml"
+    record = {"id": 1, "rating": "s", "file_ext": "png", "file_url": f"http://{where}/1.png"}
+    metadata.write_text(json.dumps(record))
+    recipe.write_text(
+        f"source = {{images = '{{file_url}}', layout = 'original', hosts = ['{where}'], rate = 0}}"
+    )
+    told = call("fetch", recipe, "--metadata", metadata, "--work", tmp_path / "w", "--workers", 1)
+    assert told.stderr == (
+        f"1 post leads to a private address, by the name of {where}; it is asked only where "
+        "--images or --metadata has that name.\n"
+    )
+    assert httpserver.log == []
 
 
 def test_a_post_is_asked_for_once_its_record_names_a_url(

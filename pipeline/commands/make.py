@@ -1,6 +1,8 @@
 """The commands that make a data set: fetch, prepare."""
 
+import json
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +27,7 @@ from pipeline.commands.common import (
     runner_of,
     work_of,
 )
+from pipeline.records import NOT_ALLOWED
 from pipeline.words import counted, harmless
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 _LEAN = "OPENBLAS_NUM_THREADS", "1"
 """For the workers: of the threads that OpenBLAS starts, one for each core, they have no use."""
+
+_NUM_SHOWN = 5  # hosts
 
 
 def fetch(
@@ -184,10 +189,9 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     elif num_failed:
         posts = counted(num_failed, "post")
         wrong.append(f"{posts} failed; `fetch --retry-failed` asks again.")
-    if num_astray := summary.fates["refused/host_not_allowed"]:
-        posts = counted(num_astray, "post leads", "posts lead")
-        advice = "name it: --set 'source.hosts=[\"HOST\"]' --retry-failed."
-        print(f"{posts} to a host that may not be asked; {advice}", file=sys.stderr)
+    if num_astray := summary.fates[str(NOT_ALLOWED)]:
+        said = _describe_refused_hosts(num_astray, work, recipe)
+        print(harmless(said), file=sys.stderr)
     num_missing = summary.fates["missing/no_file"] + summary.fates["missing/http_404"]
     if stage == "fetch" and num_missing == summary.num_posts > 0:
         images = harmless(without_password(recipe.source.images))
@@ -196,3 +200,29 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
         wrong += compare(work.lock_path, work, recipe)
     if wrong:
         fail("\n".join(wrong))
+
+
+def _describe_refused_hosts(num_posts: int, work: "Work", recipe: "Recipe") -> str:
+    """Say of posts to which hosts they lead that may not be asked, and what lets them be asked."""
+    from pipeline.ledger import read_refused_hosts
+    from pipeline.web.hosts import allowed_hosts
+
+    found = read_refused_hosts(work.ledger_dir.glob("*.parquet"))
+    posts = counted(num_posts, "post leads", "posts lead")
+    hosts = sorted(found - allowed_hosts(recipe.source))
+    if found and not hosts:  # they may be asked, but not there
+        return (
+            f"{posts} to a private address, by the name of {', '.join(sorted(found))}; it is asked "
+            "only where --images or --metadata has that name."
+        )
+    shown = hosts[:_NUM_SHOWN]
+    more = " and more" if len(hosts) > _NUM_SHOWN else ""
+    names = f": {', '.join(shown)}{more}" if shown else ""
+    setting = shlex.quote(
+        f"source.hosts={json.dumps([*recipe.source.hosts, *(shown or ['HOST'])])}"
+    )
+    where = "hosts" if len(hosts) > 1 else "a host"
+    return (
+        f"{posts} to {where} that may not be asked{names}. To have posts from there: "
+        f"--set {setting} --retry-failed."
+    )

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from pipeline.errors import UserError
 from pipeline.recipe import SourceSettings
-from pipeline.records import Download, Fate, Status
+from pipeline.records import NOT_ALLOWED, Download, Fate, Status
 from pipeline.stores.files import UnreachableError, read_store
 from pipeline.urls import without_password
 from pipeline.web.hosts import canonical_host, is_local, named_hosts
@@ -44,8 +44,6 @@ from pipeline.web.transport import (
 )
 
 _MAX_REDIRECTS = 5
-
-_NOT_ALLOWED = Fate(Status.REFUSED, "host_not_allowed")
 
 
 class WholeFilesOnlyError(UserError):
@@ -182,7 +180,7 @@ class Client:
             wait = choose_wait(attempt, self._source.attempts, fate, status, self._draw())
             if wait is None:
                 seconds = self._clock() - started
-                if fate == _NOT_ALLOWED and not status:  # nothing was sent
+                if fate == NOT_ALLOWED and not status:  # nothing was sent
                     num_tries -= 1
                 return replace(download, num_attempts=num_tries, seconds=seconds)
             self._sleep(wait)
@@ -226,11 +224,13 @@ class Client:
         if ask.span:
             headers = headers | {"Range": f"bytes={ask.span[0]}-{ask.span[-1]}"}
         for _ in range(1 + _MAX_REDIRECTS):
+            name = ""
             try:
                 request = prepare_get(urljoin(url, location), headers)
-                host = self._hosts[host_of(request)]
+                name = host_of(request)
+                host = self._hosts[name]
             except (ValueError, KeyError):  # no URL at all, or none that may be asked
-                return Download(_NOT_ALLOWED, http_status=status)
+                return Download(NOT_ALLOWED, http_status=status, host=name)
             origin = origin or origin_of(request)
             if ask.authorization and origin_of(request) == origin:
                 request.headers["Authorization"] = ask.authorization
@@ -238,7 +238,7 @@ class Client:
             try:
                 response = self._transport.send(request, len(ask.span or ()) or ask.max_bytes)
             except PrivateAddressError:
-                return Download(_NOT_ALLOWED, http_status=status)
+                return Download(NOT_ALLOWED, http_status=status, host=name)
             except (requests.RequestException, HTTPError) as error:
                 why = why_unreachable(error)
                 if why and host.note_missed(why):
