@@ -82,3 +82,15 @@ def test_no_module_has_a_name_of_the_standard_library() -> None:
         path.stem for folder in ("pipeline", "model") for path in (ROOT / folder).rglob("*.py")
     }
     assert not (names - {"__init__"}) & sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("words", ["nosuchrecipe", "dolls-64 --model x", "dolls-64 --run a/b"])
+def test_wrong_words_are_answered_without_torch(words: str) -> None:
+    code = (
+        "import sys, cli\n"
+        "try: cli.app(sys.argv[1:], standalone_mode=False)\n"
+        "except cli.UserError: sys.exit('torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, "train", *words.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

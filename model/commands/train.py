@@ -94,7 +94,6 @@ def train(
 ) -> None:
     """Train a model on a work folder's samples, or on pushed ones."""
     from model.config import STYLELESS, TrainConfig, train_config
-    from model.training.train import train as run_training
     from pipeline.errors import UserError
     from pipeline.recipe_file import load_recipe
     from pipeline.settings import to_table
@@ -122,6 +121,8 @@ def train(
     place = work_of(work, chosen)
     run_dir = place.runs_dir / _run_name(run)
     is_first = os.environ.get("RANK", "0") == "0"  # of those that torchrun started; one speaks
+    from model.training.train import train as run_training  # and torch, once all words are right
+
     with ExitStack() as stack:
         source: Path | RemoteShards = place.samples_dir
         if shards is None:
