@@ -70,7 +70,9 @@ def test_a_host_that_is_named_later_is_asked(tmp_path: Path, httpserver: HTTPSer
         )
         assert call(*command).stderr == refused.stderr  # of shards that are done as well
         named = ["--set", setting]
-        assert "3  refused/host_not_allowed" in call(*command, *named).stdout
+        still = call(*command, *named)
+        assert "3  refused/host_not_allowed" in still.stdout
+        assert f"to 127.0.0.1:{cdn.port}, now named: --retry-failed asks again." in still.stderr
         mended = call(*command, *named, "--retry-failed")
         assert ("3  fetched" in mended.stdout, mended.stderr) == (True, "")
 
@@ -114,8 +116,8 @@ def test_a_name_that_leads_to_a_private_address_is_said_to(
     )
     told = call("fetch", recipe, "--metadata", metadata, "--work", tmp_path / "w", "--workers", 1)
     assert told.stderr == (
-        f"1 post leads to a private address, by the name of {where}; it is asked only where "
-        "--images or --metadata has that name.\n"
+        f"1 post leads to {where}, now named: --retry-failed asks again. A name that leads to a "
+        "private address is asked only where --images or --metadata has it.\n"
     )
     assert httpserver.log == []
 

@@ -210,10 +210,10 @@ def _describe_refused_hosts(num_posts: int, work: "Work", recipe: "Recipe") -> s
     found = read_refused_hosts(work.ledger_dir.glob("*.parquet"))
     posts = counted(num_posts, "post leads", "posts lead")
     hosts = sorted(found - allowed_hosts(recipe.source))
-    if found and not hosts:  # they may be asked, but not there
+    if found and not hosts:  # named since then, or their names lead where they may not
         return (
-            f"{posts} to a private address, by the name of {', '.join(sorted(found))}; it is asked "
-            "only where --images or --metadata has that name."
+            f"{posts} to {', '.join(sorted(found))}, now named: --retry-failed asks again. A name "
+            "that leads to a private address is asked only where --images or --metadata has it."
         )
     shown = hosts[:_NUM_SHOWN]
     more = " and more" if len(hosts) > _NUM_SHOWN else ""
