@@ -98,6 +98,8 @@ def test_hosts_that_may_not_be_asked_are_named(tmp_path: Path) -> None:
     option, setting, *_ = shlex.split(said[said.index("--set") :])
     assert option == "--set"
     assert json.loads(setting.removeprefix("source.hosts=")) == ["z.example", *shown]
+    prepared = call("prepare", recipe, "--work", tmp_path / "w", "--workers", 1)
+    assert (prepared.exit_code, prepared.stderr) == (0, "")  # where nothing is asked for
 
 
 def test_a_name_that_leads_to_a_private_address_is_said_to(

@@ -189,7 +189,8 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     elif num_failed:
         posts = counted(num_failed, "post")
         wrong.append(f"{posts} failed; `fetch --retry-failed` asks again.")
-    if num_astray := summary.fates[str(NOT_ALLOWED)]:
+    num_astray = summary.fates[str(NOT_ALLOWED)]
+    if stage == "fetch" and num_astray:
         said = _describe_refused_hosts(num_astray, work, recipe)
         print(harmless(said), file=sys.stderr)
     num_missing = summary.fates["missing/no_file"] + summary.fates["missing/http_404"]
@@ -210,12 +211,12 @@ def _describe_refused_hosts(num_posts: int, work: "Work", recipe: "Recipe") -> s
     found = read_refused_hosts(work.ledger_dir.glob("*.parquet"))
     posts = counted(num_posts, "post leads", "posts lead")
     hosts = sorted(found - allowed_hosts(recipe.source))
+    shown = (hosts or sorted(found))[:_NUM_SHOWN]
     if found and not hosts:  # named since then, or their names lead where they may not
         return (
-            f"{posts} to {', '.join(sorted(found))}, now named: --retry-failed asks again. A name "
-            "that leads to a private address is asked only where --images or --metadata has it."
+            f"{posts} to {', '.join(shown)}, now named: --retry-failed asks again. A name that "
+            "leads to a private address is asked only where --images or --metadata has it."
         )
-    shown = hosts[:_NUM_SHOWN]
     more = " and more" if len(hosts) > _NUM_SHOWN else ""
     names = f": {', '.join(shown)}{more}" if shown else ""
     setting = shlex.quote(
