@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline.disk import hash_file, write_whole
 from pipeline.errors import DamagedError, UserError
-from pipeline.lock import check_lockable, write_lock
+from pipeline.lock import check_done, check_lockable, write_lock
 from pipeline.planning.plan import planned_recipe, planned_shards
 from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe
@@ -84,8 +84,10 @@ def push(
         if work.store:
             ShardStore(work.store, work).join((), others=KINDS)  # ranks may have made some
         there = _read_there(store)
-        if recipe_only and there is not None:
-            _check_no_shards(store, there)
+        if there is not None:
+            if recipe_only:
+                _check_no_shards(store, there)
+            check_lockable(work)  # before anything of it is taken away
         contact = contact or ("" if there is None else there.contact)
         draft = _draft(work, place, contact, with_samples=not recipe_only)
         sizes = store.sizes()
@@ -96,7 +98,7 @@ def push(
 
 def _draft(work: Work, place: str, contact: str, *, with_samples: bool) -> Index:
     """Return the index of the samples alone."""
-    check_lockable(work)  # before anything is taken away
+    check_done(work)
     recipe = planned_recipe(work.plan_path)
     today = datetime.now(UTC).date().isoformat()
     url = "" if scheme_of(place) == "file" else place
