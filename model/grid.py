@@ -2,6 +2,9 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +14,24 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from torch import Tensor
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 Sheet = NDArray[np.uint8]
 """height x width x 3, RGB."""
 
 GAP = 4
 HEADER = 20
 PAPER = 236  # not white, so that white pictures keep their edges
+
+_FONT_SIZE = 12
+_FONTS = (  # which some machines have; Pillow's own knows ASCII
+    "NotoSansCJK-Regular.ttc",
+    "ipagp.ttf",
+    "DroidSansFallbackFull.ttf",
+    "wqy-microhei.ttc",
+    "DejaVuSans.ttf",
+)
+_NO_CHARACTER = "\U0010ffff"
 
 
 def tile(columns: "Mapping[str, Tensor]") -> Sheet:
@@ -69,10 +84,29 @@ def encode_png(sheet: Sheet) -> bytes:
 def _label(sheet: Sheet, labels: list[str], pitch: int) -> Sheet:
     image = Image.fromarray(sheet)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(12)
     for i, label in enumerate(labels):
+        font = _find_font(label)
+        if font is None:
+            label, font = str(i), ImageFont.load_default(_FONT_SIZE)
         while draw.textlength(label, font) > pitch and len(label) > 1:
             label = label.rstrip("…")[:-1] + "…"
         center = (GAP + i * pitch + (pitch - GAP) // 2, HEADER // 2)
         draw.text(center, label, fill=(40, 40, 40), font=font, anchor="mm")
     return np.asarray(image)
+
+
+def _find_font(label: str) -> Font | None:
+    """Return a font that has every character of a label; None where this machine has none."""
+    for font in chain([ImageFont.load_default(_FONT_SIZE)], map(_load, _FONTS)):
+        if font is not None:
+            box = bytes(font.getmask(_NO_CHARACTER))
+            if all(bytes(font.getmask(character)) != box for character in set(label)):
+                return font
+    return None
+
+
+@cache
+def _load(name: str) -> Font | None:
+    with suppress(OSError):  # not on this machine
+        return ImageFont.truetype(name, _FONT_SIZE)
+    return None
