@@ -1,11 +1,14 @@
-"""Where a post that was taken down might still be found."""
+"""Takedowns: where a post that was taken down might still be found, and one that is cut short."""
 
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from pipeline import takedown
 from pipeline.records import key_of
 from pipeline.schema import RAW, SAMPLES
 from pipeline.shards.rows import read_rows
@@ -58,3 +61,19 @@ def secrets_of(work: Work, post_id: int) -> list[bytes]:
                     found += [repr(bytes.fromhex(sum_)).encode() for sum_ in sums]
     pictures = {**members(work), **members(work, "raw")}
     return found + [d[-200:] for n, d in pictures.items() if n.startswith(key_of(post_id))]
+
+
+def cut_short(
+    work: Work, post_ids: Collection[int], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begin a takedown that Ctrl-C ends before a step, done by a function of ``takedown``."""
+    plain = getattr(takedown, step)
+
+    def fail(*arguments: object) -> None:
+        if arguments[1] is not RAW:  # the samples, or the plan
+            raise KeyboardInterrupt
+        plain(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(takedown, step, fail)
+        takedown.take_down(work, post_ids)

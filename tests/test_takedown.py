@@ -8,20 +8,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import run, takedown
+from pipeline import run
 from pipeline.differences import compare
 from pipeline.earlier import count_unfetched
 from pipeline.errors import UserError
 from pipeline.lock import read_lock, write_lock
 from pipeline.planning.make import make_plan
-from pipeline.recipe import Recipe
+from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import load_recipe
 from pipeline.records import key_of
 from pipeline.removals import Removals, read_removals
 from pipeline.report.page import write_report
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION
-from pipeline.settings import convert
-from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import list_shards, remove_shard, rows_path, tar_path
 from pipeline.share.index import CARD, CROISSANT, LOCK
 from pipeline.share.papers import describe, path_of
@@ -34,7 +33,7 @@ from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip
 from tests.shares import NUM_POSTS, NUM_SAMPLES, QUIET, load_index, make_prepared
-from tests.takedowns import holding, members, readable, secrets_of
+from tests.takedowns import cut_short, holding, members, readable, secrets_of
 
 GONE = (3, 18)  # both in one shard, and one family with nobody else
 
@@ -46,10 +45,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     push(work, str(root / "there"), QUIET)
     write_report(work, work.report_path)
     return root
-
-
-def recipe_of(work: Work) -> Recipe:
-    return convert(read_info(work.plan_path)["recipe"], Recipe, "plan")
 
 
 def test_nothing_is_left_but_the_id_and_the_fate(work: Work) -> None:
@@ -102,7 +97,7 @@ def test_the_others_stay_byte_for_byte_and_everything_adds_up(work: Work) -> Non
 
 def test_no_later_command_brings_it_back(work: Work) -> None:
     take_down(work, GONE)
-    after, recipe = files_in(work.root), recipe_of(work)
+    after, recipe = files_in(work.root), planned_recipe(work.plan_path)
     run.fetch(recipe, work, QUIET)
     run.prepare(recipe, work, QUIET)
     assert files_in(work.root) == after  # nothing was even written anew
@@ -129,7 +124,7 @@ def test_no_later_command_brings_it_back(work: Work) -> None:
 
 
 def test_a_lock_keeps_the_gap_and_no_old_lock_fills_it(work: Work, tmp_path: Path) -> None:
-    recipe = recipe_of(work)
+    recipe = planned_recipe(work.plan_path)
     old = write_lock(work, tmp_path / "old.parquet")
     run.fetch(recipe, work, QUIET, lock=old)
     assert work.lock_path.is_file()
@@ -227,7 +222,7 @@ def test_no_copy_of_the_picture_takes_its_place(work: Work, is_prepared: bool) -
     told = call("takedown", work.root, lead)
     assert f"among them, for they show the same picture: {copy}" in told.output
     before = members(work)
-    run.prepare(recipe_of(work), work, QUIET)
+    run.prepare(planned_recipe(work.plan_path), work, QUIET)
     assert members(work) == before or not is_prepared
     assert not any(name.startswith(key_of(copy)) for name in members(work))
     assert not any(name.startswith(key_of(copy)) for name in members(work, "raw"))
@@ -248,18 +243,8 @@ def test_a_takedown_that_is_cut_short_is_finished_before_anything_else(
     whole = Work(tmp_path / "whole")
     shutil.copytree(work.root, whole.root)
     take_down(whole, GONE)
-
-    plain = getattr(takedown, step)
-
-    def fail(*arguments: object) -> None:
-        if arguments[1] is not RAW:  # the samples, or the plan
-            raise KeyboardInterrupt
-        plain(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(takedown, step, fail)
-        take_down(work, GONE)
-    recipe = recipe_of(work)
+    cut_short(work, GONE, step, monkeypatch)
+    recipe = planned_recipe(work.plan_path)
     for command in (
         lambda: run.fetch(recipe, work, QUIET),
         lambda: run.prepare(recipe, work, QUIET),
@@ -307,7 +292,7 @@ def test_a_damaged_shard_of_an_earlier_plan_keeps_no_takedown_from_its_end(work:
     take_down(work, [3])
     assert holding(work.root, secrets) == []
     assert list_shards(aside.raw_dir) == [name for name in names if name != "train-000000"]
-    run.fetch(recipe_of(work), work, QUIET)
+    run.fetch(planned_recipe(work.plan_path), work, QUIET)
     assert verify(work.root) == []
 
 
@@ -321,8 +306,8 @@ def test_an_earlier_plan_that_is_damaged_keeps_no_takedown_from_its_end(work: Wo
     assert list_shards(aside.raw_dir) == names
     remove_shard(work.raw_dir, "train-000000")
     plan = read_rows(work.plan_path, SELECTION)  # --dry-run counts what `fetch` will ask for
-    assert count_unfetched(work, plan, recipe_of(work).source) == 0
-    run.fetch(recipe_of(work), work, QUIET)
+    assert count_unfetched(work, plan, planned_recipe(work.plan_path).source) == 0
+    run.fetch(planned_recipe(work.plan_path), work, QUIET)
     assert verify(work.root) == []
 
 

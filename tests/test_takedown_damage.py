@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import run, takedown
+from pipeline import run
 from pipeline.errors import DamagedError
 from pipeline.lock import write_lock
+from pipeline.planning.plan import planned_recipe
 from pipeline.recipe import SplitSettings
 from pipeline.records import key_of
 from pipeline.report.page import write_report
-from pipeline.schema import RAW
 from pipeline.shards.shard import rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK
 from pipeline.share.push import push
@@ -21,8 +21,7 @@ from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip
 from tests.shares import QUIET, SHARD
-from tests.takedowns import holding, members, secrets_of
-from tests.test_takedown import recipe_of
+from tests.takedowns import cut_short, holding, members, secrets_of
 from tests.works import draw_original, make_source
 
 
@@ -54,7 +53,7 @@ def test_damaged_derived_files_keep_no_takedown_from_its_end(work: Work) -> None
 
 @pytest.mark.parametrize("place", ["ledger", "lock"])
 def test_what_is_damaged_is_mended_before_it_begins(work: Work, place: str) -> None:
-    recipe = recipe_of(work)
+    recipe = planned_recipe(work.plan_path)
     lock = write_lock(work, work.root.with_name("lock.parquet"))
     run.fetch(recipe, work, QUIET, lock=lock)
     path, remedy = rows_path(work.ledger_dir, SHARD), "Run `repair` first"
@@ -79,18 +78,10 @@ def test_what_is_damaged_is_mended_before_it_begins(work: Work, place: str) -> N
 def test_damage_since_it_has_begun_keeps_it_from_no_end(
     work: Work, monkeypatch: pytest.MonkeyPatch, step: str, place: str
 ) -> None:
-    recipe, secrets = recipe_of(work), secrets_of(work, 3)
+    recipe, secrets = planned_recipe(work.plan_path), secrets_of(work, 3)
     run.fetch(recipe, work, QUIET, lock=write_lock(work, work.root.with_name("lock.parquet")))
-    whole, plain = members(work), getattr(takedown, step)
-
-    def fail(*arguments: object) -> None:
-        if arguments[1] is not RAW:  # the samples, or the plan
-            raise KeyboardInterrupt
-        plain(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(takedown, step, fail)
-        take_down(work, [3])
+    whole = members(work)
+    cut_short(work, [3], step, monkeypatch)
     harmed = {
         "raw rows": rows_path(work.raw_dir, SHARD),
         "raw": tar_path(work.raw_dir, SHARD),
