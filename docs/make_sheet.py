@@ -2,7 +2,7 @@
 
     python -m docs.make_sheet CHECKPOINT
 
-The dolls are the examples of ``app``; no training draws the same ones.
+The dolls are the examples of ``app``, which no data set of ordinary size has.
 """
 
 import argparse
