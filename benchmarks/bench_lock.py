@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.libraries import library_versions
-from pipeline.lock import LOCK_ENCODING, read_lock
-from pipeline.lock_posts import lock_posts
+from pipeline.lockfile.lock import LOCK_ENCODING, read_lock
+from pipeline.lockfile.posts import lock_posts
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import parse_record
 from pipeline.planning.plan import plan_posts

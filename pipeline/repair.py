@@ -18,7 +18,7 @@ from pipeline.errors import DamagedError, UserError
 from pipeline.executor import run_stage
 from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE
-from pipeline.lock import Lock, read_lock
+from pipeline.lockfile.lock import Lock, read_lock
 from pipeline.metadata.listing import Listing
 from pipeline.pictures.sketch import pin_sketches
 from pipeline.planning.make import find_metadata, make_plan

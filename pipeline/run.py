@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.differences import check_recipe
 from pipeline.duplicates import recall_duplicates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Runner, Summary, run_stage
 from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE, Part
-from pipeline.lock import Lock
+from pipeline.lockfile.differences import check_recipe
+from pipeline.lockfile.lock import Lock
 from pipeline.originals import check_source
 from pipeline.pictures.sketch import pin_sketches
 from pipeline.planning.folder import ensure_plan, keep_lock

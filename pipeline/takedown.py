@@ -18,7 +18,7 @@ from pipeline.clearing import clear_differences, clear_plan, clear_stage
 from pipeline.duplicates import find_duplicates
 from pipeline.errors import DamagedError, UserError
 from pipeline.fetch import raw_proof
-from pipeline.lock import rewrite_lock
+from pipeline.lockfile.lock import rewrite_lock
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.recorded import recorded_recipes, stages_of

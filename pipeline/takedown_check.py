@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.disk import hash_file
 from pipeline.errors import DamagedError, UserError
-from pipeline.lock import read_lock
+from pipeline.lockfile.lock import read_lock
 from pipeline.planning.plan import planned_shards
 from pipeline.shards.rows import check_seal, read_info
 from pipeline.shards.shard import remove_shard, rows_path, tar_path

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard
 
-from pipeline.lock import Lock, read_lock
+from pipeline.lockfile.lock import Lock, read_lock
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.share.card import Split, find_splits, write_card
 from pipeline.share.index import CARD, LOCK, Index

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipeline.differences import Comparison, compare
 from pipeline.errors import UserError
-from pipeline.lock import Lock, read_lock, write_lock
+from pipeline.lockfile.differences import Comparison, compare
+from pipeline.lockfile.lock import Lock, read_lock, write_lock
 from pipeline.planning.make import make_plan
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.run import fetch, prepare

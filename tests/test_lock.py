@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipeline.differences import compare
 from pipeline.errors import UserError
-from pipeline.lock import LOCK_ENCODING, Lock, lock_beside, read_lock, write_lock
-from pipeline.lock_check import check_size
-from pipeline.lock_posts import lock_posts, restore_plan
+from pipeline.lockfile.check import check_size
+from pipeline.lockfile.differences import compare
+from pipeline.lockfile.lock import LOCK_ENCODING, Lock, lock_beside, read_lock, write_lock
+from pipeline.lockfile.posts import lock_posts, restore_plan
 from pipeline.planning.plan import plan_posts, planned_shards, read_planned
 from pipeline.recipe import OnnxSettings, Recipe, SketchSettings, SplitSettings
 from pipeline.repair import repair
@@ -83,7 +83,7 @@ def test_a_url_with_the_locks_own_mark_comes_back_whole(built: tuple[Work, Recip
 def test_what_no_lock_can_say_is_named(
     built: tuple[Work, Recipe, Lock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.lock_posts._unfold_url", lambda url, md5: url)
+    monkeypatch.setattr("pipeline.lockfile.posts._unfold_url", lambda url, md5: url)
     with pytest.raises(UserError, match=r"file_url of post \d+ holds what .* `takedown`"):
         write_lock(built[0], tmp_path / "posts.parquet")
 

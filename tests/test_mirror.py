@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.differences import compare
-from pipeline.lock import write_lock
+from pipeline.lockfile.differences import compare
+from pipeline.lockfile.lock import write_lock
 from pipeline.metadata.files import read_posts
 from pipeline.planning.make import make_plan
 from pipeline.planning.plan import planned_shards, read_planned

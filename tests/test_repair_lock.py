@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.lock import rewrite_lock, write_lock
+from pipeline.lockfile.lock import rewrite_lock, write_lock
 from pipeline.planning.plan import read_planned
 from pipeline.recipe_file import load_recipe
 from pipeline.repair import Repaired, repair

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from pipeline import run
-from pipeline.differences import check_folder
 from pipeline.errors import UserError
 from pipeline.executor import run_stage
 from pipeline.hold import Part
-from pipeline.lock import write_lock
+from pipeline.lockfile.differences import check_folder
+from pipeline.lockfile.lock import write_lock
 from pipeline.planning.plan import planned_shards
 from pipeline.recipe import Recipe
 from pipeline.repair import Repaired, repair

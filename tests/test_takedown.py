@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
-from pipeline.differences import compare
 from pipeline.earlier import count_unfetched
 from pipeline.errors import UserError
-from pipeline.lock import read_lock, write_lock
+from pipeline.lockfile.differences import compare
+from pipeline.lockfile.lock import read_lock, write_lock
 from pipeline.planning.make import make_plan
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import load_recipe

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import DamagedError
-from pipeline.lock import write_lock
+from pipeline.lockfile.lock import write_lock
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe import SplitSettings
 from pipeline.records import key_of

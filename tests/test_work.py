@@ -69,7 +69,7 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
 ) -> None:
     work = make_work(tmp_path)
     monkeypatch.setattr("pipeline.report.page.render_report", None)
-    monkeypatch.setattr("pipeline.lock._lock_shard", None)
+    monkeypatch.setattr("pipeline.lockfile.lock._lock_shard", None)
     recipe = (str(tmp_path / "recipe.toml"), "--work", str(work.root))
     words = recipe if command == "lock" else (str(work.root),)
     error = call(command, *words, "--out", "/proc/new").exception

@@ -139,8 +139,8 @@ WorldSize = Annotated[
 
 def compare(lock_path: Path, work: "Work", recipe: "Recipe") -> list[str]:
     """Print what is not as a lock says; return the sentence to fail with, if any."""
-    from pipeline.differences import compare as find_differences
-    from pipeline.lock import read_lock
+    from pipeline.lockfile.differences import compare as find_differences
+    from pipeline.lockfile.lock import read_lock
 
     found = find_differences(read_lock(lock_path), work, recipe)
     print_counts("lock", dict(found.counts), found.counts.total())

@@ -161,8 +161,8 @@ def lock(
     overrides: Overrides = [],
 ) -> None:
     """Write down what was got, so that `fetch --locked` gets it again."""
-    from pipeline.differences import check_folder
-    from pipeline.lock import lock_beside, write_lock
+    from pipeline.lockfile.differences import check_folder
+    from pipeline.lockfile.lock import lock_beside, write_lock
     from pipeline.recipe_file import find_recipe, load_recipe
 
     chosen = load_recipe(recipe, overrides)

@@ -94,7 +94,7 @@ def fetch(
     from pipeline import run
     from pipeline.earlier import count_unfetched
     from pipeline.errors import UserError
-    from pipeline.lock import lock_beside, read_lock
+    from pipeline.lockfile.lock import lock_beside, read_lock
     from pipeline.planning.make import find_metadata, make_plan, say_what_is_cut
     from pipeline.recipe_file import find_recipe, load_recipe
     from pipeline.removals import read_removals

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.disk import replacing
 from pipeline.errors import DamagedError, UserError
-from pipeline.lock import Lock
+from pipeline.lockfile.lock import Lock
 from pipeline.metadata.listing import Listing
 from pipeline.planning.make import Plan, make_plan, plan_proof
 from pipeline.planning.plan import (

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 from rich.console import Console
 
-from pipeline.differences import check_recipe
 from pipeline.errors import UserError
-from pipeline.lock import Lock
-from pipeline.lock_posts import restore_plan
+from pipeline.lockfile.differences import check_recipe
+from pipeline.lockfile.lock import Lock
+from pipeline.lockfile.posts import restore_plan
 from pipeline.metadata.files import list_files
 from pipeline.metadata.listing import Listing, make_listing
 from pipeline.metadata.record import UNREADABLE, Malformed

@@ -11,8 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.differences import effective_recipe
 from pipeline.disk import check_writable, telling_unwritable, write_whole
+from pipeline.lockfile.differences import effective_recipe
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.disk import hash_file
 from pipeline.errors import DamagedError, UserError
-from pipeline.lock_check import MAX_POSTS, check_size, check_text
+from pipeline.lockfile.check import MAX_POSTS, check_size, check_text
 from pipeline.schema import SAMPLES, SCHEMA_VERSION
 from pipeline.shards.members import find_wrong_member
 from pipeline.shards.rows import check_seal, read_info, read_rows

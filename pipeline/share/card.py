@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.lock import Lock
+from pipeline.lockfile.lock import Lock
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import recipe_toml
 from pipeline.records import Status

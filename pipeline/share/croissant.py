@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.lock import Lock
+from pipeline.lockfile.lock import Lock
 from pipeline.schema import SPLITS, extension_of
 from pipeline.share.card import find_splits
 from pipeline.share.index import CARD, CROISSANT, LOCK, Index, SharedFile, shard_files

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.disk import hash_file, write_whole
-from pipeline.lock import Lock
+from pipeline.lockfile.lock import Lock
 from pipeline.share.card import write_card
 from pipeline.share.croissant import write_croissant
 from pipeline.share.index import CARD, CROISSANT, INDEX, PAPERS, Index, SharedFile, write_index

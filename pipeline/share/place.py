@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.lock_check import check_size
+from pipeline.lockfile.check import check_size
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.records import Status
 from pipeline.schema import LOCK as LOCK_SCHEMA

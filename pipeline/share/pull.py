@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pipeline.disk import commit, hash_file, is_out_of_space, write_whole
 from pipeline.errors import UserError
-from pipeline.lock import read_lock
+from pipeline.lockfile.lock import read_lock
 from pipeline.planning.folder import adopt_plan
 from pipeline.planning.plan import by_shard
 from pipeline.recipe_file import load_recipe

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline.disk import hash_file, write_whole
 from pipeline.errors import DamagedError, UserError
-from pipeline.lock import check_done, check_lockable, write_lock
+from pipeline.lockfile.lock import check_done, check_lockable, write_lock
 from pipeline.planning.plan import planned_recipe, planned_shards
 from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe

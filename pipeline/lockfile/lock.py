@@ -16,8 +16,8 @@ from pipeline.counts import count_fates
 from pipeline.disk import check_no_folder, check_writable, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.libraries import library_versions
-from pipeline.lock_check import check_posts, check_size
-from pipeline.lock_posts import lock_posts, restore_plan
+from pipeline.lockfile.check import check_posts, check_size
+from pipeline.lockfile.posts import lock_posts, restore_plan
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.planning.ratings import allowed_ratings
