@@ -19,7 +19,7 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.duplicates import neighbours
+from pipeline.stages.duplicates import neighbours
 
 MAX_BITS = 4  # the recipes' default
 

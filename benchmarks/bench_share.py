@@ -27,7 +27,6 @@ from rich.console import Console
 
 from benchmarks.bench_lock import invent_posts
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
-from pipeline.prepare import add_sample
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import without_secrets
 from pipeline.records import key_of
@@ -36,6 +35,7 @@ from pipeline.settings import to_table
 from pipeline.shards.shard import ShardWriter
 from pipeline.share.pull import pull
 from pipeline.share.push import push
+from pipeline.stages.prepare import add_sample
 from pipeline.work import Work
 
 COLOR_BYTES, SKETCH_BYTES = 25_000, 22_000

@@ -5,10 +5,10 @@ from pathlib import Path
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.pictures.image import encode_jpeg, encode_png, resize
 from pipeline.pictures.sketch import dodge
-from pipeline.prepare import add_sample
 from pipeline.records import Status, key_of
 from pipeline.schema import SAMPLES, build_table
 from pipeline.shards.shard import ShardWriter, shard_name
+from pipeline.stages.prepare import add_sample
 
 NUM_DRAWN = 16
 

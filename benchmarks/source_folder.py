@@ -6,10 +6,10 @@ from rich.console import Console
 
 from pipeline.dolls.data_set import write_dolls
 from pipeline.executor import run_stage
-from pipeline.fetch import FetchStage
 from pipeline.metadata.record import parse_record
 from pipeline.planning.plan import plan_posts, planned_shards, write_plan
 from pipeline.recipe import Recipe, SourceSettings, SplitSettings
+from pipeline.stages.fetch import FetchStage
 from pipeline.work import Work
 
 QUIET = Console(quiet=True)

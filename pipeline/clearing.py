@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from pipeline.disk import replacing
 from pipeline.errors import DamagedError
-from pipeline.ledger import write_ledger
 from pipeline.planning.plan import hash_table, planned_shards, read_planned, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.schema import LEDGER, RAW, Row, extension_of, members_of
 from pipeline.shards.rows import check_seal, read_info, read_rows, write_rows
 from pipeline.shards.shard import ShardWriter, Span, read_shard, read_span, rows_path, tar_path
+from pipeline.stages.ledger import write_ledger
 from pipeline.work import Work
 
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import DamagedError, UserError
-from pipeline.originals import check_source
 from pipeline.planning.plan import planned_recipe, planned_shards
-from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.recipe_shared import content_settings
 from pipeline.run import make_prepare_stage
 from pipeline.settings import Table, convert, name_differences
 from pipeline.shards.rows import check_seal, read_info
 from pipeline.shards.shard import list_shards, rows_path
+from pipeline.stages.originals import check_source
+from pipeline.stages.prepare import PrepareStage
 from pipeline.work import Work
 
 

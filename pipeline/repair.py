@@ -16,7 +16,6 @@ from pipeline.counts import count_failed
 from pipeline.disk import commit, temporary_path
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import run_stage
-from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE
 from pipeline.lockfile.lock import Lock, read_lock
 from pipeline.metadata.listing import Listing
@@ -31,6 +30,7 @@ from pipeline.run import limit_workers
 from pipeline.settings import convert
 from pipeline.shards.rows import read_seal
 from pipeline.shards.shard import remove_shard, rows_path
+from pipeline.stages.fetch import FetchStage
 from pipeline.verify import check_is_repairable, verify
 from pipeline.verify_shards import Problem
 from pipeline.web.shared import close_shared_clients

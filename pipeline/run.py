@@ -8,20 +8,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.duplicates import recall_duplicates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Runner, Summary, run_stage
-from pipeline.fetch import FetchStage
 from pipeline.hold import WHOLE, Part
 from pipeline.lockfile.differences import check_recipe
 from pipeline.lockfile.lock import Lock
-from pipeline.originals import check_source
 from pipeline.pictures.sketch import pin_sketches
 from pipeline.planning.folder import ensure_plan, keep_lock
 from pipeline.planning.make import check_removals, find_metadata, say_what_is_cut
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
-from pipeline.prepare import PrepareStage
 from pipeline.recipe import Recipe, SourceSettings
 from pipeline.recipe_shared import content_settings, without_secrets
 from pipeline.removals import read_removals
@@ -30,6 +26,10 @@ from pipeline.shard_store.driver import ShardStore, place_of
 from pipeline.shard_store.files import RAW
 from pipeline.shards.rows import check_seal, peek_info, read_info
 from pipeline.shards.shard import list_shards, rows_path
+from pipeline.stages.duplicates import recall_duplicates
+from pipeline.stages.fetch import FetchStage
+from pipeline.stages.originals import check_source
+from pipeline.stages.prepare import PrepareStage
 from pipeline.urls import is_on_disk, is_web_template
 from pipeline.web.shared import close_shared_clients
 from pipeline.words import counted

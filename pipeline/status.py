@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from pipeline.counts import Fates, count_fates, count_retryable
 from pipeline.errors import DamagedError
-from pipeline.ledger import Asked, sum_ledger
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.shards.rows import peek_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
+from pipeline.stages.ledger import Asked, sum_ledger
 from pipeline.work import Work
 
 T = TypeVar("T")

@@ -15,9 +15,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from pipeline.clearing import clear_differences, clear_plan, clear_stage
-from pipeline.duplicates import find_duplicates
 from pipeline.errors import DamagedError, UserError
-from pipeline.fetch import raw_proof
 from pipeline.lockfile.lock import rewrite_lock
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
@@ -30,6 +28,8 @@ from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
+from pipeline.stages.duplicates import find_duplicates
+from pipeline.stages.fetch import raw_proof
 from pipeline.takedown_check import check_lock, check_plan, check_shards, remove
 from pipeline.work import Work
 

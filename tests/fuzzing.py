@@ -25,14 +25,14 @@ from PIL import Image
 from pipeline.errors import UserError
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import Counted, Unparsed
-from pipeline.originals import inspect
 from pipeline.planning.plan import planned_shards, read_planned
-from pipeline.prepare import prepare_picture
 from pipeline.recipe import PrepareSettings, SourceSettings
 from pipeline.recipe_file import load_recipe
 from pipeline.schema import RAW, SAMPLES
 from pipeline.settings import to_table
 from pipeline.shards.rows import check_seal, peek_info, read_info, read_rows, read_seal
+from pipeline.stages.originals import inspect
+from pipeline.stages.prepare import prepare_picture
 from pipeline.status import read_status
 from pipeline.verify import verify
 from pipeline.work import Work

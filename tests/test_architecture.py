@@ -68,7 +68,8 @@ def test_importing_the_whole_pipeline_leaves_torch_out() -> None:
 
 
 def test_importing_the_stages_leaves_pandas_out_of_workers() -> None:
-    code = "import sys, pipeline.fetch, pipeline.prepare; sys.exit('pandas' in sys.modules)"
+    stages = "pipeline.stages.fetch, pipeline.stages.prepare"
+    code = f"import sys, {stages}; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

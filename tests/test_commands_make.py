@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.prepare import PrepareStage
+from pipeline.stages.prepare import PrepareStage
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import contents, fetch, make_source, make_work, prepare

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import duplicates as module
-from pipeline.duplicates import find_duplicates, neighbours
 from pipeline.pictures.image import Picture, perceptual_hash
 from pipeline.schema import DUPLICATES, RAW, build_table
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import ShardWriter, list_shards
+from pipeline.stages import duplicates as module
+from pipeline.stages.duplicates import find_duplicates, neighbours
 from tests.pictures import draw_picture
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=60)

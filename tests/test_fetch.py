@@ -9,8 +9,6 @@ import pyarrow as pa
 import pytest
 from pytest_httpserver import HTTPServer
 
-from pipeline import fetch
-from pipeline.earlier import count_unfetched, find_earlier, recall_ledger
 from pipeline.errors import UserError
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import SourceSettings
@@ -19,6 +17,8 @@ from pipeline.removals import clear_posts
 from pipeline.schema import LEDGER, RAW, build_table
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import Span, read_shard, read_span, rows_path, tar_path
+from pipeline.stages import fetch
+from pipeline.stages.earlier import count_unfetched, find_earlier, recall_ledger
 from pipeline.web.shared import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import Malformed
-from pipeline.originals import inspect
 from pipeline.planning.selection import load_nsfw_ids
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_file import load_recipe
 from pipeline.records import Post
+from pipeline.stages.originals import inspect
 from pipeline.status import read_status
 from pipeline.verify import verify
 from pipeline.work import Work

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.indexed_tars import TarReader, index_of
 from pipeline.records import Download, Fate, Status
+from pipeline.stages.indexed_tars import TarReader, index_of
 from pipeline.stores.files import read_store
 from tests.indexed_tars import index_tar, pack
 
@@ -192,7 +192,7 @@ def test_a_stale_index_is_read_anew_the_next_time(tmp_path: Path) -> None:
 
 def test_memory_holds_a_few_indexes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(orjson.dumps(index_tar(pack(MEMBERS))))
-    monkeypatch.setattr("pipeline.indexed_tars._MAX_PARSED", 2 * size)
+    monkeypatch.setattr("pipeline.stages.indexed_tars._MAX_PARSED", 2 * size)
     disk = Disk()
     tars = TarReader(disk, None, 10_000)
     for n in range(4):

@@ -8,10 +8,16 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.originals import check_source, check_template, expand_template, inspect, open_source
 from pipeline.pictures.image import decode
 from pipeline.pictures.letterbox import find_letterbox
 from pipeline.recipe import SourceSettings
+from pipeline.stages.originals import (
+    check_source,
+    check_template,
+    expand_template,
+    inspect,
+    open_source,
+)
 from pipeline.web.client import Client
 from tests.pictures import draw_picture, encoded, letterboxed
 

@@ -21,11 +21,11 @@ from pipeline.errors import UserError
 from pipeline.pictures.image import decode
 from pipeline.pictures.sketch import draw_sketch, xdog
 from pipeline.planning.plan import planned_shards
-from pipeline.prepare import prepare_picture
 from pipeline.recipe import OnnxSettings, PrepareSettings, Recipe, SketchSettings, XdogSettings
 from pipeline.run import prepare
 from pipeline.schema import RAW, SAMPLES, members_of
 from pipeline.shards.shard import Span, read_shard, read_span, tar_path
+from pipeline.stages.prepare import prepare_picture
 from pipeline.status import read_status
 from pipeline.verify import verify
 from pipeline.work import Work

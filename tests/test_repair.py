@@ -11,12 +11,12 @@ from rich.console import Console
 
 from pipeline.errors import UserError
 from pipeline.executor import Summary
-from pipeline.fetch import FetchStage
 from pipeline.planning.plan import planned_shards, read_planned, write_plan
 from pipeline.repair import Repaired, repair
 from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import read_shard, rows_path, tar_path
+from pipeline.stages.fetch import FetchStage
 from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source

@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Summary
-from pipeline.fetch import FetchStage
 from pipeline.hold import Part
 from pipeline.recipe_file import load_recipe
 from pipeline.shard_store import driver
@@ -23,6 +22,7 @@ from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
+from pipeline.stages.fetch import FetchStage
 from pipeline.status import read_status
 from pipeline.stores.remote import RemoteStore
 from pipeline.verify import verify

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
-from pipeline.earlier import count_unfetched
 from pipeline.errors import UserError
 from pipeline.lockfile.differences import compare
 from pipeline.lockfile.lock import read_lock, write_lock
@@ -26,6 +25,7 @@ from pipeline.share.index import CARD, CROISSANT, LOCK
 from pipeline.share.papers import describe, path_of
 from pipeline.share.pull import pull
 from pipeline.share.push import push
+from pipeline.stages.earlier import count_unfetched
 from pipeline.status import read_status
 from pipeline.takedown import take_down
 from pipeline.verify import verify

@@ -12,12 +12,12 @@ import numpy as np
 from rich.console import Console
 
 from pipeline.counts import Fates
-from pipeline.fetch import FetchStage
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.records import Post
 from pipeline.run import fetch, prepare
 from pipeline.settings import to_table
+from pipeline.stages.fetch import FetchStage
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded, letterboxed
 

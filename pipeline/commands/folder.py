@@ -25,7 +25,7 @@ from pipeline.commands.common import (
 from pipeline.words import counted, harmless, sized
 
 if TYPE_CHECKING:
-    from pipeline.ledger import Asked
+    from pipeline.stages.ledger import Asked
 
 
 def status(

@@ -92,12 +92,12 @@ def fetch(
     from dataclasses import replace
 
     from pipeline import run
-    from pipeline.earlier import count_unfetched
     from pipeline.errors import UserError
     from pipeline.lockfile.lock import lock_beside, read_lock
     from pipeline.planning.make import find_metadata, make_plan, say_what_is_cut
     from pipeline.recipe_file import find_recipe, load_recipe
     from pipeline.removals import read_removals
+    from pipeline.stages.earlier import count_unfetched
 
     chosen = load_recipe(recipe, overrides)
     options: dict[str, Any] = {"metadata": metadata, "images": images}
@@ -205,7 +205,7 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
 
 def _describe_refused_hosts(num_posts: int, work: "Work", recipe: "Recipe") -> str:
     """Say of posts to which hosts they lead that may not be asked, and what lets them be asked."""
-    from pipeline.ledger import read_refused_hosts
+    from pipeline.stages.ledger import read_refused_hosts
     from pipeline.web.hosts import allowed_hosts
 
     found = read_refused_hosts(work.ledger_dir.glob("*.parquet"))

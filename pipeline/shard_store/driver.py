@@ -16,9 +16,7 @@ from typing import Any
 from pipeline.counts import Fates, count_fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Outcomes, Runner, Show, local_runner
-from pipeline.fetch import FetchStage
 from pipeline.planning.plan import planned_shards, read_planned
-from pipeline.prepare import PrepareStage
 from pipeline.removals import TAKEN_DOWN, count_cleared
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
@@ -30,6 +28,8 @@ from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.rows import peek_info, read_info, read_rows
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import LOCK
+from pipeline.stages.fetch import FetchStage
+from pipeline.stages.prepare import PrepareStage
 from pipeline.stores.files import SHARE_SCHEMES
 from pipeline.stores.open import check_no_secrets, one_form, open_writable
 from pipeline.stores.transfer import WritableStore, in_threads

@@ -7,9 +7,6 @@ from functools import cache, partial
 from pipeline.counts import Fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
-from pipeline.fetch import FetchStage
-from pipeline.originals import split_tar
-from pipeline.prepare import PrepareStage
 from pipeline.scratch import process_scratch
 from pipeline.shard_store.files import (
     LEDGER,
@@ -25,6 +22,9 @@ from pipeline.shard_store.files import (
 )
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import IDENTITY
+from pipeline.stages.fetch import FetchStage
+from pipeline.stages.originals import split_tar
+from pipeline.stages.prepare import PrepareStage
 from pipeline.stores.open import open_writable
 from pipeline.stores.remote import PATIENCE, outlast
 from pipeline.stores.transfer import WritableStore

@@ -11,7 +11,6 @@ import cv2
 import xxhash
 
 from pipeline.errors import UserError
-from pipeline.indexed_tars import TarReader
 from pipeline.pictures.image import (
     Header,
     UndecodableError,
@@ -25,6 +24,7 @@ from pipeline.pictures.letterbox import Letterbox, crop, find_letterbox, predict
 from pipeline.recipe import SourceSettings
 from pipeline.records import Download, Fate, Status, key_of
 from pipeline.schema import Row
+from pipeline.stages.indexed_tars import TarReader
 from pipeline.stores.files import check_store, read_store
 from pipeline.urls import is_on_disk, is_web_template, scheme_of, without_password
 from pipeline.web.client import Client

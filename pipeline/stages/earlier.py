@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from pipeline.counts import count_fates, fates_of
 from pipeline.errors import DamagedError
-from pipeline.originals import inspect
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_shared import content_settings
 from pipeline.records import Status, is_asked_again, key_of
 from pipeline.schema import FORMATS, LEDGER, RAW, Row
 from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.shards.shard import Span, list_shards, read_span, rows_path, tar_path
+from pipeline.stages.originals import inspect
 from pipeline.work import Work
 
 _FOUND = RAW.names[RAW.get_field_index("key") :]  # the columns that fetch adds to a post's

@@ -1,0 +1,1 @@
+"""fetch and prepare, each from one shard to one shard, and what only they need."""
