@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bench_lock import invent_posts, with_url
 from pipeline.counts import count_fates
+from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import PrepareSettings, Recipe, SplitSettings
 from pipeline.schema import LEDGER, MEMBERS, RAW, SAMPLES, SELECTION, SPLITS, build_table
@@ -38,7 +39,6 @@ from pipeline.shards.rows import write_rows
 from pipeline.shards.shard import parse_shard_name, rows_path, shard_name, tar_path
 from pipeline.stages.duplicates import find_duplicates
 from pipeline.stages.ledger import write_ledger
-from pipeline.status import read_status
 from pipeline.work import Work
 
 _LOOKALIKE = 33  # one post in so many looks like the one whose id is one less

@@ -27,14 +27,14 @@ from pipeline import run
 from pipeline.disk import hash_file
 from pipeline.executor import Summary
 from pipeline.hold import WHOLE, Part
+from pipeline.maintenance.repair import repair
+from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.recipe_file import load_recipe
-from pipeline.repair import repair
 from pipeline.shards.shard import ShardWriter, list_shards
 from pipeline.share.index import INDEX, read_index
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.takedown import take_down
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.pictures import draw_picture, encoded
 

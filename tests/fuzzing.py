@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.errors import UserError
+from pipeline.maintenance.status import read_status
+from pipeline.maintenance.verify import verify
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import Counted, Unparsed
 from pipeline.planning.plan import planned_shards, read_planned
@@ -33,8 +35,6 @@ from pipeline.settings import to_table
 from pipeline.shards.rows import check_seal, peek_info, read_info, read_rows, read_seal
 from pipeline.stages.originals import inspect
 from pipeline.stages.prepare import prepare_picture
-from pipeline.status import read_status
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import fetch, make_source, prepare
 from tests.indexed_tars import pack

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.maintenance.verify import verify
 from pipeline.run import fetch, prepare
 from pipeline.schema import SAMPLES
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, Index, SharedFile, read_index, write_index
 from pipeline.share.pull import pull
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.works import make_source, odd_original
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import takedown
+from pipeline.maintenance import takedown
 from pipeline.records import key_of
 from pipeline.schema import RAW, SAMPLES
 from pipeline.shards.rows import read_rows

@@ -16,7 +16,7 @@ from pipeline import run
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import Stage, Tick
-from pipeline.verify import verify
+from pipeline.maintenance.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, fetch, find_lies, make_source, meet_fault, prepare, temporaries
 from tests.real_commands import LIMIT, Gate, Source, finish, run_command, start

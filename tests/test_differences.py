@@ -11,13 +11,13 @@ from rich.console import Console
 from pipeline.errors import UserError
 from pipeline.lockfile.differences import Comparison, compare
 from pipeline.lockfile.lock import Lock, read_lock, write_lock
+from pipeline.maintenance.verify import verify
 from pipeline.planning.make import make_plan
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.run import fetch, prepare
 from pipeline.settings import name_differences
 from pipeline.shards.rows import read_info, write_rows
 from pipeline.shards.shard import list_shards, rows_path
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents
 from tests.works import EXPECTED, build, draw_original, make_source, odd_original

@@ -16,7 +16,7 @@ from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import Tick, run_stage
 from pipeline.executor_ray import _settle_in, _versions
-from pipeline.verify import verify
+from pipeline.maintenance.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source, temporaries
 from tests.ray_cluster import TASK, TwoNodes, wait_for

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pipeline.dolls.data_set import Doll, make_dolls, picture_of
+from pipeline.maintenance.verify import verify
 from pipeline.planning.families import find_families, join_characters
 from pipeline.recipe import PrepareSettings, Recipe, SelectSettings, SourceSettings, SplitSettings
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES
 from pipeline.shards.shard import list_shards, read_shard
 from pipeline.stages.duplicates import find_duplicates
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.pictures import encoded, letterboxed
 

@@ -22,6 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.maintenance.status import read_status
+from pipeline.maintenance.verify import verify
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import Malformed
 from pipeline.planning.selection import load_nsfw_ids
@@ -29,8 +31,6 @@ from pipeline.recipe import SourceSettings
 from pipeline.recipe_file import load_recipe
 from pipeline.records import Post
 from pipeline.stages.originals import inspect
-from pipeline.status import read_status
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import fetch, make_source, original_path, prepare
 from tests.fuzzing import read_metadata, try_target

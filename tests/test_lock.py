@@ -14,9 +14,9 @@ from pipeline.lockfile.check import check_size
 from pipeline.lockfile.differences import compare
 from pipeline.lockfile.lock import LOCK_ENCODING, Lock, lock_beside, read_lock, write_lock
 from pipeline.lockfile.posts import lock_posts, restore_plan
+from pipeline.maintenance.repair import repair
 from pipeline.planning.plan import plan_posts, planned_shards, read_planned
 from pipeline.recipe import OnnxSettings, Recipe, SketchSettings, SplitSettings
-from pipeline.repair import repair
 from pipeline.run import fetch, prepare
 from pipeline.schema import LOCK, RAW, SAMPLES
 from pipeline.settings import convert, to_table

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from pipeline.disk import write_whole
 from pipeline.errors import UserError
+from pipeline.maintenance.status import read_status
 from pipeline.metadata import listing as listing_module
 from pipeline.metadata.listing import make_listing, make_query, read_listing
 from pipeline.planning.make import find_metadata, make_plan
 from pipeline.recipe import SourceSettings
 from pipeline.run import fetch
-from pipeline.status import read_status
 from pipeline.web import pacing
 from pipeline.web.client import Client
 from pipeline.work import Work

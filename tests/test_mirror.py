@@ -11,6 +11,8 @@ from rich.console import Console
 
 from pipeline.lockfile.differences import compare
 from pipeline.lockfile.lock import write_lock
+from pipeline.maintenance.status import read_status
+from pipeline.maintenance.verify import verify
 from pipeline.metadata.files import read_posts
 from pipeline.planning.make import make_plan
 from pipeline.planning.plan import planned_shards, read_planned
@@ -21,8 +23,6 @@ from pipeline.records import Post
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW, SAMPLES
 from pipeline.shards.shard import read_shard
-from pipeline.status import read_status
-from pipeline.verify import verify
 from pipeline.work import Work
 
 pytestmark = pytest.mark.mirror

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import DamagedError
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.schema import SELECTION, build_table
 from pipeline.shards.rows import read_info, write_rows
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe
 from pipeline.run import fetch, prepare
 from pipeline.shards.shard import list_shards, rows_path
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.files import files_in, flip
 from tests.shares import QUIET

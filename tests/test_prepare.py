@@ -18,6 +18,8 @@ from webdataset import WebDataset
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
+from pipeline.maintenance.status import read_status
+from pipeline.maintenance.verify import verify
 from pipeline.pictures.image import decode
 from pipeline.pictures.sketch import draw_sketch, xdog
 from pipeline.planning.plan import planned_shards
@@ -26,8 +28,6 @@ from pipeline.run import prepare
 from pipeline.schema import RAW, SAMPLES, members_of
 from pipeline.shards.shard import Span, read_shard, read_span, tar_path
 from pipeline.stages.prepare import prepare_picture
-from pipeline.status import read_status
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.onnx_models import write_model
 from tests.pictures import draw_picture, encoded, letterboxed

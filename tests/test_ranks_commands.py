@@ -10,10 +10,10 @@ from pipeline import run
 from pipeline.errors import UserError
 from pipeline.executor import Summary
 from pipeline.hold import Part
+from pipeline.maintenance.verify import verify
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
 from pipeline.shards.shard import list_shards
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import QUIET, contents, make_source, temporaries

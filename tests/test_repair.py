@@ -11,13 +11,13 @@ from rich.console import Console
 
 from pipeline.errors import UserError
 from pipeline.executor import Summary
+from pipeline.maintenance.repair import Repaired, repair
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards, read_planned, write_plan
-from pipeline.repair import Repaired, repair
 from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import read_shard, rows_path, tar_path
 from pipeline.stages.fetch import FetchStage
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source
 from tests.crashing import fetch as run_fetch
@@ -117,7 +117,7 @@ def test_a_server_is_asked_by_no_more_workers_than_a_fetch_would_have(
         asked.append((stage.num_workers, num_workers))
         return Summary()
 
-    monkeypatch.setattr("pipeline.repair.run_stage", take_down)
+    monkeypatch.setattr("pipeline.maintenance.repair.run_stage", take_down)
     images = f"http://127.0.0.1:9/{scene.root}/original/{{id}}.jpg"
     repair(scene.work, QUIET, images=images, num_workers=40)
     assert asked == [(8, 8)]  # `source.connections`

@@ -7,15 +7,15 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.lockfile.lock import rewrite_lock, write_lock
+from pipeline.maintenance.repair import Repaired, repair
+from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import read_planned
 from pipeline.recipe_file import load_recipe
-from pipeline.repair import Repaired, repair
 from pipeline.run import fetch
 from pipeline.shards.shard import tar_path
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.takedown import take_down
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents, make_source, prepare
 from tests.crashing import fetch as fetch_by_metadata

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import plan_posts, planned_shards, read_planned, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.report import distributions
@@ -24,7 +25,6 @@ from pipeline.run import prepare
 from pipeline.settings import to_table
 from pipeline.shards.rows import read_info
 from pipeline.shards.shard import rows_path, tar_path
-from pipeline.status import read_status
 from pipeline.work import Work
 from tests.plurals import plurals_of_one
 from tests.report_folder import HOSTILE, NUM_POSTS, Reader, draw, make_folder

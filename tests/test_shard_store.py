@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Summary
 from pipeline.hold import Part
+from pipeline.maintenance.status import read_status
+from pipeline.maintenance.verify import verify
 from pipeline.recipe_file import load_recipe
 from pipeline.shard_store import driver
 from pipeline.shard_store.papers import tie
@@ -23,9 +25,7 @@ from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.stages.fetch import FetchStage
-from pipeline.status import read_status
 from pipeline.stores.remote import RemoteStore
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import (
     NUM_POSTS,

@@ -13,12 +13,12 @@ import pytest
 
 from pipeline.disk import hash_file
 from pipeline.errors import DamagedError, UserError
+from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import planned_shards
 from pipeline.shard_store import driver
 from pipeline.shard_store.worker import _open
 from pipeline.shards.rows import check_seal, read_info, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
-from pipeline.status import read_status
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import (

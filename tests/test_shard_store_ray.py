@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.verify import verify
+from pipeline.maintenance.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents, make_source
 from tests.ray_cluster import TASK, TwoNodes, wait_for

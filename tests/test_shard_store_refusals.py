@@ -11,14 +11,14 @@ import fsspec
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.repair import repair
+from pipeline.maintenance.repair import repair
+from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.report.page import render_report
 from pipeline.shards.shard import ShardWriter
 from pipeline.share.index import INDEX
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.takedown import take_down
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import QUIET, contents, fetch, prepare

@@ -10,6 +10,9 @@ import pytest
 from pipeline.disk import temporary_path
 from pipeline.errors import DamagedError, UserError
 from pipeline.hold import Part
+from pipeline.maintenance.status import read_status
+from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.removals import read_removals
 from pipeline.schema import LEDGER, SAMPLES
@@ -18,9 +21,6 @@ from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK, PENDING
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.status import read_status
-from pipeline.takedown import take_down
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import QUIET, contents, fetch, in_child, meet_fault, prepare, temporaries, watch

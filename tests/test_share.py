@@ -10,6 +10,7 @@ import pytest
 from pipeline import run
 from pipeline.disk import hash_file, temporary_path
 from pipeline.errors import UserError
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.recipe_file import load_recipe
 from pipeline.schema import SAMPLES
@@ -20,7 +21,6 @@ from pipeline.share.part import parse_numbers
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.stores import folder
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.maintenance.verify import verify
 from pipeline.schema import SAMPLES
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import CARD, INDEX, LOCK
 from pipeline.share.stream import RemoteShards
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.forgeries import IN_SHARDS, ROWS, TARS

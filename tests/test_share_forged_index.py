@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.maintenance.verify import verify
 from pipeline.shards.shard import tar_path
 from pipeline.share.index import INDEX
-from pipeline.verify import verify
 from tests.shares import (
     SHARD,
     forge_index,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pytest_httpserver import HTTPServer
 
+from pipeline.maintenance.verify import verify
 from pipeline.share.index import INDEX, PENDING
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.fake_hub import TOKEN, FakeHub
 from tests.shares import make_prepared, samples_of

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.maintenance.takedown import take_down
 from pipeline.schema import SAMPLES
 from pipeline.serve import serve_folder
 from pipeline.shards.rows import read_info, read_rows, write_rows
@@ -18,7 +19,6 @@ from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.stores.transfer import copy_bytes
 from pipeline.stores.web import WebStore
-from pipeline.takedown import take_down
 from pipeline.work import Work
 from tests.files import fail_to_read, files_in
 from tests.real_commands import Source

@@ -15,6 +15,7 @@ import pytest
 from pipeline import run
 from pipeline.errors import UserError
 from pipeline.hold import Part
+from pipeline.maintenance.verify import verify
 from pipeline.recipe_file import load_recipe
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share import push as push_module
@@ -23,7 +24,6 @@ from pipeline.share.push import push
 from pipeline.stores import folder
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.transfer import Outgoing, Tick, copy_bytes
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip

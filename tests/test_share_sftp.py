@@ -13,6 +13,8 @@ from fsspec.implementations.sftp import SFTPFileSystem
 
 from pipeline.disk import temporary_path
 from pipeline.errors import UserError
+from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards
 from pipeline.shards.shard import tar_path
 from pipeline.share.index import INDEX, PENDING
@@ -21,8 +23,6 @@ from pipeline.share.push import push
 from pipeline.stores.files import read_range
 from pipeline.stores.open import open_store
 from pipeline.stores.remote import RemoteStore
-from pipeline.takedown import take_down
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import contents
 from tests.file_server import forget_stores

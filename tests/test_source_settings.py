@@ -15,15 +15,15 @@ from pipeline.executor import run_stage
 from pipeline.hold import Part
 from pipeline.lockfile.differences import check_folder
 from pipeline.lockfile.lock import write_lock
+from pipeline.maintenance.repair import Repaired, repair
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards
 from pipeline.recipe import Recipe
-from pipeline.repair import Repaired, repair
 from pipeline.run import fetch, prepare
 from pipeline.shards.rows import read_info
 from pipeline.shards.shard import rows_path, tar_path
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.crashing import QUIET, contents
 from tests.files import flip

@@ -19,13 +19,13 @@ from pipeline import run
 from pipeline.errors import UserError
 from pipeline.executor import Summary
 from pipeline.hold import Part
+from pipeline.maintenance.status import read_status
 from pipeline.recipe import SplitSettings
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW
 from pipeline.serve import serve_folder
 from pipeline.shards.shard import list_shards, read_shard
 from pipeline.stages.fetch import FetchStage
-from pipeline.status import read_status
 from pipeline.web import pacing
 from pipeline.web.pacing import SourceDownError, SourceRefusesError
 from pipeline.work import Work

@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.maintenance.status import read_status
 from pipeline.planning.make import make_plan
 from pipeline.recipe import SelectSettings
 from pipeline.run import fetch
-from pipeline.status import read_status
 from pipeline.work import Work
 from tests.indexed_tars import write_tars
 from tests.metadata_records import lines_of, make_post, new_record

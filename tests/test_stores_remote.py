@@ -9,6 +9,7 @@ import pytest
 import s3fs
 
 from pipeline.errors import UserError
+from pipeline.maintenance.verify import verify
 from pipeline.shards.shard import tar_path
 from pipeline.share.index import INDEX, PENDING
 from pipeline.share.pull import pull
@@ -18,7 +19,6 @@ from pipeline.stores.files import read_range
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import open_store, open_writable
 from pipeline.stores.remote import RemoteStore
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.file_server import forget_stores

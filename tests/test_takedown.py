@@ -12,6 +12,9 @@ from pipeline import run
 from pipeline.errors import UserError
 from pipeline.lockfile.differences import compare
 from pipeline.lockfile.lock import read_lock, write_lock
+from pipeline.maintenance.status import read_status
+from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.planning.make import make_plan
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import load_recipe
@@ -26,9 +29,6 @@ from pipeline.share.papers import describe, path_of
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.stages.earlier import count_unfetched
-from pipeline.status import read_status
-from pipeline.takedown import take_down
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip

@@ -8,6 +8,8 @@ import pytest
 from pipeline import run
 from pipeline.errors import DamagedError
 from pipeline.lockfile.lock import write_lock
+from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe import SplitSettings
 from pipeline.records import key_of
@@ -15,8 +17,6 @@ from pipeline.report.page import write_report
 from pipeline.shards.shard import rows_path, tar_path
 from pipeline.share.index import INDEX, LOCK
 from pipeline.share.push import push
-from pipeline.takedown import take_down
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from pipeline.errors import UserError
+from pipeline.maintenance.status import read_status, status_table
+from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards, write_plan
 from pipeline.run import prepare
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION, build_table
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import ShardWriter, read_shard, rows_path, tar_path
-from pipeline.status import read_status, status_table
-from pipeline.verify import verify
 from pipeline.work import Work
 from tests.files import append, fail_to_read, flip
 from tests.works import EXPECTED, fetch_all, make_work, odd_original

@@ -34,7 +34,7 @@ def status(
 ) -> None:
     """Show what became of every record, and that the fates add up."""
     from pipeline.counts import count_retryable
-    from pipeline.status import read_status, status_table
+    from pipeline.maintenance.status import read_status, status_table
     from pipeline.work import Work
 
     found = read_status(Work(work))
@@ -64,8 +64,8 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="Check only rows and sizes.")] = False,
 ) -> None:
     """Check every hash and every promise of a data folder."""
-    from pipeline.verify import name_remedy
-    from pipeline.verify import verify as check
+    from pipeline.maintenance.verify import name_remedy
+    from pipeline.maintenance.verify import verify as check
 
     problems = check(directory, quick)
     for problem in problems:
@@ -90,12 +90,12 @@ def repair(
     workers: Workers = os.cpu_count() or 1,
 ) -> None:
     """Make anew what `verify` finds broken, and nothing else."""
-    from pipeline.recorded import recorded_source
-    from pipeline.repair import repair as mend
-    from pipeline.repair import sort_damage
+    from pipeline.maintenance.recorded import recorded_source
+    from pipeline.maintenance.repair import repair as mend
+    from pipeline.maintenance.repair import sort_damage
+    from pipeline.maintenance.verify import check_is_repairable
+    from pipeline.maintenance.verify import verify as check
     from pipeline.shards.shard import list_shards
-    from pipeline.verify import check_is_repairable
-    from pipeline.verify import verify as check
     from pipeline.work import Work
 
     place = Work(work)

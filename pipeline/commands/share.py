@@ -78,7 +78,7 @@ def takedown(
     ] = "",
 ) -> None:
     """Take posts out of shards, rows, lock and card, for good."""
-    from pipeline.takedown import take_down
+    from pipeline.maintenance.takedown import take_down
     from pipeline.work import Work
 
     done = take_down(Work(work), post_ids or (), store=store)

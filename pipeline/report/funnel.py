@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.counts import fates_of
+from pipeline.maintenance.status import WorkStatus
 from pipeline.planning.plan import hash_families
 from pipeline.records import OF_PREPARE, Status
 from pipeline.schema import RAW, SAMPLES, SPLITS, among
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import parse_shard_name, rows_path
-from pipeline.status import WorkStatus
 from pipeline.words import noun
 from pipeline.work import Work
 

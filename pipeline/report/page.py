@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.disk import check_writable, telling_unwritable, write_whole
 from pipeline.lockfile.differences import effective_recipe
+from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
@@ -28,7 +29,6 @@ from pipeline.report.funnel import (
 from pipeline.report.pictures import Exhibit, build_wall, exhibit
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
-from pipeline.status import read_status
 from pipeline.words import noun, sized
 from pipeline.work import Work
 

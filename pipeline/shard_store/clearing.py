@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.clearing import clear_stage
 from pipeline.disk import replacing
 from pipeline.errors import UserError
+from pipeline.maintenance.clearing import clear_stage
 from pipeline.removals import (
     Removals,
     count_cleared,

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.disk import hash_file
 from pipeline.errors import DamagedError, UserError
+from pipeline.maintenance.verify_shards import FOREIGN, Problem, check_shards
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
@@ -19,7 +20,6 @@ from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import IDENTITY, INDEX, read_index
 from pipeline.share.index import SAMPLES as SHARED_SAMPLES
 from pipeline.stages.ledger import sum_ledger
-from pipeline.verify_shards import FOREIGN, Problem, check_shards
 from pipeline.work import Work
 
 _PLANNED = ["post_id", "split", "family"]

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline.clearing import clear_differences, clear_plan, clear_stage
 from pipeline.errors import DamagedError, UserError
 from pipeline.lockfile.lock import rewrite_lock
+from pipeline.maintenance.clearing import clear_differences, clear_plan, clear_stage
+from pipeline.maintenance.recorded import recorded_recipes, stages_of
+from pipeline.maintenance.takedown_check import check_lock, check_plan, check_shards, remove
 from pipeline.planning.folder import lock_proof
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
-from pipeline.recorded import recorded_recipes, stages_of
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.report.page import write_report
 from pipeline.schema import DUPLICATES, RAW, SAMPLES, Row, among
@@ -30,7 +31,6 @@ from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.papers import describe, finish_papers, path_of
 from pipeline.stages.duplicates import find_duplicates
 from pipeline.stages.fetch import raw_proof
-from pipeline.takedown_check import check_lock, check_plan, check_shards, remove
 from pipeline.work import Work
 
 

@@ -18,21 +18,21 @@ from pipeline.errors import DamagedError, UserError
 from pipeline.executor import run_stage
 from pipeline.hold import WHOLE
 from pipeline.lockfile.lock import Lock, read_lock
+from pipeline.maintenance.recorded import recorded_recipes, recorded_source, stages_of
+from pipeline.maintenance.verify import check_is_repairable, verify
+from pipeline.maintenance.verify_shards import Problem
 from pipeline.metadata.listing import Listing
 from pipeline.pictures.sketch import pin_sketches
 from pipeline.planning.make import find_metadata, make_plan
 from pipeline.planning.plan import planned_recipe, planned_shards, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe, SketchSettings
-from pipeline.recorded import recorded_recipes, recorded_source, stages_of
 from pipeline.removals import read_removals
 from pipeline.run import limit_workers
 from pipeline.settings import convert
 from pipeline.shards.rows import read_seal
 from pipeline.shards.shard import remove_shard, rows_path
 from pipeline.stages.fetch import FetchStage
-from pipeline.verify import check_is_repairable, verify
-from pipeline.verify_shards import Problem
 from pipeline.web.shared import close_shared_clients
 from pipeline.work import Work
 
