@@ -35,7 +35,7 @@ from pipeline.pictures.letterbox import Letterbox, crop, find_letterbox, predict
 from pipeline.planning.make import make_plan
 from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
-from pipeline.serve import serve_folder
+from pipeline.web.serve import serve_folder
 from pipeline.work import Work
 from tests.files import files_in
 

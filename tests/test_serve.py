@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from pipeline.serve import serve_folder
+from pipeline.web.serve import serve_folder
 
 
 def test_a_folder_is_served_and_the_server_stops(tmp_path: Path) -> None:

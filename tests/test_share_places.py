@@ -11,7 +11,6 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.maintenance.takedown import take_down
 from pipeline.schema import SAMPLES
-from pipeline.serve import serve_folder
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
@@ -19,6 +18,7 @@ from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.stores.transfer import copy_bytes
 from pipeline.stores.web import WebStore
+from pipeline.web.serve import serve_folder
 from pipeline.work import Work
 from tests.files import fail_to_read, files_in
 from tests.real_commands import Source

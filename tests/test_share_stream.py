@@ -18,11 +18,11 @@ from model.data.samples import Samples
 from model.ranks import Ranks
 from pipeline.errors import UserError
 from pipeline.schema import SAMPLES
-from pipeline.serve import serve_folder
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import rows_path
 from pipeline.share.push import push
 from pipeline.share.stream import RemoteShards
+from pipeline.web.serve import serve_folder
 from pipeline.work import Work
 from tests.file_server import forget_stores
 from tests.files import size_now

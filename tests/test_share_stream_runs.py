@@ -12,8 +12,8 @@ import torch
 
 from model.checkpoint import load_checkpoint
 from model.training.train import train as run_training
-from pipeline.serve import serve_folder
 from pipeline.share.stream import RemoteShards
+from pipeline.web.serve import serve_folder
 from tests.calls import call
 from tests.model_checkpoints import CONFIG as SMALL
 from tests.shares import QUIET

@@ -23,11 +23,11 @@ from pipeline.maintenance.status import read_status
 from pipeline.recipe import SplitSettings
 from pipeline.run import fetch, prepare
 from pipeline.schema import RAW
-from pipeline.serve import serve_folder
 from pipeline.shards.shard import list_shards, read_shard
 from pipeline.stages.fetch import FetchStage
 from pipeline.web import pacing
 from pipeline.web.pacing import SourceDownError, SourceRefusesError
+from pipeline.web.serve import serve_folder
 from pipeline.work import Work
 from tests.faulty_server import FaultyServer, Script, answer, drip, hang, reset, send
 from tests.file_server import HUB_REPO, point_stores_at, serve_files

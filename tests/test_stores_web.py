@@ -8,7 +8,6 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from pipeline.errors import UserError
-from pipeline.serve import serve_folder
 from pipeline.shards.shard import list_shards
 from pipeline.share.index import INDEX
 from pipeline.share.pull import pull
@@ -16,6 +15,7 @@ from pipeline.share.push import push
 from pipeline.stores import web
 from pipeline.stores.open import open_store
 from pipeline.web import pacing
+from pipeline.web.serve import serve_folder
 from pipeline.work import Work
 from tests.calls import call
 from tests.faulty_server import FaultyServer, Script, answer, reset, stopped_server

@@ -30,7 +30,7 @@ def demo(
     from pipeline.dolls.data_set import doll_of, true_answer, write_dolls
     from pipeline.pictures.image import resize
     from pipeline.recipe_file import load_recipe
-    from pipeline.serve import serve_folder
+    from pipeline.web.serve import serve_folder
 
     mirror = work / "mirror"
     recipe = load_recipe("dolls-64")
