@@ -18,7 +18,7 @@ from pipeline.schema import LEDGER, RAW, build_table
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import Span, read_shard, read_span, rows_path, tar_path
 from pipeline.stages import fetch
-from pipeline.stages.earlier import count_unfetched, find_earlier, recall_ledger
+from pipeline.stages.reuse import count_unfetched, find_earlier, recall_ledger
 from pipeline.web.shared import close_shared_clients
 from pipeline.work import Work
 from tests.files import flip

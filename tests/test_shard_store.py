@@ -18,7 +18,7 @@ from pipeline.maintenance.status import read_status
 from pipeline.maintenance.verify import verify
 from pipeline.recipe_file import load_recipe
 from pipeline.shard_store import driver
-from pipeline.shard_store.papers import tie
+from pipeline.shard_store.identity import tie
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, PENDING

@@ -25,10 +25,10 @@ from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import list_shards, remove_shard, rows_path, tar_path
 from pipeline.share.index import CARD, CROISSANT, LOCK
-from pipeline.share.papers import describe, path_of
 from pipeline.share.pull import pull
 from pipeline.share.push import push
-from pipeline.stages.earlier import count_unfetched
+from pipeline.share.sidecars import describe, path_of
+from pipeline.stages.reuse import count_unfetched
 from pipeline.work import Work
 from tests.calls import call
 from tests.files import files_in, flip

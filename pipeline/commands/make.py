@@ -97,7 +97,7 @@ def fetch(
     from pipeline.planning.make import find_metadata, make_plan, say_what_is_cut
     from pipeline.recipe_file import find_recipe, load_recipe
     from pipeline.removals import read_removals
-    from pipeline.stages.earlier import count_unfetched
+    from pipeline.stages.reuse import count_unfetched
 
     chosen = load_recipe(recipe, overrides)
     options: dict[str, Any] = {"metadata": metadata, "images": images}

@@ -10,7 +10,7 @@ from pipeline.commands.common import WorkFolder, console, named_path
 from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
-    from pipeline.share.moved import Shared
+    from pipeline.share.summary import Shared
 
 Place = Annotated[
     str, typer.Argument(metavar="URL", help="A folder, s3://..., hf://datasets/OWNER/NAME, ...")

@@ -28,7 +28,7 @@ from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
-from pipeline.share.papers import describe, finish_papers, path_of
+from pipeline.share.sidecars import describe, finish_papers, path_of
 from pipeline.stages.duplicates import find_duplicates
 from pipeline.stages.fetch import raw_proof
 from pipeline.work import Work

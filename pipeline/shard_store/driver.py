@@ -23,7 +23,7 @@ from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import sweep
 from pipeline.shard_store.clearing import StoreClearing
 from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, bring_rows
-from pipeline.shard_store.papers import put_identity, put_plans, take_index_away, tie
+from pipeline.shard_store.identity import put_identity, put_plans, take_index_away, tie
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.rows import peek_info, read_info, read_rows
 from pipeline.shards.shard import rows_path

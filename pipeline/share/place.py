@@ -16,7 +16,7 @@ from pipeline.shard_store.clearing import removals_in
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import list_shards
 from pipeline.share.index import CARD, IDENTITY, INDEX, LOCK, PAPERS, PENDING, Index
-from pipeline.share.papers import describe, path_of
+from pipeline.share.sidecars import describe, path_of
 from pipeline.stores.transfer import WritableStore, no_tick
 from pipeline.urls import scheme_of
 from pipeline.work import Work

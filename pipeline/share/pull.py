@@ -23,7 +23,7 @@ from pipeline.planning.plan import by_shard
 from pipeline.recipe_file import load_recipe
 from pipeline.recipe_shared import shared_recipe
 from pipeline.shards.shard import adopt_shard, list_shards, remove_shard, rows_path, tar_path
-from pipeline.share.arrivals import bring, check_shard, find_index
+from pipeline.share.download import bring, check_shard, find_index
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -35,10 +35,10 @@ from pipeline.share.index import (
     shard_files,
     write_index,
 )
-from pipeline.share.moved import Shared, count_megabytes
-from pipeline.share.papers import path_of
 from pipeline.share.part import choose_shards
 from pipeline.share.place import check_folder
+from pipeline.share.sidecars import path_of
+from pipeline.share.summary import Shared, count_megabytes
 from pipeline.stores.open import open_store
 from pipeline.stores.transfer import Store, Tick, in_threads, no_tick
 from pipeline.words import sized

@@ -37,9 +37,9 @@ from pipeline.share.index import (
     shard_files,
     write_index,
 )
-from pipeline.share.moved import Shared, count_megabytes
-from pipeline.share.papers import describe, finish_papers, path_of
 from pipeline.share.place import check_place
+from pipeline.share.sidecars import describe, finish_papers, path_of
+from pipeline.share.summary import Shared, count_megabytes
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import one_form, open_writable
 from pipeline.stores.transfer import Outgoing, Tick, WritableStore, no_tick, not_alone

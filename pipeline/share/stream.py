@@ -23,8 +23,8 @@ from pipeline.schema import SAMPLES, members_of
 from pipeline.shards.members import find_wrong_member
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import Span, parse_shard_name
-from pipeline.share.arrivals import bring, check_rows, find_index
 from pipeline.share.cache import ShardCache, check_room, lock_for
+from pipeline.share.download import bring, check_rows, find_index
 from pipeline.share.index import SharedFile, shard_files
 from pipeline.stores.open import open_store
 from pipeline.stores.transfer import in_threads, no_tick

@@ -21,9 +21,9 @@ from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
 from pipeline.settings import Table, fingerprint
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import ShardWriter, is_current, rows_path
-from pipeline.stages.earlier import Settled, Stored, find_earlier, recall_ledger, recall_posts
 from pipeline.stages.ledger import new_entry, read_refused_hosts, unknown_entry, write_ledger
 from pipeline.stages.originals import inspect, open_source
+from pipeline.stages.reuse import Settled, Stored, find_earlier, recall_ledger, recall_posts
 from pipeline.urls import without_password
 from pipeline.web.client import Client
 from pipeline.web.shared import shared_client
