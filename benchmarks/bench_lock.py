@@ -20,8 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.libraries import library_versions
-from pipeline.lockfile.lock import LOCK_ENCODING, read_lock
+from pipeline.lockfile.lock import LOCK_ENCODING, library_versions, read_lock
 from pipeline.lockfile.posts import lock_posts
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.record import parse_record

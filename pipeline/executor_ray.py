@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.counts import Fates
 from pipeline.errors import UserError
 from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
-from pipeline.libraries import library_versions
+from pipeline.lockfile.lock import library_versions
 from pipeline.shard_store.worker import StageInStore, check_reach
 
 _Versions = tuple[tuple[str, str], ...]

@@ -17,8 +17,7 @@ from pipeline.schema import SAMPLES
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.share.index import CARD, INDEX, LOCK, PENDING, RECIPE
-from pipeline.share.part import parse_numbers
-from pipeline.share.pull import pull
+from pipeline.share.pull import parse_numbers, pull
 from pipeline.share.push import push
 from pipeline.stores import folder
 from pipeline.work import Work

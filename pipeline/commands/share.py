@@ -46,12 +46,12 @@ def pull(
     ] = None,
 ) -> None:
     """Bring a shared data set, or a part, here; every byte is checked."""
-    from pipeline.share.part import parse_numbers
-    from pipeline.share.pull import pull as bring
+    from pipeline.share.pull import parse_numbers
+    from pipeline.share.pull import pull as download
     from pipeline.work import Work
 
     numbers = parse_numbers(shards) if shards is not None else None
-    shared = bring(url, Work(work), console(), split=split, numbers=numbers)
+    shared = download(url, Work(work), console(), split=split, numbers=numbers)
     _print_moved(url, shared)
     if not shared.has_samples:
         folder, recipe = shlex.quote(str(work)), shlex.quote(str(work / "share"))

@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.disk import replacing
 from pipeline.errors import UserError
-from pipeline.libraries import library_versions
-from pipeline.lockfile.lock import Lock, check_done
+from pipeline.lockfile.lock import Lock, check_done, library_versions
 from pipeline.planning.plan import by_shard, planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe

@@ -6,7 +6,9 @@ it never says whom to ask for pictures.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import pyarrow as pa
 from pipeline.counts import count_fates
 from pipeline.disk import check_no_folder, check_writable, telling_unwritable
 from pipeline.errors import UserError
-from pipeline.libraries import library_versions
 from pipeline.lockfile.check import check_posts, check_size
 from pipeline.lockfile.posts import lock_posts, restore_plan
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
@@ -42,6 +43,10 @@ LOCK_ENCODING: dict[str, Any] = {
 }
 _SUMS = pa.schema(
     [SAMPLES.field(name) for name in ("post_id", "status", "reason", "source_sha256", "sha256")]
+)
+_DECIDING_LIBRARIES = (
+    *("deflate", "numpy", "onnxruntime", "opencv-python-headless", "orjson", "pillow", "pyarrow"),
+    *("simplejpeg", "xxhash"),
 )
 
 
@@ -83,6 +88,15 @@ class Lock:
     seal: str
     posts: pa.Table
     info: LockInfo
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide bytes, of those that are installed."""
+    found = {}
+    for name in _DECIDING_LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def lock_beside(recipe_path: Path) -> Path:
