@@ -1,4 +1,4 @@
-"""Caches of shards of a hundred bytes, brought by a function that notes what it brought."""
+"""Caches of shards of a hundred bytes, downloaded by a function that notes what it did."""
 
 import hashlib
 import threading
@@ -25,11 +25,11 @@ def tars_of(names: str) -> dict[str, SharedFile]:
     return {name: SharedFile(f"samples/{name}.tar", SIZE, sum_) for name, sum_ in sums.items()}
 
 
-class Bringer:
-    """Brings shards; notes in which order, and what the folder holds at most."""
+class Downloader:
+    """Downloads shards; notes in which order, and what the folder holds at most."""
 
     def __init__(self, directory: Path) -> None:
-        self.brought: list[str] = []
+        self.downloaded: list[str] = []
         self.most = 0
         self.gate = threading.Event()
         self.gate.set()
@@ -37,7 +37,7 @@ class Bringer:
         self._directory = directory
 
     def __call__(self, shard: str, path: Path) -> None:
-        self.brought.append(shard)
+        self.downloaded.append(shard)
         assert self.gate.wait(120)
         if shard in self.broken:
             raise UserError(f"{shard} cannot be had")
@@ -48,13 +48,13 @@ class Bringer:
 @contextmanager
 def caching(
     directory: Path, num_places: float, names: str = "abcdefgh", num_threads: int = 1
-) -> Iterator[tuple[ShardCache, Bringer]]:
-    bringer = Bringer(directory)
-    cache = ShardCache(directory, int(num_places * SIZE), tars_of(names), bringer, num_threads)
+) -> Iterator[tuple[ShardCache, Downloader]]:
+    downloader = Downloader(directory)
+    cache = ShardCache(directory, int(num_places * SIZE), tars_of(names), downloader, num_threads)
     try:
-        yield cache, bringer
+        yield cache, downloader
     finally:
-        bringer.gate.set()
+        downloader.gate.set()
         cache.close()
 
 

@@ -103,7 +103,7 @@ def test_killed_commands_go_on_and_a_lost_folder_is_planned_anew(
         assert gate.is_full.wait(LIMIT)
         process.send_signal(signal.SIGKILL)
         finish(process)
-        assert len(list_shards(work.raw_dir)) == 1  # it has been put, and brought
+        assert len(list_shards(work.raw_dir)) == 1  # it has been put, and downloaded
         gate.open()
         shutil.rmtree(work.root)
         run_command(command)
@@ -210,7 +210,7 @@ def test_rows_that_another_wrote_with_a_seal_of_their_own_are_no_input(
     if kind == "raw":
         info["fingerprint"] = info["fingerprint"][::-1]
         write_rows(forged, [table], info)
-        assert len(forged.read_bytes()) == len(before)  # or it would be brought first
+        assert len(forged.read_bytes()) == len(before)  # or it would be downloaded first
         summary = prepare(local.root, work, store=str(store))
         assert list(summary.fates.elements()) == ["kept"] * planned_shards(work.plan_path)[second]
     else:

@@ -131,13 +131,13 @@ def test_a_tar_that_is_the_same_does_not_travel_for_its_rows(
         rewrite_rows(there / "samples", shard)
     forge_files(there)
     asked: list[str] = []
-    bring = folder.FolderStore.bring
+    download = folder.FolderStore.download
 
     def note(store: folder.FolderStore, name: str, *rest: Any) -> None:
         asked.append(name)
-        bring(store, name, *rest)
+        download(store, name, *rest)
 
-    monkeypatch.setattr(folder.FolderStore, "bring", note)
+    monkeypatch.setattr(folder.FolderStore, "download", note)
     moved = pull(str(there), again, QUIET)
     assert sorted(asked) == sorted(
         f"samples/{name}" for name in (f"{SHARD}.parquet", f"{damaged}.tar", f"{damaged}.parquet")

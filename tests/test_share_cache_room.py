@@ -107,10 +107,10 @@ def test_what_was_cut_short_goes_on_and_counts(tmp_path: Path) -> None:
 def test_a_tar_that_a_power_loss_cut_short_is_brought_anew(tmp_path: Path) -> None:
     path = tmp_path / f"{tars_of('a')['a'].sha256}.tar"
     path.write_bytes(b"short")
-    with caching(tmp_path, 4) as (cache, bringer):
+    with caching(tmp_path, 4) as (cache, downloader):
         cache.expect(["a"])
         assert read(cache, "a") == content_of("a")
-        assert bringer.brought == ["a"]
+        assert downloader.downloaded == ["a"]
 
 
 def test_processes_share_what_is_there(tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_processes_share_what_is_there(tmp_path: Path) -> None:
         second.gate.clear()
         for cache in (one, two):
             cache.expect(["ab"])
-        until(lambda: first.brought != [] or second.brought != [])
+        until(lambda: first.downloaded != [] or second.downloaded != [])
         first.gate.set()
         second.gate.set()
         for cache in (one, two):
             assert [read(cache, shard) for shard in "ab"] == [content_of(s) for s in "ab"]
-        assert sorted(first.brought + second.brought) == ["a", "b"]
+        assert sorted(first.downloaded + second.downloaded) == ["a", "b"]
         three = ShardCache(tmp_path, 8 * SIZE, tars_of("ab"), first, 1)
         three.expect(["ab"])
         next(tmp_path.glob(f"{tars_of('a')['a'].sha256}.tar")).unlink()  # the other made room
@@ -135,7 +135,7 @@ def test_processes_share_what_is_there(tmp_path: Path) -> None:
 def test_what_another_process_is_bringing_does_not_make_way(tmp_path: Path) -> None:
     begun, gate = threading.Event(), threading.Event()
 
-    def bring_slowly(shard: str, path: Path) -> None:
+    def download_slowly(shard: str, path: Path) -> None:
         with path.open("wb") as file:
             file.write(content_of(shard)[:30])
             file.flush()
@@ -143,12 +143,12 @@ def test_what_another_process_is_bringing_does_not_make_way(tmp_path: Path) -> N
             assert gate.wait(120)
             file.write(content_of(shard)[30:])
 
-    one = ShardCache(tmp_path, 3 * SIZE, tars_of("a"), bring_slowly, 1)
+    one = ShardCache(tmp_path, 3 * SIZE, tars_of("a"), download_slowly, 1)
     one.expect(["a"])
     assert begun.wait(120)
     with caching(tmp_path, 3, "xyz") as (two, other):
         two.expect(["xyz"])
-        until(lambda: other.brought == ["x", "y"])
+        until(lambda: other.downloaded == ["x", "y"])
         assert read(two, "z") is None
         gate.set()
         assert read(one, "a") == content_of("a")
@@ -163,15 +163,15 @@ def test_what_makes_way_while_it_is_looked_at_is_no_error(
     real_iterdir, real_glob = Path.iterdir, Path.glob
     old = tmp_path / f"{tars_of('x')['x'].sha256}.tar"
     old.write_bytes(content_of("x"))
-    with caching(tmp_path, 1) as (cache, bringer):
-        bringer.gate.clear()  # it looks into the folder, too
+    with caching(tmp_path, 1) as (cache, downloader):
+        downloader.gate.clear()  # it looks into the folder, too
         with monkeypatch.context() as patch:
             patch.setattr(Path, "iterdir", lambda self: [*real_iterdir(self), gone])
             patch.setattr(Path, "glob", lambda self, pattern: [*real_glob(self, pattern), gone])
             cache.expect(["a"])
             check_room(tmp_path, SIZE, SIZE)
         assert not old.exists()
-        bringer.gate.set()
+        downloader.gate.set()
         assert read(cache, "a") == content_of("a")
 
 

@@ -183,10 +183,10 @@ def test_a_connection_that_broke_is_made_anew(made: Work, server: SftpServer) ->
     url = f"{server.url}/tiny"
     push(made, url, QUIET)
     store, num_logins = RemoteStore(url), server.num_logins
-    assert store.part(INDEX, range(5)) == b'{\n  "'
+    assert store.read_range(INDEX, range(5)) == b'{\n  "'
     assert server.num_logins == num_logins
     server.drop()
-    assert store.part(INDEX, range(5)) == b'{\n  "'
+    assert store.read_range(INDEX, range(5)) == b'{\n  "'
     assert server.num_logins == num_logins + 1
     server.drop()
     store.remove([INDEX, "samples/none"])

@@ -91,7 +91,7 @@ def test_a_server_that_drops_connections_is_asked_again(
         store = open_store(server.url)
         store._client._draw = lambda: 0.0  # type: ignore[attr-defined]
         with (tmp_path / "x").open("wb", 0) as out:
-            store.bring(file.name, out, file.size, lambda num_bytes: None)
+            store.download(file.name, out, file.size, lambda num_bytes: None)
         assert (tmp_path / "x").read_bytes() == data
         assert len(server.requests) == len(scripts)
         starts = [

@@ -29,8 +29,8 @@ from pipeline.shard_store.files import (
     LEDGER,
     RAW,
     SAMPLES,
-    bring_rows,
-    bring_whole_tar,
+    download_checked_tar,
+    download_rows,
     put,
     put_shard,
     scratch_work,
@@ -89,9 +89,9 @@ class StoreClearing:
             for kind, schema in ((RAW, RAW_SCHEMA), (SAMPLES, SAMPLES_SCHEMA)):
                 with scratch_work() as here:
                     rows = rows_path(here.root / kind, name)
-                    is_there = bring_rows(self.store, kind, name, rows)
+                    is_there = download_rows(self.store, kind, name, rows)
                     if is_there and not _is_clear(rows, schema, post_ids):
-                        bring_whole_tar(self.store, kind, name, here.root)
+                        download_checked_tar(self.store, kind, name, here.root)
 
     def clear(self, schema: pa.Schema, name: str, post_ids: Collection[int], proof: str) -> None:
         """Take posts out of a shard, as ``clear_stage`` does on a disk.
@@ -125,9 +125,9 @@ class StoreClearing:
     ) -> bool:
         """Make what replaces a shard; return False where the store needs none."""
         rows = rows_path(here.root / kind, name)
-        is_there = bring_rows(self.store, kind, name, rows)
+        is_there = download_rows(self.store, kind, name, rows)
         if kind == RAW:
-            bring_rows(self.store, LEDGER, name, rows_path(here.ledger_dir, name))
+            download_rows(self.store, LEDGER, name, rows_path(here.ledger_dir, name))
         if not is_there:  # what may lie there is of a run that was cut short
             self.store.remove([f"{kind}/{name}.tar"])
             if kind == RAW:
@@ -137,7 +137,7 @@ class StoreClearing:
         if _is_clear(rows, schema, post_ids) and proof in ("", read_info(rows)["fingerprint"]):
             self._follow(kind, name, here.root)
             return False
-        bring_whole_tar(self.store, kind, name, here.root)
+        download_checked_tar(self.store, kind, name, here.root)
         clear_stage(here, schema, name, post_ids, proof)
         return True
 

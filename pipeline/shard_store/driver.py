@@ -1,9 +1,9 @@
 """The driver's side of a run whose shards lie in a store: the work folder has their rows only.
 
-The store is right and the folder follows: a run begins by bringing the rows that the folder lacks,
-and a shard that is handed out has none in the folder until it is done. So the folder's rows are
-always those of the store, as long as no other driver makes the same shards. Ranks may have a work
-folder each: rows of other ranks' shards are brought anew where they are needed.
+The store is right and the folder follows: a run begins by downloading the rows that the folder
+lacks, and a shard that is handed out has none in the folder until it is done. So the folder's rows
+are always those of the store, as long as no other driver makes the same shards. Ranks may have a
+work folder each: rows of other ranks' shards are downloaded anew where they are needed.
 """
 
 import os
@@ -22,7 +22,7 @@ from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import sweep
 from pipeline.shard_store.clearing import StoreClearing
-from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, bring_rows
+from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, download_rows
 from pipeline.shard_store.identity import put_identity, put_plans, take_index_away, tie
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.rows import peek_info, read_info, read_rows
@@ -37,7 +37,7 @@ from pipeline.urls import scheme_of
 from pipeline.work import Work
 
 KINDS = (LEDGER, RAW, SAMPLES)
-"""Folders of rows, in the order in which they are brought."""
+"""Folders of rows, in the order in which they are downloaded."""
 
 _AT_A_TIME = 500  # shards whose plans are put together
 _SCHEMES = tuple(scheme for scheme in SHARE_SCHEMES if scheme != "hf")
@@ -99,11 +99,11 @@ class ShardStore:
         put_plans(self._store, self._work, there)
 
     def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
-        """Tie store and folder to each other, and bring the rows that the folder lacks.
+        """Tie store and folder to each other, and download the rows that the folder lacks.
 
         Args:
             own: shards that no other run makes.
-            others: kinds of rows, out of ``KINDS``, that are brought anew for all other shards.
+            others: kinds of rows, out of ``KINDS``, that are downloaded anew for all other shards.
 
         Raises:
             UserError: where either holds shards of something else, or posts were taken down there.
@@ -115,7 +115,7 @@ class ShardStore:
             todo = [name for name in own if self._lacks(kind, name)]
             if kind in others:
                 todo += sorted(planned.keys() - set(own))
-            in_threads(partial(self._bring, kind), todo, self._store.num_connections)
+            in_threads(partial(self._download, kind), todo, self._store.num_connections)
         self._check_taken_down(planned)
 
     def _check_taken_down(self, names: Collection[str]) -> None:
@@ -151,10 +151,10 @@ class ShardStore:
     def _path(self, kind: str, name: str) -> Path:
         return rows_path(self._work.root / kind, name)
 
-    def _bring(self, kind: str, name: str) -> bool:
+    def _download(self, kind: str, name: str) -> bool:
         """Let the folder have a shard's rows as the store has them; return whether it has any."""
         path = self._path(kind, name)
-        is_there = bring_rows(self._store, kind, name, path)
+        is_there = download_rows(self._store, kind, name, path)
         if not is_there:
             path.unlink(missing_ok=True)
         return is_there
@@ -221,12 +221,12 @@ class ShardStore:
     def _settle(
         self, stage: FetchStage | PrepareStage, name: str, outcome: Fates | str
     ) -> Fates | str:
-        """Bring what became of a shard, done or not, into the folder."""
+        """Download what became of a shard, done or not, into the folder."""
         kind, _ = _kind_of(stage)
         try:
             if kind == RAW:
-                self._bring(LEDGER, name)
-            is_there = self._bring(kind, name)
+                self._download(LEDGER, name)
+            is_there = self._download(kind, name)
         except DamagedError as error:
             return str(error)
         if isinstance(outcome, str):

@@ -1,4 +1,4 @@
-"""The files of shards in a store: how they are called, brought, checked, and put.
+"""The files of shards in a store: how they are called, downloaded, checked, and put.
 
 A store holds ``plan/X.parquet``, the planned posts of a shard; ``raw/X.tar`` and ``raw/X.parquet``;
 ``ledger/X.parquet``; and ``samples/X.tar`` and ``samples/X.parquet``. As on a disk the rows make a
@@ -23,8 +23,8 @@ PLAN, RAW, LEDGER, SAMPLES = "plan", "raw", "ledger", "samples"
 MAX_ROWS = 2**32  # bytes
 
 
-def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
-    """Bring a shard's rows, checked by their seal; return whether they are there.
+def download_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
+    """Download a shard's rows, checked by their seal; return whether they are there.
 
     Args:
         store: where they are.
@@ -54,22 +54,22 @@ def bring_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
     return True
 
 
-def bring_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
-    """Bring a shard's tar beside its rows, unchecked."""
+def download_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
+    """Download a shard's tar beside its rows, unchecked."""
     tar = tar_path(root / kind, name)
     with tar.open("wb", 0) as out:
         size = int(read_info(rows_path(root / kind, name))["tar_size"])
-        store.bring(f"{kind}/{name}.tar", out, size, no_tick)
+        store.download(f"{kind}/{name}.tar", out, size, no_tick)
     return tar
 
 
-def bring_whole_tar(store: WritableStore, kind: str, name: str, root: Path) -> None:
-    """Bring a shard's tar beside its rows in a work folder, checked by the sum in these.
+def download_checked_tar(store: WritableStore, kind: str, name: str, root: Path) -> None:
+    """Download a shard's tar beside its rows in a work folder, checked by the sum in these.
 
     Raises:
         DamagedError: where it is not the tar of these rows.
     """
-    tar = bring_tar(store, kind, name, root)
+    tar = download_tar(store, kind, name, root)
     if hash_file(tar) != read_info(rows_path(root / kind, name))["tar_sha256"]:
         where = f"{store.url}/{kind}/{name}"
         command = "fetch" if kind == RAW else "prepare"

@@ -14,9 +14,9 @@ from pipeline.shard_store.files import (
     PLAN,
     RAW,
     SAMPLES,
-    bring_rows,
-    bring_tar,
-    bring_whole_tar,
+    download_checked_tar,
+    download_rows,
+    download_tar,
     put_shard,
     scratch_work,
 )
@@ -65,12 +65,12 @@ class StageInStore:
     def _fetch(
         self, stage: FetchStage, name: str, work: Work, store: WritableStore, tick: Tick
     ) -> Fates:
-        if not bring_rows(store, PLAN, name, work.plan_path):
+        if not download_rows(store, PLAN, name, work.plan_path):
             raise DamagedError(f"{store.url}/{PLAN}/{name}.parquet: is not there.")
         ledger = rows_path(work.ledger_dir, name)
-        if bring_rows(store, RAW, name, rows_path(work.raw_dir, name)):
-            bring_tar(store, RAW, name, work.root)  # the stage finds out what in it is sound
-            bring_rows(store, LEDGER, name, ledger)
+        if download_rows(store, RAW, name, rows_path(work.raw_dir, name)):
+            download_tar(store, RAW, name, work.root)  # the stage finds out what in it is sound
+            download_rows(store, LEDGER, name, ledger)
         index_dir = process_scratch() if split_tar(stage.source.images)[1] else None
         fates = replace(stage, work=work, index_dir=index_dir)(name, tick)
         put_shard(store, RAW, name, work.root, ledger)
@@ -79,9 +79,9 @@ class StageInStore:
     def _prepare(
         self, stage: PrepareStage, name: str, work: Work, store: WritableStore, tick: Tick
     ) -> Fates:
-        if not bring_rows(store, RAW, name, rows_path(work.raw_dir, name)):
+        if not download_rows(store, RAW, name, rows_path(work.raw_dir, name)):
             raise DamagedError(f"{store.url}/{RAW}/{name}.parquet: is not there; run `fetch`.")
-        bring_whole_tar(store, RAW, name, work.root)
+        download_checked_tar(store, RAW, name, work.root)
         fates = replace(stage, work=work)(name, tick)
         put_shard(store, SAMPLES, name, work.root)
         return fates

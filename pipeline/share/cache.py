@@ -1,7 +1,7 @@
-"""A bounded folder of tars on this disk: brought in the order in which they are wanted.
+"""A bounded folder of tars on this disk: downloaded in the order in which they are wanted.
 
 A tar is called by its SHA-256, so several processes and data sets may share the folder: what one
-has brought is there for the others.
+has downloaded is there for the others.
 """
 
 import math
@@ -25,8 +25,8 @@ _OURS = re.compile(r"([0-9a-f]{64})\.tar(\.part)?")
 
 _KEPT = 0.5  # in place of a window's number: between this one and the next
 
-Bring = Callable[[str, Path], None]
-"""Brings a shard's tar to a path, or goes on with what is there, and checks it."""
+Download = Callable[[str, Path], None]
+"""Downloads a shard's tar to a path, or goes on with what is there, and checks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _Found:
 
 
 class ShardCache:
-    """Brings shards ahead of their readers, in threads of its own, and makes room for them.
+    """Downloads shards ahead of their readers, in threads of its own, and makes room for them.
 
     The shard that is wanted latest makes way first, and none makes way for one that is wanted
     later than itself.
@@ -54,8 +54,8 @@ class ShardCache:
         directory: of the tars; see ``check_room``, which makes it.
         max_bytes: of all tars in it, those of other data sets included.
         tars: of the data set, by shard.
-        bring: see ``Bring``; a UserError of it is raised to whoever waits for the shard.
-        num_threads: shards that are brought at a time.
+        download: see ``Download``; a UserError of it is raised to whoever waits for the shard.
+        num_threads: shards that are downloaded at a time.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class ShardCache:
         directory: Path,
         max_bytes: int,
         tars: Mapping[str, SharedFile],
-        bring: Bring,
+        download: Download,
         num_threads: int,
     ) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
         self._tars = tars
-        self._bring = bring
+        self._download = download
         self._changed = threading.Condition()
         self._is_closed = False
         self._paths = {shard: str(directory / f"{tar.sha256}.tar") for shard, tar in tars.items()}
@@ -77,7 +77,7 @@ class ShardCache:
         self._pool = TarPool()
         self._kept: list[str] = []
         self._wanted: dict[str, float] = {}  # the window in which a shard is wanted next
-        self._queue: dict[str, None] = {}  # to be brought, in this order; there is room for all
+        self._queue: dict[str, None] = {}  # to be downloaded, in this order; there is room for all
         self._coming: set[str] = set()
         self._errors: dict[str, UserError] = {}
         for _ in range(num_threads):
@@ -88,7 +88,7 @@ class ShardCache:
         self._kept = list(shards)
 
     def expect(self, windows: Sequence[Sequence[str]]) -> None:
-        """Bring these shards, window after window, as far as there is room."""
+        """Download these shards, window after window, as far as there is room."""
         numbered = list(enumerate(windows))
         with self._changed:
             self._wanted = {}
@@ -111,7 +111,7 @@ class ShardCache:
             None where it is not there and will not be soon.
 
         Raises:
-            UserError: where it could not be brought.
+            UserError: where it could not be downloaded.
         """
         if shard in self._there:
             return self._open(shard)
@@ -125,7 +125,7 @@ class ShardCache:
             return self._open(shard) if shard in self._there else None
 
     def close(self) -> None:
-        """Bring nothing more; what is under way ends with the process at the latest."""
+        """Download nothing more; what is under way ends with the process at the latest."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -171,7 +171,7 @@ class ShardCache:
             self._pool.drop(self._paths[shard])
 
     def _remove(self, sum_: str, *, is_whole: bool) -> bool:
-        """Remove a tar; returns False where another process is bringing it just now."""
+        """Remove a tar; returns False where another process is downloading it just now."""
         path = self._directory / f"{sum_}.tar"
         try:
             held = nullcontext() if is_whole else lock_for(path).acquire(blocking=False)
@@ -228,8 +228,8 @@ class ShardCache:
         part = path.with_name(f"{path.name}.part")
         try:
             with lock_for(path):
-                if not path.exists():  # another process may have brought it meanwhile
-                    self._bring(shard, part)
+                if not path.exists():  # another process may have downloaded it meanwhile
+                    self._download(shard, part)
                     commit(part, path)
         except UserError as error:
             return error
@@ -243,7 +243,7 @@ class ShardCache:
 
 
 def lock_for(path: Path) -> FileLock:
-    """Return the lock under which a file of the cache is brought; there are 256 for all of them."""
+    """Return the lock under which a file of the cache is downloaded; there are 256 for all."""
     return FileLock(path.parent / f".{path.name[:2]}.lock")
 
 

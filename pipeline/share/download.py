@@ -1,4 +1,4 @@
-"""What arrives of a shared data set: brought, and checked before any of it is used."""
+"""What arrives of a shared data set: downloaded, and checked before any of it is used."""
 
 import os
 from pathlib import Path
@@ -69,8 +69,8 @@ def check_rows(shard: str, rows: Path, tar: SharedFile, max_posts: int = MAX_POS
     return read_rows(rows, SAMPLES)
 
 
-def bring(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
-    """Bring a file, go on where one was cut short, and check it; a wrong one does not stay.
+def download(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
+    """Download a file, go on where one was cut short, and check it; a wrong one does not stay.
 
     Raises:
         UserError: where it cannot be had, or is not what the index says.
@@ -89,11 +89,11 @@ def bring(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
 
 
 def _receive(store: Store, file: SharedFile, path: Path, tick: Tick) -> bool:
-    """Bring the rest of a file; returns whether the whole is what the index says."""
+    """Download the rest of a file; returns whether the whole is what the index says."""
     path.touch()
     with path.open("r+b", 0) as out:  # the kernel copies nothing into a file in append mode
         tick(out.seek(0, os.SEEK_END))
         if out.tell() < file.size:
-            store.bring(file.name, out, file.size, tick)
+            store.download(file.name, out, file.size, tick)
         size = out.tell()
     return size == file.size and hash_file(path) == file.sha256

@@ -75,7 +75,7 @@ def _find_taken_down(store: WritableStore, there: Index | None, work: Work) -> l
     with scratch() as folder:
         try:
             with (folder / LOCK).open("wb", 0) as out:
-                store.bring(LOCK, out, lock.size, no_tick)
+                store.download(LOCK, out, lock.size, no_tick)
             check_size(folder / LOCK)
             posts = read_rows(folder / LOCK, LOCK_SCHEMA, ["post_id", "status"])
         except UserError:  # not there, or damaged: this push brings another one

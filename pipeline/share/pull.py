@@ -1,7 +1,7 @@
 """pull: a shared data set, or a part of it, into a work folder.
 
-It may be a stranger's. Each file is brought under ``.incoming/``, checked against the index, and a
-shard against its own rows and the lock; only then does it take its place. What was cut short goes
+It may be a stranger's. Each file is downloaded under ``.incoming/``, checked against the index, and
+a shard against its own rows and the lock; only then does it take its place. What was cut short goes
 on in the middle of the file.
 """
 
@@ -31,7 +31,7 @@ from pipeline.shards.shard import (
     rows_path,
     tar_path,
 )
-from pipeline.share.download import bring, check_shard, find_index
+from pipeline.share.download import check_shard, download, find_index
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -60,7 +60,7 @@ def pull(
     split: str | None = None,
     numbers: Collection[int] | None = None,
 ) -> Shared:
-    """Bring a shared data set, or a part of it, into a work folder, and its plan with it.
+    """Download a shared data set, or a part of it, into a work folder, and its plan with it.
 
     What is there already and the same does not travel again. Shards that an earlier pull brought
     are brought up to date even where they are not asked for this time.
@@ -163,30 +163,30 @@ def _shard_of(file: SharedFile) -> str:
 def _pull_papers(
     store: Store, index: Index, papers: Collection[SharedFile], work: Work
 ) -> dict[str, pa.Table]:
-    """Bring some of lock, recipe and card, check them, and leave the plan that the lock is of.
+    """Download some of lock, recipe and card, check them, and leave the plan that the lock is of.
 
     Returns:
         The lock's posts (``schema.LOCK``), by shard.
     """
     # What a pull that was refused has left there is not looked at.
-    brought = {file.name: work.incoming_dir / file.name for file in papers}
+    downloaded = {file.name: work.incoming_dir / file.name for file in papers}
     for file in papers:
-        bring(store, file, brought[file.name], no_tick)
-    lock = read_lock(brought.get(LOCK, work.share_dir / LOCK))
+        download(store, file, downloaded[file.name], no_tick)
+    lock = read_lock(downloaded.get(LOCK, work.share_dir / LOCK))
     recipe = shared_recipe(lock.info.recipe)
     if recipe != index.recipe:
         raise UserError(f"{store.url}: its index and its lock are of different recipes.")
     posts = dict(by_shard(lock.posts))
     if unplanned := set(index.shards) - posts.keys():
         raise UserError(f"{store.url}: its index names {min(unplanned)}, and its lock does not.")
-    if RECIPE in brought and load_recipe(str(brought[RECIPE])) != recipe:
+    if RECIPE in downloaded and load_recipe(str(downloaded[RECIPE])) != recipe:
         raise UserError(f"{store.url}/{RECIPE}: is not the recipe of its lock.")
     work.share_dir.mkdir(exist_ok=True)
     adopt_plan(lock, work)
-    if LOCK in brought:
+    if LOCK in downloaded:
         _clear_derived(work)
     for file in papers:
-        commit(brought[file.name], work.share_dir / file.name)
+        commit(downloaded[file.name], work.share_dir / file.name)
     write_whole(work.share_dir / INDEX, write_index(index))
     return posts
 
@@ -243,14 +243,14 @@ def _pull_shard(
     tick: Tick,
 ) -> None:
     names = shard_files(shard)
-    brought = {name: work.incoming_dir / Path(name).name for name in names if name in lacking}
-    for name, path in brought.items():
-        bring(store, lacking[name], path, tick)
-    tar, rows = (brought.get(name, path_of(work, name)) for name in names)
+    downloaded = {name: work.incoming_dir / Path(name).name for name in names if name in lacking}
+    for name, path in downloaded.items():
+        download(store, lacking[name], path, tick)
+    tar, rows = (downloaded.get(name, path_of(work, name)) for name in names)
     try:
         check_shard(shard, named[names[0]], tar, rows, posts)
     except UserError as error:
-        for path in brought.values():
+        for path in downloaded.values():
             path.unlink()
         raise UserError(f"{store.url}: {shard} is refused: {error}") from error
     adopt_shard(work.samples_dir, shard, tar, rows)

@@ -24,7 +24,7 @@ from pipeline.shards.members import find_wrong_member
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import Span, parse_shard_name
 from pipeline.share.cache import ShardCache, check_room, lock_for
-from pipeline.share.download import bring, check_rows, find_index
+from pipeline.share.download import check_rows, download, find_index
 from pipeline.share.index import SharedFile, shard_files
 from pipeline.stores.open import open_store
 from pipeline.stores.transfer import in_threads, no_tick
@@ -91,7 +91,7 @@ class RemoteShards:
         self._max_bytes = max_bytes
         self._is_whole_only = False
         self._cache = ShardCache(
-            cache_dir, max_bytes, tars, self._bring_tar, self._store.num_connections
+            cache_dir, max_bytes, tars, self._download_tar, self._store.num_connections
         )
         self._places = functools.lru_cache(maxsize=64)(self._find_places)
 
@@ -116,9 +116,9 @@ class RemoteShards:
         )
 
     def names(self, split: str) -> list[str]:
-        """Return the shards of a split, and bring their rows."""
+        """Return the shards of a split, and download their rows."""
         shards = [shard for shard in self._shards if parse_shard_name(shard)[0] == split]
-        in_threads(self._bring_rows, shards, self._store.num_connections)
+        in_threads(self._download_rows, shards, self._store.num_connections)
         return shards
 
     def rows(self, name: str) -> tuple[pa.Table, dict[str, Any]]:
@@ -149,11 +149,11 @@ class RemoteShards:
         return self.read(name, spans)
 
     def expect(self, windows: Sequence[Sequence[str]]) -> None:
-        """Have shards brought, a window after the other."""
+        """Have shards downloaded, a window after the other."""
         self._cache.expect(windows)
 
     def keep(self, names: Sequence[str]) -> None:
-        """Have shards brought early, and kept as long as there is room."""
+        """Have shards downloaded early, and kept as long as there is room."""
         self._cache.keep(names)
 
     def close(self) -> None:
@@ -167,19 +167,19 @@ class RemoteShards:
     def _rows_path(self, shard: str) -> Path:
         return self._directory / f"{self._files[shard_files(shard)[1]].sha256}.parquet"
 
-    def _bring_rows(self, shard: str) -> None:
+    def _download_rows(self, shard: str) -> None:
         path = self._rows_path(shard)
         with telling_unwritable(self._directory), lock_for(path):
             if not path.exists():
                 part = path.with_name(f"{path.name}.part")
-                bring(self._store, self._files[shard_files(shard)[1]], part, no_tick)
+                download(self._store, self._files[shard_files(shard)[1]], part, no_tick)
                 commit(part, path)
 
-    def _bring_tar(self, shard: str, path: Path) -> None:
+    def _download_tar(self, shard: str, path: Path) -> None:
         reached = -1
         while True:
             try:
-                bring(self._store, self._tar(shard), path, no_tick)
+                download(self._store, self._tar(shard), path, no_tick)
                 break
             except UserError:  # a run of days outlives a bad hour, as long as something comes
                 size = path.stat().st_size if path.exists() else -1
@@ -207,7 +207,7 @@ class RemoteShards:
         start, end = members[0][0], sum(members[-1])
         data = b""
         if 0 < end - start <= _MAX_SAMPLE:
-            data = self._store.part(shard_files(name)[0], range(start, end))
+            data = self._store.read_range(shard_files(name)[0], range(start, end))
         digest = hashlib.sha256()
         for offset, size in members:
             digest.update(data[offset - start : offset - start + size])

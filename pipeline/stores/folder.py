@@ -48,7 +48,7 @@ class FolderStore:
             raise UserError(f"{self.root / name}: larger than {max_bytes} bytes.")
         return data
 
-    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+    def download(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
         """Append the rest of a file; see ``Store``."""
         try:
             file = self._open(name)
@@ -59,7 +59,7 @@ class FolderStore:
             file.seek(start)
             copy_bytes(file, out, size + 1 - start, tick)
 
-    def part(self, name: str, span: range) -> bytes:
+    def read_range(self, name: str, span: range) -> bytes:
         """Return some bytes of a file; see ``Store``."""
         try:
             with self._open(name) as file:

@@ -72,7 +72,7 @@ class RemoteStore:
             raise UserError(f"{self._root}/{name}: larger than {max_bytes} bytes.")
         return data
 
-    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+    def download(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
         """Append the rest of a file; see ``Store``."""
         write_blocks(self._blocks(name, out.tell(), size), out, tick)
 
@@ -81,12 +81,12 @@ class RemoteStore:
         for place in range(start, size + 1, SPAN):
             # One byte more than there ought to be, so that a file that is longer is found out.
             stop = min(place + SPAN, size + 1)
-            block = self.part(name, range(place, stop))
+            block = self.read_range(name, range(place, stop))
             yield block
             if len(block) < stop - place:
                 return
 
-    def part(self, name: str, span: range) -> bytes:
+    def read_range(self, name: str, span: range) -> bytes:
         """Return some bytes of a file; see ``Store``."""
         try:
             return self._read(name, span.start, span.stop)

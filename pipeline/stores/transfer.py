@@ -47,7 +47,7 @@ class Store(Protocol):
             UserError: where it is larger, or the store cannot be read.
         """
 
-    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+    def download(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
         """Append a file's bytes to those of it that are there; ``tick(n)`` after every n.
 
         Args:
@@ -61,7 +61,7 @@ class Store(Protocol):
             UserError: where the file is not there, or the store cannot be read.
         """
 
-    def part(self, name: str, span: range) -> bytes:
+    def read_range(self, name: str, span: range) -> bytes:
         """Return some bytes of a file; fewer where it ends before.
 
         Raises:

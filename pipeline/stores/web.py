@@ -57,7 +57,7 @@ class WebStore:
         hosts = {url_host(self._root, named_in)}
         self._client = Client(source, hosts, named_in=named_in, if_refused=self._if_refused)
 
-    def bring(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
+    def download(self, name: str, out: BinaryIO, size: int, tick: Tick) -> None:
         """Append the rest of a file; see ``Store``."""
         write_blocks(self._blocks(name, out.tell(), size), out, tick)
 
@@ -66,14 +66,14 @@ class WebStore:
         for place in range(start, size, SPAN):
             span = range(place, min(place + SPAN, size))
             try:
-                yield self.part(name, span)
+                yield self.read_range(name, span)
             except WholeFilesOnlyError:
                 if place > start:
                     raise
                 yield self._get_whole(name, size)[start:]
                 return
 
-    def part(self, name: str, span: range) -> bytes:
+    def read_range(self, name: str, span: range) -> bytes:
         """Return some bytes of a file; see ``Store``."""
         return self._get_there(name, span, len(span))
 
