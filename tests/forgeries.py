@@ -1,4 +1,4 @@
-"""Tars, rows and papers of a shared data set as a stranger may have forged them."""
+"""Tars, rows and sidecars of a shared data set as a stranger may have forged them."""
 
 import shutil
 from collections.abc import Callable

@@ -139,7 +139,7 @@ def test_a_push_from_rows_alone_completes_the_store(
     again = Work(tmp_path / "again")
     with pytest.raises(UserError, match="no data set is shared there"):
         pull(URL, again, QUIET)
-    assert push(work, URL, QUIET).num_moved == 4  # papers
+    assert push(work, URL, QUIET).num_moved == 4  # sidecars
     assert push(work, f"{URL}/", QUIET).num_moved == 0
     pull(URL, again, QUIET)
     assert verify(again.root) == []

@@ -13,7 +13,7 @@ from pipeline.recipe_shared import shared_recipe
 from pipeline.settings import convert
 from pipeline.share.index import (
     MAX_INDEX_BYTES,
-    PAPERS,
+    SIDECARS,
     Index,
     SharedFile,
     read_index,
@@ -25,7 +25,7 @@ SUM = "0" * 64
 
 
 def make_index() -> Index:
-    names = sorted([*PAPERS, *shard_files("test-000000"), *shard_files("train-000012")])
+    names = sorted([*SIDECARS, *shard_files("test-000000"), *shard_files("train-000012")])
     files = tuple(SharedFile(name, 10, SUM) for name in names)
     return Index("x", "s3://bucket/x", "", "2026-01-01", Recipe("x"), files).seal()
 

@@ -28,7 +28,7 @@ from pipeline.shard_store.driver import KINDS, ShardStore, place_of
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
-from pipeline.share.sidecars import describe, finish_papers, path_of
+from pipeline.share.sidecars import describe, path_of, write_sidecars
 from pipeline.stages.duplicates import find_duplicates
 from pipeline.stages.fetch import raw_proof
 from pipeline.work import Work
@@ -226,7 +226,7 @@ def _apply(
     if shard_store is not None:
         derived += [work.share_dir, work.cleared_dir]
     try:
-        _clear_papers(work, post_ids)
+        _clear_sidecars(work, post_ids)
     except UserError:  # damaged; `push` or `pull` makes them anew
         derived.append(work.share_dir)
     for directory in derived:
@@ -241,7 +241,7 @@ def _apply(
             work.report_path.unlink()
 
 
-def _clear_papers(work: Work, post_ids: Collection[int]) -> None:
+def _clear_sidecars(work: Work, post_ids: Collection[int]) -> None:
     """Write lock, card, Croissant and index anew where the folder was shared or pulled."""
     if (work.share_dir / LOCK).is_file():
         rewrite_lock(work.share_dir / LOCK, post_ids)
@@ -255,4 +255,4 @@ def _clear_papers(work: Work, post_ids: Collection[int]) -> None:
         is_ours = file.name == LOCK or match_shard(file.name) is not None
         files.append(describe(here, file.name) if is_ours and here.is_file() else file)
     lock = rewrite_lock(work.share_dir / LOCK, ())
-    finish_papers(work.share_dir, replace(index, files=tuple(files)), lock)
+    write_sidecars(work.share_dir, replace(index, files=tuple(files)), lock)

@@ -26,7 +26,7 @@ IDENTITY = "plan.json"
 """Says whose shards a ``--store`` holds."""
 
 CARD, CROISSANT, LOCK, RECIPE = "README.md", "croissant.json", "posts.parquet", "recipe.toml"
-PAPERS = (CARD, CROISSANT, LOCK, RECIPE)
+SIDECARS = (CARD, CROISSANT, LOCK, RECIPE)
 """The files beside the samples."""
 
 SAMPLES = "samples"
@@ -156,7 +156,7 @@ def _wrongs(index: Index, is_whole: bool) -> Iterable[str]:
     names = [file.name for file in index.files]
     if names != sorted(set(names)):
         yield "names a file twice, or not in order"
-    missing = {*PAPERS, *chain.from_iterable(map(shard_files, index.shards))} - set(names)
+    missing = {*SIDECARS, *chain.from_iterable(map(shard_files, index.shards))} - set(names)
     if is_whole and missing:
         yield f"lacks {min(missing)}"
     if not (index.url.isprintable() and index.contact.isprintable()):
@@ -172,7 +172,7 @@ def _wrongs(index: Index, is_whole: bool) -> Iterable[str]:
 
 
 def _wrong_file(file: SharedFile) -> Iterable[str]:
-    if match_shard(file.name) is None and file.name not in PAPERS:
+    if match_shard(file.name) is None and file.name not in SIDECARS:
         yield f"names {file.name[:200]!r}, which no data set holds"
         return
     suffix = file.name[file.name.rindex(".") :]

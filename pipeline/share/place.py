@@ -15,7 +15,7 @@ from pipeline.scratch import scratch
 from pipeline.shard_store.clearing import removals_in
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import list_shards
-from pipeline.share.index import CARD, IDENTITY, INDEX, LOCK, PAPERS, PENDING, Index
+from pipeline.share.index import CARD, IDENTITY, INDEX, LOCK, PENDING, SIDECARS, Index
 from pipeline.share.sidecars import describe, path_of
 from pipeline.stores.transfer import WritableStore, no_tick
 from pipeline.urls import scheme_of
@@ -55,7 +55,7 @@ def check_place(
     if there is not None:
         return
     expected = {CARD} if scheme_of(store.url) == "hf" else set()
-    names = {name.lower() for name in {*PAPERS, INDEX, PENDING, *draft.by_name} - expected}
+    names = {name.lower() for name in {*SIDECARS, INDEX, PENDING, *draft.by_name} - expected}
     if found := sorted(name for name in sizes if name.lower() in names):  # one file on some disks
         raise UserError(
             f"{store.url}/{found[0]}: is there already, and no `push` can be seen to have brought "

@@ -35,8 +35,8 @@ from pipeline.share.download import check_shard, download, find_index
 from pipeline.share.index import (
     INDEX,
     LOCK,
-    PAPERS,
     RECIPE,
+    SIDECARS,
     Index,
     SharedFile,
     match_shard,
@@ -82,10 +82,10 @@ def pull(
     check_folder(work)
     with work.lock(), _telling(work.root):
         work.incoming_dir.mkdir(exist_ok=True)
-        papers = [
-            f for f in index.files if f.name in PAPERS and not _is_same(path_of(work, f.name), f)
+        sidecars = [
+            f for f in index.files if f.name in SIDECARS and not _is_same(path_of(work, f.name), f)
         ]
-        posts = _pull_papers(store, index, papers, work)
+        posts = _pull_sidecars(store, index, sidecars, work)
         if index.shards and not list_shards(work.raw_dir):  # else they were prepared here
             present = set(list_shards(work.samples_dir))
             for shard in present - set(index.shards):
@@ -93,9 +93,9 @@ def pull(
             wanted |= present & set(index.shards)
         named = index.by_name
         todo = {shard for shard in wanted if not _has_shard(work, named, shard)}
-        files = [f for f in index.files if f.name in PAPERS or _shard_of(f) in wanted]
+        files = [f for f in index.files if f.name in SIDECARS or _shard_of(f) in wanted]
         lacking = _find_lacking(work, [f for f in files if _shard_of(f) in todo])
-        shared = Shared.of(files, [*papers, *lacking.values()])
+        shared = Shared.of(files, [*sidecars, *lacking.values()])
         _check_room(work, shared.num_moved_bytes)
         with count_megabytes(console, "pull", shared.num_moved_bytes) as tick:
             in_threads(
@@ -160,8 +160,8 @@ def _shard_of(file: SharedFile) -> str:
     return found[1] if found else ""
 
 
-def _pull_papers(
-    store: Store, index: Index, papers: Collection[SharedFile], work: Work
+def _pull_sidecars(
+    store: Store, index: Index, sidecars: Collection[SharedFile], work: Work
 ) -> dict[str, pa.Table]:
     """Download some of lock, recipe and card, check them, and leave the plan that the lock is of.
 
@@ -169,8 +169,8 @@ def _pull_papers(
         The lock's posts (``schema.LOCK``), by shard.
     """
     # What a pull that was refused has left there is not looked at.
-    downloaded = {file.name: work.incoming_dir / file.name for file in papers}
-    for file in papers:
+    downloaded = {file.name: work.incoming_dir / file.name for file in sidecars}
+    for file in sidecars:
         download(store, file, downloaded[file.name], no_tick)
     lock = read_lock(downloaded.get(LOCK, work.share_dir / LOCK))
     recipe = shared_recipe(lock.info.recipe)
@@ -185,7 +185,7 @@ def _pull_papers(
     adopt_plan(lock, work)
     if LOCK in downloaded:
         _clear_derived(work)
-    for file in papers:
+    for file in sidecars:
         commit(downloaded[file.name], work.share_dir / file.name)
     write_whole(work.share_dir / INDEX, write_index(index))
     return posts

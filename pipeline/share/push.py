@@ -38,7 +38,7 @@ from pipeline.share.index import (
     write_index,
 )
 from pipeline.share.place import check_place
-from pipeline.share.sidecars import describe, finish_papers, path_of
+from pipeline.share.sidecars import describe, path_of, write_sidecars
 from pipeline.share.summary import Shared, count_megabytes
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import one_form, open_writable
@@ -161,7 +161,7 @@ def _send(
     work: Work,
     console: Console,
 ) -> Shared:
-    """Bring a store to what a draft says, with its papers.
+    """Bring a store to what a draft says, with its sidecars.
 
     At no moment does the store's own index say what is not there. Until the new one is written a
     pending one stands in for it, which names only what is there already or not there at all: so a
@@ -264,12 +264,12 @@ def _finish(work: Work, draft: Index, there: Index | None) -> Index:
     lock = write_lock(work, work.share_dir / LOCK)
     recipe = shared_recipe(lock.info.recipe)
     write_whole(work.share_dir / RECIPE, recipe_toml(recipe))
-    papers = [describe(path_of(work, name), name) for name in (LOCK, RECIPE)]
-    files = tuple(sorted([*draft.files, *papers]))
+    sidecars = [describe(path_of(work, name), name) for name in (LOCK, RECIPE)]
+    files = tuple(sorted([*draft.files, *sidecars]))
     index = replace(draft, recipe=recipe, files=files).seal()
     if there is not None and there.fingerprint == index.fingerprint:
         index = replace(index, published=there.published)  # so that the card stays as it is
-    return finish_papers(work.share_dir, index, lock)
+    return write_sidecars(work.share_dir, index, lock)
 
 
 def _put_index(store: WritableStore, name: str, index: Index, share_dir: Path) -> None:

@@ -7,11 +7,11 @@ from pipeline.disk import hash_file, write_whole
 from pipeline.lockfile.lock import Lock
 from pipeline.share.card import write_card
 from pipeline.share.croissant import write_croissant
-from pipeline.share.index import CARD, CROISSANT, INDEX, PAPERS, Index, SharedFile, write_index
+from pipeline.share.index import CARD, CROISSANT, INDEX, SIDECARS, Index, SharedFile, write_index
 from pipeline.work import Work
 
 
-def finish_papers(share_dir: Path, index: Index, lock: Lock) -> Index:
+def write_sidecars(share_dir: Path, index: Index, lock: Lock) -> Index:
     """Write card and Croissant about the other files of an index; return the index with them.
 
     A copy of it is left in ``share_dir``, beside them.
@@ -34,4 +34,4 @@ def describe(path: Path, name: str) -> SharedFile:
 
 def path_of(work: Work, name: str) -> Path:
     """Return where a file of the data set lies in a work folder."""
-    return work.share_dir / name if name in PAPERS else work.root / name
+    return work.share_dir / name if name in SIDECARS else work.root / name
