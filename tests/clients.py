@@ -8,7 +8,7 @@ from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.web.client import Client
 from pipeline.web.hosts import allowed_hosts
-from pipeline.web.pacing import Turns
+from pipeline.web.pacing import HostPacer
 
 Connect = Callable[..., Client]
 """``make_client`` whose clients are closed at the end of the test: the fixture ``connect``."""
@@ -39,8 +39,8 @@ class FakeTime:
             self.meanwhile.pop()()
         self.now += seconds
 
-    def turns(self, interval: float = 0.0) -> Turns:
-        return Turns("host", interval, self.now, self.sleep, self.clock)
+    def pacer(self, interval: float = 0.0) -> HostPacer:
+        return HostPacer("host", interval, self.now, self.sleep, self.clock)
 
 
 def make_client(

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.records import Fate, Status
 from pipeline.web.pacing import (
+    HostPacer,
     SourceDownError,
     SourceRefusesError,
-    Turns,
     choose_wait,
     may_pass,
     parse_retry_after,
@@ -91,26 +91,26 @@ def test_no_retry_after_is_ever_unreadable(value: str) -> None:
 
 def test_turns_are_evenly_spaced_and_the_first_comes_at_once() -> None:
     time = FakeTime()
-    turns = time.turns(interval=0.5)
+    pacer = time.pacer(interval=0.5)
     for _ in range(4):
-        turns.wait_for_turn()
+        pacer.wait_for_turn()
     assert time.slept == [0.5, 0.5, 0.5]
 
 
 def test_an_unused_turn_does_not_make_a_burst() -> None:
     time = FakeTime()
-    turns = time.turns(interval=0.5)
-    turns.wait_for_turn()
+    pacer = time.pacer(interval=0.5)
+    pacer.wait_for_turn()
     time.now += 100
     for _ in range(3):
-        turns.wait_for_turn()
+        pacer.wait_for_turn()
     assert time.slept == [0.5, 0.5]
 
 
 def test_turns_of_many_threads_are_all_different() -> None:
     slept: list[float] = []
-    turns = Turns("host", 0.5, 1000.0, slept.append, lambda: 1000.0)
-    threads = [threading.Thread(target=turns.wait_for_turn) for _ in range(20)]
+    pacer = HostPacer("host", 0.5, 1000.0, slept.append, lambda: 1000.0)
+    threads = [threading.Thread(target=pacer.wait_for_turn) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -120,128 +120,128 @@ def test_turns_of_many_threads_are_all_different() -> None:
 
 def test_a_hold_keeps_everybody_back() -> None:
     time = FakeTime()
-    turns = time.turns()
-    turns.hold(7)
-    turns.hold(3)  # a shorter one takes nothing back
-    turns.wait_for_turn()
-    turns.wait_for_turn()
+    pacer = time.pacer()
+    pacer.hold(7)
+    pacer.hold(3)  # a shorter one takes nothing back
+    pacer.wait_for_turn()
+    pacer.wait_for_turn()
     assert time.slept == [7]
 
 
 def test_a_hold_reaches_those_who_are_already_waiting() -> None:
     time = FakeTime()
-    turns = time.turns(interval=1.0)
-    turns.wait_for_turn()
-    time.meanwhile.append(lambda: turns.hold(10))
-    turns.wait_for_turn()
+    pacer = time.pacer(interval=1.0)
+    pacer.wait_for_turn()
+    time.meanwhile.append(lambda: pacer.hold(10))
+    pacer.wait_for_turn()
     assert time.slept == [1, 9]
     assert time.now == 1010
 
 
 def test_refusals_in_a_row_stop_everybody() -> None:
-    turns = FakeTime().turns()
+    pacer = FakeTime().pacer()
     for status in (403, 401, 403, 404, 500, 403):  # neither 404 nor 500 says that we are welcome
-        turns.note(status)
+        pacer.note_status(status)
     refused = r"^host refused 5 requests in a row \(HTTP 401\).*NURIE_CONTACT"
     with pytest.raises(SourceRefusesError, match=refused) as raised:
-        turns.note(401)
+        pacer.note_status(401)
     assert isinstance(raised.value, UserError)
     with pytest.raises(SourceRefusesError):
-        turns.wait_for_turn()
+        pacer.wait_for_turn()
     with pytest.raises(SourceRefusesError):
-        turns.note(200)  # an answer that was still under way changes nothing
+        pacer.note_status(200)  # an answer that was still under way changes nothing
 
 
 @pytest.mark.parametrize("success", [200, 206])
 def test_a_success_between_refusals_starts_the_count_anew(success: int) -> None:
-    turns = FakeTime().turns()
+    pacer = FakeTime().pacer()
     for status in (403, 403, 403, 403, success) * 3:
-        turns.note(status)
-    turns.wait_for_turn()
+        pacer.note_status(status)
+    pacer.wait_for_turn()
 
 
 def test_a_host_that_never_answered_is_soon_given_up() -> None:
     time = FakeTime()
-    turns = time.turns()
+    pacer = time.pacer()
     for was_missed in (False, True, True):
-        assert turns.note_missed("no such name") is was_missed
-        turns.wait_for_turn()
+        assert pacer.note_missed("no such name") is was_missed
+        pacer.wait_for_turn()
     with pytest.raises(SourceDownError, match=r"^host is out of reach.*: no such name\.") as raised:
-        turns.note_missed("no such name")
+        pacer.note_missed("no such name")
     assert isinstance(raised.value, UserError)
     assert time.slept == [1, 2, 4]
-    turns.note_reached()  # an answer that was still under way changes nothing
+    pacer.note_reached()  # an answer that was still under way changes nothing
     with pytest.raises(SourceDownError):
-        turns.wait_for_turn()
+        pacer.wait_for_turn()
 
 
 def test_a_host_that_has_answered_gets_ten_minutes() -> None:
     time = FakeTime()
-    turns = time.turns()
-    turns.note_reached()
+    pacer = time.pacer()
+    pacer.note_reached()
     with pytest.raises(SourceDownError):
         for _ in range(99):
-            turns.note_missed("refused")
-            turns.wait_for_turn()
+            pacer.note_missed("refused")
+            pacer.wait_for_turn()
     assert 600 <= time.now - 1000 < 700
     assert time.slept[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_the_ten_minutes_begin_with_the_first_miss() -> None:
     time = FakeTime()
-    turns = time.turns()
+    pacer = time.pacer()
     for _ in range(3):
-        turns.note_reached()
+        pacer.note_reached()
         time.now += 1000
-        assert turns.note_missed("refused") is False
-        turns.wait_for_turn()
+        assert pacer.note_missed("refused") is False
+        pacer.wait_for_turn()
 
 
 def test_who_waits_while_the_host_is_given_up_does_not_ask_it() -> None:
     time = FakeTime()
-    turns = time.turns(interval=1.0)
-    turns.wait_for_turn()
+    pacer = time.pacer(interval=1.0)
+    pacer.wait_for_turn()
 
     def give_up() -> None:
         with pytest.raises(SourceRefusesError):
             for _ in range(5):
-                turns.note(403)
+                pacer.note_status(403)
 
     time.meanwhile.append(give_up)
     with pytest.raises(SourceRefusesError):
-        turns.wait_for_turn()
+        pacer.wait_for_turn()
     with pytest.raises(SourceRefusesError):
-        turns.wait_for_turn()
+        pacer.wait_for_turn()
     assert time.slept == [1]  # nobody waits for a turn that will not come
 
 
 def test_misses_of_one_moment_are_one() -> None:
     time = FakeTime()
-    turns = time.turns()
+    pacer = time.pacer()
     for _ in range(50):
-        turns.note_missed("refused")
-    turns.wait_for_turn()
+        pacer.note_missed("refused")
+    pacer.wait_for_turn()
     assert time.slept == [1]
 
 
 def test_an_answer_between_misses_starts_the_count_anew() -> None:
     time = FakeTime()
-    turns = time.turns()
+    pacer = time.pacer()
     for _ in range(9):
-        assert turns.note_missed("refused") is False
-        turns.wait_for_turn()
-        turns.note_reached()
+        assert pacer.note_missed("refused") is False
+        pacer.wait_for_turn()
+        pacer.note_reached()
     assert time.slept == [1] * 9
 
 
 def test_a_host_that_never_gives_an_answer_is_given_up() -> None:
-    turns = FakeTime().turns()
+    pacer = FakeTime().pacer()
     for _ in range(199):
-        turns.note_end(failed=True)
-    turns.note_end(failed=False)
+        pacer.note_end(failed=True)
+    pacer.note_end(failed=False)
     for _ in range(199):
-        turns.note_end(failed=True)
+        pacer.note_end(failed=True)
     with pytest.raises(SourceDownError, match=r"^host .*200 tries in a row"):
-        turns.note_end(failed=True)
+        pacer.note_end(failed=True)
     with pytest.raises(SourceDownError):
-        turns.wait_for_turn()
+        pacer.wait_for_turn()

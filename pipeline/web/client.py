@@ -27,8 +27,8 @@ from pipeline.web.hosts import canonical_host, is_local, named_hosts
 from pipeline.web.pacing import (
     REFUSED_PICTURES,
     Clock,
+    HostPacer,
     Sleep,
-    Turns,
     choose_wait,
     may_pass,
     parse_retry_after,
@@ -128,11 +128,11 @@ class Client:
         names = {canonical_host(host) for host in hosts}
         words = (named_in, if_refused)
         self._hosts = {
-            name: Turns(name, interval, start, self._sleep, clock, *words) for name in names
+            name: HostPacer(name, interval, start, self._sleep, clock, *words) for name in names
         }
         store = "/".join(without_password(source.images).split("/")[:3])
         in_settings = "source.images, or an endpoint in the store's own settings"
-        self._store = Turns(store, 0.0, start, self._sleep, clock, in_settings)
+        self._store = HostPacer(store, 0.0, start, self._sleep, clock, in_settings)
         local_hosts = {*named_hosts(source), *filter(is_local, names)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)
 
@@ -163,7 +163,7 @@ class Client:
             SourceRefusesError: when the host has answered 401 or 403 five times in a row, and from
                 then on.
             SourceDownError: when the host cannot be reached, or answers nothing of use again and
-                again; see ``Turns.note_missed`` and ``Turns.note_end``.
+                again; see ``HostPacer.note_missed`` and ``HostPacer.note_end``.
             WholeFilesOnlyError: when a span was asked for, and the host sends the whole file.
             RuntimeError: when the client was closed.
         """
@@ -191,7 +191,7 @@ class Client:
         While the store is out of reach all threads wait for it, as ``get`` does for a host.
 
         Raises:
-            SourceDownError: when it cannot be reached; see ``Turns.note_missed``.
+            SourceDownError: when it cannot be reached; see ``HostPacer.note_missed``.
             UserError: where its library lacks credentials.
             RuntimeError: when the client was closed.
         """
@@ -212,8 +212,8 @@ class Client:
         self._closed.set()
         self._transport.close()
 
-    def _wait_for_turn(self, turns: Turns) -> None:
-        turns.wait_for_turn()
+    def _wait_for_turn(self, host: HostPacer) -> None:
+        host.wait_for_turn()
         if self._closed.is_set():
             raise RuntimeError("the client was closed")
 
@@ -257,9 +257,9 @@ class Client:
                 drain(response)
         return Download(fate_of_status(status), http_status=status)
 
-    def _receive(self, response: requests.Response, host: Turns, ask: _Ask) -> Download:
+    def _receive(self, response: requests.Response, host: HostPacer, ask: _Ask) -> Download:
         status, span = response.status_code, ask.span
-        host.note(status)
+        host.note_status(status)
         fate = fate_of_status(status)
         if span and status == 200:
             raise WholeFilesOnlyError(

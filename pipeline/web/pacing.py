@@ -77,7 +77,7 @@ def parse_retry_after(value: str, date: str = "") -> float:
     return min(max(0.0, until - (time.time() if now is None else now)), _MAX_HOLD)
 
 
-class Turns:
+class HostPacer:
     """What all threads share about one host: whose turn it is, and whether it refuses us.
 
     Args:
@@ -137,7 +137,7 @@ class Turns:
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + seconds)
 
-    def note(self, http_status: int) -> None:
+    def note_status(self, http_status: int) -> None:
         """Count refusals in a row; after too many every thread is told to stop."""
         with self._lock:
             if http_status in (401, 403):
