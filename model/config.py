@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.settings import Table, convert
-from pipeline.words import meant
+from pipeline.words import did_you_mean
 
 MODELS = ("zhang2017", "batchnorm", "inception", "reference")
 STYLELESS = ("reference",)
@@ -32,7 +32,7 @@ def _check(condition: bool, message: str) -> None:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     known = ", ".join(choices)
-    _check(value in choices, f"{name}: {value!r}{meant(value, choices)} is none of {known}")
+    _check(value in choices, f"{name}: {value!r}{did_you_mean(value, choices)} is none of {known}")
 
 
 def _check_seed(name: str, seed: int) -> None:

@@ -62,11 +62,11 @@ class Entry:
     """A run that has come into a folder.
 
     Attributes:
-        has_company: whether other ranks are at work there.
+        has_peers: whether other ranks are at work there.
         let_others_in: a rank keeps the others out until this is called.
     """
 
-    has_company: bool = False
+    has_peers: bool = False
     let_others_in: Callable[[], object] = lambda: None
 
 

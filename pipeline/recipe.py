@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.schema import MAX_SIDE, SKETCH, is_sketch_name
-from pipeline.words import meant
+from pipeline.words import did_you_mean
 
 PICTURE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "avif")
 RATINGS = ("g", "s", "q", "e")
@@ -46,7 +46,7 @@ class SelectSettings:
         known = ("safe", *RATINGS)
         unknown = next((rating for rating in self.rating if rating not in known), None)
         if unknown is not None:
-            hint = meant(unknown, known)
+            hint = did_you_mean(unknown, known)
             raise ValueError(f"select.rating: {unknown!r}{hint} is none of {', '.join(known)}")
         if not self.rating:
             raise ValueError(f"select.rating: name one of {', '.join(known)} at least")

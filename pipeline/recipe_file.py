@@ -12,7 +12,7 @@ from pipeline.disk import reason
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.settings import Table, apply_overrides, convert, to_table
-from pipeline.words import meant
+from pipeline.words import did_you_mean
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
 
@@ -85,7 +85,8 @@ def find_recipe(name_or_path: str) -> Path:
     if path.is_file():
         return path
     names = recipe_names()
+    hint = did_you_mean(name_or_path, names)
     raise UserError(
-        f"no recipe {name_or_path!r}{meant(name_or_path, names)}: give one of {', '.join(names)}, "
-        "or the path of a TOML file."
+        f"no recipe {name_or_path!r}{hint}: give one of {', '.join(names)}, or the path of a TOML "
+        "file."
     )

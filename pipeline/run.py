@@ -101,7 +101,7 @@ def fetch(
         if lock is not None:
             check_removals(lock, read_removals(work.removals_path).post_ids)
         metadata = find_metadata(recipe, work, console) if lock is None else lock
-        ensure_plan(recipe, work, limit, replan, metadata, held.has_company)
+        ensure_plan(recipe, work, limit, replan, metadata, held.has_peers)
         say_what_is_cut(read_about(work.plan_path).get("malformed", []), console)
         keep_lock(work, lock)
         planned = planned_shards(work.plan_path)
@@ -110,10 +110,10 @@ def fetch(
             runner = shard_store.through(runner)
         planned = held.begin(planned)
         _say_what_is_remade(work.raw_dir, planned, _of_originals, recipe, console)
-        for aside in work.asides():
-            there = list_shards(aside.raw_dir)
-            _say_what_is_remade(aside.raw_dir, there, _of_originals, recipe, console)
-            _say_what_is_damaged(aside.raw_dir, there, console)
+        for old in work.old_works():
+            there = list_shards(old.raw_dir)
+            _say_what_is_remade(old.raw_dir, there, _of_originals, recipe, console)
+            _say_what_is_damaged(old.raw_dir, there, console)
         stage = FetchStage(
             work,
             recipe.source,
@@ -198,7 +198,7 @@ def prepare(
                     "all; run `fetch` to its end first."
                 )
             console.print(f"{missing}; preparing the others.")
-        elif not held.has_company:  # of the ranks that fetched none knew that it was the last one
+        elif not held.has_peers:  # of the ranks that fetched none knew that it was the last one
             shutil.rmtree(work.index_dir, ignore_errors=True)
         _check_layout(recipe, work.raw_dir, fetched)
         stage = make_prepare_stage(recipe, work, list(fetched))

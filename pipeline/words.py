@@ -28,8 +28,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)), "")
 
 
-def meant(word: str, known: Iterable[str]) -> str:
-    """Return what is said behind a word that is not known: `` (did you mean 'x'?)``, or ""."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` to say behind an unknown word, or ""."""
     near = nearest(word, known)
     return f" (did you mean {near!r}?)" if near else ""
 

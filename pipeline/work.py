@@ -104,7 +104,7 @@ class Work:
                 f"{name!a}: is not UTF-8, as the name of a work folder must be; so must the locale."
             )
 
-    def asides(self) -> list["Work"]:
+    def old_works(self) -> list["Work"]:
         """Return the folders in ``reuse_dir`` that have originals as this one had, latest first."""
         raw_dirs = self.reuse_dir.glob(f"*/{self.raw_dir.name}")
         folders = [path.parent for path in raw_dirs if path.parent.name.isdecimal()]
@@ -216,12 +216,12 @@ class Run:
     """A run that holds a work folder.
 
     Attributes:
-        has_company: whether other ranks are at work beside it; the plan must stay as it is then.
+        has_peers: whether other ranks are at work beside it; the plan must stay as it is then.
         names: of the shards that it may touch; None for all.
     """
 
     def __init__(self, work: Work, part: Part, entry: Entry) -> None:
-        self.has_company = entry.has_company
+        self.has_peers = entry.has_peers
         self.names: Collection[str] | None = None if part.is_whole else ()
         self._work = work
         self._part = part

@@ -87,12 +87,12 @@ def test_who_may_not_work_beside_whom(
     ):
         pass
     with hold(tmp_path, comes, print) as entry:  # a killed one holds nothing
-        assert not entry.has_company
+        assert not entry.has_peers
 
 
 def test_ranks_work_side_by_side_and_know_it(tmp_path: Path) -> None:
     with held(tmp_path, Part(0, 3)), hold(tmp_path, Part(2, 3), print) as entry:
-        assert entry.has_company
+        assert entry.has_peers
         entry.let_others_in()
         with held(tmp_path, Part(1, 3)):
             pass
@@ -116,7 +116,7 @@ def test_a_rank_waits_for_another_that_makes_the_plan_and_says_so(tmp_path: Path
             planning.kill()  # which ends its wait as well
 
         with hold(tmp_path, Part(1, 3), say) as entry:
-            assert not entry.has_company
+            assert not entry.has_peers
     assert said == ["rank 1 of 3: waiting for another rank, which does what is done once for all"]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.words import counted, meant, sized
+from pipeline.words import counted, did_you_mean, sized
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_bytes_in_the_unit_that_fits(num_bytes: int, words: str) -> None:
     ],
 )
 def test_a_mistyped_word_is_told_from_another(word: str, hint: str) -> None:
-    assert meant(word, ("train", "val", "test")) == hint
+    assert did_you_mean(word, ("train", "val", "test")) == hint

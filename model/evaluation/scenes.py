@@ -15,7 +15,7 @@ from model.data.samples import Batch, Samples
 from model.use.colorize import to_tensor
 from model.use.pictures import fit, open_picture
 from pipeline.errors import UserError
-from pipeline.words import harmless, meant
+from pipeline.words import did_you_mean, harmless
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _make_scene(samples: Samples, reference: str, picture_name: str, seed: int) 
         return Scene(reference, pairs, reference != "any", None, seed)
     if not reference or not Path(reference).exists():
         raise UserError(
-            f"--reference {reference}{meant(reference, REFERENCES)}: neither "
+            f"--reference {reference}{did_you_mean(reference, REFERENCES)}: neither "
             f"{', '.join(REFERENCES)} nor a picture's path."
         )
     height, width = samples.size

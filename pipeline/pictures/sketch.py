@@ -19,7 +19,7 @@ from pipeline.pictures.image import Picture
 from pipeline.pictures.sketch_onnx import draw_with_model, pin_model
 from pipeline.recipe import PrepareSettings, SketchSettings, XdogSettings
 from pipeline.settings import Table, convert
-from pipeline.words import meant
+from pipeline.words import did_you_mean
 
 Sketch = NDArray[np.uint8]
 
@@ -137,7 +137,7 @@ def line_drawer(method: str, prepare: Table) -> Callable[[Picture], Sketch]:
         UserError: on a method that is not known, or needs more than a picture.
     """
     if method not in SCALABLE:
-        hint = meant(method, SCALABLE)
+        hint = did_you_mean(method, SCALABLE)
         raise UserError(f"lines cannot be drawn by {method!r}{hint}; known: {', '.join(SCALABLE)}.")
     prepared = convert(prepare, PrepareSettings, "the model's recipe, [prepare]")
     members = prepared.sketch_members.values()
@@ -172,9 +172,9 @@ def pin_sketches(settings: PrepareSettings) -> PrepareSettings:
 
 def _pin(member: str, settings: SketchSettings, size: int) -> SketchSettings:
     if settings.method not in METHODS:
+        hint = did_you_mean(settings.method, METHODS)
         raise UserError(
-            f"{member}: no sketch method {settings.method!r}{meant(settings.method, METHODS)}; "
-            f"known: {', '.join(METHODS)}."
+            f"{member}: no sketch method {settings.method!r}{hint}; known: {', '.join(METHODS)}."
         )
     if settings.method != "onnx":
         return settings

@@ -47,7 +47,7 @@ def ensure_plan(
     limit: int | None,
     replan: bool,
     metadata: Path | Listing | Lock,
-    has_company: bool,
+    has_peers: bool,
 ) -> None:
     """Leave a plan that fits the recipe in the folder, without losing what another one fetched.
 
@@ -57,7 +57,7 @@ def ensure_plan(
         limit: plan the first few wanted posts only.
         replan: replace another plan.
         metadata: as for ``make_plan``.
-        has_company: whether other ranks are at work there; the plan must stay as it is then.
+        has_peers: whether other ranks are at work there; the plan must stay as it is then.
 
     Raises:
         UserError: where the folder holds another plan that may not be replaced, and as
@@ -67,12 +67,12 @@ def ensure_plan(
     removals = read_removals(work.removals_path)
     # The proof does not show a change that keeps a file's size, so --replan looks again. Where
     # other ranks are at work, the first of them has done that.
-    looks_again = replan and not has_company
+    looks_again = replan and not has_peers
     is_known = before is not None and before.get("fingerprint") == plan_proof(
         recipe, limit, metadata
     )
     if before is not None and is_known and not looks_again:
-        _record_source(recipe, work, before, has_company)
+        _record_source(recipe, work, before, has_peers)
         return
     plan = make_plan(recipe, limit, metadata, removals)
     content = hash_table(plan.posts)
@@ -87,7 +87,7 @@ def ensure_plan(
                 f"new one has {len(plan.posts)}{''.join(f'; {text}' for text in odd)}). Give "
                 "another --work, or --replan to plan anew: what is fetched is used again."
             )
-        if has_company:
+        if has_peers:
             raise UserError(
                 f"{work.root}: other ranks are at work on the plan that is there; plan anew when "
                 "they have ended."
@@ -104,7 +104,7 @@ def _deciding(recipe: Recipe, limit: int | None) -> Table:
     return {"select": table["select"], "split": table["split"], "--limit": limit}
 
 
-def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company: bool) -> None:
+def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_peers: bool) -> None:
     """Write the recipe into a plan whose originals are decided by other settings now.
 
     The posts stay as they are, byte for byte: other runs may be reading them.
@@ -113,7 +113,7 @@ def _record_source(recipe: Recipe, work: Work, info: dict[str, Any], has_company
     then, now = content_settings(recorded), content_settings(recipe.source)
     if then == now:
         return
-    if has_company:
+    if has_peers:
         odd = "; ".join(name_differences(then, now, "theirs", "source."))
         raise UserError(f"{work.root}: other ranks are at work with other settings: {odd}.")
     path = work.plan_path
@@ -197,7 +197,7 @@ def _set_aside(work: Work) -> None:
 
     Where an earlier re-plan was not finished, there are several of these.
     """
-    last = max((int(aside.root.name) for aside in work.asides()), default=0)
+    last = max((int(old.root.name) for old in work.old_works()), default=0)
     if work.raw_dir.is_dir():
         last += 1
         aside = Work(work.reuse_dir / str(last))

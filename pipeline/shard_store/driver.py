@@ -31,7 +31,7 @@ from pipeline.share.index import LOCK
 from pipeline.stages.fetch import FetchStage
 from pipeline.stages.prepare import PrepareStage
 from pipeline.stores.files import SHARE_SCHEMES
-from pipeline.stores.open import check_no_secrets, one_form, open_writable
+from pipeline.stores.open import canonical_url, check_no_secrets, open_writable
 from pipeline.stores.transfer import WritableStore, in_threads
 from pipeline.urls import scheme_of
 from pipeline.work import Work
@@ -55,7 +55,7 @@ def place_of(url: str, work: Work) -> str:
     if scheme_of(url) == "hf":
         raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")
     open_writable(url, _SCHEMES)
-    place = one_form(url)
+    place = canonical_url(url)
     if scheme_of(place) == "file" and Path(place).is_relative_to(os.path.realpath(work.root)):
         raise UserError(f"{url}: is the work folder, or within it; name another place.")
     return place

@@ -26,7 +26,7 @@ from pipeline.stages.fetch import FetchStage
 from pipeline.stages.originals import split_tar
 from pipeline.stages.prepare import PrepareStage
 from pipeline.stores.open import open_writable
-from pipeline.stores.remote import PATIENCE, outlast
+from pipeline.stores.remote import PATIENCE, retry_while_down
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
 
@@ -93,7 +93,7 @@ def _open(url: str) -> WritableStore:
 
     It is waited for from the start: it has answered the driver.
     """
-    return outlast(partial(_open_and_ask, url), PATIENCE)
+    return retry_while_down(partial(_open_and_ask, url), PATIENCE)
 
 
 def _open_and_ask(url: str) -> WritableStore:
@@ -109,7 +109,7 @@ def check_reach(url: str) -> None:
         UserError: where it does not answer for a minute: this machine looks for it elsewhere.
     """
     try:
-        outlast(partial(_open_and_ask, url), _PATIENCE_AT_FIRST)
+        retry_while_down(partial(_open_and_ask, url), _PATIENCE_AT_FIRST)
     except UserError as error:
         raise UserError(
             f"{error} So says {platform.node()}, a machine of the cluster, while the store answers "

@@ -31,7 +31,7 @@ from pipeline.errors import DamagedError, UserError
 from pipeline.schema import SCHEMA_VERSION, SPLITS
 from pipeline.shards.claim import claim
 from pipeline.shards.rows import check_seal, read_info, read_rows, write_sealed
-from pipeline.words import meant
+from pipeline.words import did_you_mean
 
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _BASE_SUM = 8 * ord(" ") + sum(
@@ -68,7 +68,7 @@ def check_split(split: str, named: str) -> None:
         UserError: where there is none.
     """
     if split not in SPLITS:
-        hint = meant(split, SPLITS)
+        hint = did_you_mean(split, SPLITS)
         raise UserError(f"{named}{hint}: no such split; there are {', '.join(SPLITS)}.")
 
 

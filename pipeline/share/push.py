@@ -41,7 +41,7 @@ from pipeline.share.place import check_place
 from pipeline.share.sidecars import describe, path_of, write_sidecars
 from pipeline.share.summary import Shared, count_megabytes
 from pipeline.stores.folder import FolderStore
-from pipeline.stores.open import one_form, open_writable
+from pipeline.stores.open import canonical_url, open_writable
 from pipeline.stores.transfer import Outgoing, Tick, WritableStore, no_tick, not_alone
 from pipeline.urls import scheme_of
 from pipeline.words import counted
@@ -71,7 +71,7 @@ def push(
             pictures that ``recipe_only`` would remove, or what is there is not this folder's.
     """
     store = open_writable(url)
-    place = one_form(url)
+    place = canonical_url(url)
     if isinstance(store, FolderStore) and Path(place).is_relative_to(os.path.realpath(work.root)):
         raise UserError(f"{url}: is the work folder, or within it; push to another place.")
     if not work.root.is_dir():

@@ -29,7 +29,7 @@ from pipeline.stores.files import check_store, read_store
 from pipeline.urls import is_on_disk, is_web_template, scheme_of, without_password
 from pipeline.web.client import Client
 from pipeline.web.hosts import allowed_hosts
-from pipeline.words import meant
+from pipeline.words import did_you_mean
 
 _EXT = re.compile("[a-z0-9]{1,8}")
 _MD5 = re.compile("[0-9a-f]{32}")
@@ -64,9 +64,8 @@ def check_template(template: str) -> None:
     if unknown:
         known = [f"{{{field}}}" for field in _FIELDS]
         wrong = f"{{{unknown[0]}}}"
-        raise UserError(
-            f"--images {shown}: no field {wrong}{meant(wrong, known)}; known: {' '.join(known)}."
-        )
+        hint = did_you_mean(wrong, known)
+        raise UserError(f"--images {shown}: no field {wrong}{hint}; known: {' '.join(known)}.")
     tar, member = split_tar(template)
     if not {"id", "md5", "file_url"} & set(re.findall(r"\{(.*?)\}", member or template)):
         raise UserError(

@@ -74,8 +74,8 @@ def find_earlier(work: Work, name: str, posts: Sequence[Row]) -> list[EarlierSha
     """Return where earlier runs left a shard's posts, the latest run first."""
     shards = [EarlierShard(work, name)]
     ids = np.array([post["post_id"] for post in posts], np.int64)
-    for aside in work.asides():
-        shards += [EarlierShard(aside, old) for old in _shards_with(ids, aside.raw_dir)]
+    for old in work.old_works():
+        shards += [EarlierShard(old, shard) for shard in _shards_with(ids, old.raw_dir)]
     return shards
 
 
@@ -196,7 +196,7 @@ def count_unfetched(
             posts = posts.filter(pc.not_equal(posts[field], ""))
     wanted = content_settings(source)
     settled: list[pa.Array] = []
-    for directory in (work.raw_dir, *(aside.raw_dir for aside in work.asides())):
+    for directory in (work.raw_dir, *(old.raw_dir for old in work.old_works())):
         for name in list_shards(directory):
             path = rows_path(directory, name)
             try:

@@ -76,7 +76,7 @@ def open_writable(url: str, schemes: Sequence[str] = SHARE_SCHEMES) -> WritableS
     return store  # type: ignore[return-value]
 
 
-def one_form(url: str) -> str:
+def canonical_url(url: str) -> str:
     """Return a URL or path as it reads from every folder, the same for the same store.
 
     Raises:

@@ -31,7 +31,7 @@ _BEYOND_END = re.compile(
 """How stores say that a range begins where the file has ended. A folder may be called orange."""
 
 
-def outlast(do: Callable[[], _T], patience: float) -> _T:
+def retry_while_down(do: Callable[[], _T], patience: float) -> _T:
     """Call ``do``, and again after growing waits while a store is out of reach, or busy.
 
     Args:
@@ -98,7 +98,7 @@ class RemoteStore:
 
     def _read(self, name: str, start: int, stop: int) -> bytes:
         try:
-            return self._insist(read_range, f"{self._root}/{name}", start, stop)
+            return self._retry(read_range, f"{self._root}/{name}", start, stop)
         except FileNotFoundError:
             raise
         except Exception as error:  # each store has its own
@@ -109,7 +109,7 @@ class RemoteStore:
     def sizes(self) -> dict[str, int]:
         """Return what is there; see ``WritableStore``."""
         try:
-            root, found = self._insist(self._find)
+            root, found = self._retry(self._find)
         except FileNotFoundError:
             return {}
         except Exception as error:
@@ -127,7 +127,7 @@ class RemoteStore:
             path, sum_ = files[name]
             check_sum(path, sum_)
             try:
-                self._insist(self._put_file, path, name)
+                self._retry(self._put_file, path, name)
             except Exception as error:
                 raise unwritable(f"{self._root}/{name}", error) from error
             tick(path.stat().st_size)
@@ -151,7 +151,7 @@ class RemoteStore:
         """Remove files; see ``WritableStore``."""
         for name in names:
             try:
-                self._insist(self._remove, name)
+                self._retry(self._remove, name)
             except FileNotFoundError:
                 continue
             except Exception as error:
@@ -164,7 +164,7 @@ class RemoteStore:
                 files.rm_file(_temporary(place))
         files.rm_file(place)
 
-    def _insist(self, do: Callable[..., _T], *arguments: object) -> _T:
+    def _retry(self, do: Callable[..., _T], *arguments: object) -> _T:
         """Call ``do``, and again on a new connection where it fails.
 
         Most libraries keep a broken one. A store that has answered before is waited for as well.
@@ -185,13 +185,13 @@ class RemoteStore:
 
         patience = PATIENCE if self._has_answered else 0.0
         if self._type.async_impl:  # such a library has tried again itself
-            return outlast(once, patience)
+            return retry_while_down(once, patience)
         try:
             return once()
         except Exception as error:
             if isinstance(error, FileNotFoundError):
                 raise
-        return outlast(once_more, patience)
+        return retry_while_down(once_more, patience)
 
 
 def _temporary(place: str) -> str:
