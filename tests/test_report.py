@@ -18,7 +18,7 @@ from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import plan_posts, planned_shards, read_planned, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.report import distributions
-from pipeline.report.funnel import read_roll
+from pipeline.report.funnel import read_fate_table
 from pipeline.report.page import clip, percent, render_report, write_report
 from pipeline.report.pictures import MAX_BYTES, SIDE
 from pipeline.run import prepare
@@ -238,9 +238,9 @@ def test_distributions_come_from_a_few_shards_and_say_so(
     monkeypatch.setattr(distributions, "MAX_SHARDS", 2)
     page = render_report(work)
     assert "random sample of its split" in page
-    some = read_roll(work, [names[0], names[len(names) // 2]])
+    some = read_fate_table(work, [names[0], names[len(names) // 2]])
     assert Reader(page).numbers["top-tags"]["solo"] == some.count("kept")
-    assert some.count("kept") < read_roll(work, names).count("kept")
+    assert some.count("kept") < read_fate_table(work, names).count("kept")
 
 
 def test_wrong_use_is_named(work: Work, tmp_path: Path) -> None:

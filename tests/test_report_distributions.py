@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.planning.plan import planned_shards
 from pipeline.report.distributions import Colours, build_histogram, measure
-from pipeline.report.funnel import read_roll
+from pipeline.report.funnel import read_fate_table
 from tests.works import fetch_all, make_work
 
 
@@ -37,8 +37,8 @@ def test_colours_are_counted_by_kind_and_hue() -> None:
 def test_sizes_fall_into_the_bins_that_hold_them(tmp_path: Path) -> None:
     work, recipe = make_work(tmp_path, 5)
     fetch_all(work, recipe)
-    roll = read_roll(work, list(planned_shards(work.plan_path)))
-    long, short, shape = measure(work, roll).sizes
+    fate_table = read_fate_table(work, list(planned_shards(work.plan_path)))
+    long, short, shape = measure(work, fate_table).sizes
     assert [(b.label, b.count) for b in long.bars if b.count] == [("395 to 431", 5)]
     assert [(b.label, b.count) for b in short.bars if b.count] == [("362 to 395", 5)]
     assert [(b.label, b.count) for b in shape.bars if b.count] == [("0.74 to 0.81", 5)]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.planning.plan import planned_shards
-from pipeline.report.funnel import Roll, count_splits, read_roll
+from pipeline.report.funnel import FateTable, count_splits, read_fate_table
 from tests.works import draw_original, fetch_all, make_work
 
 
@@ -11,18 +11,18 @@ def test_the_choice_looks_at_nothing_but_ids(tmp_path: Path) -> None:
     work, recipe = make_work(tmp_path, 40, lambda i: draw_original(i) if i % 4 else None)
     fetch_all(work, recipe)
     names = list(planned_shards(work.plan_path))
-    roll = read_roll(work, names)
-    chosen = roll.choose("fetched", 5)
-    assert chosen == read_roll(work, names[::-1]).choose("fetched", 5)
-    everything = roll.choose("fetched", 40)
+    fate_table = read_fate_table(work, names)
+    chosen = fate_table.choose("fetched", 5)
+    assert chosen == read_fate_table(work, names[::-1]).choose("fetched", 5)
+    everything = fate_table.choose("fetched", 40)
     assert chosen == everything[:5]
-    assert len(everything) == roll.count("fetched") == 30
+    assert len(everything) == fate_table.count("fetched") == 30
     assert {p.post_id for p in everything} == {i for i in range(1, 41) if i % 4}
     assert everything != sorted(everything, key=lambda place: place.post_id)
-    of_splits = [roll.choose("fetched", 40, split) for split in ("train", "val", "test")]
-    assert sorted(map(len, of_splits)) == sorted(c.num_posts for c in count_splits(roll)[0])
+    of_splits = [fate_table.choose("fetched", 40, split) for split in ("train", "val", "test")]
+    assert sorted(map(len, of_splits)) == sorted(c.num_posts for c in count_splits(fate_table)[0])
     assert {p.shard.partition("-")[0] for p in of_splits[0]} == {"train"}
-    assert {place.post_id for place in roll.find([1, 4, 999])} == {1, 4}
+    assert {place.post_id for place in fate_table.find([1, 4, 999])} == {1, 4}
 
 
 def test_families_in_two_splits_are_found() -> None:
@@ -31,7 +31,7 @@ def test_families_in_two_splits_are_found() -> None:
         "split": ["train", "train", "val", "train", "test", "test"],
         "fate": ["kept", "kept", "kept", "kept", "kept", "blank/flat"],
     }
-    counts, straddling = count_splits(Roll([], pa.table(table)))
+    counts, straddling = count_splits(FateTable([], pa.table(table)))
     assert straddling == [3]
     assert [(c.num_posts, c.num_families, c.largest_family) for c in counts] == [
         (3, 2, 2),

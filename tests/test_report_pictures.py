@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.report import pictures as report_pictures
-from pipeline.report.pictures import MAX_BYTES, SIDE, build_wall, encode_image, look_at
+from pipeline.report.pictures import MAX_BYTES, SIDE, build_wall, decode_preview, encode_image
 from tests.pictures import draw_picture, encoded
 from tests.works import draw_original
 
@@ -24,7 +24,7 @@ def test_pictures_are_made_smaller_and_never_larger() -> None:
         (50, 80, (50, 80)),
         (3, 3000, (1, 256)),
     ):
-        picture = look_at(encoded(draw_picture(1, max(height, 60), width)[:height], "png"))
+        picture = decode_preview(encoded(draw_picture(1, max(height, 60), width)[:height], "png"))
         assert picture is not None
         assert picture.shape[:2] == expected
 
@@ -34,9 +34,9 @@ def test_a_huge_picture_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr(report_pictures, "decode_reduced", refuse)
-    assert look_at(encoded(Image.new("1", (8000, 6000)), "png")) is None
+    assert decode_preview(encoded(Image.new("1", (8000, 6000)), "png")) is None
     with pytest.raises(AssertionError, match="it was decoded"):
-        look_at(draw_original(1))
+        decode_preview(draw_original(1))
 
 
 @pytest.mark.parametrize("num_colors", [0, 1, 5, 64, 200, 5000])

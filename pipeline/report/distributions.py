@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.pictures.letterbox import Letterbox
-from pipeline.report.funnel import Bar, Roll, read_alive
+from pipeline.report.funnel import Bar, FateTable, read_alive
 from pipeline.schema import RAW
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import rows_path
@@ -132,10 +132,10 @@ class Colours:
         return np.concatenate([np.zeros((0, 3), np.uint8), *self.means])
 
 
-def measure(work: Work, roll: Roll) -> Statistics:
+def measure(work: Work, fate_table: FateTable) -> Statistics:
     """Measure the posts that are still in, in at most ``MAX_SHARDS`` shards spread over all."""
-    num_shards = min(len(roll.names), MAX_SHARDS)
-    names = [roll.names[i * len(roll.names) // num_shards] for i in range(num_shards)]
+    num_shards = min(len(fate_table.names), MAX_SHARDS)
+    names = [fate_table.names[i * len(fate_table.names) // num_shards] for i in range(num_shards)]
     tags, characters, letterbox = Counter[str](), Counter[str](), Counter[str]()
     sizes, insides = [np.zeros((0, 2), np.int32)], [np.zeros((0, 2), np.int32)]
     disagreeing: list[int] = []
@@ -151,9 +151,9 @@ def measure(work: Work, roll: Roll) -> Statistics:
             letterbox.update(posts["letterbox"].to_pylist())
             odd = pc.equal(posts["letterbox"], Letterbox.DISAGREES)
             disagreeing += posts["post_id"].filter(odd).to_pylist()
-        looks = _read_looks(work, name, posts["post_id"])
-        insides.append(_read_sizes(looks, "content_width", "content_height"))
-        for batch in looks.to_batches(max_chunksize=_BATCH):
+        thumbnails = _read_thumbnails(work, name, posts["post_id"])
+        insides.append(_read_sizes(thumbnails, "content_width", "content_height"))
+        for batch in thumbnails.to_batches(max_chunksize=_BATCH):
             pixels = b"".join(batch["thumbnail"].to_pylist())
             colours.add(np.frombuffer(pixels, np.uint8).reshape(-1, 64, 3))
     return Statistics(
@@ -170,7 +170,7 @@ def measure(work: Work, roll: Roll) -> Statistics:
     )
 
 
-def _read_looks(work: Work, name: str, post_ids: pa.ChunkedArray) -> pa.Table:
+def _read_thumbnails(work: Work, name: str, post_ids: pa.ChunkedArray) -> pa.Table:
     """Return what fetch saw of some posts of a shard: size of the content, and thumbnail."""
     columns = ["post_id", "content_width", "content_height", "thumbnail"]
     path = rows_path(work.raw_dir, name)

@@ -1,6 +1,6 @@
 """report, part 1: what became of every record and post, exactly, from five columns of all shards.
 
-The roll is the one table over the whole data set that a report holds: 24 bytes a post.
+The table of fates is the one table over the whole data set that a report holds: 24 bytes a post.
 """
 
 from collections import Counter, defaultdict
@@ -27,13 +27,13 @@ ALIVE = (str(Status.FETCHED), str(Status.KEPT))
 _TONES = {"planned": "in", "fetched": "in", "kept": "in", "waiting": "wait", "failed": "warn"}
 
 _WORD = pa.dictionary(pa.int8(), pa.string())
-_ROLL = pa.schema(
+_FATE_TABLE = pa.schema(
     [
         pa.field("post_id", pa.int64()),
         pa.field("family", pa.int64()),
         pa.field("split", _WORD),
         pa.field("fate", _WORD),
-        pa.field("shard", pa.int32()),  # index into Roll.names
+        pa.field("shard", pa.int32()),  # index into FateTable.names
     ]
 )
 
@@ -87,7 +87,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Roll:
+class FateTable:
     """What became of each post so far, by the last stage that has met its shard.
 
     Attributes:
@@ -140,18 +140,18 @@ def latest_rows(work: Work, name: str) -> tuple[Path, pa.Schema] | None:
 
 
 def read_alive(work: Work, name: str, columns: list[str]) -> pa.Table:
-    """Read columns, ``status`` among them, of those posts of a shard on the roll that are still in.
+    """Read columns, ``status`` among them, of those posts of a shard with rows that are still in.
 
     Columns that its last stage does not write are left out.
     """
     latest = latest_rows(work, name)
-    assert latest is not None, f"{name} is on the roll without rows"
+    assert latest is not None, f"{name} has no rows"
     path, schema = latest
     table = read_rows(path, schema, [column for column in columns if column in schema.names])
     return table.filter(pc.is_in(table["status"], value_set=pa.array(ALIVE)))
 
 
-def read_roll(work: Work, names: list[str]) -> Roll:
+def read_fate_table(work: Work, names: list[str]) -> FateTable:
     """Read what became of the posts of the shards ``names``; those without rows are left out.
 
     Raises:
@@ -159,18 +159,20 @@ def read_roll(work: Work, names: list[str]) -> Roll:
     """
     found = {name: latest for name in names if (latest := latest_rows(work, name)) is not None}
     tables = [_read_fates(*latest, index) for index, latest in enumerate(found.values())]
-    table = pa.concat_tables([_ROLL.empty_table(), *tables]).unify_dictionaries()
-    return Roll(list(found), table.combine_chunks())
+    table = pa.concat_tables([_FATE_TABLE.empty_table(), *tables]).unify_dictionaries()
+    return FateTable(list(found), table.combine_chunks())
 
 
 def _read_fates(path: Path, schema: pa.Schema, index: int) -> pa.Table:
     table = read_rows(path, schema, ["post_id", "family", "split", "status", "reason"])
     fate = fates_of(table).dictionary_encode().cast(_WORD)
     shard = pa.array(np.full(len(table), index, np.int32))
-    return pa.table([table["post_id"], table["family"], table["split"], fate, shard], schema=_ROLL)
+    return pa.table(
+        [table["post_id"], table["family"], table["split"], fate, shard], schema=_FATE_TABLE
+    )
 
 
-def build_funnel(status: WorkStatus, planned: dict[str, int], roll: Roll) -> list[Stage]:
+def build_funnel(status: WorkStatus, planned: dict[str, int], fate_table: FateTable) -> list[Stage]:
     """Return the steps from records to splits; those of which nothing is there are left out.
 
     What a stage has not met yet is counted as ``waiting``. Where a later stage has not seen what
@@ -186,12 +188,12 @@ def build_funnel(status: WorkStatus, planned: dict[str, int], roll: Roll) -> lis
         if fetched.num_shards:
             what, num_in = ("original", "fetched"), fetched.fates[Status.FETCHED]
             fates = {fate: n for fate, n in prepared.fates.items() if _status(fate) in OF_PREPARE}
-            waiting = roll.count(Status.FETCHED)
+            waiting = fate_table.count(Status.FETCHED)
         else:  # samples that came without their originals
             what, num_in, fates = ("post", "planned"), num_planned, prepared.fates
             waiting = num_planned - prepared.num_expected
         stages.append(_stage("prepare", *what, num_in, fates, waiting))
-        kept = roll.table.filter(pc.equal(roll.table["fate"], Status.KEPT))
+        kept = fate_table.table.filter(pc.equal(fate_table.table["fate"], Status.KEPT))
         found = Counter(
             {v["values"]: v["counts"] for v in kept["split"].value_counts().to_pylist()}
         )
@@ -217,9 +219,9 @@ def _status(fate: str) -> str:
     return fate.partition("/")[0]
 
 
-def count_splits(roll: Roll) -> tuple[list[SplitCount], list[int]]:
+def count_splits(fate_table: FateTable) -> tuple[list[SplitCount], list[int]]:
     """Return each split's posts and families, and the families that lie in more than one split."""
-    alive = roll.alive()
+    alive = fate_table.alive()
     counts, families = [], []
     for split in SPLITS:
         members = alive["family"].filter(pc.equal(alive["split"], split)).to_numpy()
@@ -230,10 +232,10 @@ def count_splits(roll: Roll) -> tuple[list[SplitCount], list[int]]:
     return counts, found[times > 1].tolist()
 
 
-def find_straddling_characters(work: Work, roll: Roll) -> list[str]:
+def find_straddling_characters(work: Work, fate_table: FateTable) -> list[str]:
     """Return the characters whose posts, of those still in, lie in more than one split."""
     found = defaultdict[str, set[str]](set)
-    for name in roll.names:
+    for name in fate_table.names:
         split, _ = parse_shard_name(name)
         posts = read_alive(work, name, ["status", "character"])
         for names in posts["character"].unique().to_pylist():

@@ -19,14 +19,14 @@ from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
 from pipeline.report.distributions import measure
 from pipeline.report.funnel import (
+    FateTable,
     Place,
-    Roll,
     build_funnel,
     count_splits,
     find_straddling_characters,
-    read_roll,
+    read_fate_table,
 )
-from pipeline.report.pictures import Exhibit, build_wall, exhibit
+from pipeline.report.pictures import ShownPost, build_wall, show_posts
 from pipeline.schema import SPLITS
 from pipeline.settings import Table
 from pipeline.words import noun, sized
@@ -46,15 +46,15 @@ class LeftOut:
 
     fate: str
     num_posts: int
-    exhibits: list[Exhibit]
+    posts: list[ShownPost]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A post that repeats an earlier one; None where that one is not there."""
 
-    later: Exhibit
-    earlier: Exhibit | None
+    later: ShownPost
+    earlier: ShownPost | None
 
     @property
     def reason(self) -> str:
@@ -98,13 +98,13 @@ def render_report(work: Work) -> str:
     planned = planned_shards(work.plan_path)
     info = read_about(work.plan_path)
     status = read_status(work)
-    roll = read_roll(work, list(planned))
-    funnel = build_funnel(status, planned, roll)
-    statistics = measure(work, roll)
-    splits, straddling = count_splits(roll)
+    fate_table = read_fate_table(work, list(planned))
+    funnel = build_funnel(status, planned, fate_table)
+    statistics = measure(work, fate_table)
+    splits, straddling = count_splits(fate_table)
     recipe = effective_recipe(work)
     is_by_character = recipe.get("split", {}).get("by") == "character"
-    characters = find_straddling_characters(work, roll) if is_by_character else []
+    characters = find_straddling_characters(work, fate_table) if is_by_character else []
     template = _environment().get_template("page.html.j2")
     return template.render(
         name=recipe.get("name") or work.root.resolve().name,
@@ -112,7 +112,7 @@ def render_report(work: Work) -> str:
         recipe=_tables({k: v for k, v in recipe.items() if k not in ("name", "description")}),
         status=status,
         num_planned=sum(planned.values()),
-        num_with_rows=len(roll.names),
+        num_with_rows=len(fate_table.names),
         funnel=funnel,
         adds_up=status.adds_up and all(stage.adds_up for stage in funnel),
         splits=splits,
@@ -126,27 +126,29 @@ def render_report(work: Work) -> str:
         in_store=bool(work.store),
         malformed=info.get("malformed", [])[:_MAX_LINES],
         num_malformed=status.select.get("filtered/malformed", 0),
-        **_show_pictures(work, roll, statistics.disagreeing),
+        **_show_pictures(work, fate_table, statistics.disagreeing),
     )
 
 
-def _show_pictures(work: Work, roll: Roll, disagreeing: list[int]) -> dict[str, Any]:
+def _show_pictures(work: Work, fate_table: FateTable, disagreeing: list[int]) -> dict[str, Any]:
     """Choose posts to show, and read all of them at once: shards are opened once or twice."""
-    gone = [fate for fate in roll.fates() if fate not in (Status.FETCHED, Status.KEPT)]
+    gone = [fate for fate in fate_table.fates() if fate not in (Status.FETCHED, Status.KEPT)]
     repeated = [fate for fate in gone if fate.startswith(Status.DUPLICATE)]
     places: dict[str, list[Place]] = {
-        **{split: roll.choose(Status.KEPT, _NUM_SAMPLES, split) for split in SPLITS},
-        **{f: roll.choose(f, _NUM_PAIRS if f in repeated else _NUM_LEFT_OUT) for f in gone},
-        "disagreeing": roll.find(disagreeing)[:_NUM_LEFT_OUT],
+        **{split: fate_table.choose(Status.KEPT, _NUM_SAMPLES, split) for split in SPLITS},
+        **{f: fate_table.choose(f, _NUM_PAIRS if f in repeated else _NUM_LEFT_OUT) for f in gone},
+        "disagreeing": fate_table.find(disagreeing)[:_NUM_LEFT_OUT],
     }
-    found = exhibit(work, {place for some in places.values() for place in some})
+    found = show_posts(work, {place for some in places.values() for place in some})
     shown = {title: [found[place.post_id] for place in some] for title, some in places.items()}
     later = [post for fate in repeated for post in shown[fate] if "duplicate_of" in post.row]
-    earlier = exhibit(work, roll.find([post.row["duplicate_of"] for post in later]))
+    earlier = show_posts(work, fate_table.find([post.row["duplicate_of"] for post in later]))
     return {
         "samples": {split: shown[split] for split in SPLITS},
         "left_out": [
-            LeftOut(fate, roll.count(fate), shown[fate]) for fate in gone if fate not in repeated
+            LeftOut(fate, fate_table.count(fate), shown[fate])
+            for fate in gone
+            if fate not in repeated
         ],
         "pairs": [Pair(post, earlier.get(post.row["duplicate_of"])) for post in later],
         "disagreeing": shown["disagreeing"],

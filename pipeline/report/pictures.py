@@ -49,7 +49,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
+class ShownPost:
     """A post with whatever there is to see of it.
 
     Attributes:
@@ -68,12 +68,12 @@ class Exhibit:
     sketch: Image | None
 
 
-def exhibit(work: Work, places: Iterable[Place]) -> dict[int, Exhibit]:
+def show_posts(work: Work, places: Iterable[Place]) -> dict[int, ShownPost]:
     """Read posts and their pictures, each shard's together; return them by post id."""
     shards: dict[str, list[int]] = defaultdict(list)
     for place in places:
         shards[place.shard].append(place.post_id)
-    found: dict[int, Exhibit] = {}
+    found: dict[int, ShownPost] = {}
     for shard, post_ids in sorted(shards.items()):
         originals = _read_some(work.raw_dir, shard, post_ids, RAW)
         samples = _read_some(work.samples_dir, shard, post_ids, SAMPLES)
@@ -83,7 +83,7 @@ def exhibit(work: Work, places: Iterable[Place]) -> dict[int, Exhibit]:
             color = _show(tar_path(work.samples_dir, shard), row, "color_")
             sketch = _show(tar_path(work.samples_dir, shard), row, "sketch_")
             crop = None if original is None else _crop_of(row, original)
-            found[post_id] = Exhibit(row, original, crop, color, sketch)
+            found[post_id] = ShownPost(row, original, crop, color, sketch)
     return found
 
 
@@ -105,11 +105,11 @@ def _show(tar: Path, row: Row, member: str) -> Image | None:
     if offset is None or size is None or size > _MAX_FILE_BYTES or not tar.is_file():
         return None
     with tar.open("rb") as file:
-        picture = look_at(read_span(file, Span(offset, size)))
+        picture = decode_preview(read_span(file, Span(offset, size)))
     return None if picture is None else encode_image(picture)
 
 
-def look_at(data: bytes) -> Picture | None:
+def decode_preview(data: bytes) -> Picture | None:
     """Decode a file to a picture whose long side is at most ``SIDE``, or None where that fails.
 
     A damaged JPEG is shown as far as it goes.
