@@ -22,7 +22,7 @@ from pipeline.recipe import Recipe, SourceSettings
 from pipeline.recipe_shared import content_settings, without_secrets
 from pipeline.removals import read_removals
 from pipeline.settings import Table, name_differences, to_table
-from pipeline.shard_store.driver import ShardStore, place_of
+from pipeline.shard_store.driver import ShardStore, canonical_store
 from pipeline.shard_store.files import RAW
 from pipeline.shards.rows import check_seal, peek_info, read_info
 from pipeline.shards.shard import list_shards, rows_path
@@ -86,7 +86,7 @@ def fetch(
             "--replan: what is in a store is not used again; plan in another work folder, with "
             "another --store."
         )
-    store = place_of(store, work)
+    store = canonical_store(store, work)
     if not recipe.source.images:
         raise UserError(f"recipe {recipe.name!r} names no pictures: give --images TEMPLATE.")
     check_source(recipe.source)
@@ -177,7 +177,7 @@ def prepare(
         UserError: where nothing has been fetched, for a rank where not everything has, where a
             sketch cannot be drawn as the recipe says, or as ``fetch`` with a store.
     """
-    store = place_of(store, work)
+    store = canonical_store(store, work)
     recipe = replace(recipe, prepare=pin_sketches(recipe.prepare))
     planned = planned_shards(work.plan_path)
     with work.lock(part, console.print, store=store) as held:

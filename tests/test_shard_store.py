@@ -18,7 +18,7 @@ from pipeline.maintenance.status import read_status
 from pipeline.maintenance.verify import verify
 from pipeline.recipe_file import load_recipe
 from pipeline.shard_store import driver
-from pipeline.shard_store.identity import tie
+from pipeline.shard_store.identity import bind
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, PENDING
@@ -226,11 +226,11 @@ def test_a_rank_ties_folder_and_store_before_others_come_in(
     def tie_alone(*arguments: Any) -> None:
         with pytest.raises(Timeout):
             FileLock(work.root / ".lock.ranks").acquire(blocking=False)
-        tie(*arguments)
+        bind(*arguments)
         num_ties["alone"] += 1
 
     fetch(local.root, work, store=store)
-    monkeypatch.setattr(driver, "tie", tie_alone)
+    monkeypatch.setattr(driver, "bind", tie_alone)
     assert not command(local.root, work, store=store, part=Part(1, 2)).errors
     assert num_ties == {"alone": 1}
 

@@ -25,7 +25,7 @@ from pipeline.commands.common import (
 from pipeline.words import counted, harmless, sized
 
 if TYPE_CHECKING:
-    from pipeline.stages.ledger import Asked
+    from pipeline.stages.ledger import FetchTotals
 
 
 def status(
@@ -181,7 +181,7 @@ def lock(
     print(f"{path}: {posts}, {samples}, {sized(path.stat().st_size)}")
 
 
-def _print_ledger(asked: "Asked") -> None:
+def _print_ledger(asked: "FetchTotals") -> None:
     if asked.num_posts:
         print(
             f"  {counted(asked.num_attempts, 'request')} for {counted(asked.num_posts, 'post')}, "

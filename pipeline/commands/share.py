@@ -10,7 +10,7 @@ from pipeline.commands.common import WorkFolder, console, named_path
 from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
-    from pipeline.share.summary import Shared
+    from pipeline.share.summary import TransferSummary
 
 Place = Annotated[
     str, typer.Argument(metavar="URL", help="A folder, s3://..., hf://datasets/OWNER/NAME, ...")
@@ -98,7 +98,7 @@ def takedown(
     )
 
 
-def _print_moved(url: str, shared: "Shared") -> None:
+def _print_moved(url: str, shared: "TransferSummary") -> None:
     print(
         f"{url}: {counted(shared.num_files, 'file')}, {sized(shared.num_bytes)}; "
         f"{shared.num_moved} travelled, {sized(shared.num_moved_bytes)}"

@@ -19,7 +19,7 @@ from pipeline.planning.plan_check import read_about
 from pipeline.schema import LEDGER, RAW, SAMPLES
 from pipeline.shards.rows import peek_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
-from pipeline.stages.ledger import Asked, sum_ledger
+from pipeline.stages.ledger import FetchTotals, sum_ledger
 from pipeline.work import Work
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class WorkStatus:
     num_records: int
     num_shards: int
     stages: dict[str, StageStatus]
-    asked: Asked
+    asked: FetchTotals
 
     @property
     def adds_up(self) -> bool:
@@ -118,12 +118,12 @@ def _count(path: Path, schema: pa.Schema) -> Fates:
         raise DamagedError(f"{path}: {error}.") from error
 
 
-def _read_ledger(directory: Path, planned: dict[str, int]) -> Asked:
-    asked = Asked()
+def _read_ledger(directory: Path, planned: dict[str, int]) -> FetchTotals:
+    asked = FetchTotals()
     for name in list_shards(directory):
         if name in planned:
             path = rows_path(directory, name)
-            told = _told(path, "asked", Asked)
+            told = _told(path, "asked", FetchTotals)
             asked.add(told if told is not None else sum_ledger(read_rows(path, LEDGER)))
     return asked
 

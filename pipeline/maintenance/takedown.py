@@ -24,7 +24,7 @@ from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.removals import Removals, Unfinished, read_removals, write_removals
 from pipeline.report.page import write_report
 from pipeline.schema import DUPLICATES, RAW, SAMPLES, Row, among
-from pipeline.shard_store.driver import KINDS, ShardStore, place_of
+from pipeline.shard_store.driver import KINDS, ShardStore, canonical_store
 from pipeline.shards.rows import read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
@@ -67,7 +67,7 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
         check_plan(work, has_begun=False)  # before a lock is left there
     if store and not work.store:
         raise UserError(f"{work.root}: has its shards itself; leave --store out.")
-    store = place_of(store, work)
+    store = canonical_store(store, work)
     with work.lock(takes_down=True, store=store):
         before = read_removals(work.removals_path)
         has_begun = before.unfinished is not None

@@ -23,7 +23,7 @@ from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
 from pipeline.scratch import sweep
 from pipeline.shard_store.clearing import StoreClearing
 from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, download_rows
-from pipeline.shard_store.identity import put_identity, put_plans, take_index_away, tie
+from pipeline.shard_store.identity import bind, put_identity, put_plans, withdraw_index
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.rows import peek_info, read_info, read_rows
 from pipeline.shards.shard import rows_path
@@ -43,7 +43,7 @@ _AT_A_TIME = 500  # shards whose plans are put together
 _SCHEMES = tuple(scheme for scheme in SHARE_SCHEMES if scheme != "hf")
 
 
-def place_of(url: str, work: Work) -> str:
+def canonical_store(url: str, work: Work) -> str:
     """Return a store's URL as every machine reads it, "" for the work folder itself.
 
     Raises:
@@ -65,7 +65,7 @@ class ShardStore:
     """A store where shards lie, and the work folder of the run that has them made.
 
     Args:
-        url: of the store, as ``place_of`` returns it.
+        url: of the store, as ``canonical_store`` returns it.
         work: the folder.
 
     Raises:
@@ -92,14 +92,14 @@ class ShardStore:
             names: of their shards.
         """
         self.clearing.record_removals(post_ids)
-        take_index_away(self._store)
+        withdraw_index(self._store)
         self._store.remove([LOCK])  # it holds records of the posts
         put_identity(self._store, self._work)
         there = [name for name in names if f"{PLAN}/{name}.parquet" in self._sizes]
         put_plans(self._store, self._work, there)
 
     def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
-        """Tie store and folder to each other, and download the rows that the folder lacks.
+        """Bind store and folder to each other, and download the rows that the folder lacks.
 
         Args:
             own: shards that no other run makes.
@@ -109,7 +109,7 @@ class ShardStore:
             UserError: where either holds shards of something else, or posts were taken down there.
         """
         self.clearing.adopt_removals()
-        tie(self._store, self._sizes, self._work)
+        bind(self._store, self._sizes, self._work)
         planned = planned_shards(self._work.plan_path)
         for kind in KINDS:
             todo = [name for name in own if self._lacks(kind, name)]
@@ -214,7 +214,7 @@ class ShardStore:
             for start in range(0, len(names), _AT_A_TIME):
                 put_plans(self._store, self._work, names[start : start + _AT_A_TIME])
         else:
-            take_index_away(self._store)
+            withdraw_index(self._store)
         for name in names:
             self._path(kind, name).unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ from pipeline.work import Work
 _MAX_IDENTITY = 2**16  # bytes
 
 
-def tie(store: WritableStore, names: Collection[str], work: Work) -> None:
+def bind(store: WritableStore, names: Collection[str], work: Work) -> None:
     """Let a store, with files of these ``names``, and a work folder know each other.
 
     Raises:
@@ -83,7 +83,7 @@ def put_plans(store: WritableStore, work: Work, names: Iterable[str]) -> None:
         put(store, files)
 
 
-def take_index_away(store: WritableStore) -> None:
+def withdraw_index(store: WritableStore) -> None:
     """Say that what was pushed to a store is not whole any more, before any of it is replaced."""
     data = store.read(INDEX, MAX_INDEX_BYTES)
     if data is None:

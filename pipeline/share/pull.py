@@ -45,7 +45,7 @@ from pipeline.share.index import (
 )
 from pipeline.share.place import check_folder
 from pipeline.share.sidecars import path_of
-from pipeline.share.summary import Shared, count_megabytes
+from pipeline.share.summary import TransferSummary, count_megabytes
 from pipeline.stores.open import open_store
 from pipeline.stores.transfer import Store, Tick, in_threads, no_tick
 from pipeline.words import sized
@@ -59,7 +59,7 @@ def pull(
     *,
     split: str | None = None,
     numbers: Collection[int] | None = None,
-) -> Shared:
+) -> TransferSummary:
     """Download a shared data set, or a part of it, into a work folder, and its plan with it.
 
     What is there already and the same does not travel again. Shards that an earlier pull brought
@@ -95,7 +95,7 @@ def pull(
         todo = {shard for shard in wanted if not _has_shard(work, named, shard)}
         files = [f for f in index.files if f.name in SIDECARS or _shard_of(f) in wanted]
         lacking = _find_lacking(work, [f for f in files if _shard_of(f) in todo])
-        shared = Shared.of(files, [*sidecars, *lacking.values()])
+        shared = TransferSummary.of(files, [*sidecars, *lacking.values()])
         _check_room(work, shared.num_moved_bytes)
         with count_megabytes(console, "pull", shared.num_moved_bytes) as tick:
             in_threads(

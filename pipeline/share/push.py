@@ -39,7 +39,7 @@ from pipeline.share.index import (
 )
 from pipeline.share.place import check_place
 from pipeline.share.sidecars import describe, path_of, write_sidecars
-from pipeline.share.summary import Shared, count_megabytes
+from pipeline.share.summary import TransferSummary, count_megabytes
 from pipeline.stores.folder import FolderStore
 from pipeline.stores.open import canonical_url, open_writable
 from pipeline.stores.transfer import Outgoing, Tick, WritableStore, no_tick, not_alone
@@ -50,7 +50,7 @@ from pipeline.work import Work
 
 def push(
     work: Work, url: str, console: Console, *, recipe_only: bool = False, contact: str = ""
-) -> Shared:
+) -> TransferSummary:
     """Share a work folder that is fetched and prepared: samples, lock, recipe, and a card.
 
     Originals and training runs stay. What is there already and the same does not travel again; of
@@ -160,7 +160,7 @@ def _send(
     there: Index | None,
     work: Work,
     console: Console,
-) -> Shared:
+) -> TransferSummary:
     """Bring a store to what a draft says, with its sidecars.
 
     At no moment does the store's own index say what is not there. Until the new one is written a
@@ -190,7 +190,7 @@ def _send(
     with count_megabytes(console, "push", sum(file.size for file in tars)) as tick:
         index = _put_beside(store, _outgoing(work, tars), tick, lambda: _finish(work, draft, there))
     rest = [f for f in index.files if not is_there(f) and not f.name.endswith(".tar")]
-    shared = Shared.of(index.files, [*tars, *rest])
+    shared = TransferSummary.of(index.files, [*tars, *rest])
     if not shared.num_moved and not outdated and INDEX in sizes and PENDING not in sizes:
         return shared
     if not (todo or outdated):

@@ -16,7 +16,7 @@ _MB = 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class TransferSummary:
     """What a push or pull came to.
 
     Attributes:

@@ -22,7 +22,7 @@ _MAX_HOSTS = 10  # of a shard, that are named as not to be asked
 
 
 @dataclass(slots=True)
-class Asked:
+class FetchTotals:
     """What getting originals took so far, by the ledger.
 
     Attributes:
@@ -39,7 +39,7 @@ class Asked:
     seconds: float = 0.0
     http_statuses: dict[str, int] = field(default_factory=dict)
 
-    def add(self, other: "Asked") -> None:
+    def add(self, other: "FetchTotals") -> None:
         """Count another ledger in."""
         self.num_posts += other.num_posts
         self.num_attempts += other.num_attempts
@@ -48,10 +48,10 @@ class Asked:
         self.http_statuses = dict(Counter(self.http_statuses) + Counter(other.http_statuses))
 
 
-def sum_ledger(table: pa.Table) -> Asked:
+def sum_ledger(table: pa.Table) -> FetchTotals:
     """Return what a ledger's rows come to."""
     counts = pc.value_counts(table["http_status"]).to_pylist()
-    return Asked(
+    return FetchTotals(
         len(table),
         pc.sum(table["attempts"], min_count=0).as_py(),
         pc.sum(table["num_bytes"], min_count=0).as_py(),
