@@ -98,8 +98,14 @@ def extension_of(member: str) -> str:
     return {"color": "color.jpg", "json": "json"}.get(member, f"{member}.png")
 
 
+def place_columns(member: str) -> tuple[str, str]:
+    """Return the columns with a member's offset and size in its tar; "" is an original."""
+    prefix = f"{member}_" if member else ""
+    return f"{prefix}offset", f"{prefix}size"
+
+
 def _places(member: str) -> list[pa.Field]:
-    return [pa.field(f"{member}_{column}", pa.int64()) for column in ("offset", "size")]
+    return [pa.field(column, pa.int64()) for column in place_columns(member)]
 
 
 EDGES = ("left", "top", "right", "bottom")

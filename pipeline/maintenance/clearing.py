@@ -15,9 +15,9 @@ from pipeline.errors import DamagedError
 from pipeline.planning.plan import hash_table, planned_shards, read_planned, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.removals import clear_posts, count_cleared, count_removed
-from pipeline.schema import LEDGER, RAW, Row, extension_of, members_of
+from pipeline.schema import LEDGER, RAW, Row, extension_of, members_of, place_columns
 from pipeline.shards.rows import check_seal, read_info, read_rows, write_rows
-from pipeline.shards.shard import ShardWriter, Span, read_shard, read_span, rows_path, tar_path
+from pipeline.shards.shard import ShardWriter, read_shard, read_span, rows_path, span_of, tar_path
 from pipeline.stages.ledger import write_ledger
 from pipeline.work import Work
 
@@ -89,11 +89,11 @@ def _copy_members(row: Row, members: Iterable[str], tar: BinaryIO, shard: ShardW
     """Copy a post's members, and let its row say where they lie now."""
     digest = hashlib.sha256()
     for member in members:
-        column = f"{member}_" if member else ""
-        data = read_span(tar, Span(row[f"{column}offset"], row[f"{column}size"]))
+        data = read_span(tar, span_of(row, member))
         digest.update(data)
         extension = extension_of(member) if member else row["format"]
-        row[f"{column}offset"] = shard.add(f"{row['key']}.{extension}", data).offset
+        offset, _ = place_columns(member)
+        row[offset] = shard.add(f"{row['key']}.{extension}", data).offset
     if digest.hexdigest() != row["sha256"]:
         raise DamagedError(f"{tar.name}: damaged at post {row['post_id']}; run `repair` first.")
 

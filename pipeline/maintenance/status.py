@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from pipeline.counts import Fates, count_fates, count_retryable
+from pipeline.counts import Fates, count_retryable
 from pipeline.errors import DamagedError
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.schema import LEDGER, RAW, SAMPLES
-from pipeline.shards.rows import peek_info, read_rows
+from pipeline.shards.rows import peek_info, read_fates, read_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.stages.ledger import FetchTotals, sum_ledger
 from pipeline.work import Work
@@ -97,7 +97,7 @@ def _read_stage(
     for name in names:
         path = rows_path(directory, name)
         told = _told(path, "fates", dict[str, int])
-        fates.update(told if told is not None else _count(path, schema))
+        fates.update(told if told is not None else read_fates(path, schema))
         if store:  # which has the tars
             num_bytes += _told(path, "tar_size", int) or 0
             continue
@@ -109,13 +109,6 @@ def _read_stage(
             ) from error
     num_expected = sum(planned[name] for name in names)
     return StageStatus(len(names), num_bytes, fates, num_expected)
-
-
-def _count(path: Path, schema: pa.Schema) -> Fates:
-    try:
-        return count_fates(read_rows(path, schema, ["status", "reason"]))
-    except ValueError as error:
-        raise DamagedError(f"{path}: {error}.") from error
 
 
 def _read_ledger(directory: Path, planned: dict[str, int]) -> FetchTotals:

@@ -146,17 +146,17 @@ def _shards_of(work: Work, post_ids: Collection[int]) -> list[str]:
 
 def _find_current(work: Work, shards: Sequence[str]) -> Unfinished:
     """Return which shards are up to date, so that they still count as such afterwards."""
-    raw = [n for n in shards if (p := _raw_proof(work, n)) and p == _info(work.raw_dir, n)]
+    raw = [n for n in shards if (p := _raw_proof(work, n)) and p == _fingerprint(work.raw_dir, n)]
     samples = [
         name
         for name, proof in _sample_proofs(work, shards, ()).items()
-        if proof == _info(work.samples_dir, name)
+        if proof == _fingerprint(work.samples_dir, name)
     ]
     return Unfinished(tuple(raw), tuple(samples))
 
 
-def _info(directory: Path, name: str, key: str = "fingerprint") -> str:
-    return str(read_info(rows_path(directory, name)).get(key))
+def _fingerprint(directory: Path, name: str) -> str:
+    return str(read_info(rows_path(directory, name)).get("fingerprint"))
 
 
 def _raw_proof(work: Work, name: str) -> str:

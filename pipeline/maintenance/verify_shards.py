@@ -14,7 +14,7 @@ from pipeline.records import Fate, Status
 from pipeline.schema import RAW, SAMPLES, Row, members_of
 from pipeline.shards.members import find_wrong_member
 from pipeline.shards.rows import check_seal, read_info
-from pipeline.shards.shard import Span, list_shards, read_shard, read_span, rows_path, tar_path
+from pipeline.shards.shard import list_shards, read_shard, read_span, rows_path, span_of, tar_path
 
 FOREIGN = "does not belong here"
 
@@ -68,7 +68,7 @@ def _check_shard(directory: Path, name: str, quick: bool) -> Iterator[Problem]:
     if info.get("shard") != name:
         yield Problem(rows_file, f"holds the rows of {info.get('shard')}", name)
     rows = table.to_pylist()
-    members = () if schema is RAW else members_of(table.schema)
+    members = ("",) if schema is RAW else members_of(table.schema)
     yield from (Problem(rows_file, what, name) for what in _wrong_rows(rows, info))
     if quick:
         return
@@ -100,14 +100,11 @@ def _wrong_rows(rows: list[Row], info: dict[str, Any]) -> Iterator[str]:
 
 
 def _wrong_sums(rows: list[Row], members: Sequence[str], file: BinaryIO) -> Iterator[str]:
-    """Yield the posts whose bytes have changed; ``members`` of samples, or none for originals."""
-    wanted, columns = Status.KEPT, [f"{member}_" for member in members]
-    if not members:
-        wanted, columns = Status.FETCHED, [""]
+    """Yield the posts whose bytes have changed; ``members`` of samples, or ("",) of originals."""
+    wanted = Status.FETCHED if members == ("",) else Status.KEPT
     for row in rows:
         if row["status"] != wanted:
             continue
-        spans = [Span(row[f"{column}offset"], row[f"{column}size"]) for column in columns]
-        data = b"".join(read_span(file, span) for span in spans)
+        data = b"".join(read_span(file, span_of(row, member)) for member in members)
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             yield f"post {row['post_id']}: its bytes do not match their sum"

@@ -25,7 +25,7 @@ from pipeline.pictures.image import (
     sniff_format,
 )
 from pipeline.report.funnel import Place
-from pipeline.schema import EDGES, RAW, SAMPLES, Row, among
+from pipeline.schema import EDGES, RAW, SAMPLES, SKETCH, Row, among, place_columns
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import Span, read_span, rows_path, tar_path
 from pipeline.work import Work
@@ -80,8 +80,8 @@ def show_posts(work: Work, places: Iterable[Place]) -> dict[int, ShownPost]:
         for post_id in post_ids:
             row = originals.get(post_id, {}) | samples.get(post_id, {})
             original = _show(tar_path(work.raw_dir, shard), row, "")
-            color = _show(tar_path(work.samples_dir, shard), row, "color_")
-            sketch = _show(tar_path(work.samples_dir, shard), row, "sketch_")
+            color = _show(tar_path(work.samples_dir, shard), row, "color")
+            sketch = _show(tar_path(work.samples_dir, shard), row, SKETCH)
             crop = None if original is None else _crop_of(row, original)
             found[post_id] = ShownPost(row, original, crop, color, sketch)
     return found
@@ -100,8 +100,8 @@ def _read_some(directory: Path, shard: str, ids: list[int], schema: pa.Schema) -
 
 
 def _show(tar: Path, row: Row, member: str) -> Image | None:
-    """Return the picture whose place is in the columns ``{member}offset`` and ``{member}size``."""
-    offset, size = row.get(f"{member}offset"), row.get(f"{member}size")
+    """Return a member's picture, or None; "" is the original."""
+    offset, size = map(row.get, place_columns(member))
     if offset is None or size is None or size > _MAX_FILE_BYTES or not tar.is_file():
         return None
     with tar.open("rb") as file:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.counts import Fates, count_fates
+from pipeline.counts import Fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Outcomes, Runner, Show, local_runner
 from pipeline.planning.plan import planned_shards, read_planned
@@ -25,7 +25,7 @@ from pipeline.shard_store.clearing import StoreClearing
 from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, download_rows
 from pipeline.shard_store.identity import bind, put_identity, put_plans, withdraw_index
 from pipeline.shard_store.worker import StageInStore
-from pipeline.shards.rows import peek_info, read_info, read_rows
+from pipeline.shards.rows import peek_info, read_fates, read_info
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import LOCK
 from pipeline.stages.fetch import FetchStage
@@ -203,10 +203,10 @@ class ShardStore:
         has_tar = self._sizes.get(f"{kind}/{name}.tar") == info.get("tar_size")
         if not has_tar or info.get("fingerprint") != stage.proof(name):
             return None
-        rows = read_rows(path, schema, ["status", "reason"])
-        if isinstance(stage, FetchStage) and stage.asks_again(rows):
+        fates = read_fates(path, schema)
+        if isinstance(stage, FetchStage) and stage.asks_again(fates):
             return None
-        return count_fates(rows)
+        return fates
 
     def _hand_out(self, stage: FetchStage | PrepareStage, names: Sequence[str]) -> None:
         kind, _ = _kind_of(stage)

@@ -5,6 +5,7 @@ may come from strangers: nothing here follows a link, trusts a length, or reads 
 """
 
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.records import Status, key_of
-from pipeline.schema import FORMATS, RAW, extension_of, members_of
+from pipeline.schema import FORMATS, RAW, extension_of, members_of, place_columns
 from pipeline.shards.shard import header_of
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -56,10 +57,8 @@ def _expect(rows: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.in
     wanted = Status.FETCHED if is_raw else Status.KEPT
     rows = rows.filter(pc.equal(rows["status"], wanted))
     members = ("",) if is_raw else members_of(rows.schema)
-    columns = [f"{member}_" if member else "" for member in members]
-    sizes, offsets = (
-        [rows[f"{column}{what}"] for column in columns] for what in ("size", "offset")
-    )
+    places = [rows.select(place_columns(member)).columns for member in members]
+    offsets, sizes = zip(*places, strict=True)
     if any(column.null_count for column in (*sizes, *offsets)):
         return "its rows do not say where a member lies"
     keys = [key_of(post_id) for post_id in rows["post_id"].to_pylist()]
@@ -74,5 +73,5 @@ def _expect(rows: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.in
     return names, _interleave(sizes), _interleave(offsets)
 
 
-def _interleave(columns: list[pa.ChunkedArray]) -> NDArray[np.int64]:
+def _interleave(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
     return np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64).ravel()

@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.counts import Fates, count_fates
 from pipeline.disk import reason, replacing, telling_unreadable
 from pipeline.errors import DamagedError
 from pipeline.schema import is_table_of
@@ -183,3 +184,16 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -
     except (OSError, pa.ArrowException, ValueError) as error:  # a ValueError: names not in UTF-8
         raise DamagedError(f"{path}: cannot be read: {reason(error)}.") from error
     return table
+
+
+def read_fates(path: Path, schema: pa.Schema) -> Fates:
+    """Return how many rows of a sealed file have each fate.
+
+    Raises:
+        DamagedError: as ``read_rows`` does, and on a fate that there is not.
+    """
+    table = read_rows(path, schema, ["status", "reason"])
+    try:
+        return count_fates(table)
+    except ValueError as error:
+        raise DamagedError(f"{path}: {error}.") from error

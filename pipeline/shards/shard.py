@@ -28,7 +28,7 @@ from pipeline.disk import (
     temporary_path,
 )
 from pipeline.errors import DamagedError, UserError
-from pipeline.schema import SCHEMA_VERSION, SPLITS
+from pipeline.schema import SCHEMA_VERSION, SPLITS, Row, place_columns
 from pipeline.shards.claim import claim
 from pipeline.shards.rows import check_seal, read_info, read_rows, write_sealed
 from pipeline.words import did_you_mean
@@ -94,6 +94,12 @@ class Span:
 
     offset: int
     size: int
+
+
+def span_of(row: Row, member: str = "") -> Span:
+    """Return where a member's bytes lie by its row; "" is an original."""
+    offset, size = place_columns(member)
+    return Span(row[offset], row[size])
 
 
 class ShardWriter:

@@ -83,14 +83,13 @@ def push(
     with work.lock(store=work.store if recipe_only else place):
         if work.store:
             ShardStore(work.store, work).join((), others=KINDS)  # ranks may have made some
-        there = _read_there(store)
+        there, sizes = _read_there(store), store.sizes()
         if there is not None:
             if recipe_only:
-                _check_no_shards(store, there)
+                _check_no_shards(store, sizes, there)
             check_lockable(work)  # before anything of it is taken away
         contact = contact or ("" if there is None else there.contact)
         draft = _draft(work, place, contact, with_samples=not recipe_only)
-        sizes = store.sizes()
         if place != work.store:
             check_place(store, sizes, there, draft, work)
         return _send(store, sizes, draft, there, work, console)
@@ -140,11 +139,8 @@ def _read_there(store: WritableStore) -> Index | None:
     return None
 
 
-def _check_no_shards(store: WritableStore, there: Index) -> None:
+def _check_no_shards(store: WritableStore, sizes: Mapping[str, int], there: Index) -> None:
     """Check that a push of the recipe alone takes no pictures away, which nobody asked it to."""
-    if not there.shards:
-        return
-    sizes = store.sizes()
     shards = [shard for shard in there.shards if any(name in sizes for name in shard_files(shard))]
     if shards:
         raise UserError(

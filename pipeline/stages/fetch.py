@@ -19,7 +19,7 @@ from pipeline.records import NOT_ALLOWED, Download, Status, is_asked_again
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
 from pipeline.settings import Table, fingerprint
-from pipeline.shards.rows import read_info, read_rows
+from pipeline.shards.rows import read_fates, read_info
 from pipeline.shards.shard import ShardWriter, is_current, rows_path
 from pipeline.stages.ledger import new_entry, read_refused_hosts, unknown_entry, write_ledger
 from pipeline.stages.originals import inspect, open_source
@@ -72,10 +72,10 @@ class FetchStage:
         settings = content_settings(self.source)
         proof = raw_proof(settings, planned)
         if not self.rebuild and is_current(self.work.raw_dir, name, proof):
-            done = read_rows(rows_path(self.work.raw_dir, name), RAW, ["status", "reason"])
+            done = read_fates(rows_path(self.work.raw_dir, name), RAW)
             if not self.asks_again(done):
-                tick(len(planned))
-                return count_fates(done)
+                tick(done.total())
+                return done
         posts = planned.drop_columns(["shard", "reason"]).to_pylist()
         removed = {post["post_id"] for post in posts if post.pop("status") == Status.REMOVED}
         info = {"stage": "fetch", "fingerprint": proof, "settings": settings}
@@ -86,9 +86,9 @@ class FetchStage:
         planned = read_planned(self.work.plan_path, name)
         return raw_proof(content_settings(self.source), planned)
 
-    def asks_again(self, done: pa.Table) -> bool:
-        """Whether a finished shard with these rows holds posts that are to be asked for again."""
-        return self.retry_failed and any(map(is_asked_again, count_fates(done)))
+    def asks_again(self, done: Fates) -> bool:
+        """Whether a finished shard with these fates holds posts that are to be asked for again."""
+        return self.retry_failed and any(map(is_asked_again, done))
 
     def _fetch(
         self, name: str, posts: list[Row], removed: set[int], info: dict[str, Any], tick: Tick
@@ -125,13 +125,14 @@ class FetchStage:
                 rows.append({k: v for k, v in post.items() if k != "file_url"} | found)
                 tick(1)
             table = build_table(rows, RAW)
-            self._check_gain(name, table)
+            fates = count_fates(table)
+            self._check_gain(name, fates)
             entries = build_table([ledger[row["post_id"]] for row in rows], LEDGER)
             write_ledger(self.work.ledger_dir, name, entries, hosts)
             shard.commit(table, info)
-        return count_fates(table)
+        return fates
 
-    def _check_gain(self, name: str, table: pa.Table) -> None:
+    def _check_gain(self, name: str, fates: Fates) -> None:
         """Check that another source does not replace a shard's originals by none at all.
 
         Raises:
@@ -140,11 +141,11 @@ class FetchStage:
         path = rows_path(self.work.raw_dir, name)
         try:
             then = read_info(path).get("settings", {})
-            num = _count_fetched(read_rows(path, RAW, ["status"]))
+            num = read_fates(path, RAW)[Status.FETCHED]
         except DamagedError:
             return
         is_other = then.get("images") != content_settings(self.source)["images"]
-        if is_other and num and not _count_fetched(table):
+        if is_other and num and not fates[Status.FETCHED]:
             raise UserError(
                 f"{without_password(self.source.images)}: has not one picture of {name}, of which "
                 f"{counted(num, 'original')} came from elsewhere and stay. Is it mistyped? If not, "
@@ -181,10 +182,6 @@ class FetchStage:
         if download.fate.status == Status.FETCHED:
             found = inspect(post, download.content, self.source)
         return found | {"http_status": download.http_status}
-
-
-def _count_fetched(rows: pa.Table) -> int:
-    return int(rows["status"].to_pylist().count(Status.FETCHED))
 
 
 def _wait_for(post: Row, future: Future[Download] | None) -> tuple[Row, Download | None]:

@@ -4,10 +4,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-import numpy as np
 import orjson
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
 from pipeline.counts import Fates, count_fates
 from pipeline.errors import DamagedError
@@ -38,14 +37,14 @@ from pipeline.schema import (
     samples_schema,
 )
 from pipeline.settings import fingerprint, to_table
-from pipeline.shards.rows import check_seal, read_rows, read_seal
+from pipeline.shards.rows import check_seal, read_fates, read_rows, read_seal
 from pipeline.shards.shard import (
     ShardWriter,
-    Span,
     is_current,
     read_shard,
     read_span,
     rows_path,
+    span_of,
     tar_path,
 )
 from pipeline.work import Work
@@ -136,9 +135,9 @@ class PrepareStage:
         """
         proof, repeats = self._prove(name)
         if not self.rebuild and is_current(self.work.samples_dir, name, proof):
-            done = read_rows(rows_path(self.work.samples_dir, name), SAMPLES, ["status", "reason"])
-            tick(len(done))
-            return count_fates(done)
+            done = read_fates(rows_path(self.work.samples_dir, name), SAMPLES)
+            tick(done.total())
+            return done
         check_seal(rows_path(self.work.raw_dir, name))
         rows, _ = read_shard(self.work.raw_dir, name, RAW)
         duplicates = {row["post_id"]: row for row in repeats}
@@ -172,20 +171,13 @@ class PrepareStage:
 
     def _prove(self, name: str) -> tuple[str, list[Row]]:
         """Return the fingerprint of all that decides a shard, and the duplicates in it."""
-        seal = read_seal(rows_path(self.work.raw_dir, name))
-        ids = read_rows(rows_path(self.work.raw_dir, name), RAW, ["post_id"])["post_id"]
-        repeats = self._repeats_among(ids.to_numpy())
+        path = rows_path(self.work.raw_dir, name)
+        seal, ids = read_seal(path), read_rows(path, RAW, ["post_id"])["post_id"]
+        is_here = pc.is_in(self.duplicates["post_id"], value_set=ids)
+        repeats: list[Row] = self.duplicates.filter(is_here).to_pylist()
         settings, source = portable(self.recipe.prepare), self.recipe.source
         parts = (SCHEMA_VERSION, settings, source.layout, source.max_pixels, seal, repeats)
         return fingerprint(*parts), repeats
-
-    def _repeats_among(self, ids: NDArray[np.int64]) -> list[Row]:
-        """Return the duplicates among some posts. Both are sorted, and every shard asks."""
-        known = self.duplicates["post_id"].to_numpy()
-        places = np.searchsorted(known, ids)
-        is_inside = places < len(known)
-        places, ids = places[is_inside], ids[is_inside]
-        return list(self.duplicates.take(pa.array(places[known[places] == ids])).to_pylist())
 
     def _finish(
         self, row: Row, duplicate: Row | None, originals: BinaryIO, shard: ShardWriter
@@ -197,7 +189,7 @@ class PrepareStage:
         if duplicate is not None:
             result["duplicate_of"] = duplicate["duplicate_of"]
             return result | Fate(Status.DUPLICATE, duplicate["reason"]).columns
-        data = read_span(originals, Span(row["offset"], row["size"]))
+        data = read_span(originals, span_of(row))
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise DamagedError(f"{originals.name}: damaged at post {row['post_id']}; run `repair`.")
         source, size = self.recipe.source, (row["width"], row["height"])
