@@ -133,14 +133,14 @@ class PrepareStage:
         Raises:
             DamagedError: where the originals are not what was fetched.
         """
-        proof, repeats = self._prove(name)
+        proof = self.proof(name)
         if not self.rebuild and is_current(self.work.samples_dir, name, proof):
             done = read_fates(rows_path(self.work.samples_dir, name), SAMPLES)
             tick(done.total())
             return done
         check_seal(rows_path(self.work.raw_dir, name))
         rows, _ = read_shard(self.work.raw_dir, name, RAW)
-        duplicates = {row["post_id"]: row for row in repeats}
+        duplicates = {row["post_id"]: row for row in self.repeats(name)}
         settings = self.recipe.prepare
         with (
             ShardWriter(self.work.samples_dir, name) as shard,
@@ -163,21 +163,15 @@ class PrepareStage:
 
     def proof(self, name: str) -> str:
         """Return the fingerprint of all that decides a shard."""
-        return self._prove(name)[0]
+        seal, source = read_seal(rows_path(self.work.raw_dir, name)), self.recipe.source
+        settings = (portable(self.recipe.prepare), source.layout, source.max_pixels)
+        return fingerprint(SCHEMA_VERSION, *settings, seal, self.repeats(name))
 
     def repeats(self, name: str) -> list[Row]:
         """Return the duplicates in shard ``name``, as rows of ``schema.DUPLICATES``."""
-        return self._prove(name)[1]
-
-    def _prove(self, name: str) -> tuple[str, list[Row]]:
-        """Return the fingerprint of all that decides a shard, and the duplicates in it."""
-        path = rows_path(self.work.raw_dir, name)
-        seal, ids = read_seal(path), read_rows(path, RAW, ["post_id"])["post_id"]
+        ids = read_rows(rows_path(self.work.raw_dir, name), RAW, ["post_id"])["post_id"]
         is_here = pc.is_in(self.duplicates["post_id"], value_set=ids)
-        repeats: list[Row] = self.duplicates.filter(is_here).to_pylist()
-        settings, source = portable(self.recipe.prepare), self.recipe.source
-        parts = (SCHEMA_VERSION, settings, source.layout, source.max_pixels, seal, repeats)
-        return fingerprint(*parts), repeats
+        return list(self.duplicates.filter(is_here).to_pylist())
 
     def _finish(
         self, row: Row, duplicate: Row | None, originals: BinaryIO, shard: ShardWriter
