@@ -54,8 +54,7 @@ def canonical_store(url: str, work: Work) -> str:
     check_no_secrets(url)
     if scheme_of(url) == "hf":
         raise UserError(f"{url}: takes commits, not shards by many hands; `push` to it later.")
-    open_writable(url, _SCHEMES)
-    place = canonical_url(url)
+    place = canonical_url(open_writable(url, _SCHEMES))
     if scheme_of(place) == "file" and Path(place).is_relative_to(os.path.realpath(work.root)):
         raise UserError(f"{url}: is the work folder, or within it; name another place.")
     return place

@@ -71,7 +71,7 @@ def push(
             pictures that ``recipe_only`` would remove, or what is there is not this folder's.
     """
     store = open_writable(url)
-    place = canonical_url(url)
+    place = canonical_url(store)
     if isinstance(store, FolderStore) and Path(place).is_relative_to(os.path.realpath(work.root)):
         raise UserError(f"{url}: is the work folder, or within it; push to another place.")
     if not work.root.is_dir():

@@ -166,10 +166,8 @@ class FetchStage:
         pool = ThreadPoolExecutor(num_threads)
         try:
             for post in posts:
-                future = None
-                if post["post_id"] not in settled:
-                    future = pool.submit(get, post)
-                waiting.append((post, future))
+                is_settled = post["post_id"] in settled
+                waiting.append((post, None if is_settled else pool.submit(get, post)))
                 if len(waiting) == 2 * num_threads:
                     yield from [_wait_for(*waiting.popleft()) for _ in range(num_threads)]
             while waiting:

@@ -76,15 +76,14 @@ def open_writable(url: str, schemes: Sequence[str] = SHARE_SCHEMES) -> WritableS
     return store  # type: ignore[return-value]
 
 
-def canonical_url(url: str) -> str:
-    """Return a URL or path as it reads from every folder, the same for the same store.
+def canonical_url(store: Store) -> str:
+    """Return a store's URL or path as it reads from every folder, the same for the same store.
 
     Raises:
-        UserError: as ``open_store``, and where it cannot be written down.
+        UserError: where it cannot be written down.
     """
-    store = open_store(url)
     # `resolve` does not take links that lead to themselves.
-    form = os.path.realpath(store.root) if isinstance(store, FolderStore) else url.rstrip("/")
+    form = os.path.realpath(store.root) if isinstance(store, FolderStore) else store.url.rstrip("/")
     if not form.isprintable():
         raise UserError(f"{form!a}: holds what cannot be printed; name another place.")
     return form

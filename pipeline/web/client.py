@@ -23,7 +23,7 @@ from pipeline.recipe import SourceSettings
 from pipeline.records import NOT_ALLOWED, Download, Fate, Status
 from pipeline.stores.files import UnreachableError, read_store
 from pipeline.urls import without_password
-from pipeline.web.hosts import canonical_host, is_local, named_hosts
+from pipeline.web.hosts import is_local, named_hosts
 from pipeline.web.pacing import (
     REFUSED_PICTURES,
     Clock,
@@ -125,15 +125,14 @@ class Client:
         interval = 1 / (source.rate * share) if source.rate else 0.0
         # Processes start together: a random phase keeps their requests from coming in volleys.
         start = clock() + (draw() * interval if share < 1 else 0.0)
-        names = {canonical_host(host) for host in hosts}
         words = (named_in, if_refused)
         self._hosts = {
-            name: HostPacer(name, interval, start, self._sleep, clock, *words) for name in names
+            name: HostPacer(name, interval, start, self._sleep, clock, *words) for name in hosts
         }
         store = "/".join(without_password(source.images).split("/")[:3])
         in_settings = "source.images, or an endpoint in the store's own settings"
         self._store = HostPacer(store, 0.0, start, self._sleep, clock, in_settings)
-        local_hosts = {*named_hosts(source), *filter(is_local, names)}
+        local_hosts = {*named_hosts(source), *filter(is_local, hosts)}
         self._transport = Transport(source.timeout, source.connections, local_hosts)
 
     def get(
