@@ -110,11 +110,7 @@ def check_writable(*paths: Path) -> None:
 
 
 def check_no_folder(path: Path) -> None:
-    """Check that no folder is where the program keeps a file.
-
-    Raises:
-        UserError: where one is.
-    """
+    """Check that no folder is where the program keeps a file, or raise UserError."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder, where a file goes; move it away.")
 

@@ -156,11 +156,7 @@ class Work:
             )
 
     def check_takedown(self) -> None:
-        """Check that no takedown was cut short, before which nothing else may run.
-
-        Raises:
-            UserError: where one was.
-        """
+        """Check that no takedown waits to be finished, or raise UserError."""
         if read_removals(self.removals_path).unfinished is not None:
             raise UserError(
                 f"{self.root}: a takedown was cut short; finish it: `{self.takedown_command}`."

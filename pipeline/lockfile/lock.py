@@ -148,11 +148,7 @@ def check_lockable(work: Work) -> None:
 
 
 def check_done(work: Work) -> None:
-    """Check that every planned shard is fetched and prepared.
-
-    Raises:
-        UserError: where one is not.
-    """
+    """Check that every planned shard is fetched and prepared, or raise UserError."""
     stages = [(work.raw_dir, "fetch"), (work.samples_dir, "prepare")]
     if list_shards(work.samples_dir) and not list_shards(work.raw_dir):
         stages = [(work.samples_dir, "pull")]  # they came without their originals

@@ -64,11 +64,7 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
 
 
 def check_is_ours(directory: Path) -> None:
-    """Check that a folder is one that ``verify`` can say something of.
-
-    Raises:
-        UserError: where it holds nothing of ours.
-    """
+    """Check that a folder is one that ``verify`` can say something of, or raise UserError."""
     work = Work(directory)
     if not (_is_shared(work) or _is_work(work) or list_shards(directory)):
         raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
@@ -96,11 +92,7 @@ def name_remedy(directory: Path) -> str:
 
 
 def check_is_repairable(work: Work) -> None:
-    """Check that a folder is a work folder with a plan, before anything is left there.
-
-    Raises:
-        UserError: where it is none.
-    """
+    """Check that a folder is a work folder with a plan, or raise UserError."""
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder.")
     check_is_ours(work.root)

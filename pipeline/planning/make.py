@@ -83,11 +83,7 @@ def make_plan(
 
 
 def check_removals(lock: Lock, taken_down: Collection[int]) -> None:
-    """Check that a lock brings back no post that was taken down.
-
-    Raises:
-        UserError: where it does.
-    """
+    """Check that a lock brings back no post that was taken down, or raise UserError."""
     wanted = lock.posts.filter(among(lock.posts, taken_down))
     if count_cleared(wanted) != len(wanted):
         raise UserError(

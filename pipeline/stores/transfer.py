@@ -146,11 +146,7 @@ def _copy_some(source: BinaryIO, out: BinaryIO, most: int) -> int:
 
 
 def check_sum(path: Path, sha256: str) -> None:
-    """Check that a file is what the index will promise.
-
-    Raises:
-        UserError: where it is not.
-    """
+    """Check that a file is what the index will promise, or raise UserError."""
     if hash_file(path) != sha256:
         raise changed(path)
 
