@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.metadata.files import read_posts
 from pipeline.metadata.listing import Listing, read_listing
-from pipeline.metadata.record import UNREADABLE, Counted, Item, Malformed, Unparsed
+from pipeline.metadata.record import UNREADABLE, Counted, Malformed, Unparsed
 from pipeline.planning.ratings import allowed_ratings
 from pipeline.recipe import SelectSettings
 from pipeline.records import Fate, Post, Status
@@ -110,17 +110,9 @@ class Selection:
         self._metadata, self._select, self._nsfw_ids = metadata, select, nsfw_ids
         self._limit = limit
         allowed_ratings(select)  # now, and not at the first post
-        self._reset()
-
-    def _reset(self) -> None:
         self.counts: dict[str, int] = {}
         self.num_records = 0
         self.malformed: list[Malformed] = []
-
-    def _read(self) -> Iterator[Item]:
-        if isinstance(self._metadata, Listing):
-            return read_listing(self._metadata)
-        return read_posts(self._metadata, self._select.tags)
 
     def __iter__(self) -> Iterator[Post]:
         """Read the metadata anew.
@@ -129,11 +121,15 @@ class Selection:
             UserError: where it cannot be read, or is of another year than the settings say.
             RuntimeError: where a record was lost or counted twice; that is a bug.
         """
-        self._reset()
+        self.malformed.clear()
         fates: Counter[Fate] = Counter()
         num_counted = 0
         wanted_ids: set[int] = set()
-        for item in self._read():
+        if isinstance(self._metadata, Listing):
+            items = read_listing(self._metadata)
+        else:
+            items = read_posts(self._metadata, self._select.tags)
+        for item in items:
             match item:
                 case Counted(num_records):
                     num_counted += num_records
