@@ -107,7 +107,7 @@ def fetch(
         planned = planned_shards(work.plan_path)
         if shard_store is not None:
             shard_store.join(part.choose(planned))
-            runner = shard_store.through(runner)
+            runner = shard_store.wrap(runner)
         planned = held.begin(planned)
         _say_what_is_remade(work.raw_dir, planned, _of_originals, recipe, console)
         for old in work.old_works():
@@ -184,7 +184,7 @@ def prepare(
         if store:
             shard_store = ShardStore(store, work)
             shard_store.join(part.choose(planned), others=(RAW,))
-            runner = shard_store.through(runner)
+            runner = shard_store.wrap(runner)
         there = set(list_shards(work.raw_dir))
         fetched = {name: size for name, size in planned.items() if name in there}
         if not fetched:

@@ -8,8 +8,8 @@ import fsspec
 import orjson
 import pytest
 
-from pipeline.scratch import process_scratch, scratch, sweep
 from pipeline.shard_store import worker
+from pipeline.shard_store.scratch import process_scratch, scratch, sweep
 from pipeline.work import Work
 from tests.crashing import NUM_POSTS, fetch, in_child, make_source
 from tests.indexed_tars import index_tar, pack

@@ -20,10 +20,10 @@ from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.removals import TAKEN_DOWN, count_cleared
 from pipeline.schema import RAW as RAW_SCHEMA
 from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
-from pipeline.scratch import sweep
 from pipeline.shard_store.clearing import StoreClearing
 from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, download_rows
 from pipeline.shard_store.identity import bind, put_identity, put_plans, withdraw_index
+from pipeline.shard_store.scratch import sweep
 from pipeline.shard_store.worker import StageInStore
 from pipeline.shards.rows import peek_info, read_fates, read_info
 from pipeline.shards.shard import rows_path
@@ -158,7 +158,7 @@ class ShardStore:
             path.unlink(missing_ok=True)
         return is_there
 
-    def through(self, runner: Runner | None) -> Runner:
+    def wrap(self, runner: Runner | None) -> Runner:
         """Return a runner that has shards made away from here, for the store, and keeps their rows.
 
         A shard that the store has as the stage would make it is left as it is.

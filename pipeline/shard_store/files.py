@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.disk import hash_file, replacing, telling_out_of_space
 from pipeline.errors import DamagedError
-from pipeline.scratch import scratch
+from pipeline.shard_store.scratch import scratch
 from pipeline.shards.rows import check_seal, read_info
 from pipeline.shards.shard import rows_path, tar_path
 from pipeline.stores.transfer import WritableStore, no_tick

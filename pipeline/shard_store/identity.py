@@ -11,8 +11,8 @@ from pipeline.disk import write_whole
 from pipeline.errors import UserError
 from pipeline.planning.folder import plan_content
 from pipeline.planning.plan import read_planned, write_plan
-from pipeline.scratch import scratch
 from pipeline.shard_store.files import PLAN, RAW, SAMPLES, put
+from pipeline.shard_store.scratch import scratch
 from pipeline.shards.shard import list_shards
 from pipeline.share.index import (
     IDENTITY,

@@ -7,7 +7,6 @@ from functools import cache, partial
 from pipeline.counts import Fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
-from pipeline.scratch import process_scratch
 from pipeline.shard_store.files import (
     LEDGER,
     MAX_ROWS,
@@ -20,6 +19,7 @@ from pipeline.shard_store.files import (
     put_shard,
     scratch_work,
 )
+from pipeline.shard_store.scratch import process_scratch
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import IDENTITY
 from pipeline.stages.fetch import FetchStage

@@ -11,8 +11,8 @@ from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.records import Status
 from pipeline.schema import LOCK as LOCK_SCHEMA
 from pipeline.schema import among
-from pipeline.scratch import scratch
 from pipeline.shard_store.clearing import removals_in
+from pipeline.shard_store.scratch import scratch
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import list_shards
 from pipeline.share.index import CARD, IDENTITY, INDEX, LOCK, PENDING, SIDECARS, Index
