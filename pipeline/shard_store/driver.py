@@ -63,6 +63,9 @@ def canonical_store(url: str, work: Work) -> str:
 class ShardStore:
     """A store where shards lie, and the work folder of the run that has them made.
 
+    Attributes:
+        clearing: takes posts out of the store's shards.
+
     Args:
         url: of the store, as ``canonical_store`` returns it.
         work: the folder.
@@ -75,11 +78,7 @@ class ShardStore:
         self._work = work
         self._store: WritableStore = open_writable(url)
         self._sizes = self._store.sizes()
-
-    @property
-    def clearing(self) -> StoreClearing:
-        """What takes posts out of the store's shards."""
-        return StoreClearing(self._store, self._work)
+        self.clearing = StoreClearing(self._store, self._work)
 
     def record_takedown(self, post_ids: Collection[int], names: Collection[str]) -> None:
         """Let the store know which posts go, before its shards are touched.
