@@ -23,7 +23,7 @@ from pipeline.recipe_shared import content_settings, without_secrets
 from pipeline.removals import read_removals
 from pipeline.settings import Table, name_differences, to_table
 from pipeline.shard_store.driver import ShardStore, canonical_store
-from pipeline.shard_store.files import RAW
+from pipeline.shard_store.files import Kind
 from pipeline.shards.rows import check_seal, peek_info, read_info
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.stages.duplicates import recall_duplicates
@@ -183,7 +183,7 @@ def prepare(
     with work.lock(part, console.print, store=store) as held:
         if store:
             shard_store = ShardStore(store, work)
-            shard_store.join(part.choose(planned), others=(RAW,))
+            shard_store.join(part.choose(planned), others=(Kind.RAW,))
             runner = shard_store.wrap(runner)
         there = set(list_shards(work.raw_dir))
         fetched = {name: size for name, size in planned.items() if name in there}

@@ -22,13 +22,9 @@ from pipeline.removals import (
     read_removals,
     write_removals,
 )
-from pipeline.schema import RAW as RAW_SCHEMA
-from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
-from pipeline.schema import among
+from pipeline.schema import RAW, SAMPLES, among
 from pipeline.shard_store.files import (
-    LEDGER,
-    RAW,
-    SAMPLES,
+    Kind,
     download_checked_tar,
     download_rows,
     put,
@@ -86,7 +82,7 @@ class StoreClearing:
             DamagedError: where one is not what its rows say.
         """
         for name in names:
-            for kind, schema in ((RAW, RAW_SCHEMA), (SAMPLES, SAMPLES_SCHEMA)):
+            for kind, schema in ((Kind.RAW, RAW), (Kind.SAMPLES, SAMPLES)):
                 with scratch_work() as here:
                     rows = rows_path(here.root / kind, name)
                     is_there = download_rows(self.store, kind, name, rows)
@@ -99,7 +95,7 @@ class StoreClearing:
         Raises:
             DamagedError: where the shard is not what its rows say.
         """
-        kind = RAW if schema is RAW_SCHEMA else SAMPLES
+        kind = Kind.RAW if schema is RAW else Kind.SAMPLES
         kept = Work(self.work.cleared_dir)
         if not rows_path(kept.root / kind, name).is_file():
             with scratch_work() as here:
@@ -117,7 +113,7 @@ class StoreClearing:
     def _make(
         self,
         schema: pa.Schema,
-        kind: str,
+        kind: Kind,
         name: str,
         post_ids: Collection[int],
         proof: str,
@@ -126,12 +122,12 @@ class StoreClearing:
         """Make what replaces a shard; return False where the store needs none."""
         rows = rows_path(here.root / kind, name)
         is_there = download_rows(self.store, kind, name, rows)
-        if kind == RAW:
-            download_rows(self.store, LEDGER, name, rows_path(here.ledger_dir, name))
+        if kind == Kind.RAW:
+            download_rows(self.store, Kind.LEDGER, name, rows_path(here.ledger_dir, name))
         if not is_there:  # what may lie there is of a run that was cut short
             self.store.remove([f"{kind}/{name}.tar"])
-            if kind == RAW:
-                self.store.remove([f"{LEDGER}/{name}.parquet"])
+            if kind == Kind.RAW:
+                self.store.remove([f"{Kind.LEDGER}/{name}.parquet"])
                 rows_path(self.work.ledger_dir, name).unlink(missing_ok=True)
             return False
         if _is_clear(rows, schema, post_ids) and proof in ("", read_info(rows)["fingerprint"]):
@@ -141,7 +137,7 @@ class StoreClearing:
         clear_stage(here, schema, name, post_ids, proof)
         return True
 
-    def _follow(self, kind: str, name: str, root: Path) -> None:
+    def _follow(self, kind: Kind, name: str, root: Path) -> None:
         """Let the work folder have the rows of a shard as the store has them."""
         for path in _files(root, kind, name):
             if path.suffix == ".parquet":
@@ -155,9 +151,9 @@ def removals_in(store: WritableStore) -> Removals:
     return Removals() if data is None else decode_removals(data, f"{store.url}/{_REMOVALS}")
 
 
-def _files(root: Path, kind: str, name: str) -> list[Path]:
+def _files(root: Path, kind: Kind, name: str) -> list[Path]:
     """Return the files of a shard that are there, its rows last."""
-    paths = [rows_path(root / LEDGER, name)] if kind == RAW else []
+    paths = [rows_path(root / Kind.LEDGER, name)] if kind == Kind.RAW else []
     paths += [tar_path(root / kind, name), rows_path(root / kind, name)]
     return [path for path in paths if path.is_file()]
 

@@ -18,10 +18,9 @@ from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Outcomes, Runner, Show, local_runner
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.removals import TAKEN_DOWN, count_cleared
-from pipeline.schema import RAW as RAW_SCHEMA
-from pipeline.schema import SAMPLES as SAMPLES_SCHEMA
+from pipeline.schema import RAW, SAMPLES
 from pipeline.shard_store.clearing import StoreClearing
-from pipeline.shard_store.files import LEDGER, PLAN, RAW, SAMPLES, download_rows
+from pipeline.shard_store.files import Kind, download_rows
 from pipeline.shard_store.identity import bind, put_identity, put_plans, withdraw_index
 from pipeline.shard_store.scratch import sweep
 from pipeline.shard_store.worker import StageInStore
@@ -36,7 +35,7 @@ from pipeline.stores.transfer import WritableStore, in_threads
 from pipeline.urls import scheme_of
 from pipeline.work import Work
 
-KINDS = (LEDGER, RAW, SAMPLES)
+KINDS = (Kind.LEDGER, Kind.RAW, Kind.SAMPLES)
 """Folders of rows, in the order in which they are downloaded."""
 
 _AT_A_TIME = 500  # shards whose plans are put together
@@ -93,10 +92,10 @@ class ShardStore:
         withdraw_index(self._store)
         self._store.remove([LOCK])  # it holds records of the posts
         put_identity(self._store, self._work)
-        there = [name for name in names if f"{PLAN}/{name}.parquet" in self._sizes]
+        there = [name for name in names if f"{Kind.PLAN}/{name}.parquet" in self._sizes]
         put_plans(self._store, self._work, there)
 
-    def join(self, own: Collection[str], others: Collection[str] = ()) -> None:
+    def join(self, own: Collection[str], others: Collection[Kind] = ()) -> None:
         """Bind store and folder to each other, and download the rows that the folder lacks.
 
         Args:
@@ -122,23 +121,23 @@ class ShardStore:
         So would the plan, where there are none yet.
         """
         for name in names:
-            gone, raw = _num_taken_down(self._path(SAMPLES, name)), self._path(RAW, name)
+            gone, raw = _num_taken_down(self._path(Kind.SAMPLES, name)), self._path(Kind.RAW, name)
             if not gone:
                 continue
             planned = read_planned(self._work.plan_path, name)
             if gone > (_num_taken_down(raw) if raw.is_file() else count_cleared(planned)):
                 raise UserError(
                     f"{self._store.url}: posts of {name} were taken down in what was pushed there, "
-                    f"and its {RAW}/ would bring them back; what is shared stays as it is. Remove "
-                    f"{RAW}/, {PLAN}/ and {LEDGER}/ there, and {self._work.root}. To prepare anew "
+                    "and its raw/ would bring them back; what is shared stays as it is. Remove "
+                    f"raw/, plan/ and ledger/ there, and {self._work.root}. To prepare anew "
                     "give another --work and --store, and leave the posts out: select.nsfw_ids is "
                     "the path of a list of ids."
                 )
 
-    def _lacks(self, kind: str, name: str) -> bool:
+    def _lacks(self, kind: Kind, name: str) -> bool:
         """Whether the folder lacks rows that the store has; rows that are not those are removed."""
         path, file = self._path(kind, name), f"{kind}/{name}.parquet"
-        if kind != LEDGER and file in self._sizes and f"{kind}/{name}.tar" not in self._sizes:
+        if kind != Kind.LEDGER and file in self._sizes and f"{kind}/{name}.tar" not in self._sizes:
             self._store.remove([file])  # they prove nothing
             del self._sizes[file]
         if path.is_file() and path.stat().st_size == self._sizes.get(file):
@@ -146,10 +145,10 @@ class ShardStore:
         path.unlink(missing_ok=True)
         return file in self._sizes
 
-    def _path(self, kind: str, name: str) -> Path:
+    def _path(self, kind: Kind, name: str) -> Path:
         return rows_path(self._work.root / kind, name)
 
-    def _download(self, kind: str, name: str) -> bool:
+    def _download(self, kind: Kind, name: str) -> bool:
         """Let the folder have a shard's rows as the store has them; return whether it has any."""
         path = self._path(kind, name)
         is_there = download_rows(self._store, kind, name, path)
@@ -208,7 +207,7 @@ class ShardStore:
 
     def _hand_out(self, stage: FetchStage | PrepareStage, names: Sequence[str]) -> None:
         kind, _ = _kind_of(stage)
-        if kind == RAW:
+        if kind == Kind.RAW:
             for start in range(0, len(names), _AT_A_TIME):
                 put_plans(self._store, self._work, names[start : start + _AT_A_TIME])
         else:
@@ -222,8 +221,8 @@ class ShardStore:
         """Download what became of a shard, done or not, into the folder."""
         kind, _ = _kind_of(stage)
         try:
-            if kind == RAW:
-                self._download(LEDGER, name)
+            if kind == Kind.RAW:
+                self._download(Kind.LEDGER, name)
             is_there = self._download(kind, name)
         except DamagedError as error:
             return str(error)
@@ -249,5 +248,5 @@ def _num_taken_down(path: Path) -> int:
     return int(fates.get(str(TAKEN_DOWN), 0))
 
 
-def _kind_of(stage: FetchStage | PrepareStage) -> tuple[str, Any]:
-    return (RAW, RAW_SCHEMA) if isinstance(stage, FetchStage) else (SAMPLES, SAMPLES_SCHEMA)
+def _kind_of(stage: FetchStage | PrepareStage) -> tuple[Kind, Any]:
+    return (Kind.RAW, RAW) if isinstance(stage, FetchStage) else (Kind.SAMPLES, SAMPLES)

@@ -8,6 +8,7 @@ shard exist: they are taken away before the tar that they prove is replaced, and
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 from pipeline.disk import hash_file, replacing, telling_out_of_space
@@ -18,17 +19,25 @@ from pipeline.shards.shard import rows_path, tar_path
 from pipeline.stores.transfer import WritableStore, no_tick
 from pipeline.work import Work
 
-PLAN, RAW, LEDGER, SAMPLES = "plan", "raw", "ledger", "samples"
+
+class Kind(StrEnum):
+    """A folder of a store with files of shards."""
+
+    PLAN = "plan"
+    RAW = "raw"
+    LEDGER = "ledger"
+    SAMPLES = "samples"
+
 
 MAX_ROWS = 2**32  # bytes
 
 
-def download_rows(store: WritableStore, kind: str, name: str, path: Path) -> bool:
+def download_rows(store: WritableStore, kind: Kind, name: str, path: Path) -> bool:
     """Download a shard's rows, checked by their seal; return whether they are there.
 
     Args:
         store: where they are.
-        kind: ``PLAN``, ``RAW``, ``LEDGER`` or ``SAMPLES``.
+        kind: the store's folder.
         name: the shard's.
         path: where they go; replaced as a whole, or left as it was.
 
@@ -43,7 +52,7 @@ def download_rows(store: WritableStore, kind: str, name: str, path: Path) -> boo
         temporary.write_bytes(data)
         try:
             check_seal(temporary)
-            is_its_own = kind == PLAN or read_info(temporary).get("shard") == name
+            is_its_own = kind == Kind.PLAN or read_info(temporary).get("shard") == name
         except DamagedError:
             is_its_own = False
         if not is_its_own:
@@ -54,7 +63,7 @@ def download_rows(store: WritableStore, kind: str, name: str, path: Path) -> boo
     return True
 
 
-def download_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path:
+def download_tar(store: WritableStore, kind: Kind, name: str, root: Path) -> Path:
     """Download a shard's tar beside its rows, unchecked."""
     tar = tar_path(root / kind, name)
     with tar.open("wb", 0) as out:
@@ -63,7 +72,7 @@ def download_tar(store: WritableStore, kind: str, name: str, root: Path) -> Path
     return tar
 
 
-def download_checked_tar(store: WritableStore, kind: str, name: str, root: Path) -> None:
+def download_checked_tar(store: WritableStore, kind: Kind, name: str, root: Path) -> None:
     """Download a shard's tar beside its rows in a work folder, checked by the sum in these.
 
     Raises:
@@ -72,7 +81,7 @@ def download_checked_tar(store: WritableStore, kind: str, name: str, root: Path)
     tar = download_tar(store, kind, name, root)
     if hash_file(tar) != read_info(rows_path(root / kind, name))["tar_sha256"]:
         where = f"{store.url}/{kind}/{name}"
-        command = "fetch" if kind == RAW else "prepare"
+        command = "fetch" if kind == Kind.RAW else "prepare"
         raise DamagedError(
             f"{where}.tar: damaged; its bytes do not match the sum in its rows. Remove "
             f"{where}.parquet, and `{command}` makes the shard anew."
@@ -80,14 +89,14 @@ def download_checked_tar(store: WritableStore, kind: str, name: str, root: Path)
 
 
 def put_shard(
-    store: WritableStore, kind: str, name: str, root: Path, ledger: Path | None = None
+    store: WritableStore, kind: Kind, name: str, root: Path, ledger: Path | None = None
 ) -> None:
     """Put a shard into a store: its ledger, if any, tar and rows, out of a work folder.
 
     Between taking the old rows away and putting the new the store has no such shard.
     """
     tar, rows = f"{kind}/{name}.tar", f"{kind}/{name}.parquet"
-    put(store, {f"{LEDGER}/{name}.parquet": ledger} if ledger is not None else {})
+    put(store, {f"{Kind.LEDGER}/{name}.parquet": ledger} if ledger is not None else {})
     store.remove([rows])  # they prove the old tar
     store.put({tar: (root / tar, read_info(root / rows)["tar_sha256"])}, no_tick)
     put(store, {rows: root / rows})

@@ -11,7 +11,7 @@ from pipeline.disk import write_whole
 from pipeline.errors import UserError
 from pipeline.planning.folder import plan_content
 from pipeline.planning.plan import read_planned, write_plan
-from pipeline.shard_store.files import PLAN, RAW, SAMPLES, put
+from pipeline.shard_store.files import Kind, put
 from pipeline.shard_store.scratch import scratch
 from pipeline.shards.shard import list_shards
 from pipeline.share.index import (
@@ -35,7 +35,7 @@ def bind(store: WritableStore, names: Collection[str], work: Work) -> None:
         UserError: where either holds shards of something else.
     """
     found = store.read(IDENTITY, _MAX_IDENTITY)
-    if found is None and any(name.startswith((f"{RAW}/", f"{SAMPLES}/")) for name in names):
+    if found is None and any(name.startswith(("raw/", "samples/")) for name in names):
         raise UserError(f"{store.url}: holds shards that no `--store` put there; name another.")
     if found is not None and _decode(found) != _identity_of(work):
         raise UserError(f"{store.url}: holds the shards of another plan; name another place.")
@@ -77,7 +77,7 @@ def _decode(data: bytes) -> Any:
 def put_plans(store: WritableStore, work: Work, names: Iterable[str]) -> None:
     """Put the planned posts of some shards into a store, for the workers that make them."""
     with scratch() as folder:
-        files = {f"{PLAN}/{name}.parquet": folder / name for name in names}
+        files = {f"{Kind.PLAN}/{name}.parquet": folder / name for name in names}
         for path in files.values():
             write_plan(path, read_planned(work.plan_path, path.name), {})
         put(store, files)

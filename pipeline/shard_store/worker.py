@@ -8,11 +8,8 @@ from pipeline.counts import Fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
 from pipeline.shard_store.files import (
-    LEDGER,
     MAX_ROWS,
-    PLAN,
-    RAW,
-    SAMPLES,
+    Kind,
     download_checked_tar,
     download_rows,
     download_tar,
@@ -65,25 +62,25 @@ class StageInStore:
     def _fetch(
         self, stage: FetchStage, name: str, work: Work, store: WritableStore, tick: Tick
     ) -> Fates:
-        if not download_rows(store, PLAN, name, work.plan_path):
-            raise DamagedError(f"{store.url}/{PLAN}/{name}.parquet: is not there.")
+        if not download_rows(store, Kind.PLAN, name, work.plan_path):
+            raise DamagedError(f"{store.url}/{Kind.PLAN}/{name}.parquet: is not there.")
         ledger = rows_path(work.ledger_dir, name)
-        if download_rows(store, RAW, name, rows_path(work.raw_dir, name)):
-            download_tar(store, RAW, name, work.root)  # the stage finds out what in it is sound
-            download_rows(store, LEDGER, name, ledger)
+        if download_rows(store, Kind.RAW, name, rows_path(work.raw_dir, name)):
+            download_tar(store, Kind.RAW, name, work.root)  # the stage finds what in it is sound
+            download_rows(store, Kind.LEDGER, name, ledger)
         index_dir = process_scratch() if split_tar(stage.source.images)[1] else None
         fates = replace(stage, work=work, index_dir=index_dir)(name, tick)
-        put_shard(store, RAW, name, work.root, ledger)
+        put_shard(store, Kind.RAW, name, work.root, ledger)
         return fates
 
     def _prepare(
         self, stage: PrepareStage, name: str, work: Work, store: WritableStore, tick: Tick
     ) -> Fates:
-        if not download_rows(store, RAW, name, rows_path(work.raw_dir, name)):
-            raise DamagedError(f"{store.url}/{RAW}/{name}.parquet: is not there; run `fetch`.")
-        download_checked_tar(store, RAW, name, work.root)
+        if not download_rows(store, Kind.RAW, name, rows_path(work.raw_dir, name)):
+            raise DamagedError(f"{store.url}/{Kind.RAW}/{name}.parquet: is not there; run `fetch`.")
+        download_checked_tar(store, Kind.RAW, name, work.root)
         fates = replace(stage, work=work)(name, tick)
-        put_shard(store, SAMPLES, name, work.root)
+        put_shard(store, Kind.SAMPLES, name, work.root)
         return fates
 
 
