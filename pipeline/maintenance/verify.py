@@ -18,7 +18,6 @@ from pipeline.schema import LEDGER, RAW, SAMPLES, as_texts
 from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import IDENTITY, INDEX, read_index
-from pipeline.share.index import SAMPLES as SHARED_SAMPLES
 from pipeline.stages.ledger import sum_ledger
 from pipeline.work import Work
 
@@ -124,7 +123,7 @@ def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:
             yield Problem(path, "missing, or not as long as the index says")
         elif not quick:
             yield from _damage(path, partial(_check_sum, file.sha256))
-    yield from check_shards(directory / SHARED_SAMPLES, quick, set(index.shards))
+    yield from check_shards(Work(directory).samples_dir, quick, set(index.shards))
 
 
 def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Iterator[Problem]:

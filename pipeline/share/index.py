@@ -29,14 +29,13 @@ CARD, CROISSANT, LOCK, RECIPE = "README.md", "croissant.json", "posts.parquet", 
 SIDECARS = (CARD, CROISSANT, LOCK, RECIPE)
 """The files beside the samples."""
 
-SAMPLES = "samples"
 MAX_INDEX_BYTES = 64 * 2**20
 _MAX_BYTES = {".tar": 2**42, ".parquet": 2**32, ".md": 2**24, ".json": 2**28, ".toml": 2**20}
 _MAX_FILES = 400_000
 _MAX_PARTS = 4 * _MAX_FILES + 100_000  # four in a file's entry, and few in the recipe
 _VERSION = 1
 _NUMBER = "[0-9]{6}|[1-9][0-9]{6,8}"
-_SHARD_FILE = re.compile(rf"{SAMPLES}/((?:{'|'.join(SPLITS)})-(?:{_NUMBER}))(\.tar|\.parquet)")
+_SHARD_FILE = re.compile(rf"samples/((?:{'|'.join(SPLITS)})-(?:{_NUMBER}))(\.tar|\.parquet)")
 _DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -103,7 +102,7 @@ def match_shard(name: str) -> re.Match[str] | None:
 
 def shard_files(shard: str) -> tuple[str, str]:
     """Return the names of a shard's tar and rows within a data set."""
-    return f"{SAMPLES}/{shard}.tar", f"{SAMPLES}/{shard}.parquet"
+    return f"samples/{shard}.tar", f"samples/{shard}.parquet"
 
 
 def write_index(index: Index) -> bytes:
