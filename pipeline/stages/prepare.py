@@ -6,7 +6,6 @@ from typing import BinaryIO
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.counts import Fates, count_fates
 from pipeline.errors import DamagedError
@@ -35,6 +34,7 @@ from pipeline.schema import (
     build_table,
     extension_of,
     samples_schema,
+    take_posts,
 )
 from pipeline.settings import fingerprint, to_table
 from pipeline.shards.rows import check_seal, read_fates, read_rows, read_seal
@@ -170,8 +170,7 @@ class PrepareStage:
     def repeats(self, name: str) -> list[Row]:
         """Return the duplicates in shard ``name``, as rows of ``schema.DUPLICATES``."""
         ids = read_rows(rows_path(self.work.raw_dir, name), RAW, ["post_id"])["post_id"]
-        is_here = pc.is_in(self.duplicates["post_id"], value_set=ids)
-        return list(self.duplicates.filter(is_here).to_pylist())
+        return list(take_posts(self.duplicates, ids.to_numpy()).to_pylist())
 
     def _finish(
         self, row: Row, duplicate: Row | None, originals: BinaryIO, shard: ShardWriter

@@ -18,7 +18,7 @@ from pipeline.errors import DamagedError
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_shared import content_settings
 from pipeline.records import Status, is_asked_again, key_of
-from pipeline.schema import FORMATS, LEDGER, RAW, Row
+from pipeline.schema import FORMATS, LEDGER, RAW, Row, take_posts
 from pipeline.shards.rows import check_seal, read_info, read_rows
 from pipeline.shards.shard import Span, list_shards, read_span, rows_path, tar_path
 from pipeline.stages.originals import inspect
@@ -159,11 +159,7 @@ def recall_ledger(shards: Sequence[EarlierShard]) -> dict[int, Row]:
 def _shards_with(ids: NDArray[np.int64], raw_dir: Path) -> list[str]:
     """Return the shards of an earlier plan that have rows of some posts."""
     places = _read_places(raw_dir, raw_dir.stat().st_mtime_ns)
-    known = places["post_id"].to_numpy()
-    rows = np.searchsorted(known, ids)
-    rows = rows[rows < len(known)]
-    found = places["shard"].take(rows[np.isin(known[rows], ids)])
-    return sorted(found.unique().to_pylist())
+    return sorted(take_posts(places, ids)["shard"].unique().to_pylist())
 
 
 @lru_cache(2)  # every shard asks
