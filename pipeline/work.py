@@ -38,65 +38,25 @@ class Work:
 
     root: Path
 
-    hold_path = _Place(WHOLE_LOCK)
-    """Held by a run for as long as it lasts; see ``hold``."""
-
-    plan_path = _Place("selection.parquet")
-    """Every wanted post, with its split and shard."""
-
-    listing_dir = _Folder("listing")
-    """Pages of an API that the selection was made from, a folder for each query."""
-
-    lock_path = _Place("posts.parquet")
-    """The lock that the plan was taken from; absent where it came from metadata."""
-
-    differences_path = _Place("differences.csv")
-    """Post by post, what is not as the lock says; absent where all is."""
-
-    raw_dir = _Folder("raw")
-    """Shards of originals."""
-
-    reuse_dir = _Folder("raw.old")
-    """Shards of originals of earlier plans, a folder for each, until the new one has used them."""
-
-    index_dir = _Folder("indexes")
-    """Indexes of remote tars, while a fetch is under way; those of ranks until all is fetched."""
-
-    ledger_dir = _Folder("ledger")
-    """How each original came."""
-
-    store_path = _Place("store.txt")
-    """Says which store has the shards' tars, where they are not here; see ``shard_store``."""
-
-    duplicates_path = _Place("duplicates.parquet")
-    """The posts whose pictures repeat earlier ones, as they were found last."""
-
-    samples_dir = _Folder("samples")
-    """Shards of samples."""
-
-    share_dir = _Folder("share")
-    """What is shared beside the samples, as last pushed or pulled: card, lock, recipe."""
-
-    incoming_dir = _Folder(".incoming")
-    """Files that are being pulled, until they are whole and found to be what they ought to.
-
-    Hidden, for nobody else has a folder of that name.
-    """
-
-    removals_path = _Place("takedown.json")
-    """Posts that were taken down here; absent where none was."""
-
-    cleared_dir = _Folder("cleared")
-    """Shards that posts were taken out of, until the store that they lie in has them."""
-
-    style_dir = _Folder("style")
-    """Style features of the samples, which training keeps, or makes anew."""
-
-    report_path = _Place("report.html")
-    """The page about the folder, where ``report`` is told no other place."""
-
-    runs_dir = _Folder("runs")
-    """Training runs."""
+    hold_path = _Place(WHOLE_LOCK)  # held by a run for as long as it lasts; see ``hold``
+    plan_path = _Place("selection.parquet")  # every wanted post, with its split and shard
+    listing_dir = _Folder("listing")  # pages of an API, a folder for each query
+    lock_path = _Place("posts.parquet")  # the lock that the plan was taken from, if it was
+    differences_path = _Place("differences.csv")  # what is not as the lock says; absent if nothing
+    raw_dir = _Folder("raw")  # shards of originals
+    reuse_dir = _Folder("raw.old")  # those of earlier plans, a folder each, until they are used
+    index_dir = _Folder("indexes")  # of remote tars, during a fetch; of ranks until all is fetched
+    ledger_dir = _Folder("ledger")  # how each original came
+    store_path = _Place("store.txt")  # which store has the shards' tars, if they are not here
+    duplicates_path = _Place("duplicates.parquet")  # posts that repeat earlier ones, as found last
+    samples_dir = _Folder("samples")  # shards of samples
+    share_dir = _Folder("share")  # what was last pushed or pulled beside them: card, lock, recipe
+    incoming_dir = _Folder(".incoming")  # files of a pull until they are whole; hidden, to be ours
+    removals_path = _Place("takedown.json")  # posts that were taken down here; absent if none was
+    cleared_dir = _Folder("cleared")  # shards without posts that go, until their store has them
+    style_dir = _Folder("style")  # style features of the samples, which training keeps
+    report_path = _Place("report.html")  # the page about the folder, unless it is told elsewhere
+    runs_dir = _Folder("runs")  # training runs
 
     def __post_init__(self) -> None:
         if not is_utf8(name := str(self.root)):
