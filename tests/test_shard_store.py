@@ -223,14 +223,14 @@ def test_a_rank_ties_folder_and_store_before_others_come_in(
     """Who comes in clears half-written files away, and writes the same."""
     store, num_ties = str(tmp_path / "store"), Counter[str]()
 
-    def tie_alone(*arguments: Any) -> None:
+    def bind_alone(*arguments: Any) -> None:
         with pytest.raises(Timeout):
             FileLock(work.root / ".lock.ranks").acquire(blocking=False)
         bind(*arguments)
         num_ties["alone"] += 1
 
     fetch(local.root, work, store=store)
-    monkeypatch.setattr(driver, "bind", tie_alone)
+    monkeypatch.setattr(driver, "bind", bind_alone)
     assert not command(local.root, work, store=store, part=Part(1, 2)).errors
     assert num_ties == {"alone": 1}
 
