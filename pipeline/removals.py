@@ -31,12 +31,16 @@ class Unfinished:
     """What a takedown that was cut short has to know to end as if it had not been.
 
     Attributes:
-        raw: shards of originals that were up to date when it began.
+        shards: all that the posts are in.
+        raw: those of originals that were up to date when it began.
         samples: likewise, of samples.
+        content: hash of the plan's posts as it leaves them, "" where no store needs to know it.
     """
 
+    shards: tuple[str, ...]
     raw: tuple[str, ...]
     samples: tuple[str, ...]
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)

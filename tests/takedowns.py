@@ -64,7 +64,11 @@ def secrets_of(work: Work, post_id: int) -> list[bytes]:
 
 
 def cut_short(
-    work: Work, post_ids: Collection[int], step: str, monkeypatch: pytest.MonkeyPatch
+    work: Work,
+    post_ids: Collection[int],
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
+    store: str = "",
 ) -> None:
     """Begin a takedown that Ctrl-C ends before a step, done by a function of ``takedown``."""
     plain = getattr(takedown, step)
@@ -76,4 +80,4 @@ def cut_short(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(takedown, step, fail)
-        takedown.take_down(work, post_ids)
+        takedown.take_down(work, post_ids, store=store)

@@ -27,7 +27,7 @@ from tests.crashing import QUIET, contents, fetch, in_child, meet_fault, prepare
 from tests.files import files_in, flip
 from tests.real_commands import Source
 from tests.shard_stores import URL, both, contents_of, rows_of
-from tests.takedowns import holding, secrets_of
+from tests.takedowns import cut_short, holding, secrets_of
 
 pytestmark = pytest.mark.usefixtures("scratch_dir")
 
@@ -245,6 +245,22 @@ def test_damaged_originals_may_go_before_it_and_be_made_anew_after(
     both(local, work, str(store))
     push(work, str(store), QUIET)
     assert verify(store) == []
+    assert contents_of(store) == contents(as_on_disk(local, tmp_path / "disk"))
+
+
+@pytest.mark.parametrize("step", ["clear_plan", "clear_differences"])
+def test_a_plan_that_is_damaged_since_it_has_begun_is_made_anew_after(
+    local: Source, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = tmp_path / "store"
+    both(local, work, str(store))
+    secrets = [s for s in secrets_of(Work(local.root / "undisturbed"), GONE) if len(s) > 8]
+    cut_short(work, [GONE], step, monkeypatch, str(store))
+    flip(work.plan_path)
+    take_down(work, (), store=str(store))
+    assert holding(store, secrets) == holding(work.root, secrets) == []
+    both(local, work, str(store))
+    push(work, str(store), QUIET)
     assert contents_of(store) == contents(as_on_disk(local, tmp_path / "disk"))
 
 

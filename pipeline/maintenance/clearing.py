@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.disk import replacing
 from pipeline.errors import DamagedError
-from pipeline.planning.plan import hash_table, planned_shards, read_planned, write_plan
+from pipeline.planning.plan import hash_table, read_plan, write_plan
 from pipeline.planning.plan_check import read_about
 from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.schema import LEDGER, RAW, Row, extension_of, members_of, place_columns
@@ -25,8 +25,7 @@ from pipeline.work import Work
 def clear_plan(path: Path, post_ids: Collection[int], proof: str) -> None:
     """Take posts out of a plan; ``proof`` is its new fingerprint, "" to leave the one it has."""
     info = read_about(path)
-    names = planned_shards(path)
-    plan = pa.concat_tables([read_planned(path, name) for name in names]).unify_dictionaries()
+    plan = read_plan(path)
     cleared = clear_posts(plan, post_ids)
     num_removed = count_cleared(cleared) - count_cleared(plan)
     info["fingerprint"] = proof or info.get("fingerprint")

@@ -20,8 +20,14 @@ from pipeline.maintenance.clearing import clear_differences, clear_plan, clear_s
 from pipeline.maintenance.recorded import recorded_recipes, stages_of
 from pipeline.maintenance.takedown_check import check_lock, check_plan, check_shards, remove
 from pipeline.planning.folder import lock_proof
-from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
-from pipeline.removals import Removals, Unfinished, read_removals, write_removals
+from pipeline.planning.plan import (
+    hash_table,
+    planned_recipe,
+    planned_shards,
+    read_plan,
+    read_planned,
+)
+from pipeline.removals import Removals, Unfinished, clear_posts, read_removals, write_removals
 from pipeline.report.page import write_report
 from pipeline.schema import DUPLICATES, RAW, SAMPLES, Row, among
 from pipeline.shard_store.driver import KINDS, ShardStore, canonical_store
@@ -48,7 +54,7 @@ class TakenDown:
     post_ids: list[int]
     also: list[int]
     left: list[int]
-    shards: list[str]
+    shards: tuple[str, ...]
 
 
 def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> TakenDown:
@@ -71,8 +77,7 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
     with work.lock(takes_down=True, store=store):
         before = read_removals(work.removals_path)
         has_begun = before.unfinished is not None
-        if not store:
-            check_plan(work, has_begun=has_begun)
+        check_plan(work, has_begun=has_begun)
         shard_store = ShardStore(store, work) if store else None
         if shard_store is not None and not has_begun:
             shard_store.join((), others=KINDS)  # ranks may have made some
@@ -90,13 +95,13 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
         also = {post for post, lead in repeats.items() if lead in named} - named
         left = {repeats[post] for post in named & repeats.keys()} - named - set(before.post_ids)
         everything = sorted({*before.post_ids, *named, *also})
-        shards = _shards_of(work, everything)
+        shards = before.unfinished.shards if before.unfinished else _shards_of(work, everything)
         check_lock(work, has_begun=has_begun)
         if shard_store is None:
             check_shards(work, shards, has_begun=has_begun)
         elif not has_begun:
             shard_store.clearing.check(shards, everything)
-        unfinished = before.unfinished or _find_current(work, shards)
+        unfinished = before.unfinished or _look_ahead(work, shards, everything)
         write_removals(work.removals_path, Removals(tuple(everything), unfinished))
         _apply(work, everything, shards, unfinished, shard_store)
         write_removals(work.removals_path, Removals(tuple(everything)))
@@ -133,26 +138,30 @@ def _check_planned(work: Work, post_ids: Collection[int]) -> None:
         raise UserError(f"{work.plan_path}: plans no post {min(missing)}; nothing was taken down.")
 
 
-def _shards_of(work: Work, post_ids: Collection[int]) -> list[str]:
-    """Return the shards of some posts; without a plan that says so, all that are there."""
-    if not work.plan_path.is_file():
-        return sorted({*list_shards(work.raw_dir), *list_shards(work.samples_dir)})
-    return [
+def _shards_of(work: Work, post_ids: Collection[int]) -> tuple[str, ...]:
+    """Return the planned shards of some posts."""
+    return tuple(
         name
         for name in planned_shards(work.plan_path)
         if pc.any(among(read_planned(work.plan_path, name), post_ids)).as_py()
-    ]
+    )
 
 
-def _find_current(work: Work, shards: Sequence[str]) -> Unfinished:
-    """Return which shards are up to date, so that they still count as such afterwards."""
+def _look_ahead(work: Work, shards: Sequence[str], post_ids: Collection[int]) -> Unfinished:
+    """Return what a takedown must know whatever ends it, or is damaged before its end.
+
+    Of the shards it says which are up to date, so that they still count as such afterwards.
+    """
     raw = [n for n in shards if (p := _raw_proof(work, n)) and p == _fingerprint(work.raw_dir, n)]
     samples = [
         name
         for name, proof in _sample_proofs(work, shards, ()).items()
         if proof == _fingerprint(work.samples_dir, name)
     ]
-    return Unfinished(tuple(raw), tuple(samples))
+    content = ""
+    if work.store:
+        content = hash_table(clear_posts(read_plan(work.plan_path), post_ids))
+    return Unfinished(tuple(shards), tuple(raw), tuple(samples), content)
 
 
 def _fingerprint(directory: Path, name: str) -> str:
@@ -205,7 +214,7 @@ def _apply(
         clear_plan(work.plan_path, post_ids, lock_proof(work))
     work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
     if shard_store is not None:
-        shard_store.record_takedown(post_ids, shards)
+        shard_store.record_takedown(post_ids, shards, unfinished.content)
     clear = partial(clear_stage, work) if shard_store is None else shard_store.clearing.clear
     for name in shards:
         clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")

@@ -18,6 +18,7 @@ from pipeline.planning.plan import (
     hash_table,
     planned_recipe,
     planned_shards,
+    read_plan,
     read_planned,
     write_plan,
 )
@@ -125,8 +126,7 @@ def plan_content(work: Work) -> str:
     """Return the hash of a folder's planned posts; after a pull it is made now."""
     if content := read_about(work.plan_path).get("content"):
         return str(content)
-    tables = [read_planned(work.plan_path, name) for name in planned_shards(work.plan_path)]
-    return hash_table(pa.concat_tables(tables))
+    return hash_table(read_plan(work.plan_path))
 
 
 def _write_plan(work: Work, plan: Plan, content: str, limit: int | None, recipe: Recipe) -> None:

@@ -242,6 +242,12 @@ def read_planned(path: Path, name: str) -> pa.Table:
     return posts
 
 
+def read_plan(path: Path) -> pa.Table:
+    """Return all planned posts, in the plan's order; raises as ``read_planned``."""
+    groups = [read_planned(path, name) for name in planned_shards(path)]
+    return pa.concat_tables(groups).unify_dictionaries()
+
+
 def _version_of(path: Path) -> tuple[int, int, int]:
     try:
         found = path.stat()

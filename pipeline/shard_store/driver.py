@@ -79,21 +79,23 @@ class ShardStore:
         self._sizes = self._store.sizes()
         self.clearing = StoreClearing(self._store, self._work)
 
-    def record_takedown(self, post_ids: Collection[int], names: Collection[str]) -> None:
+    def record_takedown(
+        self, post_ids: Collection[int], names: Collection[str], content: str
+    ) -> None:
         """Let the store know which posts go, before its shards are touched.
 
         What was pushed there is not whole from then on, and nobody fetches these posts again.
 
         Args:
-            post_ids: of all takedowns; they are out of the folder's plan.
-            names: of their shards.
+            post_ids: of all takedowns.
+            names: of their shards; a `fetch` that makes one puts its planned posts there anew.
+            content: hash of the posts of the plan without them.
         """
         self.clearing.record_removals(post_ids)
         withdraw_index(self._store)
-        self._store.remove([LOCK])  # it holds records of the posts
-        put_identity(self._store, self._work)
-        there = [name for name in names if f"{Kind.PLAN}/{name}.parquet" in self._sizes]
-        put_plans(self._store, self._work, there)
+        put_identity(self._store, content)
+        plans = [f"{Kind.PLAN}/{name}.parquet" for name in names]
+        self._store.remove([LOCK, *plans])  # with records of the posts
 
     def join(self, own: Collection[str], others: Collection[Kind] = ()) -> None:
         """Bind store and folder to each other, and download the rows that the folder lacks.

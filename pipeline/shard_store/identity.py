@@ -37,7 +37,8 @@ def bind(store: WritableStore, names: Collection[str], work: Work) -> None:
     found = store.read(IDENTITY, _MAX_IDENTITY)
     if found is None and any(name.startswith(("raw/", "samples/")) for name in names):
         raise UserError(f"{store.url}: holds shards that no `--store` put there; name another.")
-    if found is not None and _decode(found) != _identity_of(work):
+    content = plan_content(work)
+    if found is not None and _decode(found) != _identity_of(content):
         raise UserError(f"{store.url}: holds the shards of another plan; name another place.")
     if found is None and work.store:
         raise UserError(
@@ -51,20 +52,20 @@ def bind(store: WritableStore, names: Collection[str], work: Work) -> None:
                     f"{directory}: holds shards; with --store give a work folder that has none."
                 )
     if found is None:
-        put_identity(store, work)
+        put_identity(store, content)
     write_whole(work.store_path, f"{store.url}\n")
 
 
-def put_identity(store: WritableStore, work: Work) -> None:
-    """Say in a store whose shards it holds: those of this folder's plan."""
+def put_identity(store: WritableStore, content: str) -> None:
+    """Say in a store whose shards it holds: those of a plan, by the hash of its posts."""
     with scratch() as folder:
         path = folder / IDENTITY
-        path.write_bytes(orjson.dumps(_identity_of(work)))
+        path.write_bytes(orjson.dumps(_identity_of(content)))
         put(store, {IDENTITY: path})
 
 
-def _identity_of(work: Work) -> dict[str, str]:
-    return {"content": plan_content(work)}
+def _identity_of(content: str) -> dict[str, str]:
+    return {"content": content}
 
 
 def _decode(data: bytes) -> Any:
