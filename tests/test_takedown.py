@@ -10,11 +10,16 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import UserError
+<<<<<<< HEAD
 from pipeline.lockfile.differences import compare
 from pipeline.lockfile.lock import read_lock, write_lock
 from pipeline.maintenance.status import read_status
 from pipeline.maintenance.takedown import take_down
 from pipeline.maintenance.verify import verify
+=======
+from pipeline.hold import Part
+from pipeline.lock import read_lock, write_lock
+>>>>>>> 373d417 (A takedown knows posts whose originals only an earlier plan has left in the folder)
 from pipeline.planning.make import make_plan
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import load_recipe
@@ -281,6 +286,21 @@ def test_what_an_earlier_plan_left_is_cleared_too(work: Work, tmp_path: Path) ->
     (work.root / "style" / "features.bin").write_bytes(b"x")
     take_down(work, [3])
     assert not (work.root / "style").exists()
+    assert holding(work.root, secrets) == []
+
+
+def test_a_post_of_an_earlier_plan_alone_is_known(work: Work) -> None:
+    """Ranks leave the originals of that plan for a whole run to clear away."""
+    secrets = secrets_of(work, 18)
+    recipe = planned_recipe(work.plan_path)
+    for rank in range(2):
+        run.fetch(recipe, work, QUIET, limit=10, replan=True, part=Part(rank, 2))
+    assert any(work.reuse_dir.name in name for name in holding(work.root, secrets))
+    take_down(work, [18])
+    assert holding(work.root, secrets) == []
+    assert verify(work.root) == []
+    fates = run.fetch(recipe, work, QUIET, replan=True).fates
+    assert fates["removed/takedown"] == 1
     assert holding(work.root, secrets) == []
 
 

@@ -90,7 +90,7 @@ def take_down(work: Work, post_ids: Collection[int], *, store: str = "") -> Take
             )
         repeats = {}
         if not has_begun:
-            _check_planned(work, post_ids)
+            _check_known(work, post_ids)
             repeats = _find_repeats(work)
         also = {post for post, lead in repeats.items() if lead in named} - named
         left = {repeats[post] for post in named & repeats.keys()} - named - set(before.post_ids)
@@ -130,10 +130,16 @@ def _find_repeats(work: Work) -> dict[int, int]:
     return repeats
 
 
-def _check_planned(work: Work, post_ids: Collection[int]) -> None:
+def _check_known(work: Work, post_ids: Collection[int]) -> None:
+    """Check that posts are planned, or that an earlier plan has left their originals here."""
     missing = set(post_ids)
     for name in planned_shards(work.plan_path):
         missing -= set(read_planned(work.plan_path, name)["post_id"].to_pylist())
+    for aside in work.asides() if missing else ():
+        for name in list_shards(aside.raw_dir):
+            with suppress(DamagedError):
+                rows = read_rows(rows_path(aside.raw_dir, name), RAW, ["post_id"])
+                missing -= set(rows["post_id"].to_pylist())
     if missing:
         raise UserError(f"{work.plan_path}: plans no post {min(missing)}; nothing was taken down.")
 
