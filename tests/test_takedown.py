@@ -345,7 +345,7 @@ def test_wrong_use_changes_nothing(work: Work, tmp_path: Path) -> None:
 
 
 def test_a_damaged_list_is_a_sentence(work: Work) -> None:
-    no_text = b'{"unfinished": {"raw": ["\xff"], "samples": []}}'
+    no_text = b'{"unfinished": {"shards": ["\xff"], "raw": [], "samples": []}}'
     for data in (b"", b"[]", b'{"post_ids": ["x"]}', b'{"x": ' + b"[" * 10**6, no_text):
         work.removals_path.write_bytes(data)
         with pytest.raises(UserError, match=r"takedown\.json"):

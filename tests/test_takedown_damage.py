@@ -104,6 +104,27 @@ def test_damage_since_it_has_begun_keeps_it_from_no_end(
     assert members(work) == {n: d for n, d in whole.items() if not n.startswith(key_of(3))}
 
 
+@pytest.mark.parametrize("step", ["", "clear_plan", "clear_stage"])
+def test_of_a_damaged_list_it_says_what_mends_it(
+    work: Work, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    recipe, secrets, whole = planned_recipe(work.plan_path), secrets_of(work, 3), members(work)
+    if step:
+        cut_short(work, [3], step, monkeypatch)
+    else:
+        take_down(work, [3])
+    flip(work.removals_path)
+    with pytest.raises(DamagedError, match="Remove it, and run `takedown` with the ids of all"):
+        run.fetch(recipe, work, QUIET)
+    work.removals_path.unlink()  # as it says
+    take_down(work, [3])
+    run.fetch(recipe, work, QUIET, replan=True)
+    run.prepare(recipe, work, QUIET)
+    assert verify(work.root) == []
+    assert holding(work.root, secrets) == []
+    assert members(work) == {n: d for n, d in whole.items() if not n.startswith(key_of(3))}
+
+
 def test_a_tar_without_rows_is_no_hiding_place(work: Work) -> None:
     secrets = secrets_of(work, 3)
     for directory in (work.raw_dir, work.samples_dir):
