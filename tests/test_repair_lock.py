@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+<<<<<<< HEAD
 from pipeline.lockfile.lock import rewrite_lock, write_lock
 from pipeline.maintenance.repair import Repaired, repair
 from pipeline.maintenance.takedown import take_down
 from pipeline.maintenance.verify import verify
+=======
+from pipeline.lock import read_lock, rewrite_lock, write_lock
+>>>>>>> af0367d (repair says what mends a damaged copy of the lock)
 from pipeline.planning.plan import read_planned
 from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch
@@ -17,6 +21,7 @@ from pipeline.shards.shard import tar_path
 from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.work import Work
+from tests.calls import call
 from tests.crashing import QUIET, contents, make_source, prepare
 from tests.crashing import fetch as fetch_by_metadata
 from tests.files import flip
@@ -94,6 +99,18 @@ def test_a_copy_that_is_damaged_or_gone_is_put_back_by_hand(made: Path, work: Wo
     shutil.copy(made / "posts.parquet", work.lock_path)  # as they say
     assert repair(work, QUIET) == Repaired()
     assert everything(work) == expected
+
+
+def test_of_a_damaged_copy_it_says_what_mends_it(made: Path, work: Work) -> None:
+    expected = everything(work)
+    flip(work.lock_path, 300)
+    left = call("repair", work.root, "--workers", 1)
+    remedy = "posts.parquet by the `fetch --locked` that brought it"
+    assert left.stderr == f"1 problem is left, which only you can mend: {remedy}.\n"
+    recipe = load_recipe(str(made / "recipe.toml"), ["source.metadata="])
+    fetch(recipe, work, QUIET, lock=read_lock(made / "posts.parquet"))  # as it says
+    assert everything(work) == expected
+    assert verify(work.root) == []
 
 
 def test_another_lock_gives_no_plan(made: Path, work: Work) -> None:

@@ -10,16 +10,12 @@ import pytest
 
 from pipeline import run
 from pipeline.errors import UserError
-<<<<<<< HEAD
+from pipeline.hold import Part
 from pipeline.lockfile.differences import compare
 from pipeline.lockfile.lock import read_lock, write_lock
 from pipeline.maintenance.status import read_status
 from pipeline.maintenance.takedown import take_down
 from pipeline.maintenance.verify import verify
-=======
-from pipeline.hold import Part
-from pipeline.lock import read_lock, write_lock
->>>>>>> 373d417 (A takedown knows posts whose originals only an earlier plan has left in the folder)
 from pipeline.planning.make import make_plan
 from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import load_recipe

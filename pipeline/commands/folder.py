@@ -120,9 +120,12 @@ def repair(
         print(harmless(problem))
     if repaired.problems:
         left = counted(len(repaired.problems), "problem is", "problems are")
-        came_by_pull = not list_shards(place.raw_dir)  # samples whose originals are not here
-        remedy = ": remove these files, and `pull` brings them anew." if came_by_pull else "."
-        fail(f"{left} left, which only you can mend{remedy}")
+        remedy = ""
+        if not list_shards(place.raw_dir):  # samples whose originals are not here
+            remedy = ": remove these files, and `pull` brings them anew"
+        elif any(problem.path == place.lock_path for problem in repaired.problems):
+            remedy = f": {place.lock_path.name} by the `fetch --locked` that brought it"
+        fail(f"{left} left, which only you can mend{remedy}.")
     if repaired.num_failed:
         failed = counted(repaired.num_failed, "original")
         fail(f"{failed} did not come; run `fetch --retry-failed`.")

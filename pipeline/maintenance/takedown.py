@@ -135,7 +135,7 @@ def _check_known(work: Work, post_ids: Collection[int]) -> None:
     missing = set(post_ids)
     for name in planned_shards(work.plan_path):
         missing -= set(read_planned(work.plan_path, name)["post_id"].to_pylist())
-    for aside in work.asides() if missing else ():
+    for aside in work.old_works() if missing else ():
         for name in list_shards(aside.raw_dir):
             with suppress(DamagedError):
                 rows = read_rows(rows_path(aside.raw_dir, name), RAW, ["post_id"])
