@@ -6,14 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-<<<<<<< HEAD
-from pipeline.lockfile.lock import rewrite_lock, write_lock
+from pipeline.lockfile.lock import read_lock, rewrite_lock, write_lock
 from pipeline.maintenance.repair import Repaired, repair
 from pipeline.maintenance.takedown import take_down
 from pipeline.maintenance.verify import verify
-=======
-from pipeline.lock import read_lock, rewrite_lock, write_lock
->>>>>>> af0367d (repair says what mends a damaged copy of the lock)
 from pipeline.planning.plan import read_planned
 from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch

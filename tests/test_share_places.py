@@ -89,13 +89,28 @@ def test_files_that_no_push_brought_are_left_alone(work: Work, tmp_path: Path, n
     (place / "notes.txt").write_text("are in nobody's way")
     FOREIGN[name](place)
     before = files_in(place)
-    with pytest.raises(UserError, match=f"proj/{name}: is there already"):
+    with pytest.raises(UserError, match=f"proj: holds {name.split('/')[0]}, and no `push`"):
         push(work, str(place), QUIET)
     assert files_in(place) == before
     assert (place / name).is_symlink() == (name == RECIPE)
     (place / name).unlink()
     push(work, str(place), QUIET)
     assert files_in(place).items() >= {"notes.txt": b"are in nobody's way"}.items()
+
+
+def test_all_that_is_in_the_way_of_a_push_is_named_at_once(work: Work, there: Path) -> None:
+    (there / INDEX).write_text("damaged")  # so that it cannot say what that push brought
+    before = files_in(there)
+    entries = [CARD, "croissant.json", INDEX, LOCK, RECIPE, "samples"]
+    with pytest.raises(UserError, match=f"{there}: holds {', '.join(entries)}, and no `push`"):
+        push(work, str(there), QUIET)
+    assert files_in(there) == before
+    away = there.with_name("away")
+    away.mkdir()
+    for entry in entries:  # as it says
+        (there / entry).rename(away / entry)
+    push(work, str(there), QUIET)
+    assert verify(there) == []
 
 
 def test_another_work_folder_is_left_alone(made: Path, work: Work) -> None:

@@ -56,10 +56,12 @@ def check_place(
         return
     expected = {CARD} if scheme_of(store.url) == "hf" else set()
     names = {name.lower() for name in {*SIDECARS, INDEX, PENDING, *draft.by_name} - expected}
-    if found := sorted(name for name in sizes if name.lower() in names):  # one file on some disks
+    found = {name for name in sizes if name.lower() in names}  # one file on some disks
+    if found:
+        entries = ", ".join(sorted({name.partition("/")[0] for name in found}))
         raise UserError(
-            f"{store.url}/{found[0]}: is there already, and no `push` can be seen to have brought "
-            "it; push to a folder of its own, or move that file away."
+            f"{store.url}: holds {entries}, and no `push` can be seen to have brought that; push "
+            "to a folder of its own, or move it away."
         )
 
 
