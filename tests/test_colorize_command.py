@@ -69,6 +69,12 @@ def test_many_after_many(checkpoint: Path, sketch: Path, picture: Path, tmp_path
     done = call("colorize", checkpoint, "--sketch", folder, *references, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert done.output == f"{tmp_path}/out: 4 pictures of 2 sketches after 2 references\n"
+    (tmp_path / "other.png").write_text("torn")
+    some = call("colorize", checkpoint, "--sketch", folder, *references, "--out", tmp_path / "some")
+    assert some.exit_code == 1
+    assert some.stdout == f"{tmp_path}/some: 2 pictures of 2 sketches after 1 reference\n"
+    assert some.stderr.startswith(f"left out: {tmp_path}/other.png: is not a picture")
+    Image.fromarray(draw_picture(4)).save(tmp_path / "other.png")
     one = call(
         "colorize", checkpoint, "--sketch", folder / "a.png", *references, "--out", tmp_path / "one"
     )

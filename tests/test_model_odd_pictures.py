@@ -42,7 +42,12 @@ def test_a_thin_sketch_is_coloured(
 ) -> None:
     sketch = write_sketch(tmp_path / "thin.png", *size)
     painter = tinting_painter(recipe=recipe)
-    assert colorize_many(painter, [sketch], references, tmp_path / "c", QUIET, read_sketch) == 2
+    assert (
+        colorize_many(
+            painter, [sketch], references, tmp_path / "c", QUIET, read_sketch
+        ).num_pictures
+        == 2
+    )
     for path in references:
         with Image.open(tmp_path / "c" / path.stem / "thin.png") as image:
             assert image.size == size

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from model.commands.common import Checkpoint, Device, Guidance, StyleWeights, work_around
-from pipeline.commands.common import console, named_path, path_option
+from pipeline.commands.common import console, fail, named_path, path_option
 from pipeline.words import counted, sized
 
 Model = Annotated[
@@ -68,10 +68,12 @@ def colorize(
         print(f"{out}: {size[0]} x {size[1]}")
         return
     sketches, references = map(find_pictures, (sketch, reference))
-    num = colorize_many(painter, sketches, references, out, console(), read, guidance)
-    drawn = counted(len(sketches), "sketch", "sketches")
-    after = counted(len(references), "reference")
-    print(f"{out}: {counted(num, 'picture')} of {drawn} after {after}")
+    done = colorize_many(painter, sketches, references, out, console(), read, guidance)
+    drawn = counted(done.num_sketches, "sketch", "sketches")
+    after = counted(done.num_references, "reference")
+    print(f"{out}: {counted(done.num_pictures, 'picture')} of {drawn} after {after}")
+    if done.left_out:
+        fail("\n".join(f"left out: {why}" for why in done.left_out))
 
 
 def show_app(

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,30 @@ from model.use.pictures import fit, open_picture
 from pipeline.disk import check_writable, telling_unwritable, write_whole
 from pipeline.errors import UserError
 from pipeline.progress import show_progress
-from pipeline.words import counted
 
 _SHEET_SIDE = 4096  # pixels across, at most
 _CELL_SIDE = 256
 _SHEET_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Colorized:
+    """What became of many sketches and references.
+
+    Attributes:
+        num_sketches: that were coloured after every usable reference.
+        num_references: that were usable.
+        left_out: why each of the others was not.
+    """
+
+    num_sketches: int
+    num_references: int
+    left_out: tuple[str, ...]
+
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures were written."""
+        return self.num_sketches * self.num_references
 
 
 def colorize_one(
@@ -68,19 +88,16 @@ def colorize_many(
     console: Console,
     read_sketch: Callable[[Path], Image.Image],
     guidance: float = 1.0,
-) -> int:
-    """Colour every sketch after every reference.
+) -> Colorized:
+    """Colour every usable sketch after every usable reference.
 
     Writes ``SKETCH.png``. Of several references each has a folder of these, and beside the folders
     lie ``contact-sheet-1.png`` and so on: a sketch a row, a reference a column. The other arguments
     are those of ``colorize_one``.
 
-    Returns:
-        How many pictures were written.
-
     Raises:
-        UserError: on a reference that is not usable, or where a picture that was given would be
-            replaced; on sketches that are not usable only when all others are done.
+        UserError: where no sketch or no reference is usable, or a picture that was given would be
+            replaced.
     """
     if not out_dir.is_dir() and (out_dir.exists() or out_dir.suffix.lower() in SUFFIXES):
         is_file = "is a file" if out_dir.exists() else "is a picture's name"
@@ -92,21 +109,25 @@ def colorize_many(
     targets = _targets(sketches, names.values(), out_dir)
     _spare(targets, sketches, references)
     check_writable(*targets)
-    sheets = _Sheets(out_dir, names.values()) if len(references) > 1 else None
-    looked_at = {}
+    sheets = _Sheets(out_dir, len(references)) if len(references) > 1 else None
+    looked_at, left_out = {}, []
     for path, name in names.items():
-        picture = open_picture(path)
+        try:
+            picture = open_picture(path)
+        except UserError as error:
+            left_out.append(str(error))
+            continue
         looked_at[name] = _look_at(painter, picture, path, console)
         if sheets is not None:
-            sheets.add_reference(picture)
-    num_written, num_refused = 0, 0
+            sheets.add_reference(name, picture)
+    _check_any(looked_at, left_out)
+    num_done = 0
     with show_progress(console, "colorize, sketches", len(sketches)) as show:
         for number, (path, name) in enumerate(name_files(sketches).items(), start=1):
             try:
                 sketch = read_sketch(path)
             except UserError as error:
-                num_refused += 1
-                _say(console, [f"not coloured: {error}"])
+                left_out.append(str(error))
                 continue
             finally:
                 show(number)
@@ -116,19 +137,19 @@ def colorize_many(
                 folder = out_dir if sheets is None else out_dir / reference_name
                 row.append(painter.paint(sketch, reference, guidance))
                 save_picture(row[-1], folder / f"{name}.png")
-                num_written += 1
+            num_done += 1
             if sheets is not None:
                 sheets.add(row)
     if sheets is not None:
         sheets.flush()
-    if num_refused:
-        is_not = "is not" if num_refused == 1 else "are not"
-        others = f"; the others are in {out_dir}" if num_written else ""
-        raise UserError(
-            f"{num_refused} of {counted(len(sketches), 'sketch', 'sketches')} {is_not} coloured, "
-            f"for the reasons above{others}."
-        )
-    return num_written
+    _check_any(num_done, left_out)
+    return Colorized(num_done, len(looked_at), tuple(left_out))
+
+
+def _check_any(usable: object, left_out: Iterable[str]) -> None:
+    """Refuse to end as if something had been coloured where nothing could be."""
+    if not usable:
+        raise UserError("\n".join(["nothing is coloured:", *left_out]))
 
 
 def _targets(sketches: Sequence[Path], references: Collection[str], out_dir: Path) -> list[Path]:
@@ -159,16 +180,17 @@ def _sheet_path(out_dir: Path, number: int) -> Path:
 class _Sheets:
     """Contact sheets under way: no more of them is held than one page."""
 
-    def __init__(self, out_dir: Path, references: Iterable[str]) -> None:
+    def __init__(self, out_dir: Path, num_references: int) -> None:
         self._out_dir = out_dir
-        self._labels = ["", *references]
-        self._side = min(_CELL_SIDE, _SHEET_SIDE // len(self._labels))
+        self._labels = [""]
+        self._side = min(_CELL_SIDE, _SHEET_SIDE // (1 + num_references))
         self._heads = [self._cell(Image.new("RGB", (1, 1), "white"))]
         self._rows = [self._heads]
         self._num_pages = 0
 
-    def add_reference(self, picture: Image.Image) -> None:
+    def add_reference(self, name: str, picture: Image.Image) -> None:
         """Add a reference to the head of every page, as it is: a model sees it smaller."""
+        self._labels.append(name)
         self._heads.append(self._cell(picture))
 
     def add(self, row: Iterable[Image.Image]) -> None:
