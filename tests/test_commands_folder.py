@@ -131,6 +131,7 @@ def test_status_shows_the_ledger(work: Work) -> None:
     took = shown.output.index(f"  {NUM_POSTS} requests for {NUM_POSTS} posts")
     assert shown.output.index("fetch: ") < took < shown.output.index("prepare: ")
     assert "HTTP" not in shown.output  # they lie on disk
+    assert "waiting" not in shown.output
     table = json.loads(call("status", work.root, "--json").output)
     assert table["ledger"]["num_attempts"] == NUM_POSTS
     assert table["ledger"]["num_bytes"] > 0

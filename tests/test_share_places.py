@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.maintenance.takedown import take_down
+from pipeline.maintenance.verify import verify
 from pipeline.schema import SAMPLES
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import rows_path

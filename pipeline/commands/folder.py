@@ -26,6 +26,7 @@ from pipeline.words import counted, harmless, sized
 
 if TYPE_CHECKING:
     from pipeline.stages.ledger import FetchTotals
+    from pipeline.work import Work
 
 
 def status(
@@ -37,7 +38,8 @@ def status(
     from pipeline.maintenance.status import read_status, status_table
     from pipeline.work import Work
 
-    found = read_status(Work(work))
+    place = Work(work)
+    found = read_status(place)
     if as_json:
         print(json.dumps(status_table(found), indent=2))
     else:
@@ -47,7 +49,7 @@ def status(
             shards = counted(found.num_shards, "shard")
             print(f"  in {stage.num_shards} of {shards}, {sized(stage.num_bytes)}")
             if name == "fetch":
-                _print_ledger(found.asked)
+                _print_ledger(found.asked, place)
                 if num_retryable := count_retryable(stage.fates):
                     print(f"  `fetch --retry-failed` asks again for {num_retryable}")
     if not found.adds_up:
@@ -184,14 +186,19 @@ def lock(
     print(f"{path}: {posts}, {samples}, {sized(path.stat().st_size)}")
 
 
-def _print_ledger(asked: "FetchTotals") -> None:
-    if asked.num_posts:
-        print(
-            f"  {counted(asked.num_attempts, 'request')} for {counted(asked.num_posts, 'post')}, "
-            f"{sized(asked.num_bytes)}, {asked.seconds / 3600:.2f} hours of waiting"
-        )
-        if asked.http_statuses.keys() == {"0"}:  # they lie on a disk, or no server answers
-            return
-        statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])
-        named = (f"{'none' if status == '0' else status}: {n}" for status, n in statuses)
-        print(harmless("  HTTP " + ", ".join(named)))
+def _print_ledger(asked: "FetchTotals", place: "Work") -> None:
+    from pipeline.planning.plan import planned_recipe
+    from pipeline.urls import is_on_disk
+
+    if not asked.num_posts:
+        return
+    took = f"{counted(asked.num_attempts, 'request')} for {counted(asked.num_posts, 'post')}"
+    waited = f", {asked.seconds / 3600:.2f} hours of waiting"
+    if is_on_disk(planned_recipe(place.plan_path).source.images):
+        waited = ""
+    print(f"  {took}, {sized(asked.num_bytes)}{waited}")
+    if asked.http_statuses.keys() == {"0"}:  # they lie on a disk, or no server answers
+        return
+    statuses = sorted(asked.http_statuses.items(), key=lambda item: -item[1])
+    named = (f"{'none' if status == '0' else status}: {n}" for status, n in statuses)
+    print(harmless("  HTTP " + ", ".join(named)))
