@@ -82,7 +82,8 @@ class TrainConfig:
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
         epochs: passes over the training set.
         validations_per_epoch: how often the validation set is measured, and a checkpoint written;
-            0.1 is once in ten epochs. The last step is always followed by a validation.
+            0.1 is once in ten epochs. At most once a step: in an epoch of three steps 6 is 3. The
+            last step is always followed by a validation.
         lr, betas, weight_decay: of AdamW, for all networks; without decay it is Adam.
         schedule: of the learning rate: ``constant``, or ``cosine``, falling to 0 at the end.
         warmup_steps: in which the learning rate rises from 0 on; 0 for none.
