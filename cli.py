@@ -56,10 +56,28 @@ def options(
 class _Command(TyperCommand):
     """Explains what a shell makes of `--sketch *.png`, and refuses numbers that no file can hold.
 
-    Those of JSON and Parquet have 64 bits.
+    Those of JSON and Parquet have 64 bits. Its help shows arguments as it shows options, by what
+    they take; Typer would add Python's types, and braces.
     """
 
     allow_extra_args = True
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [param for param in self.params if param.param_type_name == "argument"]
+        names = [p.metavar if p.required else f"[{p.metavar}]" for p in arguments]
+        return ["[OPTIONS]", *map(str, names)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        found: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        for param in self.get_params(ctx):
+            kind = param.param_type_name
+            if record := param.get_help_record(ctx):
+                name, text = record
+                found[kind].append((str(param.metavar) if kind == "argument" else name, text))
+        for kind, records in found.items():
+            if records:
+                with formatter.section(f"{kind.title()}s"):
+                    formatter.write_dl(records)
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.args:

@@ -38,10 +38,18 @@ def test_no_name_moves_the_terminals_cursor(work: Work) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(_COMMANDS))
-def test_help_says_what_an_option_takes_not_its_type(command: str) -> None:
-    shown = call(command, "--help").output.partition("\nOptions:")[2]
-    assert "  --help " in shown
-    assert re.findall(r"^  --.*?<.+?>", shown, re.MULTILINE) == []
+def test_help_says_what_a_word_stands_for_not_its_type(command: str) -> None:
+    shown = call(command, "--help").output
+    usage = shown.splitlines()[0]
+    assert "  --help " in shown.partition("\nOptions:\n")[2]
+    assert re.findall(r"<.+?>", shown) == re.findall(r"\{.+?\}", usage) == []
+    named = [word.strip("[]") for word in usage.partition(" [OPTIONS]")[2].split()]
+    assert re.findall(r"^  ([A-Z.]+)  ", shown, re.MULTILINE) == named
+
+
+def test_an_argument_that_may_be_left_out_is_seen_to_be() -> None:
+    shown = call("takedown", "--help").output
+    assert shown.startswith("Usage: nurie takedown [OPTIONS] WORK [ID...]\n")
 
 
 def test_debug_shows_where_an_error_arose_and_changes_no_exit_code() -> None:

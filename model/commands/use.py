@@ -94,7 +94,8 @@ def show_app(
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")
+        int,
+        typer.Option(min=0, max=65535, metavar="PORT", help="Where to listen; 0: any free one."),
     ] = 7860,
     device: Device = "auto",
     style_weights: StyleWeights = "",

@@ -25,7 +25,9 @@ def push(
     ] = False,
     contact: Annotated[
         str,
-        typer.Option(metavar="TEXT", help="Whom to ask to take a picture down; goes on the card."),
+        typer.Option(
+            metavar="CONTACT", help="Whom to ask to take a picture down; goes on the card."
+        ),
     ] = "",
 ) -> None:
     """Share samples, lock, recipe, card; only what differs travels."""
