@@ -49,9 +49,9 @@ def telling_unwritable(path: Path) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return what went wrong, without the number and path that Python and Arrow add."""
+    """Return what went wrong, without the number, path and further lines that others add."""
     if not isinstance(error, OSError) or not error.errno:
-        return str(error)
+        return str(error).partition("\n")[0].rstrip(".")
     known_to_system = error.errno > 0  # what is said of host names has numbers under 0
     return os.strerror(error.errno) if known_to_system else str(error.strerror)
 

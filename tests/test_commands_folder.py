@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.schema import RAW
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
@@ -46,6 +46,34 @@ def test_verify_points_to_repair_and_repair_mends(work: Work) -> None:
     assert mended.exit_code == 0, mended.output
     assert mended.output.endswith("every promise holds.\n")
     assert contents(work) == before
+
+
+@pytest.mark.parametrize("place", ["samples", "raw", "plan", "a page of samples"])
+def test_what_finds_damage_says_in_a_line_who_knows_what_mends_it(
+    work: Work, tmp_path: Path, place: str
+) -> None:
+    common = (tmp_path / "recipe.toml", "--work", work.root)
+    kept = ("--out", tmp_path / "posts.parquet")
+    assert call("lock", *common, *kept).exit_code == 0
+    path = rows_path(work.samples_dir, "val-000000")
+    commands: list[tuple[object, ...]] = [
+        *(("report", work.root), ("push", work.root, tmp_path / "there")),
+        *(("lock", *common), ("lock", *common, "--check", *kept)),
+    ]
+    if place == "a page of samples":  # what they come to can be read
+        flip(path, 300)
+    else:
+        commands.append(("status", work.root))
+        if place != "samples":  # these `prepare` makes anew
+            commands = [*commands[-1:], ("prepare", *common, "--workers", 1)]
+            path = rows_path(work.raw_dir, "val-000000") if place == "raw" else work.plan_path
+        path.write_bytes(path.read_bytes()[:90])
+    for words in commands:
+        error = call(*words).exception
+        assert isinstance(error, DamagedError), (words, error)
+        assert str(error).startswith(f"{path}: ")
+        assert str(error).endswith(f". `verify {work.root}` says what mends it.")
+        assert "\n" not in str(error)
 
 
 def test_verify_names_what_mends_a_folder_that_is_no_work_folder(

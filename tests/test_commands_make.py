@@ -115,7 +115,8 @@ def test_shards_that_failed_are_for_the_same_command(
     assert done.exit_code == 1
     assert done.stderr == (
         "shard val-000000 failed: OSError: [Errno 5] Input/output error\n"
-        "1 shard is not done; run the same command again.\n"
+        "1 shard is not done; run the same command again. "
+        f"If that is no help: `verify {work.root}`.\n"
     )
     assert call(*command).exit_code == 0
     assert call("verify", work.root).exit_code == 0

@@ -19,7 +19,7 @@ from pipeline.pictures.sketch import xdog
 from pipeline.recipe import XdogSettings
 from pipeline.schema import SAMPLES
 from pipeline.settings import Table
-from pipeline.shards.shard import read_shard, tar_path
+from pipeline.shards.shard import read_shard, rows_path, tar_path
 from tests.model_samples import write_samples
 from tests.pictures import draw_picture
 from tests.shares import forge_rows
@@ -115,10 +115,20 @@ def test_decoding_ahead_is_bounded(eight_samples: Samples, monkeypatch: pytest.M
 def test_places_that_a_stranger_made_up_are_refused(
     tmp_path: Path, column: str, value: int | None, message: str
 ) -> None:
-    samples_dir = write_samples(tmp_path)
+    samples_dir = write_samples(tmp_path / "samples")
     forge_rows(samples_dir, "train-000000", **{column: lambda v: [n and value for n in v]})
-    with pytest.raises(DamagedError, match=rf"train-000000\.parquet: {message}"):
+    remedy = rf"Find out what else is damaged: `verify {tmp_path}`\."
+    with pytest.raises(DamagedError, match=rf"train-000000\.parquet: {message}\. {remedy}$"):
         Samples(samples_dir, "train")
+
+
+@pytest.mark.parametrize("end", [90, -1])
+def test_damaged_rows_are_named_with_what_to_do(tmp_path: Path, end: int) -> None:
+    path = rows_path(write_samples(tmp_path / "samples"), "train-000001")
+    path.write_bytes(path.read_bytes()[:end])
+    remedy = rf"Find out what else is damaged: `verify {tmp_path}`\."
+    with pytest.raises(DamagedError, match=rf"^{path}: .*\. {remedy}$"):
+        Samples(path.parent, "train")
 
 
 def test_only_shards_that_the_samples_opened_are_closed_with_them(

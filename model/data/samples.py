@@ -201,11 +201,12 @@ class Samples:
                 "train.sketch to one of these, or prepare again with prepare.sketches."
             )
         columns = ("color_offset", "color_size", f"{sketch}_offset", f"{sketch}_size")
+        path, remedy = f"{self._source.place}/{name}.parquet", self._source.remedy
         if any(rows[column].null_count for column in columns):
-            raise DamagedError(f"{self._source.place}/{name}.parquet: lacks places of members.")
+            raise DamagedError(f"{path}: lacks places of members. {remedy}")
         spans = np.stack([rows[c].to_numpy() for c in columns], axis=1).astype(np.int64)
         if (spans < 0).any() or (spans > tar_size).any():
-            raise DamagedError(f"{self._source.place}/{name}.parquet: names impossible places.")
+            raise DamagedError(f"{path}: names impossible places. {remedy}")
         return spans
 
     def _members(self, index: int) -> tuple[bytes, bytes]:

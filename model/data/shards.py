@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.schema import SAMPLES
 from pipeline.settings import Table
 from pipeline.shards.shard import Span, list_shards, read_shard
@@ -62,7 +62,7 @@ class LocalShards:
 
     def __init__(self, directory: Path) -> None:
         self.place = str(directory)
-        self.remedy = f"Find out what else is damaged: `verify {directory.parent}`"
+        self.remedy = f"Find out what else is damaged: `verify {directory.parent}`."
         self._directory = directory
         self._tars = TarPool()
 
@@ -72,7 +72,10 @@ class LocalShards:
 
     def rows(self, name: str) -> tuple[pa.Table, Table]:
         """Return a shard's rows and info."""
-        return read_shard(self._directory, name, SAMPLES)
+        try:
+            return read_shard(self._directory, name, SAMPLES)
+        except DamagedError as error:
+            raise DamagedError(f"{error} {self.remedy}") from error
 
     def read(self, name: str, spans: Sequence[Span]) -> list[bytes]:
         """Return members of a tar."""

@@ -2,13 +2,15 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipeline.errors import UserError, install
+from pipeline.errors import DamagedError, UserError, install
 from pipeline.urls import check_no_home
 from pipeline.words import counted, harmless, is_utf8
 
@@ -160,6 +162,22 @@ def work_of(path: Path | None, recipe: "Recipe") -> "Work":
     from pipeline.work import Work
 
     return Work(path if path is not None else _DATA / recipe.name)
+
+
+@contextmanager
+def telling_what_mends(work: "Work") -> Iterator[None]:
+    """Say of damage in a work folder, where nothing is said of what to do, who knows it.
+
+    Raises:
+        DamagedError: where something is damaged.
+    """
+    try:
+        yield
+    except DamagedError as error:
+        path = Path(str(error).partition(": ")[0])
+        if not path.is_relative_to(work.root) or "`" in str(error) or work.store:
+            raise
+        raise DamagedError(f"{error} `verify {work.root}` says what mends it.") from error
 
 
 def check_writable_name(option: str, text: str) -> None:

@@ -20,6 +20,7 @@ from pipeline.commands.common import (
     made_folder,
     path_option,
     print_counts,
+    telling_what_mends,
     work_of,
 )
 from pipeline.words import counted, harmless, sized
@@ -39,7 +40,8 @@ def status(
     from pipeline.work import Work
 
     place = Work(work)
-    found = read_status(place)
+    with telling_what_mends(place):
+        found = read_status(place)
     if as_json:
         print(json.dumps(status_table(found), indent=2))
     else:
@@ -150,7 +152,8 @@ def report(
     folder = Work(work)
     folder.check_takedown()
     place = out if out is not None else folder.report_path
-    write_report(folder, place)
+    with telling_what_mends(folder):
+        write_report(folder, place)
     print(place)
 
 
@@ -175,12 +178,13 @@ def lock(
     path = out if out is not None else lock_beside(find_recipe(recipe))
     check_writable_name("--out", str(path))
     place.check_takedown()
-    if check:
-        if wrong := compare(path, place, chosen):
-            fail(wrong[0])
-        return
-    check_folder(place, chosen)
-    found = write_lock(place, path)
+    with telling_what_mends(place):
+        if check:
+            if wrong := compare(path, place, chosen):
+                fail(wrong[0])
+            return
+        check_folder(place, chosen)
+        found = write_lock(place, path)
     posts = counted(len(found.posts), "post")
     samples = counted(found.info.fates.get("kept", 0), "sample")
     print(f"{path}: {posts}, {samples}, {sized(path.stat().st_size)}")

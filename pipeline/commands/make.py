@@ -25,6 +25,7 @@ from pipeline.commands.common import (
     part_of,
     print_counts,
     runner_of,
+    telling_what_mends,
     work_of,
 )
 from pipeline.records import NOT_ALLOWED
@@ -157,15 +158,16 @@ def prepare(
     place = work_of(work, chosen)
     part = part_of(rank, world_size)
     runner, num_workers = runner_of(executor, ray_address, workers)
-    summary = run.prepare(
-        chosen,
-        place,
-        console(),
-        num_workers=num_workers,
-        part=part,
-        runner=runner,
-        store=store,
-    )
+    with telling_what_mends(place):
+        summary = run.prepare(
+            chosen,
+            place,
+            console(),
+            num_workers=num_workers,
+            part=part,
+            runner=runner,
+            store=store,
+        )
     _finish("prepare", summary, place, chosen, part)
 
 
@@ -185,7 +187,8 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     wrong = []
     if summary.errors:
         shards = counted(len(summary.errors), "shard is", "shards are")
-        wrong.append(f"{shards} not done; run the same command again.")
+        rest = "" if work.store else f" If that is no help: `verify {work.root}`."
+        wrong.append(f"{shards} not done; run the same command again.{rest}")
     elif num_failed:
         posts = counted(num_failed, "post")
         wrong.append(f"{posts} failed; `fetch --retry-failed` asks again.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.common import WorkFolder, console, named_path
+from pipeline.commands.common import WorkFolder, console, named_path, telling_what_mends
 from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def push(
     from pipeline.share.push import push as send
     from pipeline.work import Work
 
-    _print_moved(url, send(Work(work), url, console(), recipe_only=recipe_only, contact=contact))
+    place = Work(work)
+    with telling_what_mends(place):
+        shared = send(place, url, console(), recipe_only=recipe_only, contact=contact)
+    _print_moved(url, shared)
 
 
 def pull(

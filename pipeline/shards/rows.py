@@ -141,7 +141,8 @@ def read_info(path: Path) -> dict[str, Any]:
         metadata = pq.read_metadata(path).metadata or {}
         return dict(orjson.loads(metadata[_INFO_KEY]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise DamagedError(f"{path}: damaged, or not written by this program ({error}).") from error
+        why = reason(error)
+        raise DamagedError(f"{path}: damaged, or not written by this program ({why}).") from error
 
 
 def peek_info(path: Path) -> dict[str, Any]:
