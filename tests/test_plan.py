@@ -1,4 +1,5 @@
 import errno
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.planning.plan import (
     write_plan,
 )
 from pipeline.recipe import SplitSettings
+from pipeline.records import Post
 from pipeline.schema import SELECTION, SPLITS
 from tests.metadata_records import make_post
 
@@ -150,6 +152,22 @@ def test_a_plan_is_the_same_however_little_of_it_is_in_memory(
     assert plan_posts([], settings).schema.equals(SELECTION)
 
 
+def test_a_plan_in_the_making_has_no_file_that_a_kill_could_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(plan, "_CHUNK", 1)
+    seen: list[list[Path]] = []
+
+    def look() -> Iterator[Post]:
+        for post_id in (1, 2, 3):
+            yield replace(POST, id=post_id)
+            seen.append([*tmp_path.iterdir()])
+
+    assert len(plan_posts(look(), SplitSettings())) == 3
+    assert seen == [[], [], []]
+
+
 def test_a_full_folder_for_temporary_files_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -157,7 +175,7 @@ def test_a_full_folder_for_temporary_files_is_named(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", fail)
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
     with pytest.raises(UserError, match=f"{tmp_path}: no space left on device; make room.*TMPDIR"):
         plan_posts([POST], SplitSettings())
 

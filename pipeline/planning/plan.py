@@ -9,6 +9,7 @@ character is in two splits; then a later post can tie two characters together, a
 """
 
 import hashlib
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -117,7 +118,7 @@ def _keep_on_disk(tables: Iterable[pa.Table]) -> pa.Table:
     remedy = "make room for the plan there, or let TMPDIR name another folder."
     with (
         telling_out_of_space(Path(tempfile.gettempdir()), remedy),
-        tempfile.NamedTemporaryFile(prefix="nurie-plan-") as file,
+        tempfile.TemporaryFile() as file,
     ):
         writer = None
         for table in tables:
@@ -126,7 +127,8 @@ def _keep_on_disk(tables: Iterable[pa.Table]) -> pa.Table:
         if writer is not None:
             writer.close()
         file.flush()
-        return pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return pa.ipc.open_stream(pa.py_buffer(mapped)).read_all()
 
 
 def _take(table: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
