@@ -197,6 +197,12 @@ def scratch_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sync nothing, for tests of deaths by which no disk loses anything."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """Return the folder of real pictures in Danbooru2021's shape; skips where it is absent."""

@@ -236,8 +236,8 @@ def meet_fault(fault: str, number: int, directory: Path) -> None:
     watch(directory, notice)
 
 
-def in_child(function: Callable[[], Any]) -> Any:
-    """Return what ``function`` returns in a forked child, or the status with which it ended."""
+def begin_child(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Run ``function`` in a forked child; return what waits for it, as ``in_child`` does."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -249,10 +249,19 @@ def in_child(function: Callable[[], Any]) -> Any:
             os._exit(1)
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as file:
-        data = file.read()
-    _, status = os.waitpid(child, 0)
-    return status or pickle.loads(data)
+
+    def wait() -> Any:
+        with os.fdopen(reader, "rb") as file:
+            data = file.read()
+        _, status = os.waitpid(child, 0)
+        return status or pickle.loads(data)
+
+    return wait
+
+
+def in_child(function: Callable[[], Any]) -> Any:
+    """Return what ``function`` returns in a forked child, or the status with which it ended."""
+    return begin_child(function)()
 
 
 def contents(work: Work) -> dict[str, bytes]:
