@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards
-from pipeline.report.funnel import FateTable, count_splits, read_fate_table
+from pipeline.report.funnel import FateTable, count_splits, read_alive, read_fate_table
+from pipeline.shards.shard import remove_shards
 from tests.works import draw_original, fetch_all, make_work
 
 
@@ -38,3 +41,12 @@ def test_families_in_two_splits_are_found() -> None:
         (1, 1, 1),
         (1, 1, 1),
     ]
+
+
+def test_a_shard_that_another_run_takes_away_meanwhile_is_told(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path)
+    fetch_all(work, recipe)
+    fate_table = read_fate_table(work, list(planned_shards(work.plan_path)))
+    remove_shards(work.raw_dir)
+    with pytest.raises(UserError, match="was there a moment ago, so another run is using this"):
+        read_alive(work, fate_table.names[0], ["status"])

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.counts import fates_of
+from pipeline.errors import UserError
 from pipeline.maintenance.status import WorkStatus
 from pipeline.planning.plan import hash_families
 from pipeline.records import OF_PREPARE, Status
@@ -143,9 +144,16 @@ def read_alive(work: Work, name: str, columns: list[str]) -> pa.Table:
     """Read columns, ``status`` among them, of those posts of a shard with rows that are still in.
 
     Columns that its last stage does not write are left out.
+
+    Raises:
+        UserError: where it has none any more: nobody is kept from working in the folder meanwhile.
     """
     latest = latest_rows(work, name)
-    assert latest is not None, f"{name} has no rows"
+    if latest is None:
+        raise UserError(
+            f"{work.root}: {name} was there a moment ago, so another run is using this folder; "
+            "wait until it has ended."
+        )
     path, schema = latest
     table = read_rows(path, schema, [column for column in columns if column in schema.names])
     return table.filter(pc.is_in(table["status"], value_set=pa.array(ALIVE)))
