@@ -182,7 +182,7 @@ def try_variant(
         color, sketch = (to_unit(x[places], CPU) for x in (train.color, train.sketch))
         vector = style[places]
         if variant.jitter:  # after which "colours" is computed anew: it costs next to nothing
-            color, _ = augment(color, color, places, seed=0, epoch=step, jitter=0.8, warped=False)
+            color, _ = augment(color, color, places, TrainConfig(jitter=0.8), step)
             vector = thumbnails(color)
         given = vector if state.discriminator is not None else None
         training_step(state, config, color, sketch, vector, given, nullcontext())

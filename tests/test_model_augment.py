@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.color import to_grey
+from model.config import TrainConfig
 from model.data.augment import (
     DROP,
     JITTER,
@@ -80,18 +81,19 @@ def test_each_use_draws_its_own_numbers() -> None:
     def draw(use: int, count: int) -> np.ndarray:
         return draw_uniform(7, 3, use, places, count)
 
-    def augmented(jitter: float = 0.0, warped: bool = False, drop: float = 0.0) -> torch.Tensor:
-        options = {"jitter": jitter, "warped": warped, "drop": drop}
-        return augment(color, color, places, seed=7, epoch=3, **options)[1]  # type: ignore[arg-type]
+    def augmented(config: TrainConfig) -> torch.Tensor:
+        return augment(color, color, places, config, 3)[1]
 
     (jittered,) = jitter_colors([color], draw(JITTER, NUM_JITTER), 0.5)
-    assert torch.equal(augmented(jitter=0.5), jittered)
-    assert torch.equal(augmented(warped=True), warp(color, draw(WARP, NUM_WARP)))
-    lines = vary_lines(sketch, places, seed=7, epoch=3, share=0.5)
-    mirrored, _ = mirror(sketch, color, places, seed=7, epoch=3, share=0.5)
+    assert torch.equal(augmented(TrainConfig(seed=7, jitter=0.5)), jittered)
+    warped = warp(color, draw(WARP, NUM_WARP))
+    assert torch.equal(augmented(TrainConfig(seed=7, warp=True)), warped)
+    half = TrainConfig(seed=7, drop_reference=0.5, vary_lines=0.5, mirror=0.5)
+    lines = vary_lines(sketch, places, half, 3)
+    mirrored, _ = mirror(sketch, color, places, half, 3)
     white, one = torch.ones_like(color), torch.from_numpy
     for found, changed, use in (
-        (augmented(drop=0.5) == white, True, DROP),
+        (augmented(half) == white, True, DROP),
         (mirrored == sketch, False, MIRROR),
         (lines == sketch, False, LINES),
     ):
@@ -102,7 +104,8 @@ def test_augmenting_is_a_pure_function_of_seed_epoch_and_sample() -> None:
     def run(places: np.ndarray, seed: int = 0, epoch: int = 0) -> tuple[torch.Tensor, ...]:
         rows = torch.from_numpy(np.searchsorted([3, 5, 8], places))
         color = pictures()[rows]
-        return augment(color, color, places, seed=seed, epoch=epoch, jitter=1.0, warped=True)
+        config = TrainConfig(seed=seed, jitter=1.0, warp=True)
+        return augment(color, color, places, config, epoch)
 
     whole, part = run(PLACES), run(PLACES[1:])
     assert all(torch.equal(a, b) for a, b in zip(run(PLACES), whole, strict=True))
@@ -113,16 +116,14 @@ def test_augmenting_is_a_pure_function_of_seed_epoch_and_sample() -> None:
 
 def test_without_jitter_and_warp_nothing_changes() -> None:
     color = pictures()
-    target, reference = augment(color, color, PLACES, seed=0, epoch=0, jitter=0.0, warped=False)
+    target, reference = augment(color, color, PLACES, TrainConfig(), 0)
     assert target is color
     assert reference is color
 
 
 def test_a_pair_gets_the_same_colours() -> None:
     color = pictures()
-    target, reference = augment(
-        color, color.flip(3), PLACES, seed=0, epoch=0, jitter=1.0, warped=False
-    )
+    target, reference = augment(color, color.flip(3), PLACES, TrainConfig(jitter=1.0), 0)
     assert torch.allclose(target, reference.flip(3), atol=1e-5)
     assert not torch.allclose(target, color, atol=0.05)
 
@@ -181,9 +182,7 @@ def test_a_bend_turns_each_hue_by_its_own_angle() -> None:
 def test_a_dropped_reference_is_a_white_sheet_and_its_target_stays() -> None:
     places = np.arange(400)
     color = (flat(200, 60, 30, size=1).float() / 255).expand(400, -1, -1, -1)
-    target, reference = augment(
-        color, color, places, seed=0, epoch=0, jitter=0.0, warped=False, drop=0.1
-    )
+    target, reference = augment(color, color, places, TrainConfig(drop_reference=0.1), 0)
     assert torch.equal(target, color)
     white = (reference == 1).all(dim=1).flatten()
     assert 0.05 < white.float().mean() < 0.15
@@ -194,21 +193,23 @@ def test_a_mirrored_sample_has_sketch_and_picture_mirrored_and_is_decided_by_its
     places = np.arange(400)
     sketch = torch.rand(400, 1, 2, 3, generator=torch.Generator().manual_seed(0))
     color = sketch.expand(-1, 3, -1, -1)
-    lines, picture = mirror(sketch, color, places, seed=0, epoch=0, share=0.3)
+    config = TrainConfig(mirror=0.3)
+    lines, picture = mirror(sketch, color, places, config, 0)
     assert torch.equal(picture, lines.expand(-1, 3, -1, -1))
     mirrored = (lines == sketch.flip(-1)).flatten(1).all(1)
     assert torch.equal(lines[~mirrored], sketch[~mirrored])
     assert 0.2 < mirrored.float().mean() < 0.4
-    part, _ = mirror(sketch[7:9], color[7:9], places[7:9], seed=0, epoch=0, share=0.3)
+    part, _ = mirror(sketch[7:9], color[7:9], places[7:9], config, 0)
     assert torch.equal(part, lines[7:9])
-    assert not torch.equal(mirror(sketch, color, places, seed=0, epoch=1, share=0.3)[0], lines)
+    assert not torch.equal(mirror(sketch, color, places, config, 1)[0], lines)
 
 
 def test_another_pen_leaves_paper_white_and_is_decided_by_the_sample() -> None:
     sketch = torch.ones(400, 1, 9, 9)
     sketch[:, :, 4, :] = 0.5
     places = np.arange(400)
-    varied = vary_lines(sketch, places, seed=0, epoch=0, share=0.8)
+    config = TrainConfig(vary_lines=0.8)
+    varied = vary_lines(sketch, places, config, 0)
     assert torch.equal(varied[:, :, [0, 1, 7, 8]], sketch[:, :, [0, 1, 7, 8]])
     same = (varied == sketch).flatten(1).all(1)
     assert 0.12 < same.float().mean() < 0.28
@@ -218,9 +219,9 @@ def test_another_pen_leaves_paper_white_and_is_decided_by_the_sample() -> None:
     assert plain.min() >= 0.5**4 - 1e-6
     assert plain.max() <= 0.5**0.25 + 1e-6
     assert plain.min() < 0.1 < 0.8 < plain.max()
-    part = vary_lines(sketch[7:9], places[7:9], seed=0, epoch=0, share=0.8)
+    part = vary_lines(sketch[7:9], places[7:9], config, 0)
     assert torch.equal(part, varied[7:9])
-    assert not torch.equal(vary_lines(sketch, places, seed=0, epoch=1, share=0.8), varied)
+    assert not torch.equal(vary_lines(sketch, places, config, 1), varied)
 
 
 def test_white_stays_white_and_only_the_share_is_changed() -> None:

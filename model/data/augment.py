@@ -70,41 +70,20 @@ def augment_batch(
     Returns:
         Float N x 1 x H x W, N x 3 x H x W and N x 3 x H x W in [0, 1].
     """
-    places, seed = batch.indices, config.seed
+    places = batch.indices
     sketch = to_unit(batch.sketch, device, layout)
     color = to_unit(batch.color, device, layout)
     if config.mirror:
-        sketch, color = mirror(sketch, color, places, seed=seed, epoch=epoch, share=config.mirror)
+        sketch, color = mirror(sketch, color, places, config, epoch)
     if config.vary_lines:
-        sketch = vary_lines(sketch, places, seed=seed, epoch=epoch, share=config.vary_lines)
+        sketch = vary_lines(sketch, places, config, epoch)
     own = config.is_self_reference()
-    color, reference = augment(
-        color,
-        color if own else to_unit(batch.reference, device, layout),
-        places,
-        seed=seed,
-        epoch=epoch,
-        jitter=config.jitter,
-        warped=config.warp,
-        bend=config.bend,
-        reframe=config.reframe,
-        drop=config.drop_reference,
-    )
-    return sketch, color, reference
+    reference = color if own else to_unit(batch.reference, device, layout)
+    return sketch, *augment(color, reference, places, config, epoch)
 
 
 def augment(
-    color: Tensor,
-    reference: Tensor,
-    places: Indices,
-    *,
-    seed: int,
-    epoch: int,
-    jitter: float,
-    warped: bool,
-    bend: float = 0.0,
-    reframe: float = 0.0,
-    drop: float = 0.0,
+    color: Tensor, reference: Tensor, places: Indices, config: TrainConfig, epoch: int
 ) -> tuple[Tensor, Tensor]:
     """Return targets and references as training sees them: jittered alike, the latter warped.
 
@@ -114,22 +93,19 @@ def augment(
     Args:
         color: true pictures, float N x 3 x H x W in [0, 1].
         reference: what to colour them after, likewise.
-        places: of the samples, which decide the random numbers with ``seed`` and ``epoch``.
-        seed: of the run.
+        places: of the samples, which decide the random numbers with the seed and ``epoch``.
+        config: says what is done; ``jitter``, ``bend``, ``warp``, ``reframe``, ``drop_reference``.
         epoch: from 0 on.
-        jitter: share of the samples whose colours are changed, 0 to 1.
-        warped: whether the references are bent.
-        bend: see ``jitter_colors``.
-        reframe: see ``warp``.
-        drop: share of the references that are dropped, 0 to 1.
     """
-    if jitter > 0:
+    seed = config.seed
+    if config.jitter:
         random = draw_uniform(seed, epoch, JITTER, places, NUM_JITTER)
-        color, reference = jitter_colors([color, reference], random, jitter, bend)
-    if warped:
-        reference = warp(reference, draw_uniform(seed, epoch, WARP, places, NUM_WARP), reframe)
-    if drop > 0:
-        dropped = draw_uniform(seed, epoch, DROP, places, 1) < drop
+        color, reference = jitter_colors([color, reference], random, config.jitter, config.bend)
+    if config.warp:
+        random = draw_uniform(seed, epoch, WARP, places, NUM_WARP)
+        reference = warp(reference, random, config.reframe)
+    if config.drop_reference:
+        dropped = draw_uniform(seed, epoch, DROP, places, 1) < config.drop_reference
         white = torch.from_numpy(dropped).to(reference.device, non_blocking=True)[..., None, None]
         reference = torch.where(white, 1.0, reference)
     return color, reference
@@ -195,43 +171,33 @@ def bend_hues(picture: Tensor, waves: Floats) -> Tensor:
 
 
 def mirror(
-    sketch: Tensor, color: Tensor, places: Indices, *, seed: int, epoch: int, share: float
+    sketch: Tensor, color: Tensor, places: Indices, config: TrainConfig, epoch: int
 ) -> tuple[Tensor, Tensor]:
-    """Mirror samples, sketch and picture alike: a figure may look either way.
+    """Mirror a share of the samples, sketch and picture alike: a figure may look either way.
 
-    Args:
-        sketch: float N x 1 x H x W.
-        color: its true picture, float N x 3 x H x W.
-        places: of the samples, which decide the random numbers with ``seed`` and ``epoch``.
-        seed: of the run.
-        epoch: from 0 on.
-        share: of the samples that are mirrored, 0 to 1.
+    The arguments are those of ``augment``, with sketches, float N x 1 x H x W.
     """
-    mirrored = draw_uniform(seed, epoch, MIRROR, places, 1) < share
+    mirrored = draw_uniform(config.seed, epoch, MIRROR, places, 1) < config.mirror
     there = torch.from_numpy(mirrored).to(sketch.device, non_blocking=True)[..., None, None]
     return torch.where(there, sketch.flip(-1), sketch), torch.where(there, color.flip(-1), color)
 
 
-def vary_lines(sketch: Tensor, places: Indices, *, seed: int, epoch: int, share: float) -> Tensor:
-    """Draw sketches with another pen: fainter or darker, and some of them broader or softer.
+def vary_lines(sketch: Tensor, places: Indices, config: TrainConfig, epoch: int) -> Tensor:
+    """Draw a share of the sketches with another pen: fainter or darker, some broader or softer.
 
     A model that has seen one kind of line alone knows its grey levels by heart, and is lost with
-    other sketches.
+    other sketches. The other arguments are those of ``augment``.
 
     Args:
         sketch: float N x 1 x H x W in [0, 1], 1 on paper.
-        places: of the samples, which decide the random numbers with ``seed`` and ``epoch``.
-        seed: of the run.
-        epoch: from 0 on.
-        share: of the sketches that are changed, 0 to 1.
     """
-    random = draw_uniform(seed, epoch, LINES, places, NUM_LINES)
+    random = draw_uniform(config.seed, epoch, LINES, places, NUM_LINES)
     broader = -F.max_pool2d(-sketch, kernel_size=3, stride=1, padding=1)
     softer = F.avg_pool2d(F.pad(sketch, (1, 1, 1, 1), mode="replicate"), kernel_size=3, stride=1)
     pen = _like(random[:, 1], sketch).view(-1, 1, 1, 1)
     lines = torch.where(pen < 1 / 4, broader, torch.where(pen < 1 / 2, softer, sketch))
     darkness = _like(4 ** (2 * random[:, 2] - 1), sketch).view(-1, 1, 1, 1)
-    changed = _like(random[:, 0], sketch).view(-1, 1, 1, 1) < share
+    changed = _like(random[:, 0], sketch).view(-1, 1, 1, 1) < config.vary_lines
     return torch.where(changed, lines**darkness, sketch)
 
 
@@ -275,9 +241,8 @@ def same_reference(color: Tensor, places: Indices, *, seed: int) -> tuple[Tensor
         The truths and the references, uint8 N x 3 x H x W, on the pictures' device.
     """
     picture = to_unit(color, color.device)
-    truth, reference = augment(
-        picture, picture, places, seed=seed, epoch=EVALUATION, jitter=1.0, warped=True
-    )
+    config = TrainConfig(jitter=1.0, warp=True, seed=seed)
+    truth, reference = augment(picture, picture, places, config, EVALUATION)
     return to_bytes(truth), to_bytes(reference)
 
 
