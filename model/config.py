@@ -13,7 +13,6 @@ from pipeline.words import did_you_mean
 MODELS = ("zhang2017", "batchnorm", "inception", "reference")
 STYLELESS = ("reference",)
 """Of these the models that have no style network."""
-
 SIZES = ("small", "base")
 GANS = ("acgan", "paper", "patch", "none")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -193,17 +192,14 @@ class TrainConfig:
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
         _check_seed("train.seed", self.seed)
         _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")
-        _check(
-            not (self.style_train and self.model in STYLELESS),
-            f"train.style_train: the model {self.model!r} has no style network to train",
-        )
-        _check(
-            not (self.ema and self.style_train),
-            "train.ema: is of the generator alone, and goes with a frozen style network",
-        )
+        if self.style_train:
+            none = f"train.style_train: the model {self.model!r} has no style network to train"
+            _check(self.model not in STYLELESS, none)
+            frozen = "train.ema: is of the generator alone, and goes with a frozen style network"
+            _check(not self.ema, frozen)
         for name in ("jitter", "vary_lines", "mirror", "pairs", "drop_reference"):
-            value = getattr(self, name)
-            _check(0 <= value <= 1, f"train.{name}: {value} is not in 0 to 1")
+            share = getattr(self, name)
+            _check(0 <= share <= 1, f"train.{name}: {share} is not in 0 to 1")
         _check(self.lr > 0, f"train.lr: {self.lr} is not above 0")
         _check(all(0 <= b < 1 for b in self.betas), f"train.betas: {self.betas} are not in [0, 1)")
 
@@ -298,9 +294,7 @@ class EvalConfig:
         _check(len(set(names)) == len(names), f"eval.reference: {', '.join(names)} has one twice")
         for name in ("batch_size", "num_sketches", "num_grid", "decode_threads"):
             _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")
-        most = MAX_GUIDANCE
-        _check(
-            0 <= self.guidance <= most, f"eval.guidance: {self.guidance} is not in 0 to {most:g}"
-        )
+        beyond = f"eval.guidance: {self.guidance} is not in 0 to {MAX_GUIDANCE:g}"
+        _check(0 <= self.guidance <= MAX_GUIDANCE, beyond)
         _check(self.num_references >= 2, f"eval.num_references: {self.num_references} is under 2")
         _check_seed("eval.seed", self.seed)

@@ -62,18 +62,16 @@ class TrainState:
         is_last = config.channels_last is True
         memory_format = torch.channels_last if is_last else torch.contiguous_format
         generator = build_generator(config.model, config.width_multiplier, config.size)
-        ranks.share_batchnorm(generator, device)
-        generator.to(device).to(memory_format=memory_format)
         discriminator: Discriminator | PatchDiscriminator | None = None
         if config.gan == "patch":
             discriminator = PatchDiscriminator(config.width_multiplier)
         elif config.gan != "none":
             style_size = STYLE_NETWORKS[generator.style_spec.network].shape[0]
             discriminator = build_discriminator(style_size, config.gan, config.width_multiplier)
-        if discriminator is not None:
-            ranks.share_batchnorm(discriminator, device)
-            discriminator.to(device).to(memory_format=memory_format)
         state = cls(generator, discriminator, {})
+        for network in state.networks().values():
+            ranks.share_batchnorm(network, device)
+            network.to(device).to(memory_format=memory_format)
         if config.ema:
             state.ema = copy.deepcopy(generator).requires_grad_(False)
         for name, network in state.networks().items():
