@@ -12,8 +12,8 @@ from model.training.state import TrainState
 from model.training.steps import (
     descend,
     frozen,
-    patch_rules,
-    style_rules,
+    patch_objective,
+    style_objective,
     training_step,
     update_discriminator,
 )
@@ -37,7 +37,7 @@ def test_the_discriminators_update_leaves_the_generator_alone(state: TrainState)
         state,
         torch.rand(2, 3, 64, 64),
         generated,
-        style_rules(state.discriminator, torch.randn(2, 4096)),
+        style_objective(state.discriminator, torch.randn(2, 4096)),
         FULL_PRECISION,
         descend,
     )
@@ -113,7 +113,7 @@ def test_the_discriminator_is_asked_for_standardised_style(state: TrainState) ->
     vectors = torch.randn(8, 4096) * 5 + 3
     state.discriminator.fit_style(vectors)
     ignorant = Verdict(torch.zeros(8, 1), torch.zeros(8, 4096))
-    terms = style_rules(state.discriminator, vectors).learn(ignorant, ignorant)
+    terms = style_objective(state.discriminator, vectors).discriminator_terms(ignorant, ignorant)
     assert terms["d_style_real"].item() == pytest.approx(0.5, rel=1e-3)  # of mean 0, deviation 1
 
 
@@ -122,7 +122,7 @@ def test_each_term_of_the_patches_has_its_own_weight() -> None:
         return PatchVerdict(torch.tensor([source]), [torch.tensor([feature])])
 
     config = TrainConfig(gan="patch", patch_weight=10, feature_weight=4)
-    terms = patch_rules(torch.zeros(1), config).win(verdict(1, 0), verdict(0, 1))
+    terms = patch_objective(torch.zeros(1), config).generator_terms(verdict(1, 0), verdict(0, 1))
     assert {name: term.item() for name, term in terms.items()} == {"g_patch": -10, "g_features": 4}
 
 

@@ -88,41 +88,41 @@ def training_step(
     )
     if state.discriminator is None:
         return terms | descending(learners, terms)
-    rules = (
-        patch_rules(sketch, config)
+    objective = (
+        patch_objective(sketch, config)
         if isinstance(state.discriminator, PatchDiscriminator)
-        else style_rules(state.discriminator, vector)
+        else style_objective(state.discriminator, vector)
     )
-    noted = update_discriminator(state, color, outputs.picture, rules, autocast, descending)
+    noted = update_discriminator(state, color, outputs.picture, objective, autocast, descending)
     # Without the cache each call would update the spectral norm, and the verdicts would differ.
     with autocast, frozen(state.discriminator), parametrize.cached():
         real = None
-        if rules.compares:
+        if objective.compares:
             with torch.no_grad():
-                real = rules.judge(state.discriminator, color)
-        verdict = rules.judge(state.discriminator, outputs.picture)
-    terms |= rules.win(verdict, real)
+                real = objective.judge(state.discriminator, color)
+        verdict = objective.judge(state.discriminator, outputs.picture)
+    terms |= objective.generator_terms(verdict, real)
     return terms | noted | descending(learners, terms)
 
 
-class Rules(NamedTuple):
-    """How generator and discriminator play against each other.
+class GanObjective(NamedTuple):
+    """What discriminator and generator minimise against each other.
 
     Attributes:
         judge: the discriminator and pictures -> its verdict.
-        learn: the verdicts on true and on generated pictures -> what the discriminator minimises.
-        win: the verdicts on generated and on true pictures -> what the generator minimises.
-        compares: whether ``win`` looks at the verdict on true pictures, which is None otherwise.
+        discriminator_terms: of the verdicts on true and on generated pictures.
+        generator_terms: of the verdicts on generated and on true pictures.
+        compares: whether the generator's look at the latter, which is None otherwise.
     """
 
     judge: Callable[[nn.Module, Tensor], Any]
-    learn: Callable[[Any, Any], Terms]
-    win: Callable[[Any, Any], Terms]
+    discriminator_terms: Callable[[Any, Any], Terms]
+    generator_terms: Callable[[Any, Any], Terms]
     compares: bool
 
 
-def style_rules(discriminator: Discriminator, vector: Tensor | None) -> Rules:
-    """Return the rules of the AC-GAN and of the paper's variant.
+def style_objective(discriminator: Discriminator, vector: Tensor | None) -> GanObjective:
+    """Return the objective of the AC-GAN and of the paper's variant.
 
     Args:
         discriminator: which standardises.
@@ -130,20 +130,22 @@ def style_rules(discriminator: Discriminator, vector: Tensor | None) -> Rules:
     """
     assert vector is not None
     style = discriminator.standardise(vector)
-    return Rules(
+    return GanObjective(
         judge=lambda network, picture: network(picture),
-        learn=lambda real, generated: discriminator_terms(real, generated, style),
-        win=lambda generated, real: adversarial_terms(generated, style),
+        discriminator_terms=lambda real, generated: discriminator_terms(real, generated, style),
+        generator_terms=lambda generated, real: adversarial_terms(generated, style),
         compares=False,
     )
 
 
-def patch_rules(sketch: Tensor, config: TrainConfig) -> Rules:
-    """Return the rules of the patch discriminator beside sketches N x 1 x H x W."""
-    return Rules(
+def patch_objective(sketch: Tensor, config: TrainConfig) -> GanObjective:
+    """Return the objective of the patch discriminator beside sketches N x 1 x H x W."""
+    return GanObjective(
         judge=lambda network, picture: network(sketch, picture),
-        learn=patch_discriminator_terms,
-        win=partial(patch_terms, weight=config.patch_weight, feature_weight=config.feature_weight),
+        discriminator_terms=patch_discriminator_terms,
+        generator_terms=partial(
+            patch_terms, weight=config.patch_weight, feature_weight=config.feature_weight
+        ),
         compares=True,
     )
 
@@ -152,7 +154,7 @@ def update_discriminator(
     state: TrainState,
     color: Tensor,
     picture: Tensor,
-    rules: Rules,
+    objective: GanObjective,
     autocast: Autocast,
     descending: Callable[[Optimizers, Terms], Terms],
 ) -> Terms:
@@ -166,8 +168,8 @@ def update_discriminator(
     """
     network = state.parallel["discriminator"]
     with autocast:
-        real, generated = (rules.judge(network, some) for some in (color, picture.detach()))
-    terms = rules.learn(real, generated)
+        real, generated = (objective.judge(network, some) for some in (color, picture.detach()))
+    terms = objective.discriminator_terms(real, generated)
     return terms | descending({"discriminator": state.optimizers["discriminator"]}, terms)
 
 

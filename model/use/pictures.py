@@ -50,7 +50,7 @@ def open_picture(path: Path, name: str = "") -> Image.Image:
     """
     name = name or str(path)
     try:
-        _check_end(name, path)
+        _check_content(name, path)
         with Image.open(path, formats=FORMATS) as image:
             _check_size(name, image)
             widen_key(image)
@@ -75,7 +75,7 @@ def _check_size(name: str, image: Image.Image) -> None:
         raise UserError(f"{size} are too few; each side has at least {MIN_SIDE}.")
 
 
-def _check_end(name: str, path: Path) -> None:
+def _check_content(name: str, path: Path) -> None:
     with path.open("rb") as file:
         magic = file.read(3)
         if not magic:
