@@ -18,7 +18,7 @@ from rich.console import Console
 
 from model.config import CRITERIA
 from model.training.curves import TITLES, draw_comparison, draw_run, thin_out
-from model.training.runs import MEASURES, Run, read_log, read_runs, tabulate
+from model.training.runs import MEASURES, Log, Run, read_log, read_runs, tabulate
 from model.training.state import TrainState
 from model.training.train import train
 from pipeline.errors import UserError
@@ -155,6 +155,18 @@ def test_curves_show_what_the_log_says(work: Path) -> None:
     both = draw_comparison([stopped, whole], logs)
     steps = [line.get_xdata() for line in both.axes[0].get_lines()]
     assert [list(np.asarray(s)) for s in steps] == [[2, 4], [2, 4, 6, 8]]  # two samples a step
+
+
+def test_whatever_runs_are_called_curves_have_their_names(tmp_path: Path) -> None:
+    """Between dollars matplotlib reads a formula, and legends leave out what begins with _."""
+    runs = [Run(name, "finished", "zhang2017", batch_size=2) for name in ("$^$", "_base", "plain")]
+    log = Log({"l1": [(1, 0.5), (2, 0.25)]}, {})
+    both = draw_comparison(runs, {run.name: log for run in runs})
+    alone = draw_run(runs[0], log)
+    for figure in (both, alone):
+        figure.savefig(tmp_path / "curves.png")
+    (legend,) = both.legends
+    assert [text.get_text() for text in legend.get_texts()] == [r"\$^\$", "_base", "plain"]
 
 
 def test_every_measure_is_shown_with_what_it_means() -> None:

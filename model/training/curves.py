@@ -67,7 +67,8 @@ def draw_run(run: Run, log: Log) -> "Figure":
 
     measures = [name for name in MEASURES if name in log.validation]
     num_rows = 1 + -(-len(measures) // 3)
-    figure = _figure(num_rows, f"{run.name}: {run.model}, {counted(run.step, 'step')}, {run.state}")
+    title = f"{_literal(run.name)}: {run.model}, {counted(run.step, 'step')}, {run.state}"
+    figure = _figure(num_rows, title)
     grid = figure.add_gridspec(num_rows, 3, height_ratios=[1.4, *[1] * (num_rows - 1)])
     axes = figure.add_subplot(grid[0, :])
     rest = ("samples_per_second", "data_wait", "norm_")  # speed, and norms of gradients
@@ -108,14 +109,15 @@ def draw_comparison(runs: Sequence[Run], logs: Mapping[str, Log]) -> "Figure":
         for j, run in enumerate(runs):
             log = logs[run.name]
             points = (log.train if name == "l1" else log.validation).get(name, [])
-            _plot(
-                axes, points, run.batch_size or 1, j, run.name, marker="" if name == "l1" else "."
-            )
+            label, marker = _literal(run.name), "" if name == "l1" else "."
+            _plot(axes, points, run.batch_size or 1, j, label, marker)
         _draw_levels(axes, name)
         _label(axes, TITLES.get(name, "training: L1, by each run's weight"), "samples seen")
         if name == "l1":
             axes.set_yscale("log")
-            figure.legend(loc="outside lower center", ncols=4, frameon=False)
+            # By itself it would leave out what begins with an underscore.
+            labels = [str(line.get_label()) for line in axes.lines]
+            figure.legend(axes.lines, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -140,6 +142,11 @@ def _plot(
         axes.plot(
             x * scale, y, dashes, marker=marker, color=colors[index % len(colors)], label=label
         )
+
+
+def _literal(name: str) -> str:
+    """Return a name as matplotlib shows it: what stands between dollars would be a formula."""
+    return name.replace("$", r"\$")
 
 
 def _draw_levels(axes: "Axes", name: str) -> None:
