@@ -238,14 +238,18 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> N
         ValueError: where they are not what Adam keeps of all its parameters.
     """
     parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = ("exp_avg", "exp_avg_sq")
     expected: dict[str, tuple[int, ...]] = {}
     for i, parameter in enumerate(parameters):
-        moments = {f"{i}.{key}": parameter.shape for key in ("exp_avg", "exp_avg_sq")}
-        expected |= {f"{i}.step": (), **moments}
+        expected |= {f"{i}.step": (), **{f"{i}.{name}": parameter.shape for name in moments}}
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise ValueError("an optimiser's state of other parameters")
     states = {i: unpack(str(i), tensors) for i in range(len(parameters))}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    for parameter in parameters:
+        state = optimizer.state[parameter]
+        for name in moments:  # laid out as the weights, which a fused step takes for granted
+            state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
 def _digest(version: str, info: str, tensors: StateDict) -> str:

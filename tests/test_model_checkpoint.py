@@ -166,19 +166,20 @@ def test_a_crash_leaves_the_old_or_the_new_whole(
 
 
 def test_an_optimiser_goes_on_as_if_it_had_never_stopped() -> None:
+    """Its moments are saved plainly, and laid out as the weights again."""
     runs = []
     for stop in (False, True):
         torch.manual_seed(0)
-        layer = torch.nn.Linear(3, 2)
-        optimizer = torch.optim.Adam(layer.parameters(), 0.1)
+        layer = torch.nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(layer.parameters(), 0.1, fused=True)
         for step in range(6):
             if stop and step == 3:
                 kept = optimizer_tensors(optimizer)
                 assert all(isinstance(t, torch.Tensor) for t in kept.values())
-                optimizer = torch.optim.Adam(layer.parameters(), 0.1)
-                restore_optimizer(optimizer, kept)
+                optimizer = torch.optim.AdamW(layer.parameters(), 0.1, fused=True)
+                restore_optimizer(optimizer, {name: t.contiguous() for name, t in kept.items()})
             optimizer.zero_grad()
-            layer(torch.full((1, 3), float(step))).sum().backward()
+            layer(step * torch.arange(12.0).view(1, 3, 2, 2)).sum().backward()
             optimizer.step()
         runs.append(layer.weight.detach().clone())
     assert torch.equal(runs[0], runs[1])

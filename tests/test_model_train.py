@@ -236,10 +236,16 @@ def test_a_mirrored_sample_has_the_style_of_its_mirrored_picture(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"ema": 0.5, "clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 3},
+        {
+            "ema": 0.5,
+            "clip_norm": 0.1,
+            "schedule": "cosine",
+            "warmup_steps": 3,
+            "channels_last": True,
+        },
         {"style_train": True, "gan": "acgan", "model": "inception", "lr": 1e-4, "batch_size": 4},
     ],
-    ids=["mean, clipping, schedule", "style trained"],
+    ids=["mean, clipping, schedule, layout", "style trained"],
 )
 def test_a_run_with_options_goes_on_exactly(
     samples_dir: Path, tmp_path: Path, changes: dict[str, Any]
