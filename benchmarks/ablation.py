@@ -34,6 +34,7 @@ MEASURES = ("following", "chroma_error", "regional_error", "paper_error", "psnr"
 QUIET = Console(quiet=True)
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "with AdamW alone": {"muon_lr": 0.0},
     "without colour jitter": {"jitter": 0.0},
     "without hue-dependent jitter": {"bend": 0.0},
     "without warping the reference": {"warp": False},

@@ -235,18 +235,21 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> N
     """Put ``optimizer_tensors`` back; settings such as the learning rate stay as they are.
 
     Raises:
-        ValueError: where they are not what Adam keeps of all its parameters.
+        ValueError: where they are not what it keeps of all its parameters.
     """
-    parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = ("exp_avg", "exp_avg_sq")
+    kept: list[tuple[Tensor, list[str]]] = [
+        (parameter, group.get("moments", ["exp_avg", "exp_avg_sq"]))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
     expected: dict[str, tuple[int, ...]] = {}
-    for i, parameter in enumerate(parameters):
+    for i, (parameter, moments) in enumerate(kept):
         expected |= {f"{i}.step": (), **{f"{i}.{name}": parameter.shape for name in moments}}
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise ValueError("an optimiser's state of other parameters")
-    states = {i: unpack(str(i), tensors) for i in range(len(parameters))}
+    states = {i: unpack(str(i), tensors) for i in range(len(kept))}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    for parameter in parameters:
+    for parameter, moments in kept:
         state = optimizer.state[parameter]
         for name in moments:  # laid out as the weights, which a fused step takes for granted
             state[name] = torch.empty_like(parameter).copy_(state[name])

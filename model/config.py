@@ -84,6 +84,8 @@ class TrainConfig:
             0.1 is once in ten epochs. At most once a step: in an epoch of three steps 6 is 3. The
             last step is always followed by a validation.
         lr, betas, weight_decay: of AdamW, for all networks; without decay it is Adam.
+        muon_lr: learning rate of Muon, which takes the generator's hidden kernels over from AdamW;
+            see ``training.muon``. 0 for AdamW alone.
         schedule: of the learning rate: ``constant``, or ``cosine``, falling to 0 at the end.
         warmup_steps: in which the learning rate rises from 0 on; 0 for none.
         clip_norm: largest norm of a network's gradient, which is scaled down to it; 0 for none.
@@ -142,6 +144,7 @@ class TrainConfig:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    muon_lr: float = 0.0
     schedule: str = "constant"
     warmup_steps: int = 0
     clip_norm: float = 0.0
@@ -188,7 +191,7 @@ class TrainConfig:
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
         weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
         others = ("contrast", "bend", "reframe", "weight_decay", "warmup_steps", "clip_norm")
-        for name in (*weights, *others):
+        for name in (*weights, *others, "muon_lr"):
             _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
         _check_seed("train.seed", self.seed)
         _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")

@@ -42,6 +42,7 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"batch_size": 0}, "train.batch_size: 0 is under 1"),
         ({"batch_size": "many"}, "batch_size"),
         ({"alpha": -1.0}, "train.alpha: -1.0 is negative"),
+        ({"muon_lr": -1.0}, "train.muon_lr: -1.0 is negative"),
         ({"lr": 0.0}, "train.lr"),
         ({"betas": [0.9, 1.0]}, "train.betas"),
         ({"width_multiplier": 0.0}, "width_multiplier"),

@@ -244,8 +244,9 @@ def test_a_mirrored_sample_has_the_style_of_its_mirrored_picture(
             "channels_last": True,
         },
         {"style_train": True, "gan": "acgan", "model": "inception", "lr": 1e-4, "batch_size": 4},
+        {"muon_lr": 0.01, "gan": "acgan", "schedule": "cosine", "warmup_steps": 3},
     ],
-    ids=["mean, clipping, schedule, layout", "style trained"],
+    ids=["mean, clipping, schedule, layout", "style trained", "muon"],
 )
 def test_a_run_with_options_goes_on_exactly(
     samples_dir: Path, tmp_path: Path, changes: dict[str, Any]
@@ -264,7 +265,7 @@ def test_a_run_with_options_goes_on_exactly(
         last, _ = load_checkpoint(tmp_path / "whole" / "last.safetensors")
         assert not torch.equal(last["ema.out.weight"], last["generator.out.weight"])
         assert log_of(tmp_path / "whole")[0]["norm_generator"] > 0
-    else:
+    if config.style_train:
         colorizer, info = load_colorizer(tmp_path / "whole" / "best.safetensors", device="cpu")
         assert info.train.style_train
         steps = [line for line in log_of(tmp_path / "whole") if line["kind"] == "train"]

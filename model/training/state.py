@@ -8,6 +8,7 @@ from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from model.checkpoint import CheckpointInfo, optimizer_tensors, pack, restore_optimizer, unpack
@@ -17,6 +18,7 @@ from model.networks.discriminator import Discriminator, PatchDiscriminator, buil
 from model.networks.generator import Generator
 from model.networks.style import STYLE_NETWORKS, StyleNetwork
 from model.ranks import ALONE, Ranks
+from model.training.muon import Muon
 from model.weights import StateDict
 
 
@@ -86,13 +88,13 @@ class TrainState:
         self._learn("style", style, config, ranks)
 
     def _learn(self, name: str, network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
-        self.optimizers[name] = torch.optim.AdamW(  # without decay it is Adam
-            network.parameters(),
-            config.lr,
-            config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        parameters, decay = network.parameters(), config.weight_decay
+        optimizer: torch.optim.Optimizer
+        if name == "generator" and config.muon_lr:
+            optimizer = Muon(parameters, config.lr, config.muon_lr, config.betas, decay)
+        else:  # without decay it is Adam
+            optimizer = AdamW(parameters, config.lr, config.betas, weight_decay=decay, fused=True)
+        self.optimizers[name] = optimizer
         self.parallel[name] = ranks.wrap(network)
 
     def _compile(self, device: torch.device, config: TrainConfig, ranks: Ranks) -> None:
@@ -134,7 +136,7 @@ class TrainState:
         factor = partial(lr_factor, config, total_steps)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["initial_lr"] = config.lr
+                group["initial_lr"] = group["lr"]
             self.schedules.append(LambdaLR(optimizer, factor, last_epoch=self.step - 1))
 
     @torch.no_grad()

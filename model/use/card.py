@@ -102,6 +102,7 @@ def _methods(info: CheckpointInfo) -> list[str]:
 def _describe_training(info: CheckpointInfo, stem: str) -> list[str]:
     train = info.train
     versions = ", ".join(f"{plain(n)} {plain(v)}" for n, v in sorted(info.versions.items()))
+    muon = f" (Muon: {train.muon_lr:g})" if train.muon_lr else ""
     began = f"began with the weights of the checkpoint of SHA-256 {plain(info.init)}"
     which = {
         "best": f"the best by {train.best_by} of those that were validated",
@@ -112,7 +113,8 @@ def _describe_training(info: CheckpointInfo, stem: str) -> list[str]:
         *([began] if info.init else []),
         f"{info.step:,} {noun(info.step, 'step')} of {counted(train.batch_size, 'picture')}, "
         f"in epoch {info.epoch + 1}",
-        f"adversary: {train.gan}; learning rate {train.lr:g}, {train.schedule}; seed {train.seed}",
+        f"adversary: {train.gan}; learning rate {train.lr:g}{muon}, {train.schedule}; "
+        f"seed {train.seed}",
         f"width {train.width_multiplier:g}; style network: {plain(info.style)}",
         f"this checkpoint is {which[stem]}"
         if stem in which
