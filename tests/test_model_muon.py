@@ -37,7 +37,7 @@ class Layers(nn.Module):
         self.first = nn.Conv2d(1, 16, 3)
         self.hidden = nn.Conv2d(16, 32, 3)
         self.point = nn.Conv2d(32, 16, 1)
-        self.last = nn.Conv2d(16, 3, 3)
+        self.out = nn.Conv2d(16, 24, 3)
         self.norm = nn.GroupNorm(2, 16)
 
     def learn(self, seed: int) -> None:
@@ -53,7 +53,7 @@ def test_kernels_step_as_torch_has_it_for_matrices_and_the_rest_as_adamw_has_it(
     ours = Layers()
     theirs = copy.deepcopy(ours)
     before = copy.deepcopy(ours.state_dict())
-    optimizer = Muon(ours.parameters(), 0.1, 0.3, BETAS, 0.01)
+    optimizer = Muon(ours, 0.1, 0.3, BETAS, 0.01)
     kernels = {
         name: nn.Parameter(theirs.get_parameter(name).detach().flatten(1))
         for name in ("hidden.weight", "point.weight")
@@ -89,7 +89,7 @@ def test_the_layout_of_a_kernel_in_memory_changes_nothing() -> None:
         assert plain.grad is not None
         laid_out.grad = torch.zeros_like(laid_out).copy_(plain.grad)
     for network in (one, other):
-        Muon(network.parameters(), 0.1, 0.3, BETAS, 0.0).step()
+        Muon(network, 0.1, 0.3, BETAS, 0.0).step()
     assert other.hidden.weight.is_contiguous(memory_format=torch.channels_last)
     assert all(map(partial(torch.allclose, atol=1e-6), one.parameters(), other.parameters()))
 
@@ -99,11 +99,11 @@ def test_it_goes_on_as_if_it_had_never_stopped() -> None:
     whole = Layers()
     halves = copy.deepcopy(whole)
     for network in (whole, halves):
-        optimizer = Muon(network.parameters(), 0.1, 0.3, BETAS, 0.01)
+        optimizer = Muon(network, 0.1, 0.3, BETAS, 0.01)
         for seed in range(4):
             if network is halves and seed == 2:
                 kept = optimizer_tensors(optimizer)
-                optimizer = Muon(network.parameters(), 0.1, 0.3, BETAS, 0.01)
+                optimizer = Muon(network, 0.1, 0.3, BETAS, 0.01)
                 restore_optimizer(optimizer, kept)
             network.learn(seed)
             optimizer.step()
@@ -115,14 +115,14 @@ def test_what_adamw_kept_is_not_taken_for_it() -> None:
     network.learn(0)
     adamw = torch.optim.AdamW(network.parameters())
     adamw.step()
-    muon = Muon(network.parameters(), 0.1, 0.3, BETAS, 0.0)
+    muon = Muon(network, 0.1, 0.3, BETAS, 0.0)
     with pytest.raises(ValueError, match="other parameters"):
         restore_optimizer(muon, optimizer_tensors(adamw))
 
 
 def test_it_has_nearly_all_of_a_generator() -> None:
     generator = build_generator("reference", 0.5, "small")
-    optimizer = Muon(generator.parameters(), 0.1, 0.3, BETAS, 0.0)
+    optimizer = Muon(generator, 0.1, 0.3, BETAS, 0.0)
     others, kernels = (sum(p.numel() for p in group["params"]) for group in optimizer.param_groups)
     assert others + kernels == sum(p.numel() for p in generator.parameters())
     assert kernels > 0.99 * (others + kernels)

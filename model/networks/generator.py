@@ -32,7 +32,7 @@ class Generator(nn.Module):
     """What training, evaluation and use expect of every generator.
 
     ``forward(sketch, style)`` takes sketches, float N x 1 x H x W in [0, 1], and the features of
-    references by ``style_spec``'s network, and returns ``Outputs``.
+    references by ``style_spec``'s network, and returns ``Outputs``. The last layer is ``out``.
     """
 
     style_spec: StyleSpec

@@ -1,6 +1,5 @@
 """Muon for the kernels of convolutions, AdamW for the rest: one optimiser."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ _MOMENTUM = 0.95
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
 _EPSILON = 1e-7
-_MIN_CHANNELS = 16  # fewer are a picture's, or what becomes one: both are left to AdamW
+_MIN_CHANNELS = 16  # fewer are a picture's
 
 
 class Muon(torch.optim.AdamW):
@@ -23,7 +22,8 @@ class Muon(torch.optim.AdamW):
     computes in bf16, which processors without it take twelve times as long for.
 
     Args:
-        parameters: of one network.
+        network: a generator. What reads the picture and the layer ``out``, which paints it, are
+            AdamW's as well.
         lr: learning rate of what is AdamW's.
         muon_lr: of the kernels.
         betas: of AdamW.
@@ -32,7 +32,7 @@ class Muon(torch.optim.AdamW):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        network: nn.Module,
         lr: float,
         muon_lr: float,
         betas: tuple[float, float],
@@ -40,9 +40,10 @@ class Muon(torch.optim.AdamW):
     ) -> None:
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
-        for parameter in parameters:
+        for name, parameter in network.named_parameters():
             is_kernel = parameter.ndim == 4 and min(parameter.shape[:2]) >= _MIN_CHANNELS
-            (kernels if is_kernel else others).append(parameter)
+            is_hidden = is_kernel and not name.startswith("out.")
+            (kernels if is_hidden else others).append(parameter)
         groups: list[dict[str, Any]] = [
             {"params": others},
             {"params": kernels, "lr": muon_lr, "moments": ["exp_avg"]},

@@ -88,12 +88,13 @@ class TrainState:
         self._learn("style", style, config, ranks)
 
     def _learn(self, name: str, network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
-        parameters, decay = network.parameters(), config.weight_decay
+        betas, decay = config.betas, config.weight_decay
         optimizer: torch.optim.Optimizer
         if name == "generator" and config.muon_lr:
-            optimizer = Muon(parameters, config.lr, config.muon_lr, config.betas, decay)
+            optimizer = Muon(network, config.lr, config.muon_lr, betas, decay)
         else:  # without decay it is Adam
-            optimizer = AdamW(parameters, config.lr, config.betas, weight_decay=decay, fused=True)
+            parameters = network.parameters()
+            optimizer = AdamW(parameters, config.lr, betas, weight_decay=decay, fused=True)
         self.optimizers[name] = optimizer
         self.parallel[name] = ranks.wrap(network)
 
