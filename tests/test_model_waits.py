@@ -75,7 +75,7 @@ class DoneError(Exception):
 def watching() -> Iterator[Watch]:
     """Watch a run between its first step and its last, and end it there."""
     watch, stack = Watch(), contextlib.ExitStack()
-    adamw, make = torch.optim.AdamW, torch.tensor
+    build, make = torch.optim.AdamW.__init__, torch.tensor
 
     def record(self: Journal, step: int, *rest: object) -> None:
         if step == FIRST:
@@ -90,14 +90,14 @@ def watching() -> Iterator[Watch]:
     def tensor(values: Any, *, device: Any = "cpu", **options: Any) -> Tensor:
         return make(values, **options).to(device)
 
-    def unfused(*args: Any, **options: Any) -> torch.optim.Optimizer:
-        return adamw(*args, **options | {"fused": False, "foreach": True})
+    def unfused(*args: Any, **options: Any) -> None:
+        build(*args, **options | {"fused": False, "foreach": True})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Journal, "record", record)
         patch.setattr(Tensor, "new_tensor", new_tensor)  # these two pass no dispatcher
         patch.setattr("torch.tensor", tensor)
-        patch.setattr("torch.optim.AdamW", unfused)  # meta has no fused one
+        patch.setattr(torch.optim.AdamW, "__init__", unfused)  # meta has no fused one
         patch.setattr("torch.autocast", lambda *args, **options: contextlib.nullcontext())
         with pytest.raises(DoneError):
             yield watch
@@ -111,6 +111,7 @@ def watching() -> Iterator[Watch]:
         (dataclasses.replace(CONFIG, gan="paper", jitter=0.8, warp=True), Thumbnails),
         (REFERENCE, build_picture_itself),
         (dataclasses.replace(REFERENCE, gan="patch"), build_picture_itself),
+        (dataclasses.replace(REFERENCE, muon_lr=1e-3), build_picture_itself),
     ],
     ids=[
         "zhang2017, features kept",
@@ -118,6 +119,7 @@ def watching() -> Iterator[Watch]:
         "paper, jitter",
         "reference",
         "patch",
+        "muon",
     ],
 )
 def test_between_two_lines_of_the_log_no_step_waits_for_the_device(

@@ -8,7 +8,6 @@ from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from model.checkpoint import CheckpointInfo, optimizer_tensors, pack, restore_optimizer, unpack
@@ -93,8 +92,9 @@ class TrainState:
         if name == "generator" and config.muon_lr:
             optimizer = Muon(network, config.lr, config.muon_lr, betas, decay)
         else:  # without decay it is Adam
-            parameters = network.parameters()
-            optimizer = AdamW(parameters, config.lr, betas, weight_decay=decay, fused=True)
+            optimizer = torch.optim.AdamW(
+                network.parameters(), config.lr, betas, weight_decay=decay, fused=True
+            )
         self.optimizers[name] = optimizer
         self.parallel[name] = ranks.wrap(network)
 
