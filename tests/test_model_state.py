@@ -67,6 +67,17 @@ def test_every_optimiser_has_the_settings_and_its_schedule() -> None:
         assert group["lr"] == 0.5 / 4  # of the first step
 
 
+def test_muon_keeps_its_own_rate_under_the_schedule() -> None:
+    config = dataclasses.replace(
+        NARROW, model="reference", lr=0.5, muon_lr=2.0, weight_decay=0.2, warmup_steps=4
+    )
+    state = TrainState.build(config, CPU)
+    state.schedule(config, total_steps=8)
+    others, kernels = state.optimizers["generator"].param_groups
+    assert (others["lr"], kernels["lr"]) == (0.5 / 4, 2.0 / 4)
+    assert others["weight_decay"] == kernels["weight_decay"] == 0.2
+
+
 def test_a_runs_learning_rate_goes_by_its_schedule_over_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
