@@ -79,6 +79,9 @@ class TrainConfig:
         batch_size: samples a step, over all processes.
         sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
+        sketches: members as above, of which training takes one at random for each sample, anew in
+            each epoch, so that a model knows several kinds of lines; one that is named twice is
+            taken twice as often. () for ``sketch`` alone.
         epochs: passes over the training set.
         validations_per_epoch: how often the validation set is measured, and a checkpoint written;
             0.1 is once in ten epochs. At most once a step: in an epoch of three steps 6 is 3. The
@@ -139,6 +142,7 @@ class TrainConfig:
     feature_weight: float = 0.2
     batch_size: int = 32
     sketch: str = "sketch"
+    sketches: tuple[str, ...] = ()
     epochs: int = 10
     validations_per_epoch: float = 6
     lr: float = 1e-3

@@ -41,7 +41,7 @@ class Ranks:
         return len(range(self.rank, batch_size, self.world_size))
 
     def part(self, order: Indices, batch_size: int) -> Indices:
-        """Return this rank's places of each full batch of ``order`` (N or N x 2), in its order."""
+        """Return this rank's places, or rows of them, of each full batch of ``order``."""
         full = order[: len(order) - len(order) % batch_size]
         batches = full.reshape(-1, batch_size, *order.shape[1:])
         return batches[:, self.rank :: self.world_size].reshape(-1, *order.shape[1:])

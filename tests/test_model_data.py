@@ -66,6 +66,22 @@ def test_another_sketch_is_taken_by_its_members_name(tmp_path: Path) -> None:
             Samples(directory, "train", name)
 
 
+def test_each_sample_of_a_batch_may_have_another_of_its_sketches(tmp_path: Path) -> None:
+    several = write_samples(tmp_path, ink=True)
+    with Samples(several, "train", "sketch_ink") as alone:
+        ink = alone.load([5, 0, 3])
+    with Samples(several, "train", "sketch", "sketch_ink") as both:
+        pencil = both.load([5, 0, 3])
+        mixed = both.load(np.array([[5, 2, 1], [0, 0, 0], [3, 3, 1]]))
+    assert torch.equal(mixed.sketch[[0, 2]], ink.sketch[[0, 2]])
+    assert torch.equal(mixed.sketch[1], pencil.sketch[1])
+    assert not torch.equal(pencil.sketch[1], ink.sketch[1])
+    assert torch.equal(mixed.color, pencil.color)
+    assert torch.equal(mixed.reference[1:], pencil.color[1:])
+    with pytest.raises(UserError, match=r"no 'sketch_xdog'; it has sketch, sketch_ink\. Take"):
+        Samples(several, "train", "sketch", "sketch_xdog")
+
+
 @given(batch_size=st.integers(1, 9), stop=st.integers(0, 8), num_threads=st.integers(1, 3))
 def test_a_stop_and_a_resume_see_every_sample_once(
     eight_samples: Samples, batch_size: int, stop: int, num_threads: int

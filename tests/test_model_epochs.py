@@ -1,20 +1,23 @@
 """What an epoch's number decides: the order, the pairs, and what becomes of each sample."""
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import load_checkpoint
 from model.config import TrainConfig, train_config
 from model.data.augment import augment_batch
-from model.data.epochs import iterate_steps, order_of, windows_of
+from model.data.epochs import choose_sketches, iterate_steps, order_of, windows_of
 from model.data.order import Window
 from model.data.pairs import Partners, pair_epoch
 from model.data.samples import Batch, Samples
 from model.ranks import Ranks
-from tests.model_runs import run
+from tests.model_runs import log_of, run
 from tests.model_samples import write_samples
 
 CONFIG = train_config(
@@ -50,6 +53,54 @@ def test_each_epoch_has_its_own_order_and_its_own_pairs(samples_dir: Path) -> No
             batches = [batch for current, _, batch, _ in steps if current == epoch]
             assert [i for b in batches for i in b.indices] == expected.indices.tolist()
             assert torch.equal(torch.cat([b.reference for b in batches]), expected.reference)
+
+
+def test_each_epoch_draws_every_sample_by_one_of_the_sketches(tmp_path: Path) -> None:
+    names = ("sketch", "sketch_ink")
+    several = write_samples(tmp_path, ink=True)
+    config = dataclasses.replace(CONFIG, sketches=names, pairs=0.0, epochs=8)
+    with ExitStack() as stack:
+        both, *each = (
+            stack.enter_context(Samples(several, "train", *members))
+            for members in (names, *((name,) for name in names))
+        )
+        drawn = []
+        for epoch in range(config.epochs):
+            order = order_of(both, config, epoch)
+            chosen = choose_sketches(len(order), config, epoch)
+            whole = list(iterate_steps(both, config, Ranks(), epoch, 0, pin=False))
+            batches = [batch for current, _, batch, _ in whole if current == epoch]
+            sketches = torch.cat([batch.sketch for batch in batches])
+            expected = [
+                each[n].load([place]).sketch for n, place in zip(chosen, order, strict=True)
+            ]
+            assert torch.equal(sketches, torch.cat(expected))
+            drawn.append(chosen[np.argsort(order)])
+            start = config.batch_size
+            rest = next(iterate_steps(both, config, Ranks(), epoch, start, pin=False))[2]
+            assert torch.equal(rest.sketch, sketches[start : 2 * start])  # as a run that resumes
+    assert 0.3 < np.mean(drawn) < 0.7
+    assert all(np.ptp(np.stack(drawn), axis=0))  # none is always drawn by the same one
+
+
+def test_a_run_learns_from_its_sketches_and_is_validated_on_its_sketch(tmp_path: Path) -> None:
+    several = write_samples(tmp_path / "samples", ink=True)
+    config = dataclasses.replace(CONFIG, epochs=1, precision="fp32")
+    runs: dict[str, dict[str, Any]] = {
+        "pencil": {},
+        "ink": {"sketch": "sketch_ink"},
+        "ink to learn from": {"sketches": ("sketch_ink",)},
+    }
+    for name, changes in runs.items():
+        run(several, tmp_path / name, dataclasses.replace(config, **changes))
+    pencil, ink, learning = (
+        load_checkpoint(tmp_path / name / "last.safetensors")[0]["generator.encoder.lines.weight"]
+        for name in runs
+    )
+    assert torch.equal(learning, ink)
+    assert not torch.equal(learning, pencil)
+    mse = {name: log_of(tmp_path / name)[-1]["mse"] for name in ("ink", "ink to learn from")}
+    assert mse["ink"] != mse["ink to learn from"]  # of the same weights, on other sketches
 
 
 def test_the_shards_that_come_next_are_told_in_time(

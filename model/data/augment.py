@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 EVALUATION = 2**63
 """In the place of an epoch: a number that no training reaches."""
 
-JITTER, WARP, PAIR, DROP, LINES, MIRROR = 1, 2, 3, 4, 5, 6
+JITTER, WARP, PAIR, DROP, LINES, MIRROR, SKETCH = range(1, 8)
 """What random numbers are for: each use has its own stream."""
 
 _GRID = 4

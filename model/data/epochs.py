@@ -4,7 +4,10 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 
+import numpy as np
+
 from model.config import TrainConfig
+from model.data.augment import SKETCH, draw_uniform
 from model.data.order import Indices, Window, epoch_windows, order_in_windows
 from model.data.pairs import Partners, pair_epoch
 from model.data.samples import Batch, Samples, iterate_batches
@@ -22,6 +25,13 @@ def order_of(samples: Samples, config: TrainConfig, epoch: int) -> Indices:
     return order_in_windows(samples.shards, windows, config.seed, epoch)
 
 
+def choose_sketches(num_samples: int, config: TrainConfig, epoch: int) -> Indices:
+    """Return which of ``config.sketches`` each sample of an epoch, in its order, is drawn by."""
+    random = draw_uniform(config.seed, epoch, SKETCH, np.array([0]), num_samples)
+    chosen: Indices = (random[0] * len(config.sketches)).astype(np.int64)
+    return chosen
+
+
 def iterate_steps(
     samples: Samples, config: TrainConfig, ranks: Ranks, epoch: int, position: int, *, pin: bool
 ) -> Generator[tuple[int, int, Batch, float]]:
@@ -33,7 +43,9 @@ def iterate_steps(
     partners = Partners(samples) if config.pairs > 0 else None
     for current in range(epoch, config.epochs):
         order = order_of(samples, config, current)
-        pairs = pair_epoch(order, partners, config.seed, current, config.pairs)[position:]
+        pairs = pair_epoch(order, partners, config.seed, current, config.pairs)
+        if config.sketches:
+            pairs = np.column_stack([pairs, choose_sketches(len(order), config, current)])
         left = [w for w in windows_of(samples, config, current) if w.end > position]
         last = current + 1 == config.epochs
         following = [] if last else windows_of(samples, config, current + 1)
@@ -41,7 +53,7 @@ def iterate_steps(
         with closing(
             iterate_batches(
                 samples,
-                ranks.part(pairs, config.batch_size),
+                ranks.part(pairs[position:], config.batch_size),
                 ranks.part_size(config.batch_size),
                 num_threads=config.decode_threads,
                 pin=pin,

@@ -26,7 +26,7 @@ from model.data.order import Indices, Window
 from model.data.shards import LocalShards, Shards
 from pipeline.errors import DamagedError, UserError
 from pipeline.records import Status
-from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, SPLITS, members_of
+from pipeline.schema import MAX_SIDE, MEMBERS, SKETCH, SPLITS, members_of, place_columns
 from pipeline.settings import Table
 from pipeline.shards.shard import Span, check_split
 from pipeline.words import counted
@@ -67,14 +67,15 @@ class Samples:
     Args:
         source: folder of prepared shards, or shards that the caller closes.
         split: train, val or test.
-        sketch: the member to take sketches from: ``sketch``, or ``sketch_NAME``.
+        sketches: the members that sketches may be taken from: ``sketch``, the only one by default,
+            and each ``sketch_NAME``.
 
     Raises:
         UserError: where there is no such split, it has no samples or no such sketches, or its
             shards are damaged.
     """
 
-    def __init__(self, source: Path | Shards, split: str, sketch: str = SKETCH) -> None:
+    def __init__(self, source: Path | Shards, split: str, *sketches: str) -> None:
         check_split(split, repr(split))
         self.split = split
         self._source = LocalShards(source) if isinstance(source, Path) else source
@@ -92,7 +93,7 @@ class Samples:
             shards.append(np.full(len(rows), number))
             post_ids.append(rows["post_id"].to_numpy())
             families.append(rows["family"].to_numpy())
-            spans.append(self._spans_of(name, rows, sketch, info["tar_size"]))
+            spans.append(self._spans_of(name, rows, sketches or (SKETCH,), info["tar_size"]))
             self.characters += rows["character"].to_pylist()
             recipe = info.get("recipe", {})
             if number and recipe.get("prepare") != self.recipe.get("prepare"):
@@ -149,20 +150,23 @@ class Samples:
         """Decode some samples; safe to call from several threads.
 
         Args:
-            indices: their places, N for samples that are their own references, or N x 2: places
-                of samples and of their references.
+            indices: their places, N for samples that are their own references, N x 2 for places
+                of samples and of their references, or N x 3: these, and which of the members
+                each sketch is taken from, the first one otherwise.
             pin: put the pictures into page-locked memory, for copies to a GPU.
 
         Raises:
             UserError: on a member that is not the picture it should be.
         """
         height, width = self.size
-        places = np.asarray(indices, dtype=np.int64)
-        places, others = places.T if places.ndim == 2 else (places, places)
+        columns = np.atleast_2d(np.asarray(indices, dtype=np.int64).T)
+        places, others = columns[0], columns[:2][-1]
+        members = columns[2] if len(columns) == 3 else np.zeros_like(places)
         color = torch.empty(len(places), height, width, 3, dtype=torch.uint8, pin_memory=pin)
         sketch = torch.empty(len(places), height, width, dtype=torch.uint8, pin_memory=pin)
-        for index, color_out, sketch_out in zip(places, color.numpy(), sketch.numpy(), strict=True):
-            self._decode(int(index), color_out, sketch_out)
+        outs = zip(places, members, color.numpy(), sketch.numpy(), strict=True)
+        for index, member, color_out, sketch_out in outs:
+            self._decode(int(index), color_out, sketch_out, int(member))
         reference = color
         if not np.array_equal(places, others):
             reference = torch.empty_like(color, pin_memory=pin).copy_(color)
@@ -177,9 +181,13 @@ class Samples:
         )
 
     def _decode(
-        self, index: int, color_out: NDArray[np.uint8], sketch_out: NDArray[np.uint8] | None = None
+        self,
+        index: int,
+        color_out: NDArray[np.uint8],
+        sketch_out: NDArray[np.uint8] | None = None,
+        member: int = 0,
     ) -> None:
-        color, sketch = self._members(index)
+        color, sketch = self._members(index, member)
         with self._blaming(index, "color"):
             decode_color(color, color_out)
         if sketch_out is not None:
@@ -193,14 +201,18 @@ class Samples:
         except ValueError as error:
             raise self._damaged(index, f"its {member}: {error}") from error
 
-    def _spans_of(self, name: str, rows: pa.Table, sketch: str, tar_size: int) -> Indices:
-        """Return where colour and sketch lie in their tar: offset, size, offset, size."""
-        if sketch not in (known := members_of(rows.schema)[len(MEMBERS) - 1 :]):
+    def _spans_of(
+        self, name: str, rows: pa.Table, sketches: Sequence[str], tar_size: int
+    ) -> Indices:
+        """Return where colour and sketches lie in their tar: each one's offset and size."""
+        known = members_of(rows.schema)[len(MEMBERS) - 1 :]
+        if unknown := next((sketch for sketch in sketches if sketch not in known), None):
             raise UserError(
-                f"{self._source.place}: {name} holds no {sketch!r}; it has {', '.join(known)}. Set "
-                "train.sketch to one of these, or prepare again with prepare.sketches."
+                f"{self._source.place}: {name} holds no {unknown!r}; it has {', '.join(known)}. "
+                "Take train.sketch and train.sketches from these, or prepare again with "
+                "prepare.sketches."
             )
-        columns = ("color_offset", "color_size", f"{sketch}_offset", f"{sketch}_size")
+        columns = [c for member in ("color", *sketches) for c in place_columns(member)]
         path, remedy = f"{self._source.place}/{name}.parquet", self._source.remedy
         if any(rows[column].null_count for column in columns):
             raise DamagedError(f"{path}: lacks places of members. {remedy}")
@@ -209,9 +221,10 @@ class Samples:
             raise DamagedError(f"{path}: names impossible places. {remedy}")
         return spans
 
-    def _members(self, index: int) -> tuple[bytes, bytes]:
-        numbers = self._spans[index].tolist()
-        spans = (Span(*numbers[:2]), Span(*numbers[2:]))
+    def _members(self, index: int, member: int = 0) -> tuple[bytes, bytes]:
+        """Return a sample's colour, and the sketch that is the ``member``-th of its sketches."""
+        color_span, *sketch_spans = self._spans[index].reshape(-1, 2).tolist()
+        spans = (Span(*color_span), Span(*sketch_spans[member]))
         color, sketch = self._source.read(self._names[self.shards[index]], spans)
         if len(color) != spans[0].size or len(sketch) != spans[1].size:
             raise self._damaged(index, "the tar ends before its members")
@@ -252,7 +265,7 @@ def iterate_batches(
 
     Args:
         samples: where they come from.
-        order: places of the samples, N or N x 2; see ``Samples.load``.
+        order: places of the samples; see the ``indices`` of ``Samples.load``.
         batch_size: samples a batch.
         num_threads: batches that are decoded side by side.
         pin: see ``Samples.load``.

@@ -109,7 +109,8 @@ def train(
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
-        train_set = stack.enter_context(Samples(shards, "train", config.sketch))
+        sketches = config.sketches or (config.sketch,)
+        train_set = stack.enter_context(Samples(shards, "train", *sketches))
         val_set = stack.enter_context(Samples(shards, "val", config.sketch))
         steps_per_epoch = count_steps(train_set, val_set, config)
         val_set.keep()
