@@ -33,6 +33,7 @@ def write_checkpoint(
     size: int = 64,
     recipe: Table | None = None,
     sketch: str = "sketch",
+    sketches: tuple[str, ...] = (),
     drop_reference: float = 0.0,
 ) -> Path:
     """Write the checkpoint of a narrow model with its first weights; returns ``path``."""
@@ -42,6 +43,7 @@ def write_checkpoint(
         style_weights="random",
         gan="none",
         sketch=sketch,
+        sketches=sketches,
         drop_reference=drop_reference,
     )
     state = TrainState.build(config, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -40,6 +41,28 @@ def test_the_card_says_what_is_known(exported_work: Path, exported: tuple[Path, 
     ):
         assert expected in text, expected
     assert "Not measured" not in text
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "known"),
+    [
+        ({}, "dodge"),
+        ({"sketch": "sketch_ink"}, "xdog"),
+        ({"sketches": ("sketch", "sketch_ink", "sketch_lost")}, "dodge and xdog"),
+    ],
+)
+def test_the_card_says_which_lines_the_model_knows(
+    tmp_path: Path, trained_on: dict[str, Any], known: str
+) -> None:
+    sketches = {"ink": {"method": "xdog"}, "net": {"method": "onnx"}}
+    recipe = {"prepare": {"sketch": {"method": "dodge"}, "sketches": sketches}}
+    checkpoint = write_checkpoint(
+        tmp_path / "best.safetensors", "reference", recipe=recipe, **trained_on
+    )
+    export(checkpoint, tmp_path / "out", onnx=False)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"dark lines on light paper, as drawn by {known};" in card
+    assert "sketches by dodge and onnx and xdog" in card
 
 
 def test_a_checkpoint_that_knows_little_has_a_card_that_says_so(tmp_path: Path) -> None:

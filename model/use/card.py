@@ -1,6 +1,6 @@
 """The card of an exported model: what it is, what it learnt from, what it reaches, its limits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from model.checkpoint import CheckpointInfo
 from model.use.export_onnx import NUM_CHECKED
+from pipeline.schema import SKETCH
 from pipeline.settings import Table
 from pipeline.words import counted, noun, plain, quoted
 
@@ -61,7 +62,7 @@ def render_card(
         data=_describe_data(info, lock),
         training=_describe_training(info, stem),
         tables=[table for metrics in evaluations for table in _tabulate(metrics, info)],
-        methods=" and ".join(_methods(info)) or "its recipe",
+        methods=_methods(info, info.train.sketches or [info.train.sketch]) or "its recipe",
         onnx_name=onnx_name,
         difference=difference,
         num_checked=NUM_CHECKED,
@@ -84,7 +85,7 @@ def _describe_data(info: CheckpointInfo, lock: str) -> list[str]:
     if prepare:
         lines.append(
             f"pictures: {plain(prepare.get('size'))} pixels a side, {plain(prepare.get('fit'))}; "
-            f"sketches by {' and '.join(_methods(info))}"
+            f"sketches by {_methods(info)}"
         )
     if split:
         lines.append(f"no {plain(split.get('by', 'family'))} is in two of the splits")
@@ -93,10 +94,13 @@ def _describe_data(info: CheckpointInfo, lock: str) -> list[str]:
     return lines
 
 
-def _methods(info: CheckpointInfo) -> list[str]:
+def _methods(info: CheckpointInfo, members: Iterable[str] | None = None) -> str:
+    """Return how the sketches of samples are drawn, or those ``members`` of samples alone."""
     prepare = info.recipe.get("prepare", {})
-    sketches = [prepare.get("sketch", {}), *prepare.get("sketches", {}).values()]
-    return sorted({plain(sketch["method"]) for sketch in sketches if "method" in sketch})
+    sketches = {SKETCH: prepare.get("sketch", {})}
+    sketches |= {f"{SKETCH}_{name}": table for name, table in prepare.get("sketches", {}).items()}
+    known = [sketches.get(member, {}) for member in members or sketches]
+    return " and ".join(sorted({plain(table["method"]) for table in known if "method" in table}))
 
 
 def _describe_training(info: CheckpointInfo, stem: str) -> list[str]:
