@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cli import app
+from model.config import train_config
 from pipeline.dolls.data_set import doll_of, picture_of, write_dolls
 from pipeline.recipe_file import load_recipe, recipe_names
 from pipeline.records import REASONS, Fate
@@ -189,4 +190,7 @@ def test_a_folder_of_ones_own_pictures_becomes_a_data_set(
         name for _, names in named.groupby("split")["character"] for name in names.unique()
     )
     assert found == [f"who_{character}" for character in range(4)]  # each in one split alone
-    assert load_recipe("mine.toml").prepare.size == 256
+    mine = load_recipe("mine.toml")
+    assert mine.prepare.size == 256
+    learnt = train_config(mine.train, "mine.toml").sketches
+    assert {f"{member}_offset" for member in learnt} < set(kept)
