@@ -3,6 +3,7 @@
 import errno
 import gzip
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,10 +14,12 @@ import pytest
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
+from pipeline.shards.shard import rows_path, tar_path
 from pipeline.stages.prepare import PrepareStage
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import contents, fetch, make_source, make_work, prepare
+from tests.files import flip
 from tests.metadata_records import make_post, new_record
 
 
@@ -118,6 +121,29 @@ def test_shards_that_failed_are_for_the_same_command(
         "1 shard is not done; run the same command again. "
         f"If that is no help: `verify {work.root}`.\n"
     )
+    assert call(*command).exit_code == 0
+    assert call("verify", work.root).exit_code == 0
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "loss of the tar", "flip in the rows"])
+def test_damaged_originals_are_for_repair(damage: str, work: Work, tmp_path: Path) -> None:
+    tar, rows = (find(work.raw_dir, "val-000000") for find in (tar_path, rows_path))
+    shutil.rmtree(work.samples_dir)
+    if damage == "loss of the tar":
+        tar.unlink()
+    elif damage == "cut":
+        os.truncate(tar, 700)
+    else:
+        flip(tar if damage == "flip" else rows, 700)
+    command = ("prepare", tmp_path / "recipe.toml", "--work", work.root, "--workers", 1)
+    done = call(*command)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"shard val-000000 failed: {work.raw_dir}/val-000000.")
+    assert done.stderr.endswith(
+        f"1 shard is not done; `repair {work.root}` makes damaged originals anew. Then run the "
+        "same command again.\n"
+    )
+    assert call("repair", work.root, "--workers", 1).exit_code == 0
     assert call(*command).exit_code == 0
     assert call("verify", work.root).exit_code == 0
 

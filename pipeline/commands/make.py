@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -187,8 +188,7 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     wrong = []
     if summary.errors:
         shards = counted(len(summary.errors), "shard is", "shards are")
-        rest = "" if work.store else f" If that is no help: `verify {work.root}`."
-        wrong.append(f"{shards} not done; run the same command again.{rest}")
+        wrong.append(f"{shards} not done; {_name_remedy(summary, work)}")
     elif num_failed:
         posts = counted(num_failed, "post")
         wrong.append(f"{posts} failed; `fetch --retry-failed` asks again.")
@@ -204,6 +204,17 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
         wrong += compare(work.lock_path, work, recipe)
     if wrong:
         fail("\n".join(wrong))
+
+
+def _name_remedy(summary: "Summary", work: "Work") -> str:
+    """Return what mends shards that are not done."""
+    named = (Path(why.partition(": ")[0]) for why in summary.errors.values())
+    if not work.store and any(path.parent == work.raw_dir for path in named):
+        return (
+            f"`repair {work.root}` makes damaged originals anew. Then run the same command again."
+        )
+    rest = "" if work.store else f" If that is no help: `verify {work.root}`."
+    return f"run the same command again.{rest}"
 
 
 def _describe_refused_hosts(num_posts: int, work: "Work", recipe: "Recipe") -> str:

@@ -184,7 +184,7 @@ class PrepareStage:
             return result | Fate(Status.DUPLICATE, duplicate["reason"]).columns
         data = read_span(originals, span_of(row))
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise DamagedError(f"{originals.name}: damaged at post {row['post_id']}; run `repair`.")
+            raise DamagedError(f"{originals.name}: damaged at post {row['post_id']}.")
         source, size = self.recipe.source, (row["width"], row["height"])
         prepared = prepare_picture(
             data, *size, source.layout, source.max_pixels, self.recipe.prepare
