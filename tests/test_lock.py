@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.lockfile.check import check_size
 from pipeline.lockfile.differences import compare
 from pipeline.lockfile.lock import LOCK_ENCODING, Lock, lock_beside, read_lock, write_lock
@@ -21,7 +21,7 @@ from pipeline.run import fetch, prepare
 from pipeline.schema import LOCK, RAW, SAMPLES
 from pipeline.settings import convert, to_table
 from pipeline.shards.rows import read_info, read_rows, write_rows
-from pipeline.shards.shard import list_shards, read_shard, rows_path
+from pipeline.shards.shard import list_shards, read_shard, rows_path, tar_path
 from pipeline.work import Work
 from tests.onnx_models import write_model
 from tests.works import EXPECTED, POST, build, make_source, odd_original
@@ -172,6 +172,11 @@ def test_a_folder_that_is_not_finished_has_no_lock(tmp_path: Path) -> None:
     fetch(recipe, work, QUIET)
     with pytest.raises(UserError, match="not made of what"):
         write_lock(work, path)
+    prepare(recipe, work, QUIET)
+    for directory in (work.samples_dir, work.raw_dir):
+        tar_path(directory, name).unlink()
+        with pytest.raises(DamagedError, match=f"{directory.name}/{name}.tar: missing"):
+            write_lock(work, path)
     rows_path(work.raw_dir, name).unlink()
     with pytest.raises(UserError, match="run `fetch` first"):
         write_lock(work, path)

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from pipeline import run
 from pipeline.disk import hash_file, temporary_path
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
+from pipeline.lockfile.lock import write_lock
 from pipeline.maintenance.verify import verify
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.recipe_file import load_recipe
@@ -189,6 +191,22 @@ def test_what_was_pulled_can_be_pushed_on(made: Path, tmp_path: Path) -> None:
     part = pull_to(made / "there", tmp_path / "part", split="test")
     with pytest.raises(UserError, match="is not done yet"):
         push(part, str(tmp_path / "onwards"), QUIET)
+
+
+def test_a_lock_of_a_pulled_folder_waits_for_its_samples(made: Path, tmp_path: Path) -> None:
+    again, lock = pull_to(made / "there", tmp_path / "again"), tmp_path / "posts.parquet"
+    tar_path(again.samples_dir, SHARD).unlink()
+    with pytest.raises(DamagedError, match=f"{SHARD}.tar: missing"):
+        write_lock(again, lock)
+    for lose in (
+        rows_path(again.samples_dir, SHARD).unlink,
+        partial(shutil.rmtree, again.samples_dir),
+    ):
+        lose()
+        with pytest.raises(UserError, match="done yet; run `pull` or `fetch --locked` first"):
+            write_lock(again, lock)
+    pull_to(made / "there", again.root)
+    assert write_lock(again, lock).info.fates["kept"] == NUM_SAMPLES
 
 
 def test_an_interrupted_pull_goes_on_within_a_file(made: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from pipeline import run
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.hold import Part
 from pipeline.maintenance.verify import verify
 from pipeline.recipe_file import load_recipe
@@ -196,7 +196,7 @@ def test_a_damaged_folder_is_not_pushed(work: Work, tmp_path: Path) -> None:
         push(work, str(tmp_path / "there"), QUIET)
     assert not (tmp_path / "there" / INDEX).exists()
     path.unlink()
-    with pytest.raises(UserError, match=SHARD):
+    with pytest.raises(DamagedError, match=rf"{SHARD}\.tar: missing"):
         push(work, str(tmp_path / "there"), QUIET)
 
 

@@ -29,7 +29,7 @@ from pipeline.removals import TAKEN_DOWN, clear_posts, count_cleared, count_remo
 from pipeline.schema import LOCK, RAW, SAMPLES, SCHEMA_VERSION, as_texts
 from pipeline.settings import Table, convert, to_table
 from pipeline.shards.rows import check_seal, read_info, read_rows, read_seal, write_rows
-from pipeline.shards.shard import list_shards, rows_path
+from pipeline.shards.shard import check_tar, list_shards, rows_path
 from pipeline.work import Work
 
 LOCK_NAME = "posts.parquet"
@@ -148,14 +148,22 @@ def check_lockable(work: Work) -> None:
 
 
 def check_done(work: Work) -> None:
-    """Check that every planned shard is fetched and prepared, or raise UserError."""
-    stages = [(work.raw_dir, "fetch"), (work.samples_dir, "prepare")]
-    if list_shards(work.samples_dir) and not list_shards(work.raw_dir):
-        stages = [(work.samples_dir, "pull")]  # they came without their originals
+    """Check that every planned shard is fetched and prepared, or raise UserError.
+
+    Raises:
+        DamagedError: where a shard has no tar, or not the one that its rows are of.
+    """
+    planned = planned_shards(work.plan_path)
+    stages = [(work.raw_dir, "`fetch`"), (work.samples_dir, "`prepare`")]
+    is_pulled = not planned_recipe(work.plan_path).source.images  # it names no place
+    if not list_shards(work.raw_dir) and (is_pulled or list_shards(work.samples_dir)):
+        stages = [(work.samples_dir, "`pull` or `fetch --locked`")]  # without their originals
     for directory, command in stages:
-        if missing := planned_shards(work.plan_path).keys() - set(list_shards(directory)):
+        if missing := planned.keys() - set(list_shards(directory)):
             name = min(missing)
-            raise UserError(f"{directory}: shard {name} is not done yet; run `{command}` first.")
+            raise UserError(f"{directory}: shard {name} is not done yet; run {command} first.")
+        for name in () if work.store else planned:
+            check_tar(directory, name, read_info(rows_path(directory, name)))
 
 
 def _settings_of_samples(work: Work) -> Table:

@@ -266,10 +266,19 @@ def read_shard(directory: Path, name: str, schema: pa.Schema) -> tuple[pa.Table,
             f"{path}: its tables are of version {info.get('schema_version')}, and this program "
             f"reads version {SCHEMA_VERSION}. Make the shard anew, or take the other version."
         )
+    check_tar(directory, name, info)
+    return read_rows(path, schema), info
+
+
+def check_tar(directory: Path, name: str, info: dict[str, Any]) -> None:
+    """Check that a shard's tar is there and as long as its rows say in their ``info``.
+
+    Raises:
+        DamagedError: where it is not.
+    """
     tar = tar_path(directory, name)
     if not tar.is_file() or tar.stat().st_size != info.get("tar_size"):
         raise DamagedError(f"{tar}: missing, or not as long as its rows say.")
-    return read_rows(path, schema), info
 
 
 def read_span(file: BinaryIO, span: Span) -> bytes:

@@ -22,7 +22,7 @@ from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe
 from pipeline.shard_store.driver import KINDS, ShardStore
 from pipeline.shards.rows import check_seal, read_info
-from pipeline.shards.shard import rows_path, tar_path
+from pipeline.shards.shard import rows_path
 from pipeline.share.index import (
     INDEX,
     LOCK,
@@ -111,10 +111,6 @@ def _describe_shards(work: Work) -> Iterator[SharedFile]:
         rows = rows_path(work.samples_dir, shard)
         check_seal(rows)
         info = read_info(rows)
-        tar = tar_path(work.samples_dir, shard)
-        is_here = tar.is_file() and tar.stat().st_size == info["tar_size"]
-        if not is_here and not work.store:
-            raise DamagedError(f"{tar}: damaged; `repair` makes it anew.")
         tar_name, rows_name = shard_files(shard)
         # The tar's sum is what its rows say; it is checked when the tar is read, on its way.
         yield SharedFile(tar_name, int(info["tar_size"]), str(info["tar_sha256"]))
