@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from pipeline.errors import DamagedError, UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TEMPORARIES = ".*.tmp"
 
 
 def is_out_of_space(error: Exception) -> bool:
@@ -146,6 +147,11 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name as ``temporary_path`` gives it."""
+    return path.match(_TEMPORARIES)
+
+
 def sweep_temporaries(directory: Path, names: Collection[str] | None = None) -> None:
     """Remove what an interrupted run left half-written in ``directory``.
 
@@ -153,7 +159,7 @@ def sweep_temporaries(directory: Path, names: Collection[str] | None = None) -> 
         directory: need not exist.
         names: of the shards whose temporaries are meant; None for all files.
     """
-    for path in directory.glob(".*.tmp"):
+    for path in directory.glob(_TEMPORARIES):
         if names is None or name_of_temporary(path) in names:
             path.unlink(missing_ok=True)
 

@@ -5,9 +5,10 @@ A whole run holds ``.lock`` for as long as it lasts. A rank holds a lock of its 
 ``.lock.ranks`` meanwhile, and so does a rank that makes the plan or finds near duplicates for all.
 """
 
+import fcntl
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -88,6 +89,17 @@ def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
         yield entry
 
 
+def is_held(root: Path) -> bool:
+    """Whether a run is at work in a folder, or comes in; asks without a right to write there."""
+    for path in root.glob(f"{WHOLE_LOCK}*"):
+        with suppress(OSError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
 def _enter_whole(root: Path, held: ExitStack) -> Entry:
     held.enter_context(_take(root / WHOLE_LOCK, f"{root}: another run is using this folder"))
     with _take(root / _GATE, f"{root}: a rank is coming into this folder"):
@@ -121,7 +133,7 @@ def _enter(root: Path, part: Part, say: Say, held: ExitStack) -> Entry:
 
 def _take(path: Path, why_not: str) -> AbstractContextManager[object]:
     try:
-        return FileLock(path, blocking=False).acquire()
+        return FileLock(path, timeout=0.1).acquire()  # `is_held` has it for a moment
     except Timeout as error:
         raise UserError(f"{why_not}; wait until it has ended.") from error
 

@@ -1,9 +1,11 @@
 """Who may work on a folder beside whom: a table of pairs, each in processes of its own."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.hold import WHOLE, Part, hold
+from pipeline.hold import WHOLE, Part, hold, is_held
 from pipeline.work import Work
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,6 +90,27 @@ def test_who_may_not_work_beside_whom(
         pass
     with hold(tmp_path, comes, print) as entry:  # a killed one holds nothing
         assert not entry.has_peers
+
+
+@pytest.mark.parametrize("part", [WHOLE, Part(1, 3)], ids=str)
+def test_a_folder_is_held_while_a_run_is_at_work_there(part: Part, tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with held(tmp_path, part):
+        assert is_held(tmp_path)
+    assert (tmp_path / ".lock").exists()
+    assert not is_held(tmp_path)  # nor is it by what a killed one leaves there
+
+
+def test_a_run_comes_in_while_somebody_asks_whether_one_is_there(tmp_path: Path) -> None:
+    with hold(tmp_path, WHOLE, print):
+        pass
+    with (tmp_path / ".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        asking = threading.Timer(0.05, lambda: fcntl.flock(lock, fcntl.LOCK_UN))
+        asking.start()
+        with hold(tmp_path, WHOLE, print):
+            pass
+        asking.join()
 
 
 def test_ranks_work_side_by_side_and_know_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from pipeline.disk import temporary_path
 from pipeline.errors import UserError
 from pipeline.maintenance.status import read_status, status_table
 from pipeline.maintenance.verify import verify
@@ -16,6 +17,7 @@ from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION, build_table
 from pipeline.shards.rows import read_info, read_rows, write_rows
 from pipeline.shards.shard import ShardWriter, read_shard, rows_path, tar_path
 from pipeline.work import Work
+from tests.calls import call
 from tests.files import append, fail_to_read, flip
 from tests.works import EXPECTED, fetch_all, make_work, odd_original
 
@@ -170,6 +172,21 @@ def test_every_damage_is_found_and_named(work: Work, damage: str) -> None:
     problems = verify(work.root)
     assert all(str(work.root) in str(problem) for problem in problems)
     assert any(what in problem.what for problem in problems), problems
+
+
+def test_what_a_run_at_work_has_half_written_is_no_problem(work: Work) -> None:
+    with work.lock(), ShardWriter(work.raw_dir, first(work)):
+        ledger = temporary_path(rows_path(work.ledger_dir, first(work)))
+        ledger.touch()
+        for directory in (work.root, work.raw_dir):
+            assert verify(directory) == []
+        (work.raw_dir / "notes.txt").touch()
+        for directory in (work.root, work.raw_dir):
+            said = call("verify", directory).stderr
+            assert said.startswith(f"1 problem; a run is using {work.root}: run `verify` again")
+    ledger.touch()
+    assert ledger in [problem.path for problem in verify(work.root)]
+    assert call("verify", work.root).stderr.startswith(f"2 problems; `repair {work.root}` makes")
 
 
 def test_a_family_in_two_splits_is_found(work: Work) -> None:

@@ -68,7 +68,7 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="Check only rows and sizes.")] = False,
 ) -> None:
     """Check every hash and every promise of a data folder."""
-    from pipeline.maintenance.verify import name_remedy
+    from pipeline.maintenance.verify import find_run, name_remedy
     from pipeline.maintenance.verify import verify as check
 
     problems = check(directory, quick)
@@ -76,6 +76,8 @@ def verify(
         print(harmless(problem))
     if problems:
         found = counted(len(problems), "problem")
+        if root := find_run(directory):
+            fail(f"{found}; a run is using {root}: run `verify` again when it has ended.")
         is_stale = all(problem.is_stale for problem in problems)
         remedy = "`prepare` makes samples anew." if is_stale else name_remedy(directory)
         fail(f"{found}; {remedy}")

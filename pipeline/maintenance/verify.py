@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline.disk import hash_file
+from pipeline.disk import hash_file, is_temporary
 from pipeline.errors import DamagedError, UserError
+from pipeline.hold import is_held
 from pipeline.maintenance.verify_shards import FOREIGN, Problem, check_shards
 from pipeline.planning.plan import planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
@@ -27,7 +28,8 @@ _PLANNED = ["post_id", "split", "family"]
 def verify(directory: Path, quick: bool = False) -> list[Problem]:
     """Check a work folder, one folder of shards, or a folder that was pushed to.
 
-    Shards that are not there yet break no promise: ``status`` counts them.
+    Shards that are not there yet break no promise: ``status`` counts them. Nor does what a run that
+    is at work there has written by half.
 
     Args:
         directory: a work folder (with ``selection.parquet``), or its ``raw`` or ``samples``.
@@ -46,8 +48,14 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
     check_is_ours(directory)
     if _is_shared(work):
         return list(_check_shared(directory, quick))
-    if not _is_work(work):
-        return list(check_shards(directory, quick))
+    problems = _check_work(work, quick) if _is_work(work) else list(check_shards(directory, quick))
+    half_written = [problem for problem in problems if is_temporary(problem.path)]
+    if half_written and find_run(directory):
+        return [problem for problem in problems if problem not in half_written]
+    return problems
+
+
+def _check_work(work: Work, quick: bool) -> list[Problem]:
     problems = [*_damage(work.plan_path, _check_plan)]
     planned = {} if problems else planned_shards(work.plan_path)
     if work.lock_path.is_file():
@@ -67,6 +75,11 @@ def check_is_ours(directory: Path) -> None:
     work = Work(directory)
     if not (_is_shared(work) or _is_work(work) or list_shards(directory)):
         raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
+
+
+def find_run(directory: Path) -> Path | None:
+    """Return the work folder, this one or the one around it, in which a run is at work now."""
+    return next(filter(is_held, (directory, directory.absolute().parent)), None)
 
 
 def name_remedy(directory: Path) -> str:
