@@ -292,7 +292,9 @@ def test_quick_reads_no_tar(work: Work) -> None:
 
 def test_a_folder_of_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for place in (tmp_path, tmp_path / "file", tmp_path / "missing"):
+    (tmp_path / "other" / "raw").mkdir(parents=True)
+    (tmp_path / "other" / "raw" / "1.arw").write_text("a photograph")
+    for place in (tmp_path, *(tmp_path / name for name in ("file", "missing", "other"))):
         with pytest.raises(UserError, match="neither a work folder nor"):
             verify(place)
 

@@ -116,7 +116,7 @@ def check_is_repairable(work: Work) -> None:
 
 
 def _is_work(work: Work) -> bool:
-    return any(map(Path.exists, (work.plan_path, work.raw_dir, work.samples_dir)))
+    return work.plan_path.exists() or any(map(list_shards, (work.raw_dir, work.samples_dir)))
 
 
 def _is_shared(work: Work) -> bool:
