@@ -9,9 +9,11 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets; the second does what it always did.
+    """Yield an event that the first Ctrl-C or SIGTERM sets.
 
-    A step half done cannot be resumed exactly, so the signal only asks. Outside the main thread,
+    A step half done cannot be resumed exactly, so the signal only asks. After it another Ctrl-C
+    does what it always did. Another SIGTERM does nothing: where a scheduler sends it to all
+    processes of a job, torchrun sends it on to those that have it already. Outside the main thread,
     which alone may handle signals, the event is never set.
     """
     asked = threading.Event()
@@ -21,18 +23,15 @@ def stop_on_signal() -> Iterator[threading.Event]:
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in signals}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
         asked.set()
-        restore()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     for number in signals:
         signal.signal(number, ask)
     try:
         yield asked
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

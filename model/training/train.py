@@ -81,7 +81,7 @@ def train(
     the one before it as ``previous.safetensors``, a JSON beside each, ``config.json``,
     ``log.jsonl``, TensorBoard events, and a grid of samples for each validation. Style features
     are kept in ``style_dir``. Ctrl-C and SIGTERM stop after the step under way, and save; a
-    second one stops at once. Under torchrun the processes train together: each batch is divided
+    second Ctrl-C stops at once. Under torchrun the processes train together: each batch is divided
     among them, and the first one writes.
 
     Args:
