@@ -83,7 +83,6 @@ class Post:
         ext: the original's extension, lower case, without a dot.
         width: of the original in pixels, 0 where unknown.
         height: of the original in pixels, 0 where unknown.
-        file_size: of the original in bytes, 0 where unknown.
         parent_id: the parent post, 0 for none.
         tags: every tag of the post, each an exact token.
         characters: the character tags (``tag_string_character``), sorted.
@@ -98,7 +97,6 @@ class Post:
     ext: str
     width: int
     height: int
-    file_size: int
     parent_id: int
     tags: frozenset[str]
     characters: tuple[str, ...]

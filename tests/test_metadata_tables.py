@@ -88,9 +88,9 @@ def test_kblueleafs_database_is_read(link: str, tmp_path: Path) -> None:
     write_kblueleafs(tmp_path / "danbooru.db", link)
     both = frozenset({"solo", "miku"})
     expected = [
-        Post(11, "", "g", "jpg", 640, 480, 99, 0, both, ("miku",), False, False),
-        Post(12, "", "s", "png", 1, 2, 3, 11, frozenset({"solo_focus"}), (), True, False),
-        Post(14, "", "e", "png", 1, 2, 3, 0, frozenset(), (), False, True),
+        Post(11, "", "g", "jpg", 640, 480, 0, both, ("miku",), False, False),
+        Post(12, "", "s", "png", 1, 2, 11, frozenset({"solo_focus"}), (), True, False),
+        Post(14, "", "e", "png", 1, 2, 0, frozenset(), (), False, True),
     ]
     items = read(tmp_path)
     assert posts_in(items) == expected

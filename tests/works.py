@@ -28,7 +28,6 @@ POST = Post(
     ext="jpg",
     width=300,
     height=400,
-    file_size=1,
     parent_id=0,
     tags=frozenset({"solo", "smile"}),
     characters=("miku",),

@@ -18,8 +18,8 @@ _TAG_STRINGS = tuple(
 )
 RECORD_KEYS = frozenset(
     {
-        *("id", "md5", "rating", "file_ext", "file_size", "file_url", "image_width"),
-        *("image_height", "parent_id", "is_deleted", "is_banned", "tags", "tag_string"),
+        *("id", "md5", "rating", "file_ext", "file_url", "image_width", "image_height"),
+        *("parent_id", "is_deleted", "is_banned", "tags", "tag_string"),
         *_TAG_STRINGS,
     }
 )
@@ -111,7 +111,6 @@ def parse_record(record: object) -> Post:
         ext=_text(record, "file_ext").lower() or _extension_of(file_url),
         width=_number(record, "image_width", _INT32),
         height=_number(record, "image_height", _INT32),
-        file_size=_number(record, "file_size", _INT64),
         parent_id=0 if parent_id == post_id else parent_id,
         tags=tags,
         characters=tuple(sorted(characters)),
