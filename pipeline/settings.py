@@ -55,7 +55,7 @@ def to_table(settings: Any) -> Table:
     return typing.cast(Table, msgspec.to_builtins(settings))
 
 
-def fingerprint(*parts: Any) -> str:
+def fingerprint_of(*parts: Any) -> str:
     """Return a short hash of settings (dataclasses or plain values): equal settings, equal hash."""
     plain = [
         part if isinstance(part, dict | list | str | int) else to_table(part) for part in parts

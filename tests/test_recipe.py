@@ -5,7 +5,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe, recipe_names
-from pipeline.settings import convert, fingerprint, to_table
+from pipeline.settings import convert, fingerprint_of, to_table
 
 
 def test_the_recipes_that_come_along_load() -> None:
@@ -88,9 +88,11 @@ def test_what_the_command_line_may_not_say_is_not_put_down_to_the_file(tmp_path:
 
 def test_equal_settings_have_equal_fingerprints() -> None:
     one, other = load_recipe("portrait-256"), load_recipe("portrait-256", ["prepare.size=64"])
-    assert fingerprint(one.prepare) == fingerprint(load_recipe("portrait-256").prepare)
-    assert fingerprint(one.prepare) != fingerprint(other.prepare)
-    assert fingerprint(one.prepare, {"a": 1, "b": 2}) == fingerprint(one.prepare, {"b": 2, "a": 1})
+    assert fingerprint_of(one.prepare) == fingerprint_of(load_recipe("portrait-256").prepare)
+    assert fingerprint_of(one.prepare) != fingerprint_of(other.prepare)
+    assert fingerprint_of(one.prepare, {"a": 1, "b": 2}) == fingerprint_of(
+        one.prepare, {"b": 2, "a": 1}
+    )
 
 
 def test_sketches_have_members_in_the_order_of_their_names(tmp_path: Path) -> None:

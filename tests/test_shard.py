@@ -31,10 +31,12 @@ ROW = {"key": "a", "status": "kept", "reason": ""}
 MEMBERS = {"000000001.json": b"{}", "000000001.sketch.png": b"x" * 700, "000000002.json": b""}
 
 
-def write_shard(directory: Path, name: str = "train-000000", proof: str = "f") -> dict[str, Span]:
+def write_shard(
+    directory: Path, name: str = "train-000000", fingerprint: str = "f"
+) -> dict[str, Span]:
     with ShardWriter(directory, name) as shard:
         spans = {member: shard.add(member, data) for member, data in MEMBERS.items()}
-        shard.commit(pa.Table.from_pylist([ROW], schema=SCHEMA), {"fingerprint": proof})
+        shard.commit(pa.Table.from_pylist([ROW], schema=SCHEMA), {"fingerprint": fingerprint})
     return spans
 
 
@@ -176,8 +178,8 @@ def test_what_is_adopted_is_on_the_disk_before_the_old_shard_goes(
 ) -> None:
     """Or a power loss could leave neither of them."""
     place, elsewhere, name = tmp_path / "place", tmp_path / "elsewhere", "train-000000"
-    write_shard(place, proof="old")
-    write_shard(elsewhere, proof="new")
+    write_shard(place, fingerprint="old")
+    write_shard(elsewhere, fingerprint="new")
     new = [path(elsewhere, name) for path in (tar_path, rows_path)]
     numbers = {path.stat().st_ino for path in new}
     synced: set[int] = set()

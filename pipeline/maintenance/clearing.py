@@ -22,20 +22,20 @@ from pipeline.stages.ledger import write_ledger
 from pipeline.work import Work
 
 
-def clear_plan(path: Path, post_ids: Collection[int], proof: str) -> None:
-    """Take posts out of a plan; ``proof`` is its new fingerprint, "" to leave the one it has."""
+def clear_plan(path: Path, post_ids: Collection[int], fingerprint: str) -> None:
+    """Take posts out of a plan; ``fingerprint`` is its new one, "" to leave the one it has."""
     info = read_about(path)
     plan = read_plan(path)
     cleared = clear_posts(plan, post_ids)
     num_removed = count_cleared(cleared) - count_cleared(plan)
-    info["fingerprint"] = proof or info.get("fingerprint")
+    info["fingerprint"] = fingerprint or info.get("fingerprint")
     info["counts"] = count_removed(info["counts"], num_removed)
     info["content"] = hash_table(cleared)
     write_plan(path, cleared, info)
 
 
 def clear_stage(
-    work: Work, schema: pa.Schema, name: str, post_ids: Collection[int], proof: str
+    work: Work, schema: pa.Schema, name: str, post_ids: Collection[int], fingerprint: str
 ) -> None:
     """Take posts out of a shard of originals, with its ledger, or of samples.
 
@@ -44,7 +44,7 @@ def clear_stage(
         schema: ``RAW`` or ``SAMPLES``.
         name: the shard's; it need not be there.
         post_ids: those that are not in it do not matter.
-        proof: the fingerprint that it has then; "" to leave the one it has.
+        fingerprint: that it has then; "" to leave the one it has.
 
     Raises:
         DamagedError: where the members that stay are not what the rows say.
@@ -54,8 +54,8 @@ def clear_stage(
     ledger = rows_path(work.ledger_dir, name)
     if schema is RAW and ledger.is_file():
         write_ledger(work.ledger_dir, name, clear_posts(read_rows(ledger, LEDGER), post_ids))
-    if proof:
-        _prove(directory, name, schema, proof)
+    if fingerprint:
+        _write_fingerprint(directory, name, schema, fingerprint)
 
 
 def _clear_shard(directory: Path, name: str, schema: pa.Schema, post_ids: Collection[int]) -> None:
@@ -97,12 +97,12 @@ def _copy_members(row: Row, members: Iterable[str], tar: BinaryIO, shard: ShardW
         raise DamagedError(f"{tar.name}: damaged at post {row['post_id']}; run `repair` first.")
 
 
-def _prove(directory: Path, name: str, schema: pa.Schema, proof: str) -> None:
+def _write_fingerprint(directory: Path, name: str, schema: pa.Schema, fingerprint: str) -> None:
     """Write a shard's new fingerprint into its rows."""
     path = rows_path(directory, name)
     info = read_info(path)
-    if info.get("fingerprint") != proof:
-        write_rows(path, [read_rows(path, schema)], info | {"fingerprint": proof})
+    if info.get("fingerprint") != fingerprint:
+        write_rows(path, [read_rows(path, schema)], info | {"fingerprint": fingerprint})
 
 
 def clear_differences(path: Path, post_ids: Collection[int]) -> None:

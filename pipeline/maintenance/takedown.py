@@ -19,7 +19,7 @@ from pipeline.lockfile.lock import rewrite_lock
 from pipeline.maintenance.clearing import clear_differences, clear_plan, clear_stage
 from pipeline.maintenance.recorded import recorded_recipes, stages_of
 from pipeline.maintenance.takedown_check import check_lock, check_plan, check_shards, remove
-from pipeline.planning.folder import lock_proof
+from pipeline.planning.folder import lock_fingerprint
 from pipeline.planning.plan import (
     hash_table,
     planned_recipe,
@@ -36,7 +36,7 @@ from pipeline.shards.shard import list_shards, rows_path
 from pipeline.share.index import INDEX, LOCK, match_shard, read_index
 from pipeline.share.sidecars import describe, path_of, write_sidecars
 from pipeline.stages.duplicates import find_duplicates
-from pipeline.stages.fetch import raw_proof
+from pipeline.stages.fetch import raw_fingerprint
 from pipeline.work import Work
 
 
@@ -158,11 +158,15 @@ def _look_ahead(work: Work, shards: Sequence[str], post_ids: Collection[int]) ->
 
     Of the shards it says which are up to date, so that they still count as such afterwards.
     """
-    raw = [n for n in shards if (p := _raw_proof(work, n)) and p == _fingerprint(work.raw_dir, n)]
+    raw = [
+        name
+        for name in shards
+        if (wanted := _raw_fingerprint(work, name)) and wanted == _fingerprint(work.raw_dir, name)
+    ]
     samples = [
         name
-        for name, proof in _sample_proofs(work, shards, ()).items()
-        if proof == _fingerprint(work.samples_dir, name)
+        for name, fingerprint in _sample_fingerprints(work, shards, ()).items()
+        if fingerprint == _fingerprint(work.samples_dir, name)
     ]
     content = ""
     if work.store:
@@ -174,15 +178,17 @@ def _fingerprint(directory: Path, name: str) -> str:
     return str(read_info(rows_path(directory, name)).get("fingerprint"))
 
 
-def _raw_proof(work: Work, name: str) -> str:
+def _raw_fingerprint(work: Work, name: str) -> str:
     """Return the fingerprint that a shard of originals has when it is what the plan wants."""
     if not (rows_path(work.raw_dir, name).is_file() and work.plan_path.is_file()):
         return ""
     settings = read_info(rows_path(work.raw_dir, name)).get("settings", {})
-    return raw_proof(settings, read_planned(work.plan_path, name))
+    return raw_fingerprint(settings, read_planned(work.plan_path, name))
 
 
-def _sample_proofs(work: Work, shards: Sequence[str], post_ids: Collection[int]) -> dict[str, str]:
+def _sample_fingerprints(
+    work: Work, shards: Sequence[str], post_ids: Collection[int]
+) -> dict[str, str]:
     """Return the fingerprints, likewise, of the shards of samples whose originals are here.
 
     One that would be another one without some posts has none: what the family of a repeat was left
@@ -191,7 +197,7 @@ def _sample_proofs(work: Work, shards: Sequence[str], post_ids: Collection[int])
     recorded = recorded_recipes(work)
     recipes = {name: recorded[name] for name in shards if name in recorded}
     return {
-        name: stage.proof(name)
+        name: stage.fingerprint(name)
         for stage, some in stages_of(work, recipes)
         for name in some
         if stage.repeats(name) == _repeats_in(work, name, post_ids)
@@ -217,18 +223,18 @@ def _apply(
     if work.lock_path.is_file():
         rewrite_lock(work.lock_path, post_ids)
     if work.plan_path.is_file():
-        clear_plan(work.plan_path, post_ids, lock_proof(work))
+        clear_plan(work.plan_path, post_ids, lock_fingerprint(work))
     work.duplicates_path.unlink(missing_ok=True)  # they are found anew where they are needed
     if shard_store is not None:
         shard_store.record_takedown(post_ids, shards, unfinished.content)
     clear = partial(clear_stage, work) if shard_store is None else shard_store.clearing.clear
     for name in shards:
-        clear(RAW, name, post_ids, _raw_proof(work, name) if name in unfinished.raw else "")
-    proofs = {}
+        clear(RAW, name, post_ids, _raw_fingerprint(work, name) if name in unfinished.raw else "")
+    fingerprints = {}
     with suppress(UserError):  # since it has begun: `prepare` makes these samples anew
-        proofs = _sample_proofs(work, unfinished.samples, post_ids)
+        fingerprints = _sample_fingerprints(work, unfinished.samples, post_ids)
     for name in shards:
-        clear(SAMPLES, name, post_ids, proofs.get(name, ""))
+        clear(SAMPLES, name, post_ids, fingerprints.get(name, ""))
     for aside in map(Work, work.reuse_dir.glob("*")):
         aside.plan_path.unlink(missing_ok=True)  # of no use: earlier versions left a copy
         for name in list_shards(aside.raw_dir):

@@ -68,8 +68,8 @@ def _check_shard(work: Work, directory: Path, name: str) -> None:
         return
     check_seal(rows_path(directory, name))
     tar = tar_path(directory, name)
-    proof = read_info(rows_path(directory, name)).get("tar_sha256")
-    if not tar.is_file() or hash_file(tar) != proof:
+    sha256 = read_info(rows_path(directory, name)).get("tar_sha256")
+    if not tar.is_file() or hash_file(tar) != sha256:
         raise DamagedError(f"{tar}: damaged.")
     ledger = rows_path(work.ledger_dir, name)
     if directory == work.raw_dir and ledger.is_file():

@@ -26,7 +26,7 @@ from pipeline.metadata.record import Counted, Item, read_record
 from pipeline.planning.ratings import allowed_ratings
 from pipeline.recipe import RATINGS, SelectSettings, SourceSettings
 from pipeline.records import Fate, Status
-from pipeline.settings import fingerprint
+from pipeline.settings import fingerprint_of
 from pipeline.web.client import Client
 from pipeline.web.hosts import is_danbooru, is_local, url_host
 from pipeline.words import counted
@@ -90,7 +90,7 @@ def make_listing(source: SourceSettings, select: SelectSettings, directory: Path
     url_host(source.metadata, "source.metadata")
     url = source.metadata if parts.path.strip("/") else f"{source.metadata.rstrip('/')}/posts.json"
     query = make_query(select)
-    return Listing(url, query, source, directory / fingerprint(url, query)[:12])
+    return Listing(url, query, source, directory / fingerprint_of(url, query)[:12])
 
 
 def make_query(select: SelectSettings) -> str:

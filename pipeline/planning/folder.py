@@ -12,7 +12,7 @@ from pipeline.disk import replacing
 from pipeline.errors import DamagedError, UserError
 from pipeline.lockfile.lock import Lock
 from pipeline.metadata.listing import Listing
-from pipeline.planning.make import Plan, make_plan, plan_proof
+from pipeline.planning.make import Plan, make_plan, plan_fingerprint
 from pipeline.planning.plan import (
     by_shard,
     hash_table,
@@ -28,18 +28,18 @@ from pipeline.recipe_shared import content_settings, shared_recipe
 from pipeline.records import Status
 from pipeline.removals import read_removals
 from pipeline.schema import RAW, SAMPLES, SCHEMA_VERSION
-from pipeline.settings import Table, fingerprint, name_differences, to_table
+from pipeline.settings import Table, fingerprint_of, name_differences, to_table
 from pipeline.shards.rows import read_rows, read_seal, write_rows
 from pipeline.shards.shard import list_shards, remove_shards, rows_path
 from pipeline.words import counted
 from pipeline.work import Work
 
 
-def lock_proof(work: Work) -> str:
+def lock_fingerprint(work: Work) -> str:
     """Return the fingerprint of a plan that was taken from the folder's lock, "" without one."""
     if not work.lock_path.is_file():
         return ""
-    return fingerprint(SCHEMA_VERSION, read_seal(work.lock_path))
+    return fingerprint_of(SCHEMA_VERSION, read_seal(work.lock_path))
 
 
 def ensure_plan(
@@ -66,10 +66,10 @@ def ensure_plan(
     """
     before = read_about(work.plan_path) if work.plan_path.is_file() else None
     removals = read_removals(work.removals_path)
-    # The proof does not show a change that keeps a file's size, so --replan looks again. Where
-    # other ranks are at work, the first of them has done that.
+    # The fingerprint does not show a change that keeps a file's size, so --replan looks again.
+    # Where other ranks are at work, the first of them has done that.
     looks_again = replan and not has_peers
-    is_known = before is not None and before.get("fingerprint") == plan_proof(
+    is_known = before is not None and before.get("fingerprint") == plan_fingerprint(
         recipe, limit, metadata
     )
     if before is not None and is_known and not looks_again:
@@ -131,7 +131,7 @@ def plan_content(work: Work) -> str:
 
 def _write_plan(work: Work, plan: Plan, content: str, limit: int | None, recipe: Recipe) -> None:
     info = {
-        "fingerprint": plan.proof,
+        "fingerprint": plan.fingerprint,
         "content": content,
         "counts": plan.counts,
         "num_records": plan.num_records,
@@ -153,7 +153,7 @@ def adopt_plan(lock: Lock, work: Work) -> None:
     recipe = lock.info.recipe
     plan = make_plan(recipe, None, lock, read_removals(work.removals_path))
     before = read_about(work.plan_path) if work.plan_path.is_file() else {}
-    if before.get("fingerprint") != plan.proof:
+    if before.get("fingerprint") != plan.fingerprint:
         is_pulled = work.lock_path.is_file() and not list_shards(work.raw_dir)
         same_name = before.get("recipe", {}).get("name") == recipe.name
         is_ours = not before or (is_pulled and same_name)

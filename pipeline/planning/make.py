@@ -19,7 +19,7 @@ from pipeline.planning.selection import Selection, load_nsfw_ids
 from pipeline.recipe import Recipe
 from pipeline.removals import Removals, clear_posts, count_cleared, count_removed
 from pipeline.schema import SCHEMA_VERSION, among
-from pipeline.settings import fingerprint
+from pipeline.settings import fingerprint_of
 from pipeline.urls import is_http
 from pipeline.work import Work
 
@@ -33,14 +33,14 @@ class Plan:
         counts: records by fate, ``planned`` among them.
         num_records: records that were read.
         malformed: places of unreadable records; see ``Selection``.
-        proof: of everything that decided it.
+        fingerprint: of everything that decided it.
     """
 
     posts: pa.Table
     counts: dict[str, int]
     num_records: int
     malformed: list[str]
-    proof: str
+    fingerprint: str
 
 
 def make_plan(
@@ -66,9 +66,9 @@ def make_plan(
     taken_down = removals.post_ids if removals is not None else ()
     if isinstance(metadata, Lock):
         check_recipe(metadata, recipe)
-        info, proof = metadata.info, plan_proof(recipe, limit, metadata)
+        info, fingerprint = metadata.info, plan_fingerprint(recipe, limit, metadata)
         check_removals(metadata, taken_down)
-        return Plan(restore_plan(metadata.posts), info.counts, info.num_records, [], proof)
+        return Plan(restore_plan(metadata.posts), info.counts, info.num_records, [], fingerprint)
     metadata = _metadata_path(recipe) if metadata is None else metadata
     nsfw_ids = load_nsfw_ids(recipe.select, metadata)
     selection = Selection(metadata, recipe.select, nsfw_ids, limit)
@@ -76,10 +76,11 @@ def make_plan(
     if not len(posts):
         raise UserError(_why_none(recipe.source.metadata, selection))
     malformed = list(map(_place_of, selection.malformed))
-    proof = plan_proof(recipe, limit, metadata)  # after the reading, which may have got pages
+    # After the reading, which may have got pages.
+    fingerprint = plan_fingerprint(recipe, limit, metadata)
     posts = clear_posts(posts, taken_down)
     counts = count_removed(selection.counts, count_cleared(posts))
-    return Plan(posts, counts, selection.num_records, malformed, proof)
+    return Plan(posts, counts, selection.num_records, malformed, fingerprint)
 
 
 def check_removals(lock: Lock, taken_down: Collection[int]) -> None:
@@ -121,17 +122,17 @@ def _metadata_path(recipe: Recipe) -> Path:
     return path
 
 
-def plan_proof(recipe: Recipe, limit: int | None, metadata: Path | Listing | Lock) -> str:
+def plan_fingerprint(recipe: Recipe, limit: int | None, metadata: Path | Listing | Lock) -> str:
     """A hash of what decides a plan: settings, and names and sizes of the metadata's files."""
     if isinstance(metadata, Lock):
-        return fingerprint(SCHEMA_VERSION, metadata.seal)
+        return fingerprint_of(SCHEMA_VERSION, metadata.seal)
     if isinstance(metadata, Listing):
         path, files = metadata.directory, metadata.page_paths()
     else:
         path, files = metadata, list_files(metadata)
     sizes = {str(file.relative_to(path)): file.stat().st_size for file in files}
     nsfw_ids = sorted(load_nsfw_ids(recipe.select, metadata))
-    return fingerprint(SCHEMA_VERSION, recipe.select, recipe.split, limit or 0, sizes, nsfw_ids)
+    return fingerprint_of(SCHEMA_VERSION, recipe.select, recipe.split, limit or 0, sizes, nsfw_ids)
 
 
 def _why_none(metadata: str, selection: Selection) -> str:

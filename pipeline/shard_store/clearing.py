@@ -89,7 +89,9 @@ class StoreClearing:
                     if is_there and not _is_clear(rows, schema, post_ids):
                         download_checked_tar(self.store, kind, name, here.root)
 
-    def clear(self, schema: pa.Schema, name: str, post_ids: Collection[int], proof: str) -> None:
+    def clear(
+        self, schema: pa.Schema, name: str, post_ids: Collection[int], fingerprint: str
+    ) -> None:
         """Take posts out of a shard, as ``clear_stage`` does on a disk.
 
         Raises:
@@ -99,7 +101,7 @@ class StoreClearing:
         kept = Work(self.work.cleared_dir)
         if not rows_path(kept.root / kind, name).is_file():
             with scratch_work() as here:
-                if not self._make(schema, kind, name, post_ids, proof, here):
+                if not self._make(schema, kind, name, post_ids, fingerprint, here):
                     return
                 for path in _files(here.root, kind, name):
                     with replacing(kept.root / path.relative_to(here.root)) as temporary:
@@ -116,7 +118,7 @@ class StoreClearing:
         kind: Kind,
         name: str,
         post_ids: Collection[int],
-        proof: str,
+        fingerprint: str,
         here: Work,
     ) -> bool:
         """Make what replaces a shard; return False where the store needs none."""
@@ -130,11 +132,12 @@ class StoreClearing:
                 self.store.remove([f"{Kind.LEDGER}/{name}.parquet"])
                 rows_path(self.work.ledger_dir, name).unlink(missing_ok=True)
             return False
-        if _is_clear(rows, schema, post_ids) and proof in ("", read_info(rows)["fingerprint"]):
+        has_it = fingerprint in ("", read_info(rows)["fingerprint"])
+        if has_it and _is_clear(rows, schema, post_ids):
             self._follow(kind, name, here.root)
             return False
         download_checked_tar(self.store, kind, name, here.root)
-        clear_stage(here, schema, name, post_ids, proof)
+        clear_stage(here, schema, name, post_ids, fingerprint)
         return True
 
     def _follow(self, kind: Kind, name: str, root: Path) -> None:

@@ -200,7 +200,7 @@ class ShardStore:
         except DamagedError:
             return None
         has_tar = self._sizes.get(f"{kind}/{name}.tar") == info.get("tar_size")
-        if not has_tar or info.get("fingerprint") != stage.proof(name):
+        if not has_tar or info.get("fingerprint") != stage.fingerprint(name):
             return None
         fates = read_fates(path, schema)
         if isinstance(stage, FetchStage) and stage.asks_again(fates):
@@ -234,7 +234,7 @@ class ShardStore:
         where = f"{self._store.url}/{kind}/{name}.parquet"
         if not is_there:
             return f"{where}: is not there; do all machines put into the same store?"
-        if read_info(path).get("fingerprint") != stage.proof(name):
+        if read_info(path).get("fingerprint") != stage.fingerprint(name):
             for kind in KINDS:
                 self._path(kind, name).unlink(missing_ok=True)  # the next run brings them anew
             return (

@@ -150,14 +150,14 @@ class ShardWriter:
         self._write(b"\0" * (-self._offset % tarfile.RECORDSIZE))
         self._file.flush()  # closing it would let another process in
         sync(self._temporary)
-        proof = {
+        whole = {
             "schema_version": SCHEMA_VERSION,
             "shard": self._name,
             "fates": dict(count_fates(rows)),
             "tar_size": self._offset,
             "tar_sha256": self._digest.hexdigest(),
         }
-        write_sealed(self._sealed, [rows], {**info, **proof})
+        write_sealed(self._sealed, [rows], {**info, **whole})
         sync(self._sealed)
         self._is_whole = True
         _put_in_place(self._directory, self._name, self._temporary)

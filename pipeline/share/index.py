@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import shared_recipe
 from pipeline.schema import SPLITS
-from pipeline.settings import convert, fingerprint, to_table
+from pipeline.settings import convert, fingerprint_of, to_table
 
 INDEX = "index.json"
 PENDING = "incomplete.json"
@@ -91,8 +91,8 @@ class Index:
     def seal(self) -> "Index":
         """Return the same index with its fingerprint."""
         files = [to_table(file) for file in self.files if file.name not in (CARD, CROISSANT)]
-        proof = fingerprint(self.version, self.name, files)  # lock and recipe are among them
-        return replace(self, fingerprint=proof)
+        # Lock and recipe are among the files.
+        return replace(self, fingerprint=fingerprint_of(self.version, self.name, files))
 
 
 def match_shard(name: str) -> re.Match[str] | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedError
 from pipeline.planning.families import find_families
 from pipeline.schema import DUPLICATES, RAW, SCHEMA_VERSION, among
-from pipeline.settings import fingerprint
+from pipeline.settings import fingerprint_of
 from pipeline.shards.rows import check_seal, read_info, read_rows, read_seal, write_rows
 from pipeline.shards.shard import rows_path
 
@@ -40,13 +40,13 @@ def recall_duplicates(
     Each rank, and each later run with other settings, needs the same answer.
     """
     seals = {name: read_seal(rows_path(raw_dir, name)) for name in names}
-    proof = fingerprint(SCHEMA_VERSION, seals, max_bits, min_side)
+    fingerprint = fingerprint_of(SCHEMA_VERSION, seals, max_bits, min_side)
     with suppress(DamagedError):  # as if it were not there
         check_seal(path)
-        if read_info(path).get("fingerprint") == proof:
+        if read_info(path).get("fingerprint") == fingerprint:
             return read_rows(path, DUPLICATES)
     found = find_duplicates(raw_dir, names, max_bits, min_side)
-    write_rows(path, [found], {"fingerprint": proof})
+    write_rows(path, [found], {"fingerprint": fingerprint})
     return found
 
 

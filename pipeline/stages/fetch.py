@@ -18,7 +18,7 @@ from pipeline.recipe_shared import content_settings
 from pipeline.records import NOT_ALLOWED, Download, Status, is_asked_again
 from pipeline.removals import TAKEN_DOWN
 from pipeline.schema import LEDGER, RAW, SCHEMA_VERSION, Row, build_table
-from pipeline.settings import Table, fingerprint
+from pipeline.settings import Table, fingerprint_of
 from pipeline.shards.rows import read_fates, read_info
 from pipeline.shards.shard import ShardWriter, is_current, rows_path
 from pipeline.stages.ledger import new_entry, read_refused_hosts, unknown_entry, write_ledger
@@ -33,9 +33,9 @@ from pipeline.work import Work
 _TAKEN_DOWN: Row = TAKEN_DOWN.columns | {"http_status": 0}
 
 
-def raw_proof(settings: Table, planned: pa.Table) -> str:
+def raw_fingerprint(settings: Table, planned: pa.Table) -> str:
     """Return the fingerprint of a shard of these posts that came by these settings."""
-    return fingerprint(SCHEMA_VERSION, settings, hash_table(planned))
+    return fingerprint_of(SCHEMA_VERSION, settings, hash_table(planned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +70,21 @@ class FetchStage:
         """
         planned = read_planned(self.work.plan_path, name)
         settings = content_settings(self.source)
-        proof = raw_proof(settings, planned)
-        if not self.rebuild and is_current(self.work.raw_dir, name, proof):
+        fingerprint = raw_fingerprint(settings, planned)
+        if not self.rebuild and is_current(self.work.raw_dir, name, fingerprint):
             done = read_fates(rows_path(self.work.raw_dir, name), RAW)
             if not self.asks_again(done):
                 tick(done.total())
                 return done
         posts = planned.drop_columns(["shard", "reason"]).to_pylist()
         removed = {post["post_id"] for post in posts if post.pop("status") == Status.REMOVED}
-        info = {"stage": "fetch", "fingerprint": proof, "settings": settings}
+        info = {"stage": "fetch", "fingerprint": fingerprint, "settings": settings}
         return self._fetch(name, posts, removed, info, tick)
 
-    def proof(self, name: str) -> str:
+    def fingerprint(self, name: str) -> str:
         """Return the fingerprint of all that decides a shard but the source's answers."""
         planned = read_planned(self.work.plan_path, name)
-        return raw_proof(content_settings(self.source), planned)
+        return raw_fingerprint(content_settings(self.source), planned)
 
     def asks_again(self, done: Fates) -> bool:
         """Whether a finished shard with these fates holds posts that are to be asked for again."""

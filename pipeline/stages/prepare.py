@@ -36,7 +36,7 @@ from pipeline.schema import (
     samples_schema,
     take_posts,
 )
-from pipeline.settings import fingerprint, to_table
+from pipeline.settings import fingerprint_of, to_table
 from pipeline.shards.rows import check_seal, read_fates, read_rows, read_seal
 from pipeline.shards.shard import (
     ShardWriter,
@@ -133,8 +133,8 @@ class PrepareStage:
         Raises:
             DamagedError: where the originals are not what was fetched.
         """
-        proof = self.proof(name)
-        if not self.rebuild and is_current(self.work.samples_dir, name, proof):
+        fingerprint = self.fingerprint(name)
+        if not self.rebuild and is_current(self.work.samples_dir, name, fingerprint):
             done = read_fates(rows_path(self.work.samples_dir, name), SAMPLES)
             tick(done.total())
             return done
@@ -153,19 +153,19 @@ class PrepareStage:
             schema = samples_schema((*MEMBERS, *settings.sketch_members))
             table = build_table(finished, schema)
             recipe = to_table(without_secrets(self.recipe))
-            info = {"stage": "prepare", "fingerprint": proof, "recipe": recipe}
+            info = {"stage": "prepare", "fingerprint": fingerprint, "recipe": recipe}
             shard.commit(table, info | {"size": settings.size})
         return count_fates(table)
 
     def is_done(self, name: str) -> bool:
         """Whether shard ``name`` is there and is what this stage would make."""
-        return is_current(self.work.samples_dir, name, self.proof(name))
+        return is_current(self.work.samples_dir, name, self.fingerprint(name))
 
-    def proof(self, name: str) -> str:
+    def fingerprint(self, name: str) -> str:
         """Return the fingerprint of all that decides a shard."""
         seal, source = read_seal(rows_path(self.work.raw_dir, name)), self.recipe.source
         settings = (portable(self.recipe.prepare), source.layout, source.max_pixels)
-        return fingerprint(SCHEMA_VERSION, *settings, seal, self.repeats(name))
+        return fingerprint_of(SCHEMA_VERSION, *settings, seal, self.repeats(name))
 
     def repeats(self, name: str) -> list[Row]:
         """Return the duplicates in shard ``name``, as rows of ``schema.DUPLICATES``."""
