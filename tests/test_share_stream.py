@@ -1,8 +1,6 @@
 """Training from afar: the same samples in the same order as from disk, and each byte once."""
 
 import dataclasses
-import shutil
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +25,7 @@ from pipeline.work import Work
 from tests.file_server import forget_stores
 from tests.files import size_now
 from tests.s3_server import BUCKET, lead_to, serve_s3
+from tests.share_caches import until
 from tests.shares import QUIET
 from tests.streams import BIG, CONFIG, CountingServer, assert_same, sizes_of, steps_of, streaming
 
@@ -78,15 +77,16 @@ def test_what_comes_next_is_there_before_it_is_asked_for(
     streamed: Path, counting_server: CountingServer, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, shuffle_shards=1, epochs=1)
-    with streaming(counting_server.url, tmp_path, BIG) as remote:
-        steps = iterate_steps(remote, config, Ranks(), 0, 0, pin=False)
-        next(steps)
-        deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("*.tar"))) < len(sizes_of(streamed)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    shards = RemoteShards(counting_server.url, tmp_path, BIG)
+    with closing(shards), Samples(shards, "train") as remote:
+        with closing(iterate_steps(remote, config, Ranks(), 0, 0, pin=False)) as steps:
+            next(steps)
+            until(lambda: len(list(tmp_path.glob("*.tar"))) == len(sizes_of(streamed)))
+        # What was read ahead has ended: it may ask for samples of shards that are still coming. So
+        # may the next steps, until the cache knows that the last shard is in its place.
+        until(lambda: not shards._cache._coming)
         num_requests = len(counting_server.requests)
-        assert sum(1 for _ in steps) > 4
+        assert len(steps_of(remote, config)) > 5
     assert len(counting_server.requests) == num_requests
 
 
@@ -161,10 +161,9 @@ def test_any_store_of_fsspecs_will_do(streamed: Path, on_disk: Samples, tmp_path
     files.put(str(streamed / "there"), "/streamed", recursive=True)
     budget = sum(sorted(sizes_of(streamed).values())[-3:])
     try:
-        for url in ("memory://streamed", str(streamed / "there")):
-            with streaming(url, tmp_path / "cache", budget) as remote:
+        for i, url in enumerate(("memory://streamed", str(streamed / "there"))):
+            with streaming(url, tmp_path / str(i), budget) as remote:  # which may still be written
                 assert_same(on_disk, remote, CONFIG)
-            shutil.rmtree(tmp_path / "cache")
     finally:
         files.rm("/streamed", recursive=True)
 
