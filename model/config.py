@@ -4,6 +4,7 @@
 article's run of its first model. Imports no torch.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -195,8 +196,10 @@ class TrainConfig:
         _check(self.num_following >= 2, f"train.num_following: {self.num_following} is under 2")
         weights = ("l1_weight", "alpha", "beta", "chroma_weight", "patch_weight", "feature_weight")
         others = ("contrast", "bend", "reframe", "weight_decay", "warmup_steps", "clip_norm")
-        for name in (*weights, *others, "muon_lr"):
-            _check(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is negative")
+        for name in (*weights, *others, "muon_lr", "lr"):
+            value = getattr(self, name)
+            wrong = "negative" if value < 0 else "not finite"  # of which JSON keeps nothing
+            _check(0 <= value < math.inf, f"train.{name}: {value} is {wrong}")
         _check_seed("train.seed", self.seed)
         _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")
         if self.style_train:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from model.config import MODELS, STYLELESS, EvalConfig, ModelConfig, TrainConfig, train_config
@@ -44,6 +46,9 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"alpha": -1.0}, "train.alpha: -1.0 is negative"),
         ({"muon_lr": -1.0}, "train.muon_lr: -1.0 is negative"),
         ({"lr": 0.0}, "train.lr"),
+        ({"lr": math.inf}, "train.lr: inf is not finite"),
+        ({"clip_norm": math.inf}, "train.clip_norm: inf is not finite"),
+        ({"clip_norm": math.nan}, "train.clip_norm: nan is not finite"),
         ({"betas": [0.9, 1.0]}, "train.betas"),
         ({"width_multiplier": 0.0}, "width_multiplier"),
         ({"style_weights": ""}, "style_weights"),
