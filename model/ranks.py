@@ -62,6 +62,14 @@ class Ranks:
         """Return whether the flag is set on any rank: the same answer on all."""
         return flag if self.world_size == 1 else bool(self.sum(torch.tensor(int(flag))))
 
+    def agree(self, *values: object) -> bool:
+        """Return whether all ranks have equal values: the same answer on all."""
+        if self.world_size == 1:
+            return True
+        of_ranks: list[object] = [None] * self.world_size
+        dist.all_gather_object(of_ranks, values)
+        return all(of_one == values for of_one in of_ranks)
+
     def share_batchnorm(self, network: nn.Module, device: torch.device) -> None:
         """Make every BatchNorm of ``network`` see the whole batch; weights keep their names."""
         if self.world_size == 1:

@@ -114,9 +114,7 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
     """
     samples_dir = write_samples(tmp_path / "samples", {"train": 8, "val": 3})
     train_small(samples_dir, tmp_path / "one", model, num_steps=4)
-    arguments = map(str, [samples_dir, tmp_path / "two", model, 3])
-    command = [sys.executable, *TORCHRUN, "2", "-m", "tests.train_ranks", *arguments]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    train_as_two(samples_dir, tmp_path / "two", model, num_steps=3).check_returncode()
     assert load_checkpoint(tmp_path / "two" / "last.safetensors")[1].step == 3
     train_small(samples_dir, tmp_path / "two", model, num_steps=1)  # and goes on alone
     expected, found = (log_of(tmp_path / name) for name in ("one", "two"))
@@ -130,6 +128,23 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
             if a["step"] == 1 and a["kind"] == "train":
                 bound = 1e-5
             assert b[name] == pytest.approx(a[name], rel=bound), (a["kind"], a["step"], name)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_style_networks")
+@pytest.mark.parametrize("own", ["samples", "run"])
+def test_processes_that_do_not_begin_alike_do_not_begin(tmp_path: Path, own: str) -> None:
+    """As on two machines without a common disk, where the first alone has the run's folder."""
+    samples_dir = write_samples(tmp_path / "samples-0", {"train": 8, "val": 3})
+    write_samples(tmp_path / "samples-1", {"train": 8, "val": 3}, flat=own == "samples")
+    if own == "run":
+        train_small(samples_dir, tmp_path / "run-0", "batchnorm", num_steps=1)
+    folders = tmp_path / "samples-{rank}", tmp_path / ("run-{rank}" if own == "run" else "run-0")
+    done = train_as_two(*folders, "batchnorm", num_steps=1)
+    assert done.returncode != 0
+    assert "do not begin alike" in done.stderr
+    left = sorted(path.name for path in tmp_path.glob("run-*/*.safetensors"))
+    assert left == (["best.safetensors", "last.safetensors"] if own == "run" else [])
 
 
 @pytest.mark.slow
@@ -168,6 +183,15 @@ def test_what_every_process_has_to_say_is_said_by_one(tmp_path: Path) -> None:
     code, said = train("nosuchrecipe2", "2")
     assert code == 2
     assert said.startswith("error: no recipe 'nosuchrecipe2'")
+
+
+def train_as_two(
+    samples_dir: Path, run_dir: Path, model: str, num_steps: int
+) -> "subprocess.CompletedProcess[str]":
+    """Train in two processes; in the folders' names {rank} is the number of each."""
+    arguments = map(str, [samples_dir, run_dir, model, num_steps])
+    command = [sys.executable, *TORCHRUN, "2", "-m", "tests.train_ranks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def log_of(run_dir: Path) -> list[dict[str, Any]]:

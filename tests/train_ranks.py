@@ -1,9 +1,12 @@
 """Trains small models for test_model_ranks.py: in a test, or as a program under torchrun.
 
 python -m tests.train_ranks SAMPLES RUN MODEL NUM_STEPS
+
+In the names of folders {rank} stands for the number of the process.
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -23,9 +26,10 @@ def train_small(samples_dir: Path, run_dir: Path, model: str, num_steps: int) ->
 
 
 def main() -> None:
-    samples_dir, run_dir, model, num_steps = sys.argv[1:]
+    *folders, model, num_steps = sys.argv[1:]
+    samples_dir, run_dir = (Path(f.replace("{rank}", os.environ["RANK"])) for f in folders)
     shrink_style_networks()
-    train_small(Path(samples_dir), Path(run_dir), model, int(num_steps))
+    train_small(samples_dir, run_dir, model, int(num_steps))
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ def train(
         console: where to speak; standard output if None.
 
     Raises:
-        UserError: on unusable samples, settings, weights or run folder, when memory is full, and
-            when a loss is not finite.
+        UserError: on unusable samples, settings, weights or run folder, where these are not the
+            same for all processes, when memory is full, and when a loss is not finite.
     """
     with join_ranks(config.device, config.batch_size) as ranks, ExitStack() as stack:
         console = (console or PlainConsole(stderr=False)) if ranks.is_first else Console(quiet=True)
@@ -178,6 +178,12 @@ def train(
             last_is_damaged=resumed is not None and resumed.last_is_damaged,
         )
         del resumed
+        # DDP compares no more than shapes: each process would go its own way, and nobody be told.
+        if not ranks.agree(checkpoints.about, val_set.fingerprint, state.step):
+            raise UserError(
+                f"{run_dir}: the processes of this training do not begin alike. All need the same "
+                "settings, samples, weights and libraries, and a run folder that all of them see."
+            )
         if config.compile:
             console.print("the first steps are slow: torch.compile takes a minute or more.")
         total_steps = steps_per_epoch * config.epochs
