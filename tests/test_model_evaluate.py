@@ -1,5 +1,7 @@
 import dataclasses
+import io
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,31 @@ def test_everything_is_measured_for_the_model_and_the_baselines(
     assert mean["following"] == pytest.approx(0)
     assert grey["fid"] > copy["fid"]
     assert "RANDOM" in metrics["style"]
+
+
+def test_without_the_training_split_there_is_no_mean(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """The split to judge on may have been pulled alone."""
+    alone = tmp_path / "samples"
+    shutil.copytree(samples_dir, alone, ignore=shutil.ignore_patterns("train-*"))
+    console = Console(record=True, file=io.StringIO())
+    metrics = evaluate(checkpoint, alone, "test", tmp_path, CONFIG, console=console)
+    assert metrics["baselines"].keys() == {"grey", "copy"}
+    assert "no `mean` to compare with" in console.export_text()
+    beside = evaluate(checkpoint, samples_dir, "test", tmp_path, CONFIG, console=QUIET)
+    assert beside["baselines"].pop("mean")
+    assert beside == metrics | {"settings": beside["settings"]}
+
+
+def test_metrics_say_on_what_and_by_which_numbers(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, seed=3)
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
+    with Samples(samples_dir, "test") as samples:
+        assert metrics["samples"] == samples.fingerprint
+    assert metrics["seed"] == 3
 
 
 def test_rows_and_means_agree(samples_dir: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.data.order import epoch_order
 from model.data.samples import Samples
-from model.evaluation.evaluate import baselines
+from model.evaluation.evaluate import BASELINES
 from model.evaluation.metrics import Answer, following, palette, psnr, ratio
 from model.evaluation.seen import Floats, Seen
 from model.evaluation.tally import RATIOS
@@ -69,9 +69,7 @@ def judge_crossing(
         ]
     )
     colorizer, _ = load_colorizer(checkpoint)
-    knowing_nothing = baselines(references.color[:1])
-    answers: dict[str, Answer] = {"model": colorizer}
-    answers |= {name: knowing_nothing[name] for name in ("grey", "copy")}
+    answers: dict[str, Answer] = {"model": colorizer, **BASELINES}
     found = {}
     for name, answer in answers.items():
         outputs = torch.stack([answer(sketches.sketch, r[None]) for r in references.color], dim=1)

@@ -8,6 +8,7 @@ computed is null, with its reason under ``unavailable``.
 import re
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from pipeline.disk import check_writable, replace_together, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.planning.families import join_characters
 from pipeline.progress import show_progress
+from pipeline.shards.shard import list_shards
 
 ROWS, METRICS = "rows.parquet", "metrics.json"
 
@@ -61,7 +63,8 @@ def evaluate(
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.
-        samples_dir: folder of prepared shards; its training split gives the mean picture.
+        samples_dir: folder of prepared shards; its training split gives the mean picture, and
+            without one there is none.
         split: which samples to judge on.
         out_dir: where the files go.
         config: the settings; the defaults if None.
@@ -91,9 +94,11 @@ def evaluate(
         lpips = load_lpips(Path(config.lpips_weights), colorizer.device)
     with ExitStack() as stack:
         sketch = config.sketch or info.train.sketch
-        samples = stack.enter_context(Samples(samples_dir, split, sketch))
-        train_set = stack.enter_context(Samples(samples_dir, "train", sketch))
-        for found in (samples, train_set):
+        splits = [split, *(["train"] if list_shards(samples_dir, "train") else [])]
+        samples, *train_sets = (
+            stack.enter_context(Samples(samples_dir, one, sketch)) for one in splits
+        )
+        for found in (samples, *train_sets):
             if found.size != info.size:
                 raise UserError(
                     f"{samples_dir}: its {found.split} pictures are {found.size}, and the model "
@@ -103,10 +108,12 @@ def evaluate(
         scenes = make_scenes(samples, config.reference, config.seed)
         grids = [grid_name(number, scene.name) for number, scene in enumerate(scenes)]
         check_writable(*(out_dir / name for name in (*grids, ROWS, METRICS)))
-        answers: dict[str, Answer] = {
-            "model": colorizer,
-            **baselines(mean_picture(train_set, config)),
-        }
+        answers: dict[str, Answer] = {"model": colorizer}
+        if train_sets:
+            answers["mean"] = partial(_paint_alike, mean_picture(train_sets[0], config))
+        else:  # the rest may have been pulled alone
+            console.print("no `mean` to compare with: the training split is not here.")
+        answers |= BASELINES
         order = epoch_order(len(samples), config.seed, 0)
         sketches = samples.load(order[: config.num_sketches]).sketch
         palettes = samples.load(order[-config.num_references :]).color
@@ -135,6 +142,8 @@ def evaluate(
         "style": str(info.style),
         "step": info.step,
         "split": split,
+        "samples": samples.fingerprint,
+        "seed": config.seed,
         "sketch": sketch,
         "guidance": config.guidance,
         "num_following": [len(sketches), len(palettes)],
@@ -253,13 +262,15 @@ def mean_picture(samples: Samples, config: EvalConfig) -> Tensor:
     return (total / len(samples)).round().to(torch.uint8)
 
 
-def baselines(mean: Tensor) -> dict[str, Answer]:
-    """Return the answers that know nothing, by name; ``mean`` is uint8 1 x 3 x H x W."""
-    return {
-        "mean": lambda sketch, reference: mean.expand(len(sketch), -1, -1, -1),
-        "grey": lambda sketch, reference: sketch.expand(-1, 3, -1, -1),
-        "copy": lambda sketch, reference: reference.expand(len(sketch), -1, -1, -1),
-    }
+def _paint_alike(picture: Tensor, sketch: Tensor, reference: Tensor) -> Tensor:
+    return picture.expand(len(sketch), -1, -1, -1)
+
+
+BASELINES: dict[str, Answer] = {
+    "grey": lambda sketch, reference: sketch.expand(-1, 3, -1, -1),
+    "copy": lambda sketch, reference: _paint_alike(reference, sketch, reference),
+}
+"""The answers that know nothing at all, by name; ``mean`` knows the training set."""
 
 
 def _fid_and_kid(real: list[Tensor], found: list[Tensor], seed: int) -> dict[str, float | None]:
