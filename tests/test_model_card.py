@@ -8,7 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 from typer.testing import Result
 
-from model.checkpoint import load_checkpoint, save_checkpoint
+from model.checkpoint import load_checkpoint, pack, save_checkpoint
+from model.networks.style import build_style_network
 from model.use.export import Export, export
 from pipeline.shards.rows import read_seal
 from pipeline.words import plain
@@ -73,6 +74,25 @@ def test_a_checkpoint_that_knows_little_has_a_card_that_says_so(tmp_path: Path) 
     assert "recipe: `unknown`" in card
     assert "Not measured: no evaluation" in card
     assert "Its style network has random weights" in card
+
+
+def test_a_style_network_that_was_trained_as_well_is_nothing_to_look_for(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "run" / "best.safetensors", "batchnorm")
+    tensors, info = load_checkpoint(checkpoint)
+    style = build_style_network("vgg19", normalised=True, weights="random").state_dict()
+    for weights in ("imagenet", "random"):
+        trained = dataclasses.replace(
+            info,
+            train=dataclasses.replace(info.train, style_train=True),
+            style=dataclasses.replace(info.style, weights=weights),
+        )
+        save_checkpoint(checkpoint, tensors | pack("style", style), trained)
+        export(tmp_path / "run", tmp_path / "out", onnx=False)
+        card = (tmp_path / "out" / "README.md").read_text()
+        assert "style network, before it was trained as well: vgg19, " in card
+        assert "Its style network was trained as well, and is in its files." in card
+        assert "It needs the style network" not in card
+        assert "never trained" not in card
 
 
 def test_the_card_says_which_checkpoint_of_its_run_it_is(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def _describe_training(info: CheckpointInfo, stem: str) -> list[str]:
     train = info.train
     versions = ", ".join(f"{plain(n)} {plain(v)}" for n, v in sorted(info.versions.items()))
     muon = f" (Muon: {train.muon_lr:g})" if train.muon_lr else ""
+    at_first = ", before it was trained as well" if train.style_train else ""
     began = f"began with the weights of the checkpoint of SHA-256 {plain(info.init)}"
     which = {
         "best": f"the best by {train.best_by} of those that were validated",
@@ -119,7 +120,7 @@ def _describe_training(info: CheckpointInfo, stem: str) -> list[str]:
         f"in epoch {info.epoch + 1}",
         f"adversary: {train.gan}; learning rate {train.lr:g}{muon}, {train.schedule}; "
         f"seed {train.seed}",
-        f"width {train.width_multiplier:g}; style network: {plain(info.style)}",
+        f"width {train.width_multiplier:g}; style network{at_first}: {plain(info.style)}",
         f"this checkpoint is {which[stem]}"
         if stem in which
         else "which checkpoint of its run this is, its file's name does not say",
