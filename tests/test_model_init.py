@@ -52,6 +52,18 @@ def test_a_run_begins_with_the_weights_that_would_be_used(
     assert (info.epoch, info.step) == (0, 4)
 
 
+def test_a_size_that_an_article_model_does_not_have_keeps_nothing(
+    samples_dir: Path, tmp_path: Path
+) -> None:
+    """As of ``train characters-256 --model batchnorm``, whose recipe sizes ``reference``."""
+    config = dataclasses.replace(SHORT, model="batchnorm", size="base")
+    run(samples_dir, tmp_path / "first", config, max_steps=1)
+    other = dataclasses.replace(config, size="small")
+    run(samples_dir, tmp_path / "second", other, init=tmp_path / "first" / "last.json", max_steps=1)
+    _, info = load_checkpoint(tmp_path / "second" / "last.json")
+    assert info.init == read_sum(tmp_path / "first" / "last.json")
+
+
 def test_a_trained_style_network_comes_along(samples_dir: Path, tmp_path: Path) -> None:
     with_style = dataclasses.replace(SHORT, model="inception", style_train=True)
     run(samples_dir, tmp_path / "first", with_style, max_steps=1)

@@ -25,9 +25,12 @@ def begin_with(
         UserError: on an unusable checkpoint, and on one of another network than the run's.
     """
     _, info = load_checkpoint(checkpoint)
+    decisive = ["name", "width_multiplier"]
+    if info.model.name == "reference":  # the others have one size, whatever a recipe says of it
+        decisive.append("size")
     different = [
         f"train.{name.replace('name', 'model')}={getattr(info.model, name)}"
-        for name in ("name", "size", "width_multiplier")
+        for name in decisive
         if getattr(info.model, name) != getattr(config.model_config(), name)
     ]
     if different:
