@@ -164,7 +164,7 @@ BENCHMARKS = [
         here=True,
     ),
     bench(
-        "study_average_colour {few}/samples --steps 8 --only 'BatchNorm, on'",
+        "study_average_colour {few}/samples --steps 3 --only 'BatchNorm, on'",
         "probe, fc1: R^2 ? of the mean colour, spread over pictures # of the mean size",
         "probe, colours: R^2 ? of the mean colour, spread over pictures # of the mean size",
         "following highest chroma error PSNR",

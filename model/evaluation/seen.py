@@ -84,7 +84,7 @@ def length(ab: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def blur(values: Floats) -> Floats:
-    """Return the means of SSIM's windows, Gaussian, 11 x 11, deviation 1.5: H x W x 3.
+    """Return the means of SSIM's windows, Gaussian, 11 x 11, deviation 1.5, in H x W x 3 values.
 
     Only those of windows that lie wholly inside: (H - 10) x (W - 10) x 3.
     """
