@@ -71,6 +71,21 @@ def test_an_answer_is_measured_against_the_truth_of_its_own_pair(
         assert (sheet[top : top + 64, 4 + 2 * 68 : 4 + 2 * 68 + 64] == shown_reference).all()
 
 
+def test_no_more_sketches_and_references_are_judged_than_the_figures_are_of(
+    checkpoint: Path, samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.evaluation.crossing.NUM_JUDGED", 2)
+    asked: list[tuple[int, int]] = []
+
+    def truth(sketch_id: int, reference_id: int) -> NDArray[np.uint8]:
+        asked.append((sketch_id, reference_id))
+        return np.full((64, 64, 3), 90, np.uint8)
+
+    judge_crossing(checkpoint, samples_dir, "test", truth, tmp_path / "sheet.png")
+    assert len({pair[0] for pair in asked}) == len({pair[1] for pair in asked}) == 2
+    assert len(asked) == 4
+
+
 def test_three_characters_are_enough(checkpoint: Path, tmp_path: Path) -> None:
     few = write_samples(tmp_path / "few", {"test": 3}, characters=CHARACTERS)
     picture = np.full((64, 64, 3), 90, np.uint8)

@@ -20,12 +20,14 @@ from model.data.augment import same_reference
 from model.data.samples import Samples
 from model.evaluation.evaluate import evaluate, mean_picture
 from model.evaluation.metrics import bootstrap, mse
+from model.evaluation.seen import Seen
 from model.evaluation.tally import NEEDS_TRUTH, Tally
 from model.use.colorize import Colorizer, load_colorizer
 from pipeline.errors import UserError
 from tests.model_checkpoints import write_checkpoint
 from tests.model_samples import write_samples
 from tests.stand_ins import SmallInception
+from tests.tensors import flat
 
 CONFIG = EvalConfig(batch_size=3, num_sketches=3, num_references=2, num_grid=2, device="cpu")
 QUIET = Console(quiet=True)
@@ -140,6 +142,15 @@ def test_what_cannot_be_computed_is_null_with_its_reason(
     assert metrics["fid"] is metrics["kid"] is metrics["baselines"]["grey"]["fid"] is None
     assert metrics["unavailable"].keys() == {"lpips", "fid", "kid"}
     assert "--fid-weights PATH" in metrics["unavailable"]["fid"]
+
+
+def test_a_picture_has_no_figure_of_what_it_does_not_hold() -> None:
+    tally, pictures = Tally(), torch.cat([flat(255, 0, 0), flat(255, 255, 255)])  # all red, paper
+    tally.add(pictures, Seen(pictures))
+    found = {name: values.to_pylist() for name, values in tally.columns().items()}
+    assert found["mse"] == [0.0, 0.0]
+    assert found["chroma_error"] == found["regional_error"] == [0.0, None]
+    assert found["paper_error"] == [None, 0.0]
 
 
 def test_one_sample_is_enough_for_what_it_can_tell(checkpoint: Path, tmp_path: Path) -> None:

@@ -106,11 +106,14 @@ def test_the_regional_error_sees_only_what_is_small_by_hand() -> None:
 def test_a_region_is_a_square_of_16_in_a_and_b(
     monkeypatch: pytest.MonkeyPatch, a: float, num_small: int
 ) -> None:
-    """Centred on multiples of 16: from 39.9 one rounds to 32, from 7.9 to no colour at all."""
-    ab = np.zeros((1, 100, 2), np.float32)
-    ab[:, :70, 0], ab[:, 70:90, 0], ab[:, 90:, 1] = 32, a, -48
+    """Centred on multiples of 16: from 39.9 one rounds to 32, from 7.9 to no colour at all.
+
+    Of three regions the smaller two are just a third, and so still fit into it.
+    """
+    ab = np.zeros((1, 90, 2), np.float32)
+    ab[:, :60, 0], ab[:, 60:80, 0], ab[:, 80:, 1] = 32, a, -48
     monkeypatch.setattr("model.evaluation.seen.ab_of", lambda _: ab)
-    picture = Seen(torch.zeros(1, 3, 1, 100, dtype=torch.uint8))
+    picture = Seen(torch.zeros(1, 3, 1, 90, dtype=torch.uint8))
     ((_, colourless),) = regional_distances(picture, picture)
     small = 10 * 48 + (20 * a if num_small == 30 else 0)
     assert colourless == pytest.approx(small / num_small, rel=1e-4)
@@ -150,6 +153,11 @@ def test_copies_within_a_cluster_are_no_further_evidence(num_copies: int) -> Non
     shuffled = np.random.default_rng(1).permutation(len(copies[1]))
     expected = bootstrap(parts, clusters, seed=0)
     assert bootstrap(copies[0][shuffled], copies[1][shuffled], seed=0) == pytest.approx(expected)
+
+
+def test_a_cluster_counts_with_all_of_its_pictures() -> None:
+    wrong_and_right = np.array([[0.0, 1.0], [1.0, 1.0]] * 5)
+    assert bootstrap(wrong_and_right, np.repeat(np.arange(5), 2), seed=0) == [0.5, 0.5]
 
 
 def test_one_cluster_alone_has_no_interval() -> None:

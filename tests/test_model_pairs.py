@@ -101,6 +101,11 @@ def test_any_other_picture_is_never_ones_own(samples: Samples) -> None:
     assert not np.array_equal(pairs, pair_up(samples, "any", seed=5))
 
 
+def test_of_two_samples_each_gives_the_other_its_colours(tmp_path: Path) -> None:
+    with Samples(write_samples(tmp_path, {"test": 2}), "test") as samples:
+        assert pair_up(samples, "any").tolist() == [[0, 1], [1, 0]]
+
+
 def test_one_sample_has_no_other(tmp_path: Path) -> None:
     with (
         Samples(write_samples(tmp_path, {"test": 1}), "test") as samples,
