@@ -1,5 +1,6 @@
 """Two writers of one shard: the later waits, and what it writes is whole."""
 
+import errno
 import tarfile
 import threading
 import time
@@ -41,6 +42,18 @@ def test_a_file_that_was_renamed_meanwhile_is_not_claimed(
     with claim(path) as file:
         file.write(b"mine")
     assert (path.read_bytes(), other.read_bytes()) == (b"mine", b"")
+
+
+def test_a_file_system_without_locks_lets_everybody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: BinaryIO, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    with claim(tmp_path / "file"), claim(tmp_path / "file"):
+        pass
 
 
 def test_who_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

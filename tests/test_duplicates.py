@@ -157,6 +157,21 @@ def test_what_repeats_two_pictures_is_the_earlier_ones(tmp_path: Path) -> None:
     assert duplicates(tmp_path, rows, max_bits=1) == {9: (5, "near")}
 
 
+@pytest.mark.parametrize(("most", "found"), [(2, {4: 1}), (3, {4: 1, 5: 3})])
+def test_of_one_hash_so_many_pictures_are_told_apart_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, found: dict[int, int]
+) -> None:
+    """A thousand that a stranger made alike are not all compared with each other."""
+    monkeypatch.setattr(module, "_MAX_LEADS", most)
+    pictures = [draw_picture(seed, 300, 300) for seed in (1, 2, 3, 1, 3)]
+    rows = [row(i, picture) | {"perceptual_hash": 7} for i, picture in enumerate(pictures, 1)]
+    assert duplicates(tmp_path, rows) == {post: (of, "same_pixels") for post, of in found.items()}
+
+
+def test_no_shards_hold_no_duplicates(tmp_path: Path) -> None:
+    assert duplicates(tmp_path, []) == {}
+
+
 def test_one_that_is_too_small_hides_no_larger_one(tmp_path: Path) -> None:
     a = draw_picture(4, 120, 120)
     small = cv2.resize(a, (60, 60), interpolation=cv2.INTER_AREA)

@@ -115,6 +115,8 @@ def test_a_general_post_proves_the_snapshot_wrong() -> None:
     with pytest.raises(UserError, match=r"post 7 is rated g.*not of 2021.*select\.snapshot=YEAR"):
         judge(replace(WANTED, rating="g"), SELECT, frozenset())
     assert reason(replace(WANTED, rating="g"), replace(SELECT, snapshot=2023)) == ""
+    first = replace(SELECT, snapshot=2022, rating=("g",))
+    assert reason(replace(WANTED, rating="g"), first) == ""
     assert reason(WANTED, replace(SELECT, snapshot=2023)) == "filtered/rating"
 
 

@@ -120,17 +120,21 @@ def test_a_commit_whose_files_are_not_whole_is_not_finished(tmp_path: Path, dama
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_commits_of_the_shards_that_are_meant_are_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meant", [0, 1])
+def test_only_the_commits_of_the_shards_that_are_meant_are_finished(
+    tmp_path: Path, meant: int
+) -> None:
+    """Whichever of them the folder lists first."""
     names = ["train-000000", "train-000001"]
     for name in names:
         write_shard(tmp_path, name)
         for path in (tar_path(tmp_path, name), rows_path(tmp_path, name)):
             path.rename(temporary_path(path))
-    recover(tmp_path, names[:1])
-    others = [temporary_path(path(tmp_path, names[1])) for path in (rows_path, tar_path)]
+    recover(tmp_path, [names[meant]])
+    others = [temporary_path(path(tmp_path, names[1 - meant])) for path in (rows_path, tar_path)]
     assert sorted(tmp_path.glob(".*")) == others
-    assert list_shards(tmp_path) == names[:1]
-    assert is_current(tmp_path, names[0], "f")
+    assert list_shards(tmp_path) == [names[meant]]
+    assert is_current(tmp_path, names[meant], "f")
 
 
 def test_each_step_of_a_commit_is_on_the_disk_before_the_next(
