@@ -176,7 +176,6 @@ def _decode_with_pillow(data: bytes, format_name: str, pixels: Picture | None) -
             if pixels is not None and image.mode in ("RGB", "L"):
                 whole = Image.fromarray(pixels if image.mode == "RGB" else pixels[..., 0])
                 whole.info = image.info
-            whole.load()
             upright = ImageOps.exif_transpose(whole)
             return np.asarray(to_srgb(flatten_alpha(upright)))
     except Exception as error:  # as above: hostile bytes, and any exception means the same
