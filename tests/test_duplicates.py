@@ -84,8 +84,8 @@ def test_what_was_found_is_recalled_for_the_same_originals_only(
         searches.append(max_bits)
         return find_duplicates(raw_dir, names, max_bits, min_side)
 
-    def recall(max_bits: int = 4) -> list[int]:
-        found = module.recall_duplicates(path, raw_dir, list_shards(raw_dir), max_bits, 64)
+    def recall(max_bits: int = 4, min_side: int = 64) -> list[int]:
+        found = module.recall_duplicates(path, raw_dir, list_shards(raw_dir), max_bits, min_side)
         return list(found["post_id"].to_pylist())
 
     monkeypatch.setattr(module, "find_duplicates", find)
@@ -94,6 +94,9 @@ def test_what_was_found_is_recalled_for_the_same_originals_only(
     assert recall(-1) == []
     assert recall() == [9]
     assert searches == [4, -1, 4]
+    assert recall(min_side=301) == []
+    assert recall() == [9]
+    searches.clear()
     data = path.read_bytes()
     path.write_bytes(data[:-9])
     assert recall() == [9]
@@ -106,7 +109,7 @@ def test_what_was_found_is_recalled_for_the_same_originals_only(
     assert recall() == [9]
     duplicates(raw_dir, [row(5, b), row(7, b), row(9, a)])  # rewrites one of two shards
     assert recall() == [6, 7]
-    assert searches == [4, -1, 4, 4, 4, 4]
+    assert searches == [4, 4, 4]
 
 
 def shrunk(picture: Picture) -> Picture:

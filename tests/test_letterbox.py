@@ -79,12 +79,15 @@ def test_bars_around_dark_content_confirm_the_prediction(inside: str) -> None:
 
 
 @pytest.mark.parametrize("at", [20, 490])
-def test_a_bright_line_where_a_bar_is_predicted_denies_it(at: int) -> None:
+@pytest.mark.parametrize(("num", "found"), [(5, Letterbox.CONFIRMED), (6, Letterbox.DISAGREES)])
+def test_over_a_hundredth_of_a_bright_line_where_a_bar_is_predicted_denies_it(
+    at: int, num: int, found: Letterbox
+) -> None:
     picture = np.zeros((512, 512, 3), np.uint8)
-    picture[at : at + 2, 200:300] = 255
-    assert find_letterbox(picture, 1200, 800)[1] == Letterbox.DISAGREES
+    picture[at : at + 2, 200 : 200 + num] = 255
+    assert find_letterbox(picture, 1200, 800)[1] == found
     turned = np.ascontiguousarray(picture.swapaxes(0, 1))
-    assert find_letterbox(turned, 800, 1200)[1] == Letterbox.DISAGREES
+    assert find_letterbox(turned, 800, 1200)[1] == found
 
 
 def test_what_is_not_square_has_no_letterbox() -> None:

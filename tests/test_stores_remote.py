@@ -2,11 +2,13 @@
 
 import errno
 import os
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
 import pytest
 import s3fs
+from pytest_httpserver import HTTPServer
 
 from pipeline.errors import UserError
 from pipeline.maintenance.verify import verify
@@ -193,6 +195,21 @@ def test_a_store_that_never_answered_or_says_no_is_not_waited_for(
     with pytest.raises(UserError, match="cannot be read"):
         store.read("index.json", 99)
     assert slept == []
+
+
+def test_a_file_that_is_read_at_once_has_a_largest_size(
+    tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    """An index, that is, which a stranger may have made as large as no memory is."""
+    data = b"x" * 10
+    (tmp_path / "index.json").write_bytes(data)
+    fsspec.filesystem("memory").pipe_file("/capped/index.json", data)
+    httpserver.expect_request("/capped/index.json").respond_with_data(data)
+    for url in (str(tmp_path), "memory://capped", httpserver.url_for("/capped")):
+        with closing(open_store(url)) as store:
+            assert store.read("index.json", 10) == data
+            with pytest.raises(UserError, match=r"index\.json: larger than 9 bytes"):
+                store.read("index.json", 9)
 
 
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.ENOSYS, None])

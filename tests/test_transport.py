@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import requests
-from urllib3.exceptions import ReadTimeoutError
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import MaxRetryError, NewConnectionError, ReadTimeoutError
 
 from pipeline.web.transport import (
     PrivateAddressError,
@@ -19,6 +20,7 @@ from pipeline.web.transport import (
     find_private,
     host_of,
     prepare_get,
+    why_unreachable,
 )
 from tests.faulty_server import FaultyServer, Script, answer, drip
 
@@ -77,6 +79,13 @@ def test_the_host_is_the_one_that_is_connected_to(url: str, host: str) -> None:
 def test_what_is_no_url_has_no_host(url: str) -> None:
     with pytest.raises(ValueError, match="."):
         host_of(prepare_get(url, {}))
+
+
+def test_a_failed_connection_of_which_the_system_says_nothing_is_none() -> None:
+    pool = HTTPConnectionPool("a.example")
+    reason = NewConnectionError(pool._get_conn(), "no answer of the proxy")
+    error = requests.ConnectionError(MaxRetryError(pool, "/1", reason))
+    assert "no answer of the proxy" in why_unreachable(error)
 
 
 def test_a_slow_but_steady_answer_gets_its_time(fetch: Callable[..., bytes]) -> None:
