@@ -75,7 +75,6 @@ def find_duplicates(raw_dir: Path, names: Sequence[str], max_bits: int, min_side
     starts = np.cumsum([0, *map(len, tables)])
     posts = pa.concat_tables(tables).unify_dictionaries()
     large = pc.and_(*(pc.greater_equal(posts[side], min_side) for side in sides))
-    large = pc.and_(large, pc.is_valid(posts["perceptual_hash"]))
     rows = np.flatnonzero(pc.fill_null(large, False).to_numpy())
     hashes = pc.fill_null(posts["perceptual_hash"], 0).to_numpy()[rows]
     near = neighbours(hashes, max_bits)
