@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from requests import PreparedRequest, Response
 from urllib3 import HTTPResponse
 
 from pipeline.errors import UserError
+from pipeline.web.transport import Transport
 from tests.clients import CHUNKED, FETCHED, GZIP, PICTURE, Connect, wait_until
 from tests.faulty_server import FaultyServer, Script, answer, send
 
@@ -130,6 +132,21 @@ def test_a_range_of_bytes_comes_and_no_more(connect: Connect) -> None:
         assert (download.fate, download.content) == (FETCHED, PICTURE[10:30])
         assert download.http_status == 206
         assert "\r\nRange: bytes=10-29\r\n" in server.requests[0]
+
+
+def test_of_a_range_no_more_is_wanted_than_it_is_long(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, send_request = [], Transport.send
+
+    def watch(wire: Transport, request: PreparedRequest, max_bytes: int) -> Response:
+        wanted.append(max_bytes)
+        return send_request(wire, request, max_bytes)
+
+    monkeypatch.setattr(Transport, "send", watch)
+    with FaultyServer(answer(206, PICTURE[10:30])) as server:
+        connect(server.url, max_bytes=10**9).get(f"{server.url}/1", span=range(10, 30))
+    assert wanted == [20]
 
 
 @pytest.mark.parametrize(

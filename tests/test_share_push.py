@@ -230,6 +230,16 @@ def test_damaged_rows_are_not_pushed(work: Work, tmp_path: Path) -> None:
     assert not (tmp_path / "there").exists()
 
 
+def test_the_work_folder_is_no_place_to_push_to_by_any_name(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(work.root)
+    monkeypatch.chdir(tmp_path)
+    for url in (f"{work.root}", f"file://{work.root}/", "work/samples", "link", "link/new"):
+        with pytest.raises(UserError, match="is the work folder, or within it"):
+            push(work, url, QUIET)
+
+
 def test_what_is_pushed_again_on_another_day_stays_of_its_first(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,6 +265,7 @@ def test_where_the_kernel_copies_nothing_it_is_read_and_written(
         (f"sftp://me:123456/{SECRET}@host/x", "user or password"),
         (f"https://host/x?X-Amz-Signature={SECRET}", "query or fragment"),
         (f"az://container/x?sig={SECRET}", "query or fragment"),
+        (f"https://host/x#{SECRET}", "query or fragment"),
         ("hf://someone/tiny", "name a data set repository"),
         ("hf://datasets/someone", "name a data set repository"),
         ("hf://spaces/someone/tiny", "name a data set repository"),

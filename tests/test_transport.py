@@ -1,3 +1,4 @@
+import io
 import ipaddress
 import shutil
 import socket
@@ -7,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 from urllib3 import HTTPConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import MaxRetryError, NewConnectionError, ReadTimeoutError
 
+from pipeline.web import transport
 from pipeline.web.transport import (
     PrivateAddressError,
     Transport,
@@ -82,10 +86,31 @@ def test_what_is_no_url_has_no_host(url: str) -> None:
 
 
 def test_a_failed_connection_of_which_the_system_says_nothing_is_none() -> None:
-    pool = HTTPConnectionPool("a.example")
-    reason = NewConnectionError(pool._get_conn(), "no answer of the proxy")
-    error = requests.ConnectionError(MaxRetryError(pool, "/1", reason))
+    reason = NewConnectionError(HTTPConnection("a.example"), "no answer of the proxy")
+    error = requests.ConnectionError(MaxRetryError(HTTPConnectionPool("a.example"), "/1", reason))
     assert "no answer of the proxy" in why_unreachable(error)
+
+
+def test_an_answer_has_four_time_outs_and_a_second_for_every_64_kib(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([0.0, 40.0, 41.0, 42.0, 43.1])
+    monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    sock: Any = SimpleNamespace(gettimeout=lambda: 10.0)
+    reader = transport._TimedReader(io.FileIO("/dev/zero"), sock)
+    for _ in range(3):
+        assert reader.readinto(bytearray(2**16)) == 2**16
+    with pytest.raises(TimeoutError, match="too slowly"):
+        reader.readinto(bytearray(1))
+
+
+def test_an_answer_has_a_mebibyte_around_twice_what_is_wanted() -> None:
+    with FaultyServer(answer(200, b"x")) as server:
+        request = prepare_get(f"{server.url}/1", {})
+        with closing(Transport(10.0, 1, {server.host})) as wire:
+            raw: Any = wire.send(request, 1000).raw
+            num_left = raw._original_response.fp.raw.num_left
+    assert 2**20 + 2000 - 200 < num_left < 2**20 + 2000  # less the headers
 
 
 def test_a_slow_but_steady_answer_gets_its_time(fetch: Callable[..., bytes]) -> None:
