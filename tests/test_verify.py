@@ -338,9 +338,10 @@ def test_status_of_a_damaged_folder_is_a_sentence(work: Work, damage: str) -> No
         status = words.cast(SAMPLES.field(index).type)
         odd = table.set_column(index, SAMPLES.field(index), status)
         info = read_info(path)
-        info["fates"] = {"kept": "many"}
         if damage == "another word":
             del info["fates"]
+        else:
+            odd, info["fates"] = table, {"kept": "many"}
         write_rows(path, [odd], info)
     with pytest.raises(UserError, match=path.name):
         read_status(work)
