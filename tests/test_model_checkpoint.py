@@ -24,7 +24,7 @@ from model.checkpoint import (
 )
 from model.config import ModelConfig, TrainConfig
 from model.networks.style import Provenance
-from pipeline.errors import UserError
+from pipeline.errors import DamagedError, UserError
 from pipeline.settings import to_table
 
 
@@ -235,4 +235,11 @@ def test_a_header_that_no_training_wrote_is_refused(saved: Path, text: str) -> N
 def test_a_version_of_thousands_of_digits_is_newer(saved: Path) -> None:
     save_file(tensors_at(7), saved, metadata={"format": FORMAT, "version": "9" * 5000})
     with pytest.raises(UserError, match="newer version"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("version", ["", "one", "-1"])
+def test_a_version_that_is_no_number_is_damage(saved: Path, version: str) -> None:
+    save_file(tensors_at(7), saved, metadata={"format": FORMAT, "version": version})
+    with pytest.raises(DamagedError, match="do not match their hash"):
         load_checkpoint(saved)
