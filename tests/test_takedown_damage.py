@@ -1,5 +1,6 @@
 """A takedown in a folder where something is damaged: refused before it begins, or finished."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,9 @@ def test_what_was_left_out_for_its_sake_comes_back(tmp_path: Path) -> None:
     run.fetch(recipe, work, QUIET)
     assert run.prepare(recipe, work, QUIET).fates["duplicate/family"] == 1
     before = members(work)
+    shutil.copytree(work.root, tmp_path / "both")
+    done = take_down(Work(tmp_path / "both"), [5, 14])
+    assert (done.post_ids, done.also) == ([5, 14], [])
     assert take_down(work, [5]).also == [14]
     after = members(work)
     assert after == {name: data for name, data in before.items() if not name.startswith(key_of(5))}
