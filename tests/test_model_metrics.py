@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from model.evaluation.metrics import (
     PSNR_CAP,
     bootstrap,
+    bootstrap_following,
     chroma_distances,
+    cross,
     following,
     measure_following,
     mse,
@@ -209,3 +211,23 @@ def test_following_is_the_slope_whatever_sketches_have_in_common(
 
 def test_following_needs_references_that_differ() -> None:
     assert following(np.zeros((3, 2, 2)), np.ones((2, 2))) is None
+    assert bootstrap_following(np.zeros((3, 2, 2)), np.ones((2, 2)), seed=0) is None
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["by sketch", "by reference"])
+def test_the_interval_of_following_is_as_wide_as_sketches_or_references_differ(axis: int) -> None:
+    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    references = 30 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    slopes = np.expand_dims(np.tile([0.5, 1.0], 8), 1 - axis)[..., None]  # half of them each
+    low, high = bootstrap_following(slopes * references, references, seed=0) or (0, 0)
+    assert following(slopes * references, references) == pytest.approx(0.75)
+    assert (low, high) == pytest.approx((0.625, 0.875), abs=0.04)  # 1.96 x 0.25 / sqrt(16)
+    same = np.ones_like(slopes * references)
+    assert bootstrap_following(same, references, seed=0) == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_the_interval_of_an_answer_that_always_follows_alike_is_a_point() -> None:
+    references = drawn(4, 5, 6, 7)
+    outputs = cross(lambda _, one: one.expand(3, -1, -1, -1), references[:3, :1], references)
+    found = bootstrap_following(outputs, palette(references), seed=0)
+    assert found == pytest.approx([1, 1])

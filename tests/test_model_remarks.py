@@ -21,6 +21,13 @@ def test_an_average_colour_is_told_however_good_its_mse() -> None:
     assert list(found) == ["following"]
 
 
+@pytest.mark.parametrize(("following", "words"), [(-0.02, "the same"), (-0.4, "the other way")])
+def test_colours_that_stay_are_told_from_those_that_go_the_other_way(
+    following: float, words: str
+) -> None:
+    assert words in remarks({"following": following})["following"]
+
+
 @pytest.mark.parametrize("kind", ["source", "patch"])
 def test_a_discriminator_that_has_won_is_told(kind: str) -> None:
     real, generated = f"d_{kind}_real", f"d_{kind}_generated"

@@ -27,7 +27,7 @@ from model.data.order import epoch_order
 from model.data.samples import Batch, Samples, iterate_batches, spread_places
 from model.device import memory_guard
 from model.evaluation.fid import extract_features, fid, kid, load_extractor
-from model.evaluation.metrics import Answer, measure_following
+from model.evaluation.metrics import Answer, bootstrap_following, cross, following, palette
 from model.evaluation.perceptual import load_lpips
 from model.evaluation.scenes import Scene, make_scenes
 from model.evaluation.seen import Seen
@@ -59,7 +59,8 @@ def evaluate(
     ``metrics.json`` has the first setting's figures at its top, and those of all under
     ``settings``; each further one has its ``grid-SETTING.png``. Means have a 95% bootstrap
     interval beside them, over ``num_clusters`` clusters: pictures that share a character or a
-    family are one cluster. How much trainings differ is not in it.
+    family are one cluster. That of following is over its sketches and references. How much
+    trainings differ is in none of them.
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.
@@ -116,9 +117,14 @@ def evaluate(
         answers |= BASELINES
         order = epoch_order(len(samples), config.seed, 0)
         sketches = samples.load(order[: config.num_sketches]).sketch
-        palettes = samples.load(order[-config.num_references :]).color
+        references = samples.load(order[-config.num_references :]).color
         with memory_guard("eval.num_sketches", len(sketches)):  # all of them at once
-            follows = {n: measure_following(a, sketches, palettes) for n, a in answers.items()}
+            crossed = {name: cross(a, sketches, references) for name, a in answers.items()}
+        palettes = palette(references)
+        follows = {
+            name: (following(o, palettes), bootstrap_following(o, palettes, config.seed))
+            for name, o in crossed.items()
+        }
         settings, tables, files = {}, [], {}
         for name, scene in zip(grids, scenes, strict=True):
             if len(scene.pairs) < len(samples):
@@ -146,7 +152,7 @@ def evaluate(
         "seed": config.seed,
         "sketch": sketch,
         "guidance": config.guidance,
-        "num_following": [len(sketches), len(palettes)],
+        "num_following": [len(sketches), len(references)],
         **settings[scenes[0].name],
         "settings": settings,
     }
@@ -178,7 +184,7 @@ def judge(
     scene: Scene,
     samples: Samples,
     answers: Mapping[str, Answer],
-    follows: Mapping[str, float | None],
+    follows: Mapping[str, tuple[float | None, list[float] | None]],
     config: EvalConfig,
     extractor: FeatureExtractorBase | None,
     lpips: nn.Module | None,
@@ -186,7 +192,7 @@ def judge(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Judge answers, ``model`` and the baselines by name, in one setting.
 
-    Each one's ``following``, in ``follows``, is the same in all settings.
+    Each one's ``following`` with its interval, in ``follows``, is the same in all settings.
 
     Returns:
         What ``metrics.json`` says of it, and the model's figures for each picture.
@@ -212,9 +218,9 @@ def judge(
     results: dict[str, dict[str, Any]] = {
         name: {
             **tally.summary(),
-            "following": follows[name],
+            "following": follows[name][0],
             **_fid_and_kid(real, tally.features, config.seed),
-            "intervals": tally.intervals(clusters, config.seed),
+            "intervals": tally.intervals(clusters, config.seed) | {"following": follows[name][1]},
         }
         for name, tally in tallies.items()
     }

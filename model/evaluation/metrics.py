@@ -188,13 +188,44 @@ def following(outputs: Floats, references: Floats) -> float | None:
     return float((outputs * x).sum() / spread) if spread > 0 else None
 
 
-def measure_following(answer: Answer, sketches: Tensor, references: Tensor) -> float | None:
-    """Colour every sketch after every reference and return ``following``.
+def bootstrap_following(outputs: Floats, references: Floats, seed: int) -> list[float] | None:
+    """Return the 95% interval of ``following``, by 1,000 resamples of sketches and of references.
+
+    Both are samples of what there is to colour, and to colour after.
+
+    Args:
+        outputs, references: as of ``following``.
+        seed: of the resamples.
+
+    Returns:
+        The 2.5th and the 97.5th percentile; None where the references all have one palette.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    num_sketches, num_references = outputs.shape[:2]
+    slopes = []
+    for _ in range(1000):
+        sketches = random.integers(num_sketches, size=num_sketches)
+        some = random.integers(num_references, size=num_references)
+        slopes.append(following(outputs[sketches][:, some], references[some]))
+    known = [slope for slope in slopes if slope is not None]
+    if not known:
+        return None
+    low, high = np.percentile(known, (2.5, 97.5))
+    return [float(low), float(high)]
+
+
+def cross(answer: Answer, sketches: Tensor, references: Tensor) -> Floats:
+    """Colour every sketch after every reference and return each output's ``palette``, n x m x 2.
 
     Args:
         answer: what colours.
         sketches: uint8 n x 1 x H x W.
-        references: uint8 m x 3 x H x W, m at least 2.
+        references: uint8 m x 3 x H x W.
     """
     outputs = [palette(answer(sketches, reference)) for reference in references.unsqueeze(1)]
-    return following(np.stack(outputs, axis=1), palette(references))
+    return np.stack(outputs, axis=1)
+
+
+def measure_following(answer: Answer, sketches: Tensor, references: Tensor) -> float | None:
+    """Return ``following`` of an answer; the arguments are those of ``cross``, m at least 2."""
+    return following(cross(answer, sketches, references), palette(references))

@@ -28,9 +28,10 @@ def remarks(figures: Mapping[str, float | None]) -> dict[str, str]:
     found = {}
     following = figures.get("following")
     if following is not None and following < IGNORING:
-        found["following"] = (
-            f"following {following:.2f}: it paints the same colours whatever the reference."
-        )
+        does = "it paints the same colours whatever the reference"
+        if following <= -IGNORING:
+            does = "its colours go the other way than the reference's"
+        found["following"] = f"following {following:.2f}: {does}."
     chroma_error = figures.get("chroma_error")
     if chroma_error is not None and chroma_error >= 1:
         found["chroma_error"] = (

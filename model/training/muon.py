@@ -16,10 +16,11 @@ class Muon(torch.optim.AdamW):
     """AdamW, but kernels between hidden layers step by their orthogonalised momentum.
 
     After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": a kernel,
-    as a matrix of output channels by all that they are computed from, moves as far in its weak
-    directions as in its strong ones. Its learning rate is on AdamW's scale by the factor of Liu et
-    al. 2025, "Muon is Scalable for LLM Training". ``torch.optim.Muon`` takes no kernels, and
-    computes in bf16, which processors without it take twelve times as long for.
+    as a matrix of its first axis (a convolution's output channels, a transposed one's input
+    channels) by all others, moves as far in its weak directions as in its strong ones. Its learning
+    rate is on AdamW's scale by the factor of Liu et al. 2025, "Muon is Scalable for LLM Training".
+    ``torch.optim.Muon`` takes no kernels, and computes in bf16, which processors without it take
+    twelve times as long for.
 
     Args:
         network: a generator. What reads the picture and the layer ``out``, which paints it, are
