@@ -68,6 +68,58 @@ def test_a_page_that_asks_for_more_than_its_footer_says_is_refused_unread(tmp_pa
         read_rows(path, bomb.schema)
 
 
+def forge(path: Path, *changes: tuple[bytes, bytes]) -> pq.FileMetaData:
+    """Replace the last places in a file, which are its footer's; return the footer."""
+    content = path.read_bytes()
+    for old, new in changes:
+        before, found, after = content.rpartition(old)
+        assert found
+        content = before + new + after
+    path.write_bytes(content)
+    return pq.read_metadata(path)
+
+
+def test_pages_that_only_arrow_finds_are_refused(tmp_path: Path) -> None:
+    pq.write_table(table := pa.table({"a": [7] * 50}), path := tmp_path / "a.parquet")
+    column = pq.read_metadata(path).row_group(0).column(0)
+    first, then = column.dictionary_page_offset, column.data_page_offset
+    before_the_file = b"\x09"  # -5
+    places = b"\x26" + varint(then) + b"\x26" + varint(first)
+    footer = forge(path, (places, b"\x26" + varint(first) + b"\x26" + before_the_file))
+    assert pq.read_table(path) == table
+    with pytest.raises(ValueError, match="not where it says"):
+        check_pages(path, footer)
+
+
+def test_pages_of_a_kind_that_arrow_passes_over_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [7] * 50}), path := tmp_path / "a.parquet", use_dictionary=False)
+    index_page = b"\x15\x02"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"PAR1\x15\x00", b"PAR1" + index_page, 1))
+    with pytest.raises(ValueError, match="a page's header is none"):
+        check_pages(path, pq.read_metadata(path))
+
+
+def test_row_groups_of_more_rows_than_the_file_says_are_refused(tmp_path: Path) -> None:
+    """What a caller allows is compared with what the file says."""
+    pq.write_table(HONEST, path := tmp_path / "a.parquet")
+    said = b"\x16" + varint(3000) + b"\x19"  # and a list follows: the row groups
+    footer = forge(path, (said, b"\x16" + varint(100) + b"\x19"))
+    assert (footer.num_rows, footer.row_group(0).num_rows) == (100, 3000)
+    with pytest.raises(ValueError, match="other numbers of rows"):
+        check_pages(path, footer)
+
+
+def test_columns_over_one_another_are_refused(tmp_path: Path) -> None:
+    """A thousand of them over the same pages would take a thousand times as long to look at."""
+    pq.write_table(HONEST, path := tmp_path / "a.parquet", use_dictionary=False)
+    footer = pq.read_metadata(path)
+    check_pages(path, footer)
+    footer.append_row_groups(pq.read_metadata(path))
+    with pytest.raises(ValueError, match="over one another"):
+        check_pages(path, footer)
+
+
 def test_a_group_of_no_rows_has_no_pages(tmp_path: Path) -> None:
     with pq.ParquetWriter(path := tmp_path / "a.parquet", HONEST.schema) as writer:
         writer.write_table(HONEST[:0])

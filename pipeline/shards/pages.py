@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 _MOST_A_ROW = 2**16  # bytes, and values of a column, on average over a file's rows
 _EXPANDING = (6, 7)  # encodings by which a text is longer than its bytes in the page: DELTA_...
 
-_SIZE, _COMPRESSED_SIZE = 2, 3
-_KINDS = {5: 2, 7: 2, 8: 4}
-"""Fields of which a header has one, for data, a dictionary, or data in version 2: structs, of which
-field 1 is how many values there are, and the one named here their encoding."""
+_KIND, _SIZE, _COMPRESSED_SIZE = 1, 2, 3
+_DICTIONARY = 7
+_KINDS = {5: (0, 2), _DICTIONARY: (2, 2), 8: (3, 4)}
+"""Fields of which a header has one, for data, a dictionary, or data in version 2, each with its
+number as a kind: structs, of which field 1 is how many values there are, and the other one named
+here their encoding."""
 
 
 def check_pages(
@@ -33,37 +35,48 @@ def check_pages(
         ValueError: where they do, or are no pages.
     """
     chosen = [metadata.row_group(i) for i in groups or range(metadata.num_row_groups)]
-    most = _MOST_A_ROW * (1 + sum(group.num_rows for group in chosen))
+    sizes = [group.num_rows for group in chosen]
+    if min(sizes, default=0) < 0 or sum(sizes) > metadata.num_rows:
+        raise ValueError("its row groups hold other numbers of rows than it says")
+    most = _MOST_A_ROW * (1 + sum(sizes))
     columns = [group.column(i) for group in chosen for i in range(group.num_columns)]
     num_bytes = most_values = 0
+    left = path.stat().st_size
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for column in columns:
             if column.num_values == 0:  # and no page is read
                 continue
-            start, num_values = column.data_page_offset, 0
+            if (left := left - column.total_compressed_size) < 0:
+                raise ValueError("its columns lie over one another")
+            start, num_values, num_found = column.data_page_offset, 0, 0
             if column.has_dictionary_page:
                 start = min(start, column.dictionary_page_offset)
-            for size, count, encoding in _iterate_pages(
+            for kind, size, count, encoding in _iterate_pages(
                 data, start, start + column.total_compressed_size
             ):
                 num_bytes, num_values = num_bytes + size, num_values + count
+                num_found += 0 if kind == _DICTIONARY else count
                 most_values = max(most_values, num_values)
                 if max(num_bytes, num_values) > most:
                     raise ValueError("it holds more than so many rows have")
                 if encoding in _EXPANDING:
                     raise ValueError("its texts are in an encoding that no file of ours has")
+            if num_found != column.num_values:  # Arrow would look for the others elsewhere
+                raise ValueError("a column's pages are not where it says")
     return num_bytes, most_values
 
 
-def _iterate_pages(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Yield, for each page between two places, its bytes once read, its values, its encoding."""
+def _iterate_pages(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield each page between two places: its kind, bytes once read, values and encoding."""
     while 0 <= start < stop:
         try:
             header, start = _read_struct(data, start)
             kind = next(iter(_KINDS.keys() & header.keys()))
-            page = header[_SIZE], header[kind][1], header[kind][_KINDS[kind]]
+            number, encoding = _KINDS[kind]
+            page = kind, header[_SIZE], header[kind][1], header[kind][encoding]
             length = header[_COMPRESSED_SIZE]
             is_sound = len(_KINDS.keys() & header.keys()) == 1 and min(*page, length) >= 0
+            is_sound = is_sound and header[_KIND] == number  # Arrow passes over other kinds
         except (IndexError, KeyError, StopIteration, TypeError, RecursionError) as error:
             raise ValueError("a page has no header") from error
         if not is_sound:
