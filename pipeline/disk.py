@@ -70,6 +70,8 @@ def replacing(path: Path) -> Iterator[Path]:
     _check_is_free(path)
     with _making(path.parent):
         temporary = temporary_path(path)
+        if temporary.is_symlink():  # a stranger's: what it leads to would be written
+            temporary.unlink()
         try:
             yield temporary
             commit(temporary, path)
@@ -140,6 +142,14 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file, text as UTF-8: all of it, or it stays as it was; see ``replacing``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file, made where it is missing, but not through a link: an ``opener`` of ``open``.
+
+    Work folders and caches may hold links that somebody else has put there.
+    """
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def temporary_path(path: Path) -> Path:

@@ -235,7 +235,7 @@ def test_a_folder_that_may_not_be_written_is_a_sentence(
         with pytest.raises(UserError, match=r"there/samples.*: cannot be written: Permission"):
             push(work, str(there), QUIET)
     again = pull_to(made / "there", tmp_path / "again", split="test")
-    refuse_at(again.incoming_dir, monkeypatch, "touch")
+    refuse_at(again.incoming_dir, monkeypatch, "replace")
     with pytest.raises(UserError, match=r"again/\.incoming/.*: cannot be used: Permission denied"):
         pull_to(made / "there", again.root)
 

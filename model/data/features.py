@@ -19,7 +19,7 @@ from torch import Tensor
 from model.data.order import Indices
 from model.data.samples import Batch, Samples
 from model.networks.style import StyleNetwork
-from pipeline.disk import telling_unwritable
+from pipeline.disk import open_no_link, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.words import sized
 
@@ -66,8 +66,8 @@ class StyleFeatures:
         path = cache_dir / f"{samples.split}-{key}.f16"
         with telling_unwritable(cache_dir):
             cache_dir.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        self._notes = os.open(path.with_suffix(".known"), os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = open_no_link(str(path), os.O_RDWR)
+        self._notes = open_no_link(str(path.with_suffix(".known")), os.O_RDWR)
         self._known = np.zeros(len(samples), dtype=bool)
         self._fresh: list[Indices] = []
         self._late: _Computed | None = None

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.grid import Sheet, encode_png
 from model.ranks import ALONE, Ranks
-from pipeline.disk import write_whole
+from pipeline.disk import open_no_link, write_whole
 from pipeline.errors import UserError
 
 
@@ -152,7 +152,7 @@ class Journal:
             "position": self._position,
             **values,
         }
-        with self._path.open("ab") as file:
+        with open(self._path, "ab", opener=open_no_link) as file:
             file.write(orjson.dumps(line) + b"\n")
         for name, value in values.items():
             if math.isfinite(value):

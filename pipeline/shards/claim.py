@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.disk import open_no_link
 from pipeline.errors import UserError
 
 _PATIENCE = 120.0  # seconds; Ray's machines end their work a minute after they are cut off
@@ -40,7 +41,7 @@ def claim(path: Path) -> BinaryIO:
 
 
 def _open_as_it_is(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_TRUNC, 0o666)
+    return open_no_link(path, flags & ~os.O_TRUNC)
 
 
 def _lock(file: BinaryIO) -> bool:

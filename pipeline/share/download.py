@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.disk import hash_file
+from pipeline.disk import hash_file, open_no_link
 from pipeline.errors import DamagedError, UserError
 from pipeline.lockfile.check import MAX_POSTS, check_size, check_text
 from pipeline.schema import SAMPLES, SCHEMA_VERSION
@@ -90,8 +90,8 @@ def download(store: Store, file: SharedFile, path: Path, tick: Tick) -> None:
 
 def _receive(store: Store, file: SharedFile, path: Path, tick: Tick) -> bool:
     """Download the rest of a file; returns whether the whole is what the index says."""
-    path.touch()
-    with path.open("r+b", 0) as out:  # the kernel copies nothing into a file in append mode
+    # Not in append mode, in which the kernel copies nothing into a file.
+    with open(path, "r+b", 0, opener=open_no_link) as out:
         tick(out.seek(0, os.SEEK_END))
         if out.tell() < file.size:
             store.download(file.name, out, file.size, tick)

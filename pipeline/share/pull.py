@@ -81,6 +81,8 @@ def pull(
     wanted = set(choose_shards(index, split, numbers))
     check_folder(work)
     with work.lock(), _telling(work.root):
+        if work.incoming_dir.is_symlink():
+            raise UserError(f"{work.incoming_dir}: is a link, which no `pull` has made; remove it.")
         work.incoming_dir.mkdir(exist_ok=True)
         sidecars = [
             f for f in index.files if f.name in SIDECARS and not _is_same(path_of(work, f.name), f)
