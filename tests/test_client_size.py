@@ -4,6 +4,7 @@ import gzip
 import random
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -178,3 +179,17 @@ def test_a_host_that_serves_no_ranges_is_the_users_error(connect: Connect) -> No
         pytest.raises(UserError, match=rf"^{server.host} sends whole files only"),
     ):
         connect(server.url).get(f"{server.url}/1", span=range(10, 30))
+
+
+def test_a_body_in_tiny_chunks_takes_no_more_memory_than_its_bytes(connect: Connect) -> None:
+    body = 40_000 * b"2\r\nxy\r\n" + b"0\r\n\r\n"
+    with FaultyServer(send(CHUNKED, body)) as server:
+        client = connect(server.url, max_bytes=80_000)
+        tracemalloc.start()
+        try:
+            download = client.get(f"{server.url}/1")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert download.content == 40_000 * b"xy"
+    assert peak < 1e6

@@ -84,6 +84,18 @@ def test_processes_side_by_side_take_each_others_features_and_lose_none(
     assert [network.num_seen for network in networks] == [2, 1]
 
 
+def test_no_features_are_written_through_a_link(samples: Samples, tmp_path: Path) -> None:
+    StyleFeatures(Means(), samples, tmp_path / "style").close()
+    outside = tmp_path / "outside"
+    for path in list((tmp_path / "style").iterdir()):
+        path.unlink()
+        path.symlink_to(outside)
+        with pytest.raises(OSError, match="symbolic links"):
+            StyleFeatures(Means(), samples, tmp_path / "style")
+        path.unlink()
+    assert not outside.exists()
+
+
 def test_other_weights_and_other_samples_have_their_own_file(
     samples: Samples, tmp_path: Path
 ) -> None:
