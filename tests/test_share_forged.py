@@ -3,6 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
@@ -75,6 +76,20 @@ def test_streamed_rows_of_another_tar_are_refused(there: Path, tmp_path: Path) -
     with closing(RemoteShards(str(there), tmp_path, 10**9)) as shards:
         assert SHARD in shards.names("train")
         with pytest.raises(UserError, match=f"{SHARD} is refused: its rows are of another tar"):
+            shards.rows(SHARD)
+
+
+def test_streamed_rows_of_more_posts_than_bytes_are_refused(there: Path, tmp_path: Path) -> None:
+    """They have no lock to be compared with."""
+    path = rows_path(there / "samples", SHARD)
+    post = read_rows(path, SAMPLES)[:1]
+    num_posts = 2**16
+    write_rows(path, [post.take(pa.array([0] * num_posts))], read_info(path))
+    assert path.stat().st_size < num_posts
+    forge_files(there)
+    with closing(RemoteShards(str(there), tmp_path, 10**9)) as shards:
+        shards.names("train")
+        with pytest.raises(UserError, match=f"{SHARD} is refused: .* too large"):
             shards.rows(SHARD)
 
 

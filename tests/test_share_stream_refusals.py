@@ -4,6 +4,7 @@ import re
 import shutil
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,24 @@ def test_a_cache_that_is_too_small_is_refused_and_one_that_is_small_named(
             assert budget < 1.03 * sum(map(size_now, tars))  # more than all of it is no use
             with closing(RemoteShards(str(streamed / "there"), tmp_path, budget)) as shards:
                 assert "is less than two windows" not in shards.describe(together)
+
+
+def test_rows_that_would_fill_the_disk_beside_the_cache_are_refused(
+    streamed: Path, tmp_path: Path
+) -> None:
+    there = Path(shutil.copytree(streamed / "there", tmp_path / "there"))
+
+    def grow(table: dict[str, Any]) -> None:
+        for file in table["files"]:
+            if file["name"].startswith("samples/") and file["name"].endswith(".parquet"):
+                file["size"] = 2**31
+
+    forge_index(there, grow)
+    said = refusal(there, tmp_path / "cache")
+    enough = re.search(r"its rows take .* GB, .*: --cache-size ([0-9.e-]+) or more", said)
+    assert enough is not None
+    assert float(enough[1]) > 2**31 * 8 / 1e9
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_cache_that_cannot_be_written_is_named(streamed: Path, tmp_path: Path) -> None:

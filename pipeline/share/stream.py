@@ -31,6 +31,9 @@ from pipeline.stores.transfer import in_threads, no_tick
 from pipeline.web.client import WholeFilesOnlyError
 from pipeline.words import counted, sized
 
+_MAX_ROWS = 2**30
+"""Bytes of all rows, which stay beside the cache, unless that may hold more."""
+
 _MAX_SAMPLE = 2**26
 """Largest sample in bytes that is asked for by itself."""
 
@@ -66,8 +69,8 @@ class RemoteShards:
         max_bytes: of all that the cache holds.
 
     Raises:
-        UserError: where there is no whole data set, it shares no samples, or the cache is too
-            small for it or too large for the disk.
+        UserError: where there is no whole data set, it shares no samples, its rows take too much,
+            or the cache is too small for it or too large for the disk.
     """
 
     def __init__(self, url: str, cache_dir: Path, max_bytes: int) -> None:
@@ -86,6 +89,12 @@ class RemoteShards:
             raise UserError(
                 f"a cache of {sized(max_bytes)} holds no shard of {sized(largest)}: "
                 f"--cache-size {2 * largest / 1e9:.3g} or more."
+            )
+        rows = sum(file.size for file in index.files if file.name.endswith(".parquet"))
+        if rows > max(max_bytes, _MAX_ROWS):
+            raise UserError(
+                f"{url}: its rows take {sized(rows)}, beside a cache of {sized(max_bytes)}: "
+                f"--cache-size {1.01 * rows / 1e9:.3g} or more, if you trust it with as much."
             )
         check_room(cache_dir, max_bytes, sum(tar.size for tar in tars.values()))
         self._max_bytes = max_bytes
