@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,55 @@ def test_what_cannot_be_shown_is_said(
     error = call("runs", work, "--curves").exception
     assert isinstance(error, UserError)
     assert "pip install -e '.[curves]'" in str(error)
+
+
+DEEP = b"[" * 10**5 + b"]" * 10**5
+
+
+def copy_run(work: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(work / "runs" / "whole", tmp_path / "runs" / "whole"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'{"kind": "train", "step": 2, "a": ' + DEEP + b"}", id="nested deeply"),
+        pytest.param(b'{"kind": "train", "step": 2, "l1": ' + b"9" * 400 + b"}", id="a huge value"),
+        pytest.param(b'{"kind": "train", "step": 1e999, "l1": 1}', id="an infinite step"),
+    ],
+)
+def test_a_line_that_no_training_writes_is_passed_over(
+    work: Path, tmp_path: Path, line: bytes
+) -> None:
+    run_dir = copy_run(work, tmp_path)
+    before = read_log(run_dir)
+    with (run_dir / "log.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    assert read_log(run_dir) == before
+
+
+@pytest.mark.parametrize("name", ["config", "last"])
+def test_a_run_whose_json_is_nested_deeply_cannot_be_read(
+    work: Path, tmp_path: Path, name: str
+) -> None:
+    run_dir = copy_run(work, tmp_path)
+    (run_dir / f"{name}.json").write_bytes(b'{"x": ' + DEEP + b"}")
+    (run,) = read_runs(tmp_path / "runs")
+    assert run.state.startswith("cannot be read: ")
+
+
+def test_curves_of_odd_numbers_are_refused_and_odd_names_shown(work: Path, tmp_path: Path) -> None:
+    run_dir = copy_run(work, tmp_path)
+    with (run_dir / "log.jsonl").open("ab") as file:
+        file.write(orjson.dumps({"kind": "train", "step": 3, r"$\frac{$": 1.0}) + b"\n")
+    assert call("runs", tmp_path, "--curves").exit_code == 0
+    with (run_dir / "log.jsonl").open("ab") as file:
+        for value in (1e308, -1e308):
+            line = {"kind": "validation", "step": 3, "psnr": value}
+            file.write(orjson.dumps(line) + b"\n")
+    error = call("runs", tmp_path, "--curves").exception
+    assert isinstance(error, UserError)
+    assert "curves.png: cannot be drawn: " in str(error)
 
 
 def test_looking_at_runs_needs_no_torch(work: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.training.runs import MEASURES, Log, Run, read_log
-from pipeline.disk import replacing, telling_unwritable
+from pipeline.disk import reason, replacing, telling_unwritable
 from pipeline.errors import UserError, install
 from pipeline.words import counted
 
@@ -74,7 +74,7 @@ def draw_run(run: Run, log: Log) -> "Figure":
     rest = ("samples_per_second", "data_wait", "norm_")  # speed, and norms of gradients
     terms = {name: p for name, p in log.train.items() if not name.startswith(rest)}
     for i, (name, points) in enumerate(terms.items()):
-        _plot(axes, points, 1, i, name)
+        _plot(axes, points, 1, i, _literal(name))
     axes.set_yscale("symlog", linthresh=1e-3)  # an adversary's terms may be negative
     # Powers of ten alone leave a run, whose terms span one of them, without any number to read.
     axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1e-3, subs=(1, 2, 3, 5)))
@@ -173,6 +173,9 @@ def thin_out(points: Points, num_points: int = MAX_POINTS) -> tuple[np.ndarray, 
 
 def _save(figure: "Figure", directory: Path) -> Path:
     path = directory / "curves.png"
-    with telling_unwritable(path), replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    try:
+        with telling_unwritable(path), replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=100)
+    except (ValueError, OverflowError) as error:  # of numbers such as no training writes
+        raise UserError(f"{path}: cannot be drawn: {reason(error)}.") from error
     return path

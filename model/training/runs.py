@@ -117,7 +117,7 @@ def _read_run(run_dir: Path) -> Run:
         )
         last = last or previous  # a crash while the last was written leaves the one before
         log = read_log(run_dir)
-    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         return Run(run_dir.name, f"cannot be read: {reason(error)}")
     is_finished = last is not None and last.step == config.num_steps
     state = "running" if _is_held(run_dir) else "finished" if is_finished else "interrupted"
@@ -160,11 +160,15 @@ def read_log(run_dir: Path) -> Log:
             try:
                 line = msgspec.json.decode(text, type=dict[str, Any])
                 of_kind, step = series[line["kind"]], int(line["step"])
-            except (ValueError, LookupError, TypeError):
+                values = {
+                    name: float(value)
+                    for name, value in line.items()
+                    if isinstance(value, int | float) and name not in ("step", "epoch", "position")
+                }
+            except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 continue
-            for name, value in line.items():
-                if isinstance(value, int | float) and name not in ("step", "epoch", "position"):
-                    of_kind.setdefault(name, []).append((step, float(value)))
+            for name, number in values.items():
+                of_kind.setdefault(name, []).append((step, number))
     return log
 
 
