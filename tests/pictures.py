@@ -68,6 +68,13 @@ def with_scans(jpeg: bytes, num_scans: int) -> bytes:
     return jpeg[:end] + num_scans * last + jpeg[end:]
 
 
+def with_chunks(png: bytes, num_chunks: int, place: bytes = b"IDAT") -> bytes:
+    """Return a PNG with so many empty chunks of an unknown kind in front of one that it has."""
+    at = png.index(place) - 4
+    chunk = bytes(4) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
+    return png[:at] + num_chunks * chunk + png[at:]
+
+
 def swapped_profile() -> bytes:
     """Return sRGB's profile with red and blue changed for each other."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

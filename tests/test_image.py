@@ -25,6 +25,7 @@ from tests.pictures import (
     draw_picture,
     encoded,
     overlapping_tags,
+    with_chunks,
     with_comments,
     with_scans,
 )
@@ -136,6 +137,14 @@ def test_pictures_of_comments_without_an_end_are_none() -> None:
         assert read_header(jpeg[:2] + num * b"\xff\xfe\0\2" + jpeg[2:]) == header
     for num, header in ((1000, Header("gif", 120, 120)), (10_000, None)):
         assert read_header(with_comments(gif, num)) == header
+
+
+@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
+def test_a_png_of_chunks_without_an_end_is_no_picture(place: bytes) -> None:
+    png = encoded(draw_picture(1), "png")
+    assert read_header(with_chunks(png, 1000, place)) == Header("png", 120, 120)
+    assert read_header(with_chunks(png, 100_000, place)) is None
+    assert read_header(png + bytes(2_000_000)) == Header("png", 120, 120)
 
 
 @pytest.mark.parametrize("name", ["png", "webp"])

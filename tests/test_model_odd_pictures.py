@@ -13,7 +13,7 @@ from model.use.picture_files import check_output, read_sketch
 from model.use.pictures import fit, fit_sketch, open_picture
 from pipeline.errors import UserError
 from tests.painters import tinting_painter
-from tests.pictures import encoded, overlapping_tags, with_comments, with_scans
+from tests.pictures import encoded, overlapping_tags, with_chunks, with_comments, with_scans
 
 QUIET = Console(quiet=True)
 RAMP = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(16, 16)
@@ -106,7 +106,7 @@ def test_a_jpeg_of_scans_without_an_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(with_scans(encoded(Image.new("RGB", (64, 64)), progressive=True), 500))
     with pytest.raises(
-        UserError, match=r"a\.jpg: has more scans or comments than any encoder writes"
+        UserError, match=r"a\.jpg: has more scans, chunks or comments than any encoder writes"
     ):
         open_picture(path)
 
@@ -118,8 +118,15 @@ def test_a_gif_of_comments_without_an_end_is_refused(tmp_path: Path) -> None:
         if is_taken:
             assert open_picture(tmp_path / "a.gif").size == (64, 64)
             continue
-        with pytest.raises(UserError, match=r"a\.gif: has more scans or comments than any"):
+        with pytest.raises(UserError, match=r"a\.gif: has more scans, chunks or comments than any"):
             open_picture(tmp_path / "a.gif")
+
+
+def test_a_png_of_chunks_without_an_end_is_refused(tmp_path: Path) -> None:
+    png = encoded(Image.new("RGB", (64, 64)), "png")
+    (tmp_path / "a.png").write_bytes(with_chunks(png, 100_000))
+    with pytest.raises(UserError, match=r"a\.png: has more scans, chunks or comments than any"):
+        open_picture(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])

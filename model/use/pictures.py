@@ -80,8 +80,8 @@ def _check_content(name: str, path: Path) -> None:
         magic = file.read(3)
         if not magic:
             raise UserError(f"{name}: is empty.")
-        if magic in (b"\xff\xd8\xff", b"GIF") and is_bomb(magic + file.read()):
-            raise UserError(f"{name}: has more scans or comments than any encoder writes.")
+        if magic in (b"\xff\xd8\xff", b"\x89PN", b"GIF") and is_bomb(magic + file.read()):
+            raise UserError(f"{name}: has more scans, chunks or comments than any encoder writes.")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
