@@ -69,3 +69,13 @@ def test_speed_and_waiting_are_of_the_training_since_the_line_before(
     assert [line["samples_per_second"] for line in lines] == pytest.approx([3.0, 3.0, 6.0])
     assert [line["data_wait"] for line in lines] == pytest.approx([0.25, 0.25, 0.5])
     assert journal.note == "6 samples/s, 50.0% waiting"
+
+
+def test_a_resumed_log_keeps_whole_lines_of_training_up_to_its_step(tmp_path: Path) -> None:
+    kept = [b'{"kind":"train","step":1}\n', b'{"kind":"val","step":2}\n']
+    odd = [b'{"kind":"train"}\n', b'{"step":"1"}\n', b"[1]\n", b"7\n", b"\xff\n", b"{\n"]
+    later = [b'{"kind":"train","step":3}\n', b'{"kind":"train","step":2}']  # the latter is torn
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"".join([kept[0], *odd, kept[1], *later]))
+    Journal(tmp_path, step=2, log_every=1)
+    assert path.read_bytes() == b"".join(kept)

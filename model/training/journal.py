@@ -160,7 +160,7 @@ class Journal:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Remove the lines of a log that are past ``step``, or torn."""
+    """Remove the lines of a log that are past ``step``, torn, or no training's."""
     if not path.is_file():
         return
     kept = []
@@ -168,6 +168,6 @@ def _forget_after(path: Path, step: int) -> None:
         try:
             if orjson.loads(line)["step"] <= step and line.endswith(b"\n"):
                 kept.append(line)
-        except orjson.JSONDecodeError:
+        except (ValueError, LookupError, TypeError):
             continue
     write_whole(path, b"".join(kept))
