@@ -92,8 +92,9 @@ def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_samples_are_pictures_to_begin_with(tmp_path: Path) -> None:
-    write_samples(tmp_path / "samples")
+@pytest.mark.parametrize("num_samples", [{"train": 4, "test": 4}, {"train": 4, "test": 0}], ids=str)
+def test_samples_are_pictures_to_begin_with(tmp_path: Path, num_samples: dict[str, int]) -> None:
+    write_samples(tmp_path / "samples", num_samples)
     sketches, references = take_examples(tmp_path / "samples", tmp_path)
     assert 0 < len(sketches) <= 4
     assert 0 < len(references) <= 8
