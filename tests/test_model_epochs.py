@@ -64,10 +64,11 @@ def test_each_epoch_draws_every_sample_by_one_of_the_sketches(tmp_path: Path) ->
             stack.enter_context(Samples(several, "train", *members))
             for members in (names, *((name,) for name in names))
         )
-        drawn = []
+        drawn, chosen_in = [], set()
         for epoch in range(config.epochs):
             order = order_of(both, config, epoch)
             chosen = choose_sketches(len(order), config, epoch)
+            chosen_in.add(tuple(chosen))
             whole = list(iterate_steps(both, config, Ranks(), epoch, 0, pin=False))
             batches = [batch for current, _, batch, _ in whole if current == epoch]
             sketches = torch.cat([batch.sketch for batch in batches])
@@ -79,6 +80,7 @@ def test_each_epoch_draws_every_sample_by_one_of_the_sketches(tmp_path: Path) ->
             start = config.batch_size
             rest = next(iterate_steps(both, config, Ranks(), epoch, start, pin=False))[2]
             assert torch.equal(rest.sketch, sketches[start : 2 * start])  # as a run that resumes
+    assert len(chosen_in) == config.epochs
     assert 0.3 < np.mean(drawn) < 0.7
     assert all(np.ptp(np.stack(drawn), axis=0))  # none is always drawn by the same one
 
