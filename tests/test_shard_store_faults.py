@@ -15,9 +15,10 @@ from pipeline.disk import hash_file
 from pipeline.errors import DamagedError, UserError
 from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import planned_shards
+from pipeline.schema import RAW, SAMPLES
 from pipeline.shard_store import driver
 from pipeline.shard_store.worker import _open
-from pipeline.shards.rows import check_seal, read_info, write_rows
+from pipeline.shards.rows import check_seal, read_fates, read_info, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 from tests.calls import call
@@ -221,3 +222,19 @@ def test_rows_that_another_wrote_with_a_seal_of_their_own_are_no_input(
         summary = fetch(local.root, work, store=str(store))
     assert list(summary.errors) == [first]
     assert "parquet: not made of what" in summary.errors[first]
+
+
+@pytest.mark.parametrize("kind", ["raw", "samples"])
+def test_a_flipped_bit_in_the_folders_rows_is_mended_from_the_store(
+    local: Source, work: Work, tmp_path: Path, kind: str
+) -> None:
+    store = tmp_path / "store"
+    both(local, work, str(store))
+    rows = rows_path(work.root / kind, list_shards(work.raw_dir)[0])
+    status = pq.read_schema(rows).get_field_index("status")
+    flip(rows, pq.read_metadata(rows).row_group(0).column(status).data_page_offset)
+    with pytest.raises(DamagedError):
+        read_fates(rows, RAW if kind == "raw" else SAMPLES)
+    both(local, work, str(store))
+    assert contents(work) == rows_of(local.expected)
+    assert contents_of(store) == local.expected

@@ -196,13 +196,12 @@ class ShardStore:
         kind, schema = _kind_of(stage)
         path = self._path(kind, name)
         try:
-            info = read_info(path)
+            info, fates = read_info(path), read_fates(path, schema)
         except DamagedError:
             return None
         has_tar = self._sizes.get(f"{kind}/{name}.tar") == info.get("tar_size")
         if not has_tar or info.get("fingerprint") != stage.fingerprint(name):
             return None
-        fates = read_fates(path, schema)
         if isinstance(stage, FetchStage) and stage.asks_again(fates):
             return None
         return fates
