@@ -251,13 +251,13 @@ def test_a_lock_of_another_recipe_is_refused(
     settings = replace(getattr(recipe, section), **change)
     other = replace(recipe, **{section: settings})
     for use in (
-        lambda: make_plan(other, metadata=lock),
+        lambda: make_plan(other, None, lock),
         lambda: fetch(other, work, QUIET, lock=lock),
     ):
         with pytest.raises(UserError, match=message):
             use()
     polite = replace(recipe, source=replace(recipe.source, rate=5.0, hosts=("a.example",)))
-    assert len(make_plan(polite, metadata=lock).posts) == 30
+    assert len(make_plan(polite, None, lock).posts) == 30
 
 
 def test_a_plan_from_metadata_drops_the_lock(

@@ -344,7 +344,7 @@ def test_the_pipeline_gives_every_post_the_fate_that_the_folder_names(
         recipe = load_recipe("dolls-64", [f"source.metadata={folder / 'metadata'}", images])
         filtered = {
             fate: count
-            for fate, count in make_plan(recipe).counts.items()
+            for fate, count in make_plan(recipe, None, folder / "metadata").counts.items()
             if fate.startswith("filtered/") and count
         }
         fetch(recipe, work, Console(quiet=True))

@@ -81,8 +81,8 @@ def trouble(mirror: Path) -> dict[int, str]:
 
 
 def test_both_schemas_give_the_same_selection(mirror: Path) -> None:
-    new = make_plan(recipe_for(mirror, "metadata"))
-    old = make_plan(recipe_for(mirror, "metadata.json.tar.xz"))
+    names = ("metadata", "metadata.json.tar.xz")
+    new, old = (make_plan(recipe_for(mirror, name), None, mirror / name) for name in names)
     assert new.posts.equals(old.posts)
     assert new.counts == old.counts
     assert len(new.posts) == 562  # 569 pass the filter, of which nsfw-ids.txt names 7

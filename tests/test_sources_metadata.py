@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pipeline.errors import UserError
 from pipeline.maintenance.status import read_status
-from pipeline.planning.make import make_plan
+from pipeline.planning.make import find_metadata, make_plan
 from pipeline.recipe import SelectSettings
 from pipeline.run import fetch
 from pipeline.work import Work
@@ -138,13 +138,13 @@ def test_the_rating_policy_holds_for_every_kind(
     recipe = replace(recipe_of(tmp_path / name, "{id}"), select=select)
     if message:
         with pytest.raises(UserError, match=message):
-            make_plan(recipe)
+            make_plan(recipe, None, tmp_path / name)
     else:
-        assert len(make_plan(recipe).posts) == num_wanted
+        assert len(make_plan(recipe, None, tmp_path / name).posts) == num_wanted
 
 
 def test_metadata_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names no metadata: give --metadata"):
-        make_plan(recipe_of("", "{id}"))
+        find_metadata(recipe_of("", "{id}"), Work(tmp_path), QUIET)
     with pytest.raises(UserError, match=r"--metadata .*/a\.json: no such file or folder"):
-        make_plan(recipe_of(tmp_path / "a.json", "{id}"))
+        find_metadata(recipe_of(tmp_path / "a.json", "{id}"), Work(tmp_path), QUIET)

@@ -144,7 +144,7 @@ def test_a_lock_keeps_the_gap_and_no_old_lock_fills_it(work: Work, tmp_path: Pat
     with pytest.raises(UserError, match="were taken down in this folder"):
         run.fetch(recipe, work, QUIET, lock=old)
     with pytest.raises(UserError, match="were taken down in this folder"):
-        make_plan(recipe, None, old, read_removals(work.removals_path))
+        make_plan(recipe, None, old, read_removals(work.removals_path).post_ids)
     new = write_lock(work, tmp_path / "new.parquet")
     run.fetch(recipe, work, QUIET, lock=new)
     assert compare(new, work, recipe).num_different == 0

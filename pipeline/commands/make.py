@@ -116,7 +116,7 @@ def fetch(
         lock = read_lock(lock_beside(find_recipe(recipe)))
     if dry_run:
         found = lock or find_metadata(chosen, place, console(), keeps_pages=False)
-        plan = make_plan(chosen, limit, found, read_removals(place.removals_path))
+        plan = make_plan(chosen, limit, found, read_removals(place.removals_path).post_ids)
         say_what_is_cut(plan.malformed, console())
         print_counts("select", plan.counts, plan.num_records)
         num_unfetched = count_unfetched(place, plan.posts, chosen.source, retry_failed=retry_failed)

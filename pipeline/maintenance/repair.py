@@ -29,7 +29,6 @@ from pipeline.planning.plan_check import read_about
 from pipeline.recipe import Recipe, SketchSettings
 from pipeline.removals import read_removals
 from pipeline.run import limit_workers
-from pipeline.settings import convert
 from pipeline.shards.rows import read_seal
 from pipeline.shards.shard import remove_shard, rows_path
 from pipeline.stages.fetch import FetchStage
@@ -124,9 +123,9 @@ def _rebuild_plan(work: Work, console: Console) -> None:
             "before: what is fetched is used again."
         ) from error
     console.print(f"{path.name}: planning anew")
-    recipe = convert(info["recipe"], Recipe, str(path))
-    removals = read_removals(work.removals_path)
-    plan = make_plan(recipe, info.get("limit"), _find_records(recipe, work, console), removals)
+    recipe = planned_recipe(path)
+    taken_down = read_removals(work.removals_path).post_ids
+    plan = make_plan(recipe, info.get("limit"), _find_records(recipe, work, console), taken_down)
     rebuilt = temporary_path(path)
     write_plan(rebuilt, plan.posts, info)
     if read_seal(rebuilt) != seal:

@@ -65,7 +65,6 @@ def ensure_plan(
             ``make_plan``.
     """
     before = read_about(work.plan_path) if work.plan_path.is_file() else None
-    removals = read_removals(work.removals_path)
     # The fingerprint does not show a change that keeps a file's size, so --replan looks again.
     # Where other ranks are at work, the first of them has done that.
     looks_again = replan and not has_peers
@@ -75,7 +74,7 @@ def ensure_plan(
     if before is not None and is_known and not looks_again:
         _record_source(recipe, work, before, has_peers)
         return
-    plan = make_plan(recipe, limit, metadata, removals)
+    plan = make_plan(recipe, limit, metadata, read_removals(work.removals_path).post_ids)
     content = hash_table(plan.posts)
     if before is not None and plan_content(work) != content:
         if not replan:
@@ -151,7 +150,7 @@ def adopt_plan(lock: Lock, work: Work) -> None:
         UserError: where the folder is of another data set, or has originals of another plan.
     """
     recipe = lock.info.recipe
-    plan = make_plan(recipe, None, lock, read_removals(work.removals_path))
+    plan = make_plan(recipe, None, lock, read_removals(work.removals_path).post_ids)
     before = read_about(work.plan_path) if work.plan_path.is_file() else {}
     if before.get("fingerprint") != plan.fingerprint:
         is_pulled = work.lock_path.is_file() and not list_shards(work.raw_dir)
@@ -197,16 +196,15 @@ def _set_aside(work: Work) -> None:
 
     Where an earlier re-plan was not finished, there are several of these.
     """
-    last = max((int(old.root.name) for old in work.old_works()), default=0)
-    if work.raw_dir.is_dir():
-        last += 1
-        aside = Work(work.reuse_dir / str(last))
+    has_raw = work.raw_dir.is_dir()
+    last = has_raw + max((int(old.root.name) for old in work.old_works()), default=0)
+    aside = Work(work.reuse_dir / str(last))
+    if has_raw:
         aside.root.mkdir(parents=True, exist_ok=True)
         work.raw_dir.rename(aside.raw_dir)
     if work.samples_dir.is_dir():
         remove_shards(work.samples_dir)
     if work.ledger_dir.is_dir():  # it tells of the originals that were set aside last
-        aside = Work(work.reuse_dir / str(last))
         if last and not aside.ledger_dir.exists():
             work.ledger_dir.rename(aside.ledger_dir)
         else:

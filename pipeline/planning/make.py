@@ -17,7 +17,7 @@ from pipeline.metadata.record import UNREADABLE, Malformed
 from pipeline.planning.plan import plan_posts
 from pipeline.planning.selection import Selection, load_nsfw_ids
 from pipeline.recipe import Recipe
-from pipeline.removals import Removals, clear_posts, count_cleared, count_removed
+from pipeline.removals import clear_posts, count_cleared, count_removed
 from pipeline.schema import SCHEMA_VERSION, among
 from pipeline.settings import fingerprint_of
 from pipeline.urls import is_http
@@ -45,9 +45,9 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
-    limit: int | None = None,
-    metadata: Path | Listing | Lock | None = None,
-    removals: Removals | None = None,
+    limit: int | None,
+    metadata: Path | Listing | Lock,
+    taken_down: Collection[int] = (),
 ) -> Plan:
     """Read the metadata and plan every wanted post; keeps nothing on disk but an API's pages.
 
@@ -56,20 +56,18 @@ def make_plan(
     Args:
         recipe: what is wanted.
         limit: plan the first few wanted posts only.
-        metadata: as ``find_metadata`` returns it, or a lock; by default the recipe's path.
-        removals: posts that were taken down; the plan keeps their places.
+        metadata: as ``find_metadata`` returns it, or a lock.
+        taken_down: posts of which the plan keeps nothing but their places.
 
     Raises:
-        UserError: where metadata is missing or unreadable, no post is left, the lock is not this
-            recipe's, or it holds a post that was taken down.
+        UserError: where metadata is unreadable, no post is left, the lock is not this recipe's, or
+            it holds a post that was taken down.
     """
-    taken_down = removals.post_ids if removals is not None else ()
     if isinstance(metadata, Lock):
         check_recipe(metadata, recipe)
         info, fingerprint = metadata.info, plan_fingerprint(recipe, limit, metadata)
         check_removals(metadata, taken_down)
         return Plan(restore_plan(metadata.posts), info.counts, info.num_records, [], fingerprint)
-    metadata = _metadata_path(recipe) if metadata is None else metadata
     nsfw_ids = load_nsfw_ids(recipe.select, metadata)
     selection = Selection(metadata, recipe.select, nsfw_ids, limit)
     posts = plan_posts(selection, recipe.split)
@@ -110,10 +108,6 @@ def find_metadata(
     if is_http(recipe.source.metadata):
         listing = make_listing(recipe.source, recipe.select, work.listing_dir)
         return replace(listing, keeps=keeps_pages, say=console.print)
-    return _metadata_path(recipe)
-
-
-def _metadata_path(recipe: Recipe) -> Path:
     if not recipe.source.metadata:
         raise UserError(f"recipe {recipe.name!r} names no metadata: give --metadata PATH.")
     path = Path(recipe.source.metadata)
