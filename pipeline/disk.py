@@ -32,8 +32,7 @@ def telling_out_of_space(where: Path, remedy: str) -> Iterator[None]:
     except OSError as error:
         if not is_out_of_space(error):
             raise
-        why = os.strerror(error.errno or 0).lower()
-        raise UserError(f"{where}: {why}; {remedy}") from error
+        raise UserError(f"{where}: {reason(error).lower()}; {remedy}") from error
 
 
 @contextmanager

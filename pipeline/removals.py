@@ -73,7 +73,7 @@ def decode_removals(data: bytes, where: str) -> Removals:
     """
     try:
         return msgspec.json.decode(data, type=Removals)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(
             f"{where}: damaged: {error}. Remove it, and run `takedown` with the ids of all posts "
             "that were ever taken down here."

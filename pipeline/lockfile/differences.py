@@ -1,7 +1,6 @@
 """What a work folder holds against what a lock says, post by post."""
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.disk import replacing
+from pipeline.disk import reason, replacing
 from pipeline.errors import UserError
 from pipeline.lockfile.lock import Lock, check_done, library_versions
 from pipeline.planning.plan import by_shard, planned_shards, read_planned
@@ -159,7 +158,7 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
             writer.writerow(_COLUMNS)
             counts = count(writer.writerow)
     except OSError as error:
-        why_unwritten = os.strerror(error.errno or 0)
+        why_unwritten = reason(error)
         counts = count(lambda row: None)
     if counts[Difference.SAMPLE] or counts[Difference.FATE]:
         notes += _other_versions(lock)

@@ -2,9 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import Any
 
-import msgspec
 import orjson
 
 from pipeline.disk import write_whole
@@ -38,7 +36,7 @@ def bind(store: WritableStore, names: Collection[str], work: Work) -> None:
     if found is None and any(name.startswith(("raw/", "samples/")) for name in names):
         raise UserError(f"{store.url}: holds shards that no `--store` put there; name another.")
     content = plan_content(work)
-    if found is not None and _decode(found) != _identity_of(content):
+    if found not in (None, _identity_of(content)):
         raise UserError(f"{store.url}: holds the shards of another plan; name another place.")
     if found is None and work.store:
         raise UserError(
@@ -60,19 +58,12 @@ def put_identity(store: WritableStore, content: str) -> None:
     """Say in a store whose shards it holds: those of a plan, by the hash of its posts."""
     with scratch() as folder:
         path = folder / IDENTITY
-        path.write_bytes(orjson.dumps(_identity_of(content)))
+        path.write_bytes(_identity_of(content))
         put(store, {IDENTITY: path})
 
 
-def _identity_of(content: str) -> dict[str, str]:
-    return {"content": content}
-
-
-def _decode(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+def _identity_of(content: str) -> bytes:
+    return orjson.dumps({"content": content})
 
 
 def put_plans(store: WritableStore, work: Work, names: Iterable[str]) -> None:

@@ -128,7 +128,7 @@ def read_index(data: bytes, where: str, *, is_whole: bool = True) -> Index:
         raise UserError(f"{where}: has too many parts for an index of {_MAX_FILES} files at most.")
     try:
         table = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is no JSON: {error}.") from error
     version = table.get("version") if isinstance(table, dict) else None
     if isinstance(version, int) and version > _VERSION:

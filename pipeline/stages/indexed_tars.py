@@ -110,7 +110,7 @@ class TarReader:
             self._write_cached(tar, content)
         try:
             index = msgspec.json.decode(content, type=_Index)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             self._forget(tar)
             return Download(_WRONG_INDEX, num_attempts=1)
         with self._parsed_lock:

@@ -1,7 +1,6 @@
 """One original: from a post and a template to its bytes, and from bytes to what they are."""
 
 import hashlib
-import os
 import platform
 import re
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 import cv2
 import xxhash
 
+from pipeline.disk import reason
 from pipeline.errors import UserError
 from pipeline.pictures.image import (
     Header,
@@ -151,7 +151,7 @@ def _why_closed(folder: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return "no such folder"
     except OSError as error:
-        return os.strerror(error.errno or 0).lower()
+        return reason(error).lower()
     return ""
 
 
