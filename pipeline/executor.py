@@ -50,14 +50,12 @@ class Summary:
     """What a run over shards came to.
 
     Attributes:
-        fates: posts by ``str(Fate)``, over all shards that are done.
+        fates: posts by ``str(Fate)``, over all shards that are done; as many as went in.
         errors: shards that could not be done, each with the reason.
-        num_posts: posts that went in, of the shards that are done.
     """
 
     fates: Fates = field(default_factory=Counter)
     errors: dict[str, str] = field(default_factory=dict)
-    num_posts: int = 0
 
 
 Outcomes = Generator[tuple[str, Fates | str], None, None]
@@ -103,7 +101,6 @@ def run_stage(
             if fates.total() != sizes[name]:
                 raise RuntimeError(f"{name}: {sizes[name]} posts in, {fates.total()} fates out")
             summary.fates.update(fates)
-            summary.num_posts += sizes[name]
     return summary
 
 

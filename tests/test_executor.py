@@ -26,7 +26,7 @@ class MakeArray:
 def test_every_shard_is_run_and_summed(tmp_path: Path, num_workers: int) -> None:
     summary = run_stage(Keep(tmp_path), SIZES, num_workers, "keep", QUIET)
     assert summary.fates == {"kept": 10, "blank/flat": 5}
-    assert summary.num_posts == 15
+    assert summary.fates.total() == 15
     assert not summary.errors
 
 
@@ -40,7 +40,7 @@ def test_a_broken_shard_is_recorded_and_the_others_go_on(tmp_path: Path, num_wor
     stage = Keep(tmp_path, train_000001="raise")
     summary = run_stage(stage, SIZES, num_workers, "keep", QUIET)
     assert summary.errors == {"train-000001": "ValueError: broken shard"}
-    assert summary.num_posts == 12
+    assert summary.fates.total() == 12
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -58,7 +58,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     stage = Keep(tmp_path, train_000001="die_once", train_000003="die_once")
     summary = run_stage(stage, SIZES, 2, "keep", QUIET)
     assert not summary.errors
-    assert summary.num_posts == 15
+    assert summary.fates.total() == 15
 
 
 def test_what_a_killed_worker_had_done_is_not_shown_as_done_again(tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_a_shard_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> Non
     summary = run_stage(stage, SIZES, 3, "keep", QUIET)
     assert summary.errors.keys() == {"train-000000"}  # and not those that were in hand beside it
     assert "died" in summary.errors["train-000000"]
-    assert summary.num_posts == 12
+    assert summary.fates.total() == 12

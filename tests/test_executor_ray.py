@@ -73,13 +73,13 @@ def test_shards_run_on_both_machines_and_what_goes_wrong_is_told(
     assert num_workers == 2
     try:
         summary = run_stage(Keep(tmp_path), SIZES, 2, "keep", QUIET, runner)
-        assert (summary.num_posts, summary.errors) == (15, {})
+        assert (summary.fates.total(), summary.errors) == (15, {})
         once = Keep(tmp_path, train_000001="die_once", train_000003="die_once")
         summary = run_stage(once, SIZES, 2, "keep", QUIET, runner)
-        assert (summary.num_posts, summary.errors) == (15, {})
+        assert (summary.fates.total(), summary.errors) == (15, {})
         odd = Keep(tmp_path, train_000000="die", train_000001="raise")
         summary = run_stage(odd, SIZES, 2, "keep", QUIET, runner)
-        assert summary.num_posts == 9
+        assert summary.fates.total() == 9
         assert summary.errors.pop("train-000001") == "ValueError: broken shard"
         assert "its worker was lost 3 times" in summary.errors.pop("train-000000")
         with pytest.raises(UserError, match="^the whole run is wrong$"):

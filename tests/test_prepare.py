@@ -293,4 +293,4 @@ def test_a_damaged_raw_shard_is_an_error_of_its_shard_only(
     summary = prepare(recipe, work, QUIET)
     assert list(summary.errors) == [name]
     assert what in summary.errors[name]
-    assert summary.num_posts == 30 - planned_shards(work.plan_path)[name]
+    assert summary.fates.total() == 30 - planned_shards(work.plan_path)[name]

@@ -181,7 +181,7 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
     from pipeline.urls import without_password
 
     name = stage if part.is_whole else f"{stage}, {part}"
-    print_counts(name, dict(summary.fates), summary.num_posts)
+    print_counts(name, dict(summary.fates), summary.fates.total())
     for name, why in sorted(summary.errors.items()):
         print(harmless(f"shard {name} failed: {why}"), file=sys.stderr)
     num_failed = count_failed(summary.fates)
@@ -197,7 +197,7 @@ def _finish(stage: str, summary: "Summary", work: "Work", recipe: "Recipe", part
         said = _describe_refused_hosts(num_astray, work, recipe)
         print(harmless(said), file=sys.stderr)
     num_missing = summary.fates["missing/no_file"] + summary.fates["missing/http_404"]
-    if stage == "fetch" and num_missing == summary.num_posts > 0:
+    if stage == "fetch" and num_missing == summary.fates.total() > 0:
         images = harmless(without_password(recipe.source.images))
         print(f"no picture is there: does {images} name them as they are called?", file=sys.stderr)
     if part.is_whole and work.lock_path.is_file():
