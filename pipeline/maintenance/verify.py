@@ -45,9 +45,9 @@ def verify(directory: Path, quick: bool = False) -> list[Problem]:
     work = Work(directory)
     work.check_places()
     work.check_store()
-    check_is_ours(directory)
+    _check_is_ours(work)
     if _is_shared(work):
-        return list(_check_shared(directory, quick))
+        return list(_check_shared(work, quick))
     problems = _check_work(work, quick) if _is_work(work) else list(check_shards(directory, quick))
     half_written = [problem for problem in problems if is_temporary(problem.path)]
     if half_written and find_run(directory):
@@ -70,11 +70,10 @@ def _check_work(work: Work, quick: bool) -> list[Problem]:
     return problems
 
 
-def check_is_ours(directory: Path) -> None:
+def _check_is_ours(work: Work) -> None:
     """Check that a folder is one that ``verify`` can say something of, or raise UserError."""
-    work = Work(directory)
-    if not (_is_shared(work) or _is_work(work) or list_shards(directory)):
-        raise UserError(f"{directory}: neither a work folder nor a folder of shards.")
+    if not (_is_shared(work) or _is_work(work) or list_shards(work.root)):
+        raise UserError(f"{work.root}: neither a work folder nor a folder of shards.")
 
 
 def find_run(directory: Path) -> Path | None:
@@ -107,7 +106,7 @@ def check_is_repairable(work: Work) -> None:
     """Check that a folder is a work folder with a plan, or raise UserError."""
     if not work.root.is_dir():
         raise UserError(f"{work.root}: no such folder.")
-    check_is_ours(work.root)
+    _check_is_ours(work)
     is_elsewhere = (work.root / IDENTITY).is_file()
     if is_elsewhere or _is_shared(work) or not _is_work(work):
         raise UserError(f"{work.root}: is no work folder; {name_remedy(work.root)}")
@@ -123,20 +122,21 @@ def _is_shared(work: Work) -> bool:
     return (work.root / INDEX).is_file() and not work.plan_path.exists()
 
 
-def _check_shared(directory: Path, quick: bool) -> Iterator[Problem]:
+def _check_shared(work: Work, quick: bool) -> Iterator[Problem]:
     """Check that a shared data set is what its index says, and its shards what their rows say."""
+    path = work.root / INDEX
     try:
-        index = read_index((directory / INDEX).read_bytes(), str(directory / INDEX))
+        index = read_index(path.read_bytes(), str(path))
     except UserError as error:
-        yield Problem(directory / INDEX, str(error).removeprefix(f"{directory / INDEX}: "))
+        yield Problem(path, str(error).removeprefix(f"{path}: "))
         return
     for file in index.files:
-        path = directory / file.name
+        path = work.root / file.name
         if not path.is_file() or path.stat().st_size != file.size:
             yield Problem(path, "missing, or not as long as the index says")
         elif not quick:
             yield from _damage(path, partial(_check_sum, file.sha256))
-    yield from check_shards(Work(directory).samples_dir, quick, set(index.shards))
+    yield from check_shards(work.samples_dir, quick, set(index.shards))
 
 
 def _damage(path: Path, check: Callable[[Path], object], shard: str = "") -> Iterator[Problem]:
