@@ -18,7 +18,7 @@ from pipeline.counts import count_fates
 from pipeline.disk import check_no_folder, check_writable, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.lockfile.check import check_posts, check_size
-from pipeline.lockfile.posts import lock_posts, restore_plan
+from pipeline.lockfile.posts import lock_posts, restore_plan, to_hex
 from pipeline.planning.plan import planned_recipe, planned_shards, read_planned
 from pipeline.planning.plan_check import read_about
 from pipeline.planning.ratings import allowed_ratings
@@ -119,7 +119,7 @@ def write_lock(work: Work, path: Path) -> Lock:
     tables = [_lock_shard(work, name) for name in planned_shards(work.plan_path)]
     posts = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     about = read_about(work.plan_path)
-    table = about.get("recipe", {}) | {"prepare": prepared_by}
+    table = about["recipe"] | {"prepare": prepared_by}
     recipe = without_secrets(convert(table, Recipe, str(work.plan_path)))
     info = {
         "schema_version": SCHEMA_VERSION,
@@ -195,8 +195,7 @@ def _check_settings(work: Work, name: str) -> None:
 def _read_samples(work: Work, name: str, plan: pa.Table) -> pa.Table:
     """Return what became of a shard's posts; they must be those of its plan and its originals."""
     _check_settings(work, name)
-    columns = ["post_id", "status", "reason", "sha256", "source_sha256"]
-    samples = read_rows(rows_path(work.samples_dir, name), SAMPLES, columns)
+    samples = read_rows(rows_path(work.samples_dir, name), SAMPLES, _SUMS.names)
     raw = samples.select(["post_id", "source_sha256"]).rename_columns(["post_id", "sha256"])
     if list_shards(work.raw_dir):
         raw = read_rows(rows_path(work.raw_dir, name), RAW, ["post_id", "sha256"])
@@ -269,10 +268,7 @@ def rewrite_lock(path: Path, taken_down: Collection[int]) -> Lock:
     num_removed = count_cleared(plan) - count_cleared(lock.posts)
     if not num_removed:
         return lock
-    hex_sums = (
-        [sum_.hex() if sum_ else None for sum_ in lock.posts[column].to_pylist()]
-        for column in ("sha256", "sample_sha256")
-    )
+    hex_sums = (to_hex(lock.posts[column]) for column in ("sha256", "sample_sha256"))
     columns = [lock.posts["post_id"], lock.posts["status"], lock.posts["reason"], *hex_sums]
     samples = pa.table(columns, schema=_SUMS)
     posts = lock_posts(plan, clear_posts(samples, taken_down))

@@ -39,6 +39,11 @@ def _to_bytes(sums: list[str | None], num_bytes: int) -> pa.Array:
     return pa.array([bytes.fromhex(s) if s else None for s in sums], pa.binary(num_bytes))
 
 
+def to_hex(sums: pa.ChunkedArray) -> list[str | None]:
+    """Return the sums in one of a lock's columns as rows have them."""
+    return [sum_.hex() if sum_ else None for sum_ in sums.to_pylist()]
+
+
 def _to_words(texts: pa.ChunkedArray) -> pa.Array:
     """Return space-separated words as lists of numbered words."""
     lists = pc.split_pattern(texts.combine_chunks(), " ")
@@ -57,7 +62,7 @@ def _unfold_url(folded: str, md5: str) -> str:
 
 def restore_plan(posts: pa.Table) -> pa.Table:
     """Return the plan that a lock was made of, ``schema.SELECTION``."""
-    md5 = [sum_.hex() if sum_ else "" for sum_ in posts["md5"].to_pylist()]
+    md5 = [sum_ or "" for sum_ in to_hex(posts["md5"])]
     folded = posts["file_url"].to_pylist()
     urls = [_unfold_url(url, m) if m else url for url, m in zip(folded, md5, strict=True)]
     words = posts["tags"].cast(pa.list_(pa.string()))

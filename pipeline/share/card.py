@@ -47,11 +47,6 @@ class Split:
     num_bytes: int  # of the tars
 
     @property
-    def num_shards(self) -> int:
-        """How many shards it has."""
-        return len(self.shards)
-
-    @property
     def braces(self) -> str:
         """The names of its shards as one pattern: a range of numbers, or a list with gaps."""
         if len(self.shards) == 1:
@@ -79,7 +74,7 @@ def find_splits(index: Index, lock: Lock) -> list[Split]:
 
 def write_card(index: Index, lock: Lock) -> str:
     """Return the card of a data set, by an index of all its files but the card."""
-    splits = find_splits(index, lock)
+    splits, num_samples = find_splits(index, lock), lock.info.fates.get(Status.KEPT, 0)
     with_samples = [split for split in splits if split.num_examples]
     environment = Environment(
         loader=PackageLoader("pipeline.share", "."),
@@ -96,13 +91,13 @@ def write_card(index: Index, lock: Lock) -> str:
     url = _FOLDER if scheme == "file" else index.url.rstrip("/")
     by_name = {"file": url, "hf": url.removeprefix("hf://datasets/").partition("@")[0]}
     return environment.get_template("card.md.j2").render(
-        front_matter=_front_matter(index, splits, lock.info.fates.get(Status.KEPT, 0)),
+        front_matter=_front_matter(index, splits, num_samples),
         index=index,
         lock=lock,
         splits=splits,
         first=next(iter(with_samples or splits), None),
         has_samples=bool(with_samples),
-        num_samples=lock.info.fates.get(Status.KEPT, 0),
+        num_samples=num_samples,
         url=url,
         stands_for_folder=url == _FOLDER,
         streams=scheme in ("file", "hf", "gs"),

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipeline.disk import hash_file, open_no_link
 from pipeline.errors import DamagedError, UserError
 from pipeline.lockfile.check import MAX_POSTS, check_size, check_text
+from pipeline.lockfile.posts import to_hex
 from pipeline.schema import SAMPLES, SCHEMA_VERSION
 from pipeline.shards.members import find_wrong_member
 from pipeline.shards.rows import check_seal, read_info, read_rows
@@ -37,7 +38,7 @@ def find_index(store: Store) -> Index:
 def check_shard(shard: str, named: SharedFile, tar: Path, rows: Path, posts: pa.Table) -> None:
     """Check that a shard is one that our own writer would have written, for the lock's posts."""
     table = check_rows(shard, rows, named, len(posts))
-    sums = pa.array([sum_.hex() if sum_ else None for sum_ in posts["sample_sha256"].to_pylist()])
+    sums = pa.array(to_hex(posts["sample_sha256"]))
     for column, locked in (*((name, posts[name]) for name in _LOCKED), ("sha256", sums)):
         if table[column].cast(pa.string()).to_pylist() != locked.cast(pa.string()).to_pylist():
             raise DamagedError(f"the {column} of its posts is not that of the lock.")

@@ -36,8 +36,7 @@ class TransferSummary:
     @classmethod
     def of(cls, files: Collection[SharedFile], moved: Collection[SharedFile]) -> Self:
         """Return what it came to for some files, of which some travelled."""
-        sizes = (sum(file.size for file in some) for some in (files, moved))
-        num_bytes, num_moved_bytes = sizes
+        num_bytes, num_moved_bytes = (sum(f.size for f in some) for some in (files, moved))
         has_samples = any(match_shard(file.name) for file in files)
         return cls(len(files), num_bytes, len(moved), num_moved_bytes, has_samples)
 
