@@ -57,10 +57,8 @@ def to_table(settings: Any) -> Table:
 
 def fingerprint_of(*parts: Any) -> str:
     """Return a short hash of settings (dataclasses or plain values): equal settings, equal hash."""
-    plain = [
-        part if isinstance(part, dict | list | str | int) else to_table(part) for part in parts
-    ]
-    return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    plain = orjson.dumps(msgspec.to_builtins(parts), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(plain).hexdigest()[:32]
 
 
 def apply_overrides(table: Table, overrides: Iterable[str]) -> Table:

@@ -90,7 +90,7 @@ class Index:
 
     def seal(self) -> "Index":
         """Return the same index with its fingerprint."""
-        files = [to_table(file) for file in self.files if file.name not in (CARD, CROISSANT)]
+        files = [file for file in self.files if file.name not in (CARD, CROISSANT)]
         # Lock and recipe are among the files.
         return replace(self, fingerprint=fingerprint_of(self.version, self.name, files))
 
