@@ -53,6 +53,9 @@ class Malformed:
     line: int
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.why}"
+
 
 @dataclass(frozen=True, slots=True)
 class Unparsed:

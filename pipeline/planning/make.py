@@ -13,7 +13,7 @@ from pipeline.lockfile.lock import Lock
 from pipeline.lockfile.posts import restore_plan
 from pipeline.metadata.files import list_files
 from pipeline.metadata.listing import Listing, make_listing
-from pipeline.metadata.record import UNREADABLE, Malformed
+from pipeline.metadata.record import UNREADABLE
 from pipeline.planning.plan import plan_posts
 from pipeline.planning.selection import Selection, load_nsfw_ids
 from pipeline.recipe import Recipe
@@ -73,7 +73,7 @@ def make_plan(
     posts = plan_posts(selection, recipe.split)
     if not len(posts):
         raise UserError(_why_none(recipe.source.metadata, selection))
-    malformed = list(map(_place_of, selection.malformed))
+    malformed = list(map(str, selection.malformed))
     # After the reading, which may have got pages.
     fingerprint = plan_fingerprint(recipe, limit, metadata)
     posts = clear_posts(posts, taken_down)
@@ -134,17 +134,13 @@ def _why_none(metadata: str, selection: Selection) -> str:
     if selection.malformed and selection.counts.keys() == {"filtered/malformed"}:
         return (
             f"{metadata}: holds no record of a post; the first that it might be: "
-            f"{_place_of(selection.malformed[0])}. Is it Danbooru's metadata?"
+            f"{selection.malformed[0]}. Is it Danbooru's metadata?"
         )
     found = ", ".join(f"{count} {fate}" for fate, count in selection.counts.items())
     return (
         f"{metadata}: no post is left after selection ({found or 'no records'}); look at the "
         "recipe's [select] table."
     )
-
-
-def _place_of(record: Malformed) -> str:
-    return f"{record.path}:{record.line}: {record.why}"
 
 
 def say_what_is_cut(malformed: Sequence[str], console: Console) -> None:

@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -33,10 +33,9 @@ def scratch() -> Iterator[Path]:
 @cache
 def process_scratch() -> Path:
     """Return a folder that lasts as long as this process."""
-    made = scratch()
-    path = made.__enter__()
-    atexit.register(made.__exit__, None, None, None)
-    return path
+    until_exit = ExitStack()
+    atexit.register(until_exit.close)
+    return until_exit.enter_context(scratch())
 
 
 def sweep() -> None:
