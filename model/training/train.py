@@ -20,6 +20,7 @@ from model.evaluation.remarks import remarks
 from model.networks.discriminator import Discriminator
 from model.networks.style import StyleNetwork, build_style_network
 from model.ranks import join_ranks
+from model.training.idle import idle_settings
 from model.training.init import begin_with
 from model.training.journal import Journal
 from model.training.rundir import Checkpoints, claim, go_on_from, load_last, write_config
@@ -128,6 +129,8 @@ def train(
                 f"the samples are not as the recipe says: {'; '.join(odd)}. They are taken as they "
                 "are."
             )
+        for sentence in idle_settings(config):
+            console.print(sentence)
         stack.enter_context(memory_guard("train.batch_size", config.batch_size))
 
         state = TrainState.build(config, device, ranks)
