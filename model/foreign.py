@@ -74,6 +74,8 @@ class Metrics(TypedDict):
     sha256: NotRequired[str]
     sketch: NotRequired[str]
     guidance: NotRequired[float]
+    fid_weights: NotRequired[str | None]
+    lpips_weights: NotRequired[str | None]
 
 
 def check_shape(value: Any, shape: type, where: str) -> None:

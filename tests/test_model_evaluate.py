@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import io
 import shutil
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_everything_is_measured_for_the_model_and_the_baselines(
     )
     assert orjson.loads((tmp_path / "metrics.json").read_bytes()) == metrics
     assert metrics["num_samples"] == 7
+    assert metrics["lpips_weights"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert metrics["unavailable"] == {}
     assert metrics["baselines"].keys() == {"mean", "grey", "copy"}
     answers = {"model": metrics, **metrics["baselines"]}
@@ -100,6 +102,20 @@ def test_metrics_say_on_what_and_by_which_numbers(
     with Samples(samples_dir, "test") as samples:
         assert metrics["samples"] == samples.fingerprint
     assert metrics["seed"] == 3
+
+
+def test_metrics_say_by_which_weights(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "inception.pth"
+    weights.write_bytes(b"as random as any")
+    small = SmallInception("thumbnails", ["small"])
+    monkeypatch.setattr("model.evaluation.evaluate.load_extractor", lambda *_: small)
+    config = dataclasses.replace(CONFIG, fid_weights=str(weights))
+    metrics = evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
+    assert isinstance(metrics["fid"], float)
+    assert metrics["fid_weights"] == hashlib.sha256(b"as random as any").hexdigest()
+    assert metrics["lpips_weights"] is None
 
 
 def test_rows_and_means_agree(samples_dir: Path, checkpoint: Path, tmp_path: Path) -> None:

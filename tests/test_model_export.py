@@ -154,7 +154,8 @@ def test_metrics_that_eval_did_not_write_are_refused(exported_work: Path, tmp_pa
     settings: list[Any] = [[], {"x": {}}]
     settings.append({"x": {"reference": "x", "num_samples": 2, "baselines": 3}})
     wrong: list[dict[str, Any]] = [{"settings": of_some} for of_some in settings]
-    for changed in [*wrong, {"guidance": "1"}, {"sketch": 1}, {"sha256": 1}]:
+    wrong += [{"guidance": "1"}, {"sketch": 1}, {"sha256": 1}, {"fid_weights": 1}]
+    for changed in wrong:
         path = write_metrics(tmp_path / "bad.json", **changed)
         with pytest.raises(UserError, match="is not what `eval` writes: "):
             export(

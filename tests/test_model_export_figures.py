@@ -72,6 +72,19 @@ def test_the_card_says_how_its_figures_came_about(
     assert f"40 pictures in 9 clusters of the test split, reference: character{said}.\n" in card
 
 
+def test_the_card_says_by_which_weights_its_figures_are(run_dir: Path, tmp_path: Path) -> None:
+    path = run_dir / "eval-test" / "metrics.json"
+    block = {"reference": "self", "num_samples": 2, "fid": 30.0, "kid": 0.1, "baselines": {}}
+    write_metrics(path, settings={"self": block}, fid_weights="ab12", lpips_weights="cd34")
+    heading = "2 pictures of the test split, reference: self."
+    card = card_of(run_dir, tmp_path / "a")[1]
+    assert f"{heading} FID and KID: by weights of SHA-256 ab12.\n" in card
+    settings = {"self": block | {"lpips": 0.2}}
+    write_metrics(path, settings=settings, fid_weights=None, lpips_weights="cd34")
+    card = card_of(run_dir, tmp_path / "b")[1]
+    assert f"{heading} LPIPS: by weights of SHA-256 cd34.\n" in card
+
+
 def test_the_card_names_the_picture_that_all_were_coloured_after(
     run_dir: Path, tmp_path: Path
 ) -> None:

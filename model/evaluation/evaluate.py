@@ -35,7 +35,7 @@ from model.evaluation.tally import NEEDS_TRUTH, Tally
 from model.grid import Sheet, encode_png, tile
 from model.use.colorize import load_colorizer
 from pipeline.console import PlainConsole
-from pipeline.disk import check_writable, replace_together, telling_unwritable
+from pipeline.disk import check_writable, hash_file, replace_together, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.planning.families import join_characters
 from pipeline.progress import show_progress
@@ -60,7 +60,8 @@ def evaluate(
     ``settings``; each further one has its ``grid-SETTING.png``. Means have a 95% bootstrap
     interval beside them, over ``num_clusters`` clusters: pictures that share a character or a
     family are one cluster. That of following is over its sketches and references. How much
-    trainings differ is in none of them.
+    trainings differ is in none of them. ``fid_weights`` and ``lpips_weights`` are the SHA-256 of
+    these files, None of what was not given.
 
     Args:
         checkpoint: see ``checkpoint.load_checkpoint``.
@@ -88,11 +89,14 @@ def evaluate(
         guidance=config.guidance,
     )
     sha256 = read_sum(checkpoint)
+    sums: dict[str, str | None] = {"fid_weights": None, "lpips_weights": None}
     if extractor is None and config.fid_weights:
         extractor = load_extractor(Path(config.fid_weights), colorizer.device)
+        sums["fid_weights"] = hash_file(Path(config.fid_weights))
     lpips = None
     if config.lpips_weights:
         lpips = load_lpips(Path(config.lpips_weights), colorizer.device)
+        sums["lpips_weights"] = hash_file(Path(config.lpips_weights))
     with ExitStack() as stack:
         sketch = config.sketch or info.train.sketch
         splits = [split, *(["train"] if list_shards(samples_dir, "train") else [])]
@@ -153,6 +157,7 @@ def evaluate(
         "sketch": sketch,
         "guidance": config.guidance,
         "num_following": [len(sketches), len(references)],
+        **sums,
         **settings[scenes[0].name],
         "settings": settings,
     }

@@ -148,6 +148,9 @@ def _tabulate(metrics: Table, info: CheckpointInfo) -> list[_Figures]:
             f"{counted(block['num_samples'], 'picture')}{within} of the {plain(metrics['split'])} "
             f"split, reference: {plain(block['reference'])}{file}{unlike}."
         )
+        for name, measures in (("fid", "FID and KID"), ("lpips", "LPIPS")):
+            if name in names and (sha256 := metrics.get(f"{name}_weights")):
+                heading += f" {measures}: by weights of SHA-256 {plain(sha256)}."
         tables.append(
             _Figures(
                 heading,
