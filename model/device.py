@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import TrainConfig
@@ -82,7 +84,7 @@ def can_compile(device: torch.device) -> bool:
     return True
 
 
-def constant(values: Sequence[object], like: Tensor) -> Tensor:
+def constant(values: Sequence[object] | NDArray[np.float64], like: Tensor) -> Tensor:
     """Return numbers, or nested sequences of them, as a tensor on ``like``'s device, of its type.
 
     ``like.new_tensor`` would make the host wait until a GPU has finished all queued work.

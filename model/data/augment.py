@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from model.config import TrainConfig
 from model.data.order import Indices
 from model.data.samples import Batch, to_bytes, to_unit
+from model.device import constant
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +30,8 @@ NUM_WARP = 6 + 2 * _GRID**2 + 1
 NUM_LINES = 3
 """Random numbers that a sample takes."""
 
-_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+_TO_YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
+_TO_RGB = np.linalg.inv(_TO_YIQ)
 
 
 def draw_uniform(seed: int, epoch: int, use: int, places: Indices, count: int) -> Floats:
@@ -134,8 +136,7 @@ def jitter_colors(
     turn[:, 0, 0] = 1
     turn[:, 1, 1], turn[:, 1, 2] = cos, -sin
     turn[:, 2, 1], turn[:, 2, 2] = sin, cos
-    to_yiq = np.array(_YIQ)
-    matrix = np.linalg.inv(to_yiq) @ turn @ to_yiq
+    matrix = _TO_RGB @ turn @ _TO_YIQ
     gamma = 0.75 + 0.5 * random[:, 2]
     spared = random[:, 3] >= share
     matrix[spared], gamma[spared] = np.eye(3), 1.0
@@ -144,8 +145,8 @@ def jitter_colors(
     results = []
     for picture in pictures:
         bent = bend_hues(picture, waves) if bend else picture
-        turned = torch.einsum("nij,njhw->nihw", _like(matrix, picture), bent)
-        results.append(turned.clamp(0, 1) ** _like(gamma, picture).view(-1, 1, 1, 1))
+        turned = torch.einsum("nij,njhw->nihw", constant(matrix, picture), bent)
+        results.append(turned.clamp(0, 1) ** constant(gamma, picture).view(-1, 1, 1, 1))
     return results
 
 
@@ -160,14 +161,14 @@ def bend_hues(picture: Tensor, waves: Floats) -> Tensor:
     Returns:
         Float N x 3 x H x W; colours that have left the gamut are outside [0, 1].
     """
-    yiq = torch.einsum("ij,njhw->nihw", _like(np.array(_YIQ), picture), picture)
+    yiq = torch.einsum("ij,njhw->nihw", constant(_TO_YIQ, picture), picture)
     luma, chroma = yiq[:, :1], torch.view_as_complex(yiq[:, 1:].movedim(1, -1).contiguous())
-    once, twice, start, start_of_two = _like(waves, picture).T[..., None, None]
+    once, twice, start, start_of_two = constant(waves, picture).T[..., None, None]
     hue = chroma.angle()
     angle = once * torch.sin(hue + start) + twice * torch.sin(2 * hue + start_of_two)
     turned = torch.view_as_real(torch.polar(chroma.abs(), hue + angle)).movedim(-1, 1)
-    to_rgb = _like(np.linalg.inv(np.array(_YIQ)), picture)
-    return torch.einsum("ij,njhw->nihw", to_rgb, torch.cat([luma, turned], dim=1))
+    yiq = torch.cat([luma, turned], dim=1)
+    return torch.einsum("ij,njhw->nihw", constant(_TO_RGB, picture), yiq)
 
 
 def mirror(
@@ -194,10 +195,10 @@ def vary_lines(sketch: Tensor, places: Indices, config: TrainConfig, epoch: int)
     random = draw_uniform(config.seed, epoch, LINES, places, NUM_LINES)
     broader = -F.max_pool2d(-sketch, kernel_size=3, stride=1, padding=1)
     softer = F.avg_pool2d(F.pad(sketch, (1, 1, 1, 1), mode="replicate"), kernel_size=3, stride=1)
-    pen = _like(random[:, 1], sketch).view(-1, 1, 1, 1)
+    pen = constant(random[:, 1], sketch).view(-1, 1, 1, 1)
     lines = torch.where(pen < 1 / 4, broader, torch.where(pen < 1 / 2, softer, sketch))
-    darkness = _like(4 ** (2 * random[:, 2] - 1), sketch).view(-1, 1, 1, 1)
-    changed = _like(random[:, 0], sketch).view(-1, 1, 1, 1) < config.vary_lines
+    darkness = constant(4 ** (2 * random[:, 2] - 1), sketch).view(-1, 1, 1, 1)
+    changed = constant(random[:, 0], sketch).view(-1, 1, 1, 1) < config.vary_lines
     return torch.where(changed, lines**darkness, sketch)
 
 
@@ -220,8 +221,8 @@ def warp(picture: Tensor, random: Floats, reframe: float = 0.0) -> Tensor:
     theta[:, 0] = np.stack([flip * scale_x * cos, -scale_y * sin, shift_x], axis=1)
     theta[:, 1] = np.stack([flip * scale_x * sin, scale_y * cos, shift_y], axis=1)
     coarse = 0.15 * (2 * random[:, 6:-1].reshape(-1, 2, _GRID, _GRID) - 1)
-    grid = F.affine_grid(_like(theta, picture), list(picture.shape), align_corners=False)
-    smooth = F.interpolate(_like(coarse, picture), picture.shape[-2:], mode="bicubic")
+    grid = F.affine_grid(constant(theta, picture), list(picture.shape), align_corners=False)
+    smooth = F.interpolate(constant(coarse, picture), picture.shape[-2:], mode="bicubic")
     return F.grid_sample(
         picture, grid + smooth.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
     )
@@ -244,8 +245,3 @@ def same_reference(color: Tensor, places: Indices, *, seed: int) -> tuple[Tensor
     config = TrainConfig(jitter=1.0, warp=True, seed=seed)
     truth, reference = augment(picture, picture, places, config, EVALUATION)
     return to_bytes(truth), to_bytes(reference)
-
-
-def _like(values: Floats, picture: Tensor) -> Tensor:
-    """Return numbers on the device of ``picture``; the host does not wait for the copy."""
-    return torch.from_numpy(values).to(picture.dtype).to(picture.device, non_blocking=True)
