@@ -8,16 +8,16 @@ The same versions draw the same figure; ``--out`` puts it elsewhere.
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from model.grid import lay_out
 from pipeline.dolls.data_set import make_dolls, picture_of
 from pipeline.pictures.image import Picture, resize
 from pipeline.pictures.sketch import draw_sketch
 from pipeline.recipe import SketchSettings, XdogSettings
 
-SIDE, GAP, HEAD = 256, 12, 30
+SIDE = 256
 DOLLS = (0, 1, 4)  # a close one, a whole one, a fair one
 
 METHODS = {
@@ -31,21 +31,11 @@ def draw_figure() -> Picture:
     """Return the figure: a row a doll, its picture first, a column a method."""
     dolls = make_dolls(max(DOLLS) + 1, 1)
     pictures = [resize(picture_of(dolls[index]), SIDE, "pad") for index in DOLLS]
-    titles = ("picture", *METHODS)
-    width = GAP + len(titles) * (SIDE + GAP)
-    figure = np.full((HEAD + len(pictures) * (SIDE + GAP), width, 3), 255, np.uint8)
-    for column, title in enumerate(titles):
-        left = GAP + column * (SIDE + GAP)
-        place, font = (left, HEAD - 11), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(figure, title, place, font, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
-        for row, picture in enumerate(pictures):
-            top = HEAD + row * (SIDE + GAP)
-            shown = picture
-            if title in METHODS:
-                shown = np.repeat(draw_sketch(picture, METHODS[title])[..., None], 3, axis=2)
-            figure[top : top + SIDE, left : left + SIDE] = shown
-            cv2.rectangle(figure, (left - 1, top - 1), (left + SIDE, top + SIDE), (200,) * 3)
-    return figure
+    columns = {"picture": pictures}
+    for title, settings in METHODS.items():
+        lines = (draw_sketch(picture, settings) for picture in pictures)
+        columns[title] = [np.repeat(sketch[..., None], 3, axis=2) for sketch in lines]
+    return lay_out(columns)
 
 
 def main() -> None:
