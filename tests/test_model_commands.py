@@ -21,7 +21,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
 
     def note(config: TrainConfig, *rest: object, **options: Any) -> TrainResult:
         configs.append(config)
-        return TrainResult(1, 0, None, True)
+        return TrainResult(1, None, True)
 
     monkeypatch.setattr("model.training.train.train", note)
     return configs
@@ -97,9 +97,7 @@ def test_train_says_how_good_the_best_one_is(
     best: float | None,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(
-        "model.training.train.train", lambda *_, **__: TrainResult(8, 1, best, True)
-    )
+    monkeypatch.setattr("model.training.train.train", lambda *_, **__: TrainResult(8, best, True))
     arguments = ["train", "white-background-256", "--work", str(tmp_path), "--best-by", best_by]
     output = call(*arguments).output
     assert output.endswith(f"finished after 8 steps, {expected}\n")
@@ -110,9 +108,7 @@ def test_train_says_how_good_the_best_one_is(
 def test_a_training_that_was_stopped_is_not_done(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        "model.training.train.train", lambda *_, **__: TrainResult(8, 1, 0.25, False)
-    )
+    monkeypatch.setattr("model.training.train.train", lambda *_, **__: TrainResult(8, 0.25, False))
     called = call("train", "white-background-256", "--work", tmp_path)
     assert called.exit_code == 130
     assert called.output.endswith(": stopped after 8 steps, best by mse: 0.2500\n")

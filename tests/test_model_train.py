@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("small_style_networks")
 def whole_run(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     result = run(samples_dir, run_dir)
-    assert result == TrainResult(8, 1, result.best, True)
+    assert result == TrainResult(8, result.best, True)
     return run_dir
 
 
@@ -104,7 +104,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert validations[0] == validations[1]
     before = sorted(tmp_path.rglob("*"))
     again = run(samples_dir, tmp_path, resume=True)
-    assert again == TrainResult(8, 1, expected_info.best, True)
+    assert again == TrainResult(8, expected_info.best, True)
     assert sorted(tmp_path.rglob("*")) == before
 
 

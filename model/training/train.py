@@ -51,13 +51,11 @@ class TrainResult:
 
     Attributes:
         step: optimiser steps done, over all legs.
-        epoch: the epoch under way, from 0 on.
         best: lowest ``criterion`` so far, None before the first validation.
         finished: whether all epochs are done; otherwise it was stopped, and can be resumed.
     """
 
     step: int
-    epoch: int
     best: float | None
     finished: bool
 
@@ -248,7 +246,7 @@ def train(
             if stop:
                 break
             journal.restart_clock()
-        return TrainResult(state.step, state.epoch, state.best, state.step == total_steps)
+        return TrainResult(state.step, state.best, state.step == total_steps)
 
 
 def some_style_vectors(
@@ -259,7 +257,6 @@ def some_style_vectors(
     device: torch.device,
 ) -> Tensor:
     """Return the style vectors of the first ``NUM_STYLE_SAMPLES`` of a run, N x style size."""
-    samples.expect(windows_of(samples, config, 0))
     order = order_of(samples, config, 0)[:NUM_STYLE_SAMPLES]
     batches = iterate_batches(samples, order, config.batch_size)
     with torch.no_grad():
