@@ -62,7 +62,7 @@ def colorize(
     draw_lines = None
     if extract_lines not in (None, "none"):
         draw_lines = line_drawer(extract_lines, painter.recipe.get("prepare", {}))
-    read = partial(read_sketch, draw_lines=draw_lines, check=extract_lines is None)
+    read = partial(read_sketch, draw_lines=draw_lines, check=extract_lines != "none")
     if len(sketch) == len(reference) == 1 and not sketch[0].is_dir() and not reference[0].is_dir():
         size = colorize_one(painter, sketch[0], reference[0], out, console(), read, guidance)
         print(f"{out}: {size[0]} x {size[1]}")

@@ -68,7 +68,7 @@ def read_sketch(
     picture = open_picture(path)
     if draw_lines is not None:
         picture = redraw(picture, draw_lines)
-    if check or draw_lines is not None:
+    if check:
         try:
             check_sketch(picture, str(path))
         except NotLineArtError as error:
