@@ -97,7 +97,7 @@ def save_checkpoint(
             for suffix in (".json", ".safetensors"):
                 if (older := path.with_suffix(suffix)).exists():
                     older.replace(keep_as.with_suffix(suffix))
-    write_whole(path.with_name(f"{path.stem}.json"), about)
+    write_whole(path.with_suffix(".json"), about)
 
 
 def encode_checkpoint(name: str, tensors: StateDict, info: CheckpointInfo) -> tuple[bytes, bytes]:

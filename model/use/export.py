@@ -163,7 +163,7 @@ def _find_evaluations(
     found, others = {}, []
     for path in given or sorted(run_dir_of(checkpoint).glob("*/metrics.json")):
         metrics = _read_metrics(path)
-        same_step = (metrics.get("model"), metrics.get("step")) == (info.model.name, info.step)
+        same_step = (metrics["model"], metrics["step"]) == (info.model.name, info.step)
         if same_step and metrics.get("sha256", sha256) == sha256:
             found[path] = metrics
         elif given and same_step:
@@ -173,7 +173,7 @@ def _find_evaluations(
             )
         elif given:
             raise UserError(
-                f"{path}: judges the model {metrics.get('model')!r} at step {metrics.get('step')}, "
+                f"{path}: judges the model {metrics['model']!r} at step {metrics['step']}, "
                 f"and this one is {info.model.name!r} at step {info.step}."
             )
         else:

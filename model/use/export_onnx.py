@@ -91,8 +91,7 @@ def _translate(model: nn.Module, info: OnnxInfo) -> bytes:
             dynamo=True,
             verbose=False,
         )
-    if exported is None:
-        raise AssertionError("only TorchScript's way returns nothing")
+    assert exported is not None  # only TorchScript's way returns nothing
     proto = exported.model_proto
     if proto.ByteSize() > _MAX_BYTES:
         raise UserError("the model is too large for one ONNX file; leave it out with --no-onnx.")
