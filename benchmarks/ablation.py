@@ -18,10 +18,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from benchmarks.source_folder import QUIET
 from model.config import TrainConfig, train_config
 from model.evaluation.crossing import judge_crossing
 from model.networks import match, reference
@@ -31,7 +31,6 @@ from pipeline.pictures.image import resize
 from pipeline.recipe_file import load_recipe
 
 MEASURES = ("following", "chroma_error", "regional_error", "paper_error", "psnr")
-QUIET = Console(quiet=True)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "with AdamW alone": {"muon_lr": 0.0},

@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_resume [--samples 25000] [--repeats 5] [--models NAME ...]
 
-The samples are one doll at 64 px as often as asked for, in shards of 1,024: the time to open them
+The samples are a few dolls at 64 px over and over, in shards of 1,024: the time to open them
 and to have the first batch from the middle of the third epoch. Checkpoints: full width, as a run
 keeps them (weights, optimisers, random states), read, checked against their hash, and put back.
 Median of the repeats, wall time; the system's cache is warm, as after a crash of the process alone.

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import orjson
-from rich.console import Console
 
 from benchmarks.bench_lock import invent_posts
+from benchmarks.bench_prepare import cpu_seconds
+from benchmarks.source_folder import QUIET
 from pipeline.planning.plan import hash_table, plan_posts, planned_shards, read_planned, write_plan
 from pipeline.recipe import Recipe
 from pipeline.recipe_shared import without_secrets
@@ -39,7 +40,6 @@ from pipeline.stages.prepare import add_sample
 from pipeline.work import Work
 
 COLOR_BYTES, SKETCH_BYTES = 25_000, 22_000
-QUIET = Console(quiet=True)
 
 
 def make_work(root: Path, num_bytes: int) -> Work:
@@ -90,11 +90,6 @@ def timed(do: Callable[[], object]) -> Spent:
     started, before = time.perf_counter(), cpu_seconds()
     do()
     return Spent(time.perf_counter() - started, cpu_seconds() - before)
-
-
-def cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def repeat(work: Work, root: Path) -> dict[str, Spent]:
