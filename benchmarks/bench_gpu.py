@@ -35,7 +35,6 @@ from model.data.augment import augment_batch
 from model.data.samples import Samples
 from model.networks.discriminator import Discriminator
 from model.networks.style import build_style_network
-from model.ranks import Ranks
 from model.training.state import TrainState
 from model.training.steps import training_step
 from model.training.train import train
@@ -99,7 +98,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def one_step(config: TrainConfig, samples: Samples) -> Callable[[], object]:
     """Return a step of training on one batch, again and again, with its augmentation."""
     device = torch.device("cuda")
-    state = TrainState.build(config, device, Ranks())
+    state = TrainState.build(config, device)
     spec = state.generator.style_spec
     network = build_style_network(spec.network, normalised=spec.normalised, weights="random")
     network.to(device)

@@ -75,13 +75,13 @@ def train(
     """Train a model on prepared samples.
 
     Each picture is its own reference (the article's self-reference), unless ``config`` jitters,
-    warps or pairs. ``run_dir`` gets ``best.safetensors`` (the generator that was best on the
-    validation set by ``config.best_by``), ``last.safetensors`` (everything, to resume from) and
+    warps, pairs or drops it. ``run_dir`` gets ``best.safetensors`` (the generator that was best on
+    the validation set by ``config.best_by``), ``last.safetensors`` (everything, to resume from) and
     the one before it as ``previous.safetensors``, a JSON beside each, ``config.json``,
-    ``log.jsonl``, TensorBoard events, and a grid of samples for each validation. Style features
-    are kept in ``style_dir``. Ctrl-C and SIGTERM stop after the step under way, and save; a
-    second Ctrl-C stops at once. Under torchrun the processes train together: each batch is divided
-    among them, and the first one writes.
+    ``log.jsonl``, TensorBoard events, and a grid of samples for each validation. Style features are
+    kept in ``style_dir``. Ctrl-C and SIGTERM stop after the step under way, and save; a second
+    Ctrl-C stops at once. Under torchrun the processes train together: each batch is divided among
+    them, and the first one writes.
 
     Args:
         config: the settings.
