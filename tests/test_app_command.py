@@ -32,6 +32,7 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, str(ROOT / "cli.py"), "app", str(checkpoint), "--port", "0"]
     process = subprocess.Popen(
         command,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"TMPDIR": str(folder / "tmp")},
@@ -69,10 +70,14 @@ def test_what_a_client_sends_moves_no_terminals_cursor(tmp_path: Path) -> None:
         place = f"{url}/gradio_api/queue/data?session_hash=a"
         with requests.get(place, stream=True, timeout=120) as events:
             assert any(b"process_completed" in line for line in events.iter_lines())
+        requests.get(f"{url}/gradio_api/custom_component/%1b[2Ja/client/b/c", timeout=120)
+        requests.post(f"{url}/gradio_api/run/%1b[2Jb", json={"data": []}, timeout=120)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
-    assert "\ufffd[2Jx.png" in said
-    assert "\x1b" not in said
+        out, said = process.communicate(timeout=120)
+    assert "\ufffd[2Jx.png" in said  # of Gradio's own traceback
+    assert "\ufffd[2Jb" in said  # of the server's log
+    assert "\ufffd[2Ja" in out
+    assert "\x1b" not in said + out
 
 
 def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:

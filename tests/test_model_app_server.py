@@ -2,14 +2,20 @@
 
 import asyncio
 import socket
-from threading import Thread
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 
-from model.app.server import POLICY, Guard, bind, is_loopback, names_of
+from model.app.page import LINE_ART, Studio, build_page
+from model.app.server import MAX_UPLOAD, POLICY, Guard, bind, is_loopback, names_of
 from pipeline.errors import UserError
+from tests.painters import tinting_painter
 
 HOSTS = frozenset({"127.0.0.1:7860", "localhost:7860"})
 
@@ -22,8 +28,10 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": scope["type"]})
 
 
-def ask(hosts: frozenset[str] | None, kind: str = "http", **headers: str) -> list[dict[str, Any]]:
-    """Return what the guard sends for one request."""
+def ask(
+    hosts: frozenset[str] | None, kind: str = "http", path: str = "/", **headers: str
+) -> list[dict[str, Any]]:
+    """Return what the guard sends for one request; in the headers' names _ stands for -."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -32,8 +40,8 @@ def ask(hosts: frozenset[str] | None, kind: str = "http", **headers: str) -> lis
     async def receive() -> dict[str, Any]:
         return {"type": "http.request"}
 
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": kind, "headers": pairs}
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": kind, "path": path, "headers": pairs}
     asyncio.run(Guard(_app, hosts)(scope, receive, send))
     return sent
 
@@ -49,12 +57,42 @@ def ask(hosts: frozenset[str] | None, kind: str = "http", **headers: str) -> lis
         ({"host": "127.0.0.1:7860", "origin": "http://evil.example"}, 403),
         ({"host": "127.0.0.1:7860", "origin": "http://localhost:8000"}, 403),
         ({"host": "127.0.0.1:7860", "origin": "null"}, 403),
+        ({"host": "127.0.0.1:7860", "sec_fetch_site": "same-origin"}, 200),
+        ({"host": "127.0.0.1:7860", "sec_fetch_site": "none"}, 200),  # typed in
+        # Pictures, scripts and frames of other pages come without an origin.
+        ({"host": "127.0.0.1:7860", "sec_fetch_site": "cross-site"}, 403),
+        ({"host": "127.0.0.1:7860", "sec_fetch_site": "same-site"}, 403),  # of another port
+        (
+            {
+                "host": "127.0.0.1:7860",
+                "sec_fetch_site": "cross-site",
+                "sec_fetch_dest": "document",  # a link that is followed
+            },
+            200,
+        ),
     ],
 )
 def test_only_the_page_itself_is_answered(headers: dict[str, str], status: int) -> None:
     start, body = ask(HOSTS, **headers)
     assert start["status"] == status
     assert (body["body"] == b"the page") == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/gradio_api/queue/join", {"content_length": "1000"}, 200),
+        ("/gradio_api/queue/join", {"content_length": f"{2**20 + 1}"}, 413),
+        ("/gradio_api/queue/join", {"transfer_encoding": "chunked"}, 413),
+        ("/gradio_api/component_server", {"content_length": f"{MAX_UPLOAD}"}, 413),
+        ("/gradio_api/upload", {"content_length": f"{MAX_UPLOAD + 1000}"}, 200),
+        ("/gradio_api/upload", {"content_length": f"{2 * MAX_UPLOAD}"}, 413),
+    ],
+)
+def test_no_more_is_taken_than_the_page_sends(
+    path: str, headers: dict[str, str], status: int
+) -> None:
+    assert ask(HOSTS, path=path, host="localhost:7860", **headers)[0]["status"] == status
 
 
 def test_an_open_server_still_refuses_other_pages() -> None:
@@ -93,19 +131,77 @@ def test_loopback_is_known() -> None:
     assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.5", "example.org")] == [False] * 4
 
 
-def test_a_server_for_this_machine_answers_to_its_own_names_alone() -> None:
-    gradio = pytest.importorskip("gradio")
-    running = bind(gradio.Blocks(), "127.0.0.1", 0)
+@contextmanager
+def serving(page: Any) -> Iterator[str]:
+    """Serve a page until the end; yields its address."""
+    running = bind(page, "127.0.0.1", 0)
     thread = Thread(target=running.server.run, kwargs={"sockets": [running.socket]})
     thread.start()
     try:
-        assert requests.get(running.url, timeout=120).status_code == 200
-        for name in ("evil.example", f"evil.example:{running.url.rpartition(':')[2]}"):
-            answer = requests.get(running.url, headers={"Host": name}, timeout=120)
-            assert answer.status_code == 403
+        yield running.url
     finally:
         running.server.should_exit = True
         thread.join(120)
+
+
+def test_a_server_for_this_machine_answers_to_its_own_names_alone() -> None:
+    gradio = pytest.importorskip("gradio")
+    with serving(gradio.Blocks()) as url:
+        assert requests.get(url, timeout=120).status_code == 200
+        for name in ("evil.example", f"evil.example:{url.rpartition(':')[2]}"):
+            answer = requests.get(url, headers={"Host": name}, timeout=120)
+            assert answer.status_code == 403
+
+
+def test_it_asks_no_host_that_a_client_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradio = pytest.importorskip("gradio")
+    asked: list[object] = []
+    look_up = socket.getaddrinfo
+
+    def watched_look_up(host: Any, *rest: Any, **named: Any) -> Any:
+        asked.append(host)
+        return look_up(None, *rest, **named)
+
+    with serving(gradio.Blocks()) as url:
+        monkeypatch.setattr(socket, "getaddrinfo", watched_look_up)
+        place = f"{url}/gradio_api/file=http://pictures.example/a.png"
+        assert requests.get(place, timeout=120).status_code == 403
+    assert "127.0.0.1" in asked
+    assert "pictures.example" not in asked
+
+
+def test_nobody_goes_past_the_queue(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    studio = Studio(tinting_painter(), {}, tmp_path)
+    with serving(build_page(studio, [], [])) as url:
+        for name in ("run", "api"):
+            assert ask_to_color(url, f"{name}/color") == 404
+
+
+def test_no_more_wait_in_the_queue_than_the_memory_holds(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    goes_on = Event()
+
+    def paint(*_: object) -> tuple[None, str]:
+        goes_on.wait(120)
+        return None, ""
+
+    studio: Any = SimpleNamespace(painter=tinting_painter(), draw_lines={}, color=paint)
+    with serving(build_page(studio, [], [])) as url:
+        try:
+            came = [ask_to_color(url, "queue/join") for _ in range(70)]
+        finally:
+            goes_on.set()
+    assert came[:64] == [200] * 64
+    assert came[-1] == 503
+
+
+def ask_to_color(url: str, place: str) -> int:
+    """Ask the server to colour nothing; return the status of its answer."""
+    config = requests.get(f"{url}/config", timeout=120).json()
+    (number,) = (d["id"] for d in config["dependencies"] if len(d["inputs"]) == 4)
+    asked = {"data": [None, None, LINE_ART, 1.0], "fn_index": number, "session_hash": "a"}
+    return requests.post(f"{url}/gradio_api/{place}", json=asked, timeout=120).status_code
 
 
 def test_an_address_that_is_taken_is_named() -> None:

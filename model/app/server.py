@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_UPLOAD = "64mb"
+MAX_UPLOAD = 64 * 2**20
+"""Bytes of the largest file that may be dropped on the page."""
+
+_UPLOAD = "/gradio_api/upload"
+_MAX_BODY = 2**20  # bytes of a request that brings no file, and of what stands around one
+_MAX_WAITING = 64  # requests to colour
 
 POLICY = "; ".join(
     (
@@ -68,7 +73,11 @@ def serve(
     Raises:
         UserError: where the extra ``app`` is missing, or the address cannot be had.
     """
-    with tempfile.TemporaryDirectory(prefix="nurie-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="nurie-") as folder,
+        redirect_stdout(_Harmless(sys.stdout)),  # before uvicorn's log takes hold of them
+        redirect_stderr(_Harmless(sys.stderr)),
+    ):
         keep_gradio_home(Path(folder))
         studio = Studio(painter, draw_lines, Path(folder))
         running = bind(build_page(studio, *find_examples(Path(folder))), host, port)
@@ -76,14 +85,15 @@ def serve(
             console.print(f"{host}: whoever reaches this machine can use the page.")
         console.print(f"{running.url} is the page; Ctrl-C ends it.")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt), redirect_stderr(_Harmless(sys.stderr)):
+        with suppress(KeyboardInterrupt):
             running.server.run(sockets=[running.socket])  # passes Ctrl-C on once all is answered
 
 
 class _Harmless(io.TextIOBase):
-    """Standard error without what a terminal would obey.
+    """A standard stream without what a terminal would obey.
 
-    For some requests that the page never makes Gradio prints a traceback with the client's text.
+    For some requests that the page never makes Gradio prints a line or a traceback with the
+    client's text.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -154,6 +164,8 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
     # Its own launch() sets these. Without them Gradio takes any path of this machine for a file
     # that was dropped on the page, and serves any SVG as its own.
     page.has_launched = page.is_running = True
+    # Past the queue any number of pictures would be coloured at once.
+    page.queue(max_size=_MAX_WAITING, api_open=False)
     guarded = Guard(inner, names_of(host, port))
     config = uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=1)
     return Running(uvicorn.Server(config), bound, f"http://{_bracketed(host)}:{port}")
@@ -176,13 +188,17 @@ def _bracketed(host: str) -> str:
 
 
 def _fetch_no_addresses() -> None:
-    """Keep Gradio from downloading what a client names in place of a file."""
+    """Keep Gradio from downloading what a client names in place of a file, and from passing it on.
+
+    For the latter, ``/gradio_api/file=URL``, it would first look the host up.
+    """
+    import safehttpx
     from gradio import processing_utils
 
-    async def refuse(url: str) -> None:
-        raise ValueError(f"not fetched: {url}")
+    async def refuse(place: str) -> None:
+        raise ValueError(f"not fetched: {place}")
 
-    processing_utils.async_ssrf_protected_get = refuse
+    processing_utils.async_ssrf_protected_get = safehttpx.async_validate_url = refuse
 
 
 def keep_gradio_home(folder: Path) -> None:
@@ -203,7 +219,10 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Around an ASGI app: refuses other pages' requests and names, and sends the policy along."""
+    """Around an ASGI app: refuses other pages' requests and names, and sends the policy along.
+
+    Nor does it pass on more than the page sends: Gradio would keep all of it in memory.
+    """
 
     def __init__(self, app: "ASGIApp", hosts: frozenset[str] | None) -> None:
         self._app = app
@@ -218,11 +237,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        named = self._hosts is None or host in self._hosts
-        if not named or (origin is not None and origin.partition("://")[2] != host):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"Not asked by the page itself."})
+        if not self._is_asked_by_page(headers):
+            await _refuse(send, 403, b"Not asked by the page itself.")
+            return
+        if _is_too_long(scope["path"], headers):
+            await _refuse(send, 413, b"More than the page sends.")
             return
 
         async def send_with_policy(message: "Message") -> None:
@@ -235,3 +254,27 @@ class Guard:
             await send(message)
 
         await self._app(scope, receive, send_with_policy)
+
+    def _is_asked_by_page(self, headers: Mapping[bytes, str]) -> bool:
+        """Whether a browser asks for the page, or the page asks.
+
+        For a picture or script another page asks without an Origin; links to here may be followed.
+        """
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if self._hosts is not None and host not in self._hosts:
+            return False
+        if origin is not None and origin.partition("://")[2] != host:
+            return False
+        is_own = headers.get(b"sec-fetch-site", "none") in ("none", "same-origin")
+        return is_own or headers.get(b"sec-fetch-dest") == "document"
+
+
+def _is_too_long(path: str, headers: Mapping[bytes, str]) -> bool:
+    """Whether a request brings more than the page's do, or does not say how much."""
+    most = _MAX_BODY + (MAX_UPLOAD if path == _UPLOAD else 0)
+    return b"transfer-encoding" in headers or int(headers.get(b"content-length", 0)) > most
+
+
+async def _refuse(send: "Send", status: int, why: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": why})
