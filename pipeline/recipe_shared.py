@@ -20,9 +20,8 @@ def without_secrets(recipe: Recipe) -> Recipe:
     elif "://" in images:
         parts = urlsplit(without_password(images))
         images = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-    select = replace(recipe.select, nsfw_ids="")
     source = replace(recipe.source, metadata="", images=images)
-    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
+    return _without_files(replace(recipe, source=source))
 
 
 def shared_recipe(recipe: Recipe) -> Recipe:
@@ -33,8 +32,15 @@ def shared_recipe(recipe: Recipe) -> Recipe:
     """
     deciding = ("layout", "max_bytes", "max_pixels", "check_md5")
     source = SourceSettings(**{name: getattr(recipe.source, name) for name in deciding})
+    return _without_files(replace(recipe, source=source))
+
+
+def _without_files(recipe: Recipe) -> Recipe:
+    """Return a recipe without the paths in its other sections; ``[train]`` has one."""
     select = replace(recipe.select, nsfw_ids="")
-    return replace(recipe, select=select, source=source, prepare=portable(recipe.prepare))
+    is_file = recipe.train.get("style_weights") not in (None, "imagenet", "random")
+    train = {k: v for k, v in recipe.train.items() if not (is_file and k == "style_weights")}
+    return replace(recipe, select=select, prepare=portable(recipe.prepare), train=train)
 
 
 def portable(prepare: PrepareSettings) -> PrepareSettings:

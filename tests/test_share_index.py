@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.recipe import OnnxSettings, PrepareSettings, Recipe, SketchSettings, SourceSettings
 from pipeline.recipe_file import load_recipe, recipe_toml
-from pipeline.recipe_shared import shared_recipe
+from pipeline.recipe_shared import shared_recipe, without_secrets
 from pipeline.settings import convert
 from pipeline.share.index import (
     MAX_INDEX_BYTES,
@@ -199,12 +199,29 @@ def test_a_shared_recipe_names_no_place(tmp_path: Path) -> None:
     sketch = SketchSettings(method="onnx", onnx=OnnxSettings("/disk/lines.onnx", SUM))
     source = SourceSettings("/disk/metadata", "https://me:secret@host/{id}", hosts=("host",))
     source = replace(source, layout="original", rate=1000)
-    mine = Recipe("x", source=source, prepare=PrepareSettings(sketches={"ink": sketch}))
+    train = {"style_weights": "/disk/vgg19.pth", "gan": "none"}
+    mine = Recipe(
+        "x", source=source, prepare=PrepareSettings(sketches={"ink": sketch}), train=train
+    )
     shared = shared_recipe(mine)
     text = recipe_toml(shared)
     assert not any(word in text for word in ("/disk", "host/", "secret", "1000.0"))
     assert shared.prepare.sketches["ink"].onnx == OnnxSettings("lines.onnx", SUM)
     assert shared.source == SourceSettings(layout="original")
+    assert shared.train == without_secrets(mine).train == {"gan": "none"}
     assert shared_recipe(shared) == shared
     (tmp_path / "recipe.toml").write_text(text)
     assert load_recipe(str(tmp_path)) == shared
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "random"])
+def test_a_shared_recipe_keeps_weights_that_lie_nowhere(weights: str) -> None:
+    mine = Recipe("x", train={"style_weights": weights})
+    assert shared_recipe(mine) == without_secrets(mine) == mine
+
+
+def test_an_index_whose_recipe_has_files_read_is_refused() -> None:
+    index = make_index()
+    recipe = replace(index.recipe, train={"style_weights": "/net/evil.example/x.pth"})
+    with pytest.raises(UserError, match="its recipe names places"):
+        read_index(write_index(replace(index, recipe=recipe).seal()), "x")
