@@ -6,8 +6,11 @@ JSON is a copy for people and other tools. Nothing is pickled, so a checkpoint c
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,7 +22,7 @@ from torch import Tensor
 from model.config import ModelConfig, TrainConfig
 from model.foreign import Recipe, check_shape, check_sides
 from model.networks.style import Provenance
-from model.weights import StateDict, digest_weights
+from model.weights import StateDict, check_header, digest_weights
 from pipeline.disk import replacing, sync, write_whole
 from pipeline.errors import DamagedError, UserError
 from pipeline.settings import Table, convert, to_table
@@ -127,12 +130,9 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
             where it says of itself what no training writes.
     """
     path = find_checkpoint(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from error
+    with _opened(path) as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("format") != FORMAT:
         raise UserError(f"{path}: holds weights, but is not a checkpoint of this program.")
     version, text = header.get("version", ""), header.get("info", "")
@@ -145,6 +145,7 @@ def load_checkpoint(path: Path) -> tuple[StateDict, CheckpointInfo]:
         raise DamagedError(f"{path}: damaged; its contents do not match their hash.")
     try:
         about = dict(orjson.loads(text))
+        orjson.dumps(about)  # as `export` writes it on: not what is nested too deeply for that
     except (ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     info = convert(about, CheckpointInfo, str(path))
@@ -165,11 +166,8 @@ def read_sum(path: Path) -> str:
         UserError: where the checkpoint is missing, or damaged.
     """
     path = find_checkpoint(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return str((file.metadata() or {}).get("sha256", ""))
-    except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from error
+    with _opened(path) as file:
+        return str((file.metadata() or {}).get("sha256", ""))
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -193,8 +191,20 @@ def find_checkpoint(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a .safetensors; what it cannot be read for is a ``DamagedError``."""
+    try:
+        check_header(path)
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
 def _damaged(path: Path, error: Exception) -> DamagedError:
-    return DamagedError(f"{path}: damaged, or not a .safetensors file: {error}.")
+    why = str(error).partition("\n")[0]  # PyTorch adds its own frames
+    return DamagedError(f"{path}: damaged, or not a .safetensors file: {why}.")
 
 
 def _what_to_give(path: Path) -> str:

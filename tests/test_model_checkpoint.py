@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from model.checkpoint import (
 )
 from model.config import ModelConfig, TrainConfig
 from model.networks.style import Provenance
+from model.weights import read_weights
 from pipeline.errors import DamagedError, UserError
 from pipeline.settings import to_table
 
@@ -232,6 +234,18 @@ def test_a_header_that_no_training_wrote_is_refused(saved: Path, text: str) -> N
         load_checkpoint(saved)
 
 
+def test_a_header_that_cannot_be_written_on_is_refused(saved: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    text = json.dumps(to_table(info_at(7)) | {"recipe": {"train": {"a": deep}}})
+    forged = {"format": FORMAT, "version": "1", "info": text}
+    forged["sha256"] = _digest("1", text, tensors_at(7))
+    save_file(tensors_at(7), saved, metadata=forged)
+    with pytest.raises(DamagedError, match="Recursion limit"):
+        load_checkpoint(saved)
+
+
 def test_a_version_of_thousands_of_digits_is_newer(saved: Path) -> None:
     save_file(tensors_at(7), saved, metadata={"format": FORMAT, "version": "9" * 5000})
     with pytest.raises(UserError, match="newer version"):
@@ -243,3 +257,28 @@ def test_a_version_that_is_no_number_is_damage(saved: Path, version: str) -> Non
     save_file(tensors_at(7), saved, metadata={"format": FORMAT, "version": version})
     with pytest.raises(DamagedError, match="do not match their hash"):
         load_checkpoint(saved)
+
+
+def write_header(path: Path, **tensors: dict[str, Any]) -> None:
+    """Write a file of safetensors that holds no bytes but its header."""
+    header = orjson.dumps(tensors)
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    write_header(path, **{f"{number}": empty for number in range(80_000)})
+    for read in (load_checkpoint, read_sum):
+        with pytest.raises(DamagedError, match="its header has 4.* bytes, and at most 4194304"):
+            read(path)
+    with pytest.raises(UserError, match="damaged"):
+        read_weights(path)
+
+
+def test_a_tensor_of_more_than_any_number_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_header(path, a={"dtype": "U8", "shape": [0, 2**64 - 1], "data_offsets": [0, 0]})
+    with pytest.raises(DamagedError) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
