@@ -26,6 +26,7 @@ from pipeline.disk import is_out_of_space
 from pipeline.errors import DamagedError, UserError
 from pipeline.progress import show_progress
 from pipeline.shards.arrow import leave_pandas_out
+from pipeline.words import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -234,5 +235,5 @@ def attempt(stage: Stage, name: str, tick: Tick) -> Fates | str:
         if is_out_of_space(error):
             raise
         if os.environ.get("NURIE_DEBUG"):
-            traceback.print_exc(file=sys.stderr)
+            print(harmless(traceback.format_exc()), file=sys.stderr)
         return f"{type(error).__name__}: {error}"

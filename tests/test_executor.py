@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.counts import Fates
 from pipeline.errors import UserError
-from pipeline.executor import Tick, _stop, local_runner, run_stage
+from pipeline.executor import Tick, _stop, attempt, local_runner, run_stage
 from tests.stages import QUIET, SIZES, Keep
 
 
@@ -87,3 +87,17 @@ def test_a_shard_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> Non
     assert summary.errors.keys() == {"train-000000"}  # and not those that were in hand beside it
     assert "died" in summary.errors["train-000000"]
     assert summary.fates.total() == 12
+
+
+def test_a_workers_traceback_moves_no_terminals_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stage(name: str, tick: Tick) -> Fates:
+        raise ValueError(f"{name}: tag \x1b[2J")
+
+    monkeypatch.setenv("NURIE_DEBUG", "1")
+    assert "ValueError" in attempt(stage, "train-000000", lambda num: None)
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "\ufffd[2J" in shown
+    assert "\x1b" not in shown

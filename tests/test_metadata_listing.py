@@ -176,6 +176,8 @@ def test_a_dry_run_asks_but_touches_nothing(danbooru: FakeDanbooru, tmp_path: Pa
     [
         *(lambda data: data[:-9], lambda _: b"", lambda _: gzip.compress(b"{}"), lambda _: b"[]"),
         lambda data: data[:10] + b"\xff" + data[11:],
+        lambda data: data + b"more",
+        lambda _: gzip.compress(b"[" + b" " * 2**26 + b"]"),  # 64 kB, of which any size could come
     ],
 )
 def test_a_damaged_page_on_disk_is_named(

@@ -118,8 +118,8 @@ def read_listing(listing: Listing) -> Iterator[Item]:
         if path != (page := _page_path(listing, number)):
             raise UserError(f"{page}: is not there; delete those after it as well.")
         try:
-            records = _parse(gzip.decompress(path.read_bytes()))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+            records = _parse(_unpack(path.read_bytes()))
+        except (OSError, ValueError, zlib.error) as error:
             raise UserError(f"{path}: damaged ({error}); delete it and those after it.") from error
         yield from _items(records, str(path))
         if not records:
@@ -165,6 +165,15 @@ def _read_new(listing: Listing, cursor: int) -> Iterator[Item]:
             number += 1
             if number % _SAY_EVERY == 0:
                 listing.say(f"{host}: {number} pages listed, down to post {cursor}")
+
+
+def _unpack(page: bytes) -> bytes:
+    """Unpack a page that was kept, in a folder that may be a stranger's."""
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # with gzip's header and checksum
+    content = unpacker.decompress(page, _MAX_PAGE_BYTES)
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"cut short, or over {_MAX_PAGE_BYTES} bytes, or not one page alone")
+    return content
 
 
 def _parse(content: bytes) -> list[object]:
