@@ -1,10 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from model.config import MODELS, STYLELESS, EvalConfig, ModelConfig, TrainConfig, train_config
 from model.networks.build import build_generator
 from pipeline.errors import UserError
+from pipeline.recipe_file import load_recipe, recipe_names
 from pipeline.settings import Table, convert, to_table
 
 
@@ -112,3 +114,16 @@ def test_seeds_fit_into_63_bits() -> None:
         with pytest.raises(UserError, match=rf"eval\.seed: {seed} is not in 0 to"):
             convert({"seed": seed}, EvalConfig, "--set")
     assert TrainConfig(seed=2**63 - 1, style_seed=2**63 - 1).seed == EvalConfig(seed=2**63 - 1).seed
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_recipes_learn_from_sketches_that_they_draw(recipe: str) -> None:
+    loaded = load_recipe(recipe)
+    config = train_config(loaded.train, recipe)
+    assert {config.sketch, *config.sketches} <= set(loaded.prepare.sketch_members)
+
+
+def test_the_recipe_of_several_lines_has_the_posts_of_the_one_of_one() -> None:
+    lines, one = load_recipe("characters-64-lines"), load_recipe("characters-64")
+    assert (lines.select, lines.source, lines.split) == (one.select, one.source, one.split)
+    assert replace(lines.prepare, sketches={}) == one.prepare
