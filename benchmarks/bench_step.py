@@ -94,6 +94,8 @@ def main() -> None:
     parser.add_argument("--child", choices=MODELS, help=argparse.SUPPRESS)
     parser.add_argument("--cached", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps <= NUM_WARM_UP:
+        parser.error(f"--steps {options.steps}: the first {NUM_WARM_UP} are not counted")
     if options.child:
         table = {
             "model": options.child,
