@@ -59,6 +59,21 @@ def test_of_weights_and_their_mean_the_mean_is_exported(
     assert all(torch.equal(found[f"generator.{name}"], means[name]) for name in means)
 
 
+@pytest.mark.parametrize("options", [[], ["--no-onnx"]])
+def test_a_model_that_paints_no_numbers_is_refused(
+    exported_work: Path, tmp_path: Path, options: list[str]
+) -> None:
+    tensors, info = load_checkpoint(exported_work / "runs" / "first")
+    for tensor in tensors.values():
+        tensor.fill_(float("nan"))
+    save_checkpoint(tmp_path / "last.safetensors", tensors, info)
+    out = tmp_path / "out"
+    error = call("export", tmp_path / "last.safetensors", "--out", out, *options).exception
+    assert isinstance(error, UserError)
+    assert str(error).startswith("the model's picture is not finite: its weights are no numbers")
+    assert not out.exists()
+
+
 def test_nothing_names_a_path_of_this_machine(exported: tuple[Path, Result]) -> None:
     for path in exported[0].iterdir():
         content = path.read_bytes()

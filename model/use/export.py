@@ -20,10 +20,11 @@ from model.checkpoint import (
     read_sum,
     run_dir_of,
 )
+from model.data.samples import to_bytes
 from model.foreign import Metrics, check_shape
 from model.use.card import render_card
 from model.use.colorize import load_colorizer
-from model.use.export_onnx import Exported, export_onnx
+from model.use.export_onnx import Exported, draw_pair, export_onnx
 from model.use.painter_onnx import VERSION, OnnxInfo
 from pipeline.disk import check_writable, reason, replace_together, telling_unwritable
 from pipeline.errors import UserError
@@ -74,9 +75,9 @@ def export(
         onnx: whether to write the ONNX file.
 
     Raises:
-        UserError: on an unusable checkpoint, lock or evaluation, where the folder is the
-            checkpoint's or cannot be written, or where the ONNX file would not compute the same;
-            then nothing is written.
+        UserError: on an unusable checkpoint, lock or evaluation, for a model that paints what is
+            no number, where the folder is the checkpoint's or cannot be written, or where the ONNX
+            file would not compute the same; then nothing is written.
     """
     if os.path.realpath(out_dir) == os.path.realpath(run_dir_of(checkpoint)):
         raise UserError(
@@ -85,6 +86,7 @@ def export(
         )
     check_writable(*(out_dir / name for name in (WEIGHTS, CONFIG, ONNX, CARD)))
     colorizer, info = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
+    colorizer(*map(to_bytes, draw_pair(0, info.size)))  # nobody can use one that paints no numbers
     info = without_paths(info)
     evaluations, passed_over = _find_evaluations(checkpoint, info, list(metrics_paths))
     lock = read_seal(lock_path) if lock_path is not None else ""

@@ -137,7 +137,7 @@ def _compare(model: nn.Module, content: bytes, size: tuple[int, int]) -> float:
     session = open_session(content, "the ONNX file", num_threads=0)
     largest = 0.0
     for number in range(NUM_CHECKED):
-        sketch, reference = _draw_pair(number, size)
+        sketch, reference = draw_pair(number, size)
         with torch.inference_mode():
             expected = model(sketch, reference).numpy()
         given = dict(zip(INPUTS, (sketch.numpy(), reference.numpy()), strict=True))
@@ -148,7 +148,7 @@ def _compare(model: nn.Module, content: bytes, size: tuple[int, int]) -> float:
     return largest
 
 
-def _draw_pair(number: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def draw_pair(number: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return a sketch, 1 x 1 x H x W, and a reference, 1 x 3 x H x W, in [0, 1]."""
     random = torch.Generator().manual_seed(number)
     if number % 2:
