@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from model.checkpoint import load_checkpoint, save_checkpoint
 from model.training.journal import Journal
 from model.training.runs import read_runs
 from pipeline.errors import UserError
@@ -44,6 +45,24 @@ def test_the_generator_alone_is_nothing_to_go_on_from(
     shutil.copytree(two_epochs / "one", tmp_path / "one")
     shutil.copy(tmp_path / "one" / "best.safetensors", tmp_path / "one" / "last.safetensors")
     with pytest.raises(UserError, match=r"last\.safetensors: .* cannot go on from it"):
+        run(samples_dir, tmp_path / "one", SHORT, resume=True)
+
+
+@pytest.mark.parametrize(
+    "place", [(8, 0, 0), (3, 1, 8), (8, 1, 6), (0, 1, 8), (8, 2**62, 0), (8, 1, 2**62)]
+)
+def test_a_place_that_no_run_reaches_is_refused(
+    samples_dir: Path, two_epochs: Path, tmp_path: Path, place: tuple[int, int, int]
+) -> None:
+    """One at its last step, but in its first epoch, trained on to twice as many, and saved none."""
+    shutil.copytree(two_epochs / "one", tmp_path / "one")
+    path = tmp_path / "one" / "last.safetensors"
+    tensors, info = load_checkpoint(path)
+    assert (info.step, info.epoch, info.position) == (8, 1, 8)
+    step, epoch, position = place
+    forged = dataclasses.replace(info, step=step, epoch=epoch, position=position)
+    save_checkpoint(path, tensors, forged)
+    with pytest.raises(UserError, match=rf"step {step} and of sample {position} of epoch"):
         run(samples_dir, tmp_path / "one", SHORT, resume=True)
 
 
