@@ -9,6 +9,10 @@ class DamagedError(UserError):
     """A file of ours is not what was written."""
 
 
+class WholeFilesOnlyError(UserError):
+    """A host or store does not serve ranges of bytes."""
+
+
 def install(extra: str) -> str:
     """Return how an extra is installed: from a clone, since no package index has Nurie."""
     return f"pip install -e '.[{extra}]' in the clone of Nurie"

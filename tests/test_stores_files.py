@@ -7,7 +7,7 @@ import fsspec
 import pytest
 from fsspec.registry import _registry
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, WholeFilesOnlyError
 from pipeline.stores.files import check_store, file_system, first_line, read_store
 from pipeline.urls import scheme_of, without_password
 
@@ -41,6 +41,20 @@ def test_a_span_is_read_whole_or_not_at_all(root: str) -> None:
     assert (str(short.fate), short.content) == ("failed/truncated", b"")
     assert str(read_store(f"{root}/a", 99, range(500, 520)).fate) == "failed/truncated"
     assert str(read_store(f"{root}/a", 19, range(10, 30)).fate) == "rejected/too_many_bytes"
+
+
+def test_a_store_that_sends_whole_files_serves_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What begins where the span does is taken; what does not is not, whatever came."""
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/whole-only/a", bytes(range(100)))
+    monkeypatch.setattr(type(files), "cat_file", lambda self, path, **_: self.open(path).read())
+    place = "memory://whole-only/a"
+    assert read_store(place, 100).content == bytes(range(100))
+    assert str(read_store(place, 99).fate) == "rejected/too_many_bytes"
+    assert read_store(place, 99, range(20)).content == bytes(range(20))
+    with pytest.raises(WholeFilesOnlyError, match="a: its store sends whole files only"):
+        read_store(place, 99, range(10, 30))
+    files.rm("/whole-only", recursive=True)
 
 
 def test_what_cannot_be_read_may_be_another_time(tmp_path: Path) -> None:

@@ -154,6 +154,23 @@ def test_what_stores_say_of_a_files_end_is_told_from_what_breaks_off(
     fsspec.filesystem("memory").rm("/orange", recursive=True)
 
 
+def test_a_store_that_sends_whole_files_does_not_fill_the_disk(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "memory://whole-only/tiny"
+    push(Work(made / "work"), url, QUIET)
+    files = fsspec.filesystem("memory")
+    monkeypatch.setattr(type(files), "cat_file", lambda self, path, **_: self.open(path).read())
+    pull(url, Work(tmp_path / "again"), QUIET)
+    assert samples_of(Work(tmp_path / "again")) == samples_of(Work(made / "work"))
+    monkeypatch.setattr(remote, "SPAN", 5000)
+    work = Work(tmp_path / "third")
+    with pytest.raises(UserError, match="its store sends whole files only"):
+        pull(url, work, QUIET)
+    assert max(path.stat().st_size for path in work.incoming_dir.iterdir()) == 5000
+    files.rm("/whole-only", recursive=True)
+
+
 def _break_off(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> list[float]:
     """Let reading fail with these in turn, None for an answer; return what is slept meanwhile."""
     failing, slept = iter(errors), list[float]()

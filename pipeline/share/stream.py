@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.disk import commit, telling_unwritable
-from pipeline.errors import UserError
+from pipeline.errors import UserError, WholeFilesOnlyError
 from pipeline.records import Status
 from pipeline.schema import SAMPLES, members_of
 from pipeline.shards.members import find_wrong_member
@@ -28,7 +28,6 @@ from pipeline.share.download import check_rows, download, find_index
 from pipeline.share.index import SharedFile, shard_files
 from pipeline.stores.open import open_store
 from pipeline.stores.transfer import in_threads, no_tick
-from pipeline.web.client import WholeFilesOnlyError
 from pipeline.words import counted, sized
 
 _MAX_ROWS = 2**30

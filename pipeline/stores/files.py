@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError, install
+from pipeline.errors import UserError, WholeFilesOnlyError, install
 from pipeline.records import Download, Fate, Status
 from pipeline.urls import scheme_of, without_password
 
@@ -97,7 +97,7 @@ def read_store(place: str, max_bytes: int, span: range | None = None) -> Downloa
 
     Raises:
         UnreachableError: where a store, not this disk, could not be connected to.
-        UserError: where the store's library lacks credentials.
+        UserError: where the store's library lacks credentials, or it serves no ranges of bytes.
     """
     started = time.monotonic()
     start, stop = (span.start, span.stop) if span else (0, max_bytes + 1)
@@ -151,6 +151,7 @@ def read_range(place: str, start: int, stop: int) -> bytes:
 
     Raises:
         OSError: as the store sees fit, FileNotFoundError among them.
+        WholeFilesOnlyError: where the store gives more than the bytes that it is asked for.
     """
     scheme = scheme_of(place)
     if scheme == "file":
@@ -160,7 +161,13 @@ def read_range(place: str, start: int, stop: int) -> bytes:
     # A hub's files would by default be read 5 MB ahead, for each small picture.
     options = {"cache_type": "none"} if scheme == "hf" else {}
     files, path = file_system(place)
-    return bytes(files.cat_file(path, start=start, end=stop, **options))
+    content = bytes(files.cat_file(path, start=start, end=stop, **options))
+    if start and len(content) > stop - start:  # as often as there are ranges, all of it would come
+        raise WholeFilesOnlyError(
+            f"{without_password(place)}: its store sends whole files only, or more than the bytes "
+            "that it is asked for. Use one that serves ranges of bytes."
+        )
+    return content[: stop - start]
 
 
 def file_system(place: str) -> tuple[Any, str]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, WholeFilesOnlyError
 from pipeline.stores.files import file_system, read_range, why_unavailable
 from pipeline.stores.transfer import (
     SPAN,
@@ -99,7 +99,7 @@ class RemoteStore:
     def _read(self, name: str, start: int, stop: int) -> bytes:
         try:
             return self._retry(read_range, f"{self._root}/{name}", start, stop)
-        except FileNotFoundError:
+        except (FileNotFoundError, WholeFilesOnlyError):
             raise
         except Exception as error:  # each store has its own
             if start and _BEYOND_END.search(str(error)):
@@ -189,7 +189,7 @@ class RemoteStore:
         try:
             return once()
         except Exception as error:
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError | WholeFilesOnlyError):
                 raise
         return retry_while_down(once_more, patience)
 

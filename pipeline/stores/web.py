@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, WholeFilesOnlyError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.stores.transfer import SPAN, Tick, write_blocks
-from pipeline.web.client import Client, WholeFilesOnlyError
+from pipeline.web.client import Client
 from pipeline.web.hosts import url_host
 
 _AUTHORIZATION = "NURIE_AUTHORIZATION"

@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 import requests
 from urllib3.exceptions import HTTPError
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, WholeFilesOnlyError
 from pipeline.recipe import SourceSettings
 from pipeline.records import NOT_ALLOWED, Download, Fate, Status
 from pipeline.stores.files import UnreachableError, read_store
@@ -44,10 +44,6 @@ from pipeline.web.transport import (
 )
 
 _MAX_REDIRECTS = 5
-
-
-class WholeFilesOnlyError(UserError):
-    """A host does not serve ranges of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
