@@ -14,6 +14,7 @@ from pipeline.share.pull import pull
 from pipeline.share.push import push
 from pipeline.stores import web
 from pipeline.stores.open import open_store
+from pipeline.stores.transfer import SPAN
 from pipeline.web import pacing
 from pipeline.web.serve import serve_folder
 from pipeline.work import Work
@@ -98,6 +99,18 @@ def test_a_server_that_drops_connections_is_asked_again(
             line for head in server.requests for line in head.splitlines() if "Range:" in line
         ]
         assert starts[-1] == f"Range: bytes={2 * len(span)}-{len(data) - 1}"
+
+
+@pytest.mark.parametrize("start", [0, 50])
+def test_a_file_that_has_ended_is_asked_for_no_further(tmp_path: Path, start: int) -> None:
+    """One that a server has now, or ever had, shorter than its index says."""
+    with FaultyServer(answer(416)) as server:
+        store = open_store(server.url)
+        with (tmp_path / "x").open("wb", 0) as out:
+            out.write(b"x" * start)
+            store.download("x", out, 100 * SPAN, lambda num_bytes: None)
+            assert out.tell() == start
+        assert len(server.requests) == 1
 
 
 def test_no_redirect_leads_to_another_host(made: Path, tmp_path: Path) -> None:

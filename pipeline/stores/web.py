@@ -66,12 +66,17 @@ class WebStore:
         for place in range(start, size, SPAN):
             span = range(place, min(place + SPAN, size))
             try:
-                yield self.read_range(name, span)
+                block = self.read_range(name, span)
             except WholeFilesOnlyError:
                 if place > start:
                     raise
                 yield self._get_whole(name, size)[start:]
                 return
+            has_ended = len(block) < len(span)
+            yield block
+            if has_ended:
+                return
+            del block  # before the next one comes
 
     def read_range(self, name: str, span: range) -> bytes:
         """Return some bytes of a file; see ``Store``."""
