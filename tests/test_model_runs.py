@@ -211,6 +211,7 @@ def test_what_cannot_be_shown_is_said(
     assert "pip install -e '.[curves]'" in str(error)
 
 
+HUGE = b"9" * 4300
 DEEP = b"[" * 10**5 + b"]" * 10**5
 
 
@@ -224,6 +225,8 @@ def copy_run(work: Path, tmp_path: Path) -> Path:
         pytest.param(b'{"kind": "train", "step": 2, "a": ' + DEEP + b"}", id="nested deeply"),
         pytest.param(b'{"kind": "train", "step": 2, "l1": ' + b"9" * 400 + b"}", id="a huge value"),
         pytest.param(b'{"kind": "train", "step": 1e999, "l1": 1}', id="an infinite step"),
+        pytest.param(b'{"kind": "train", "step": ' + HUGE + b', "l1": 1}', id="a huge step"),
+        pytest.param(b'{"kind": "train", "step": -7, "l1": 1}', id="a negative step"),
     ],
 )
 def test_a_line_that_no_training_writes_is_passed_over(
@@ -289,3 +292,19 @@ def test_curves_that_cannot_be_written_are_named(
     error = call("runs", work, "--curves").exception
     assert isinstance(error, UserError)
     assert "/curves.png: cannot be written: Permission denied." in str(error)
+
+
+@pytest.mark.parametrize("value", [HUGE, b"-1"])
+@pytest.mark.parametrize(
+    ("name", "count"), [("config", "num_steps"), ("last", "step"), ("last", "epoch")]
+)
+def test_a_run_whose_counts_no_training_reaches_cannot_be_read(
+    work: Path, tmp_path: Path, name: str, count: str, value: bytes
+) -> None:
+    path = copy_run(work, tmp_path) / f"{name}.json"
+    table = orjson.loads(path.read_bytes())
+    before = b'"%s":%d' % (count.encode(), table[count])
+    content = orjson.dumps(table)
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, b'"%s":%s' % (count.encode(), value)))
+    assert "cannot be read: " in call("runs", tmp_path).output

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -71,11 +71,14 @@ class Log:
     validation: dict[str, list[tuple[int, float]]]
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Config:
     train: TrainConfig
     num_parameters: dict[str, int] = dataclasses.field(default_factory=dict)
-    num_steps: int | None = None
+    num_steps: _Count | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ class _Style:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Checkpoint:
-    step: int
-    epoch: int
+    step: _Count
+    epoch: _Count
     metrics: dict[str, float]
     style: _Style
 
@@ -159,7 +162,7 @@ def read_log(run_dir: Path) -> Log:
         for text in file:
             try:
                 line = msgspec.json.decode(text, type=dict[str, Any])
-                of_kind, step = series[line["kind"]], int(line["step"])
+                of_kind, step = series[line["kind"]], msgspec.convert(line["step"], _Count)
                 values = {
                     name: float(value)
                     for name, value in line.items()
