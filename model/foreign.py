@@ -59,6 +59,7 @@ class _Measured(TypedDict, total=False):
 
 class _Setting(_Measured):
     reference: str
+    file: NotRequired[str]
     num_samples: int
     num_clusters: NotRequired[int]
     baselines: dict[str, _Measured]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from typer.testing import Result
 
 from model.checkpoint import CheckpointInfo, load_checkpoint, pack, save_checkpoint, unpack
-from model.use.export import export, without_paths
+from model.use.export import _read_metrics, export, without_paths
 from model.use.load import load_painter
 from pipeline.errors import UserError
 from pipeline.words import sized
@@ -163,6 +164,20 @@ def example_info(**train: Any) -> CheckpointInfo:
     config = TrainConfig(**train)
     style = Provenance("vgg19", "vgg19.pth", 0, "abc")
     return CheckpointInfo(config.model_config(), config, (64, 64), style, "", 0, 0, 0)
+
+
+def test_what_no_card_shows_of_metrics_takes_no_memory(exported_work: Path, tmp_path: Path) -> None:
+    path = write_metrics(tmp_path / "metrics.json", more=[{"a": 1}] * 10**5)
+    tracemalloc.start()
+    try:
+        _read_metrics(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * path.stat().st_size
+    path.write_bytes(path.read_bytes().replace(b'{"a":1}', b"[" * 10**5, 1))
+    with pytest.raises(UserError, match="cannot be read as metrics"):
+        export(exported_work / "runs/first", tmp_path / "out", metrics_paths=[path], onnx=False)
 
 
 def test_metrics_that_eval_did_not_write_are_refused(exported_work: Path, tmp_path: Path) -> None:

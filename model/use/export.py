@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
+import msgspec
 
 from model.checkpoint import (
     CheckpointInfo,
@@ -21,7 +21,7 @@ from model.checkpoint import (
     run_dir_of,
 )
 from model.data.samples import to_bytes
-from model.foreign import Metrics, check_shape
+from model.foreign import Metrics
 from model.use.card import render_card
 from model.use.colorize import load_colorizer
 from model.use.export_onnx import Exported, draw_pair, export_onnx
@@ -184,9 +184,9 @@ def _find_evaluations(
 
 
 def _read_metrics(path: Path) -> Table:
-    try:
-        metrics: Table = orjson.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    try:  # by its type: what else it holds, which may be a stranger's, takes no memory
+        return dict(msgspec.json.decode(path.read_bytes(), type=Metrics))
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: is not what `eval` writes: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as metrics: {reason(error)}.") from error
-    check_shape(metrics, Metrics, f"{path}: is not what `eval` writes")
-    return metrics
