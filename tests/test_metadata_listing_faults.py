@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gzip
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -54,6 +55,19 @@ def test_a_page_that_fails_is_asked_for_again(
         assert asked == ["", "b20", "b20", "b4", "b4"]
         assert list(read_listing(listing)) != []  # from the disk
         assert len(server.requests) == 5
+
+
+def test_a_page_of_small_values_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """Of those, 64 MiB take 2 GB."""
+    page = b'[{"id": 1}' + b",[]" * 2**20 + b"]"
+    with FaultyServer(answer(200, page)) as server:
+        listing = listing_of(server.url, tmp_path)
+        with pytest.raises(UserError, match=r"no page of posts \(more than 1048576 values\)"):
+            list(read_listing(listing))
+    listing.directory.mkdir(parents=True)
+    (listing.directory / "000000.json.gz").write_bytes(gzip.compress(page))
+    with pytest.raises(UserError, match=r"000000\.json\.gz: damaged \(more than 1048576 values"):
+        list(read_listing(listing))
 
 
 def test_a_full_disk_for_pages_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

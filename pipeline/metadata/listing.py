@@ -26,7 +26,7 @@ from pipeline.metadata.record import Counted, Item, read_record
 from pipeline.planning.ratings import allowed_ratings
 from pipeline.recipe import RATINGS, SelectSettings, SourceSettings
 from pipeline.records import Fate, Status
-from pipeline.settings import fingerprint_of
+from pipeline.settings import count_parts, fingerprint_of
 from pipeline.web.client import Client
 from pipeline.web.hosts import is_danbooru, is_local, url_host
 from pipeline.words import counted
@@ -34,6 +34,7 @@ from pipeline.words import counted
 _PAGE_SIZE = 200  # posts: the most that Danbooru gives
 _MAX_TAGS = 2  # that it searches for at a time without a paid account; rating: is free
 _MAX_PAGE_BYTES = 64 * 2**20
+_MAX_PARTS = 2**20  # of a page's JSON; 200 posts have about twenty thousand
 _SAY_EVERY = 10  # pages
 _PLAIN_TAG = re.compile(r"[^\s*:~(-][^\s*:]*")  # anything else could be read as an operator
 _MAKE_ROOM = "make room there and run the same command again."
@@ -177,6 +178,8 @@ def _unpack(page: bytes) -> bytes:
 
 
 def _parse(content: bytes) -> list[object]:
+    if count_parts(content) > _MAX_PARTS:
+        raise ValueError(f"more than {_MAX_PARTS} values")
     records = orjson.loads(content)
     if not isinstance(records, list):
         raise ValueError("not a list")  # noqa: TRY004 (bad data, not a wrong call)
