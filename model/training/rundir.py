@@ -141,7 +141,6 @@ def _check_is_same(
     run_dir: Path, info: CheckpointInfo, config: TrainConfig, samples: str, steps_per_epoch: int
 ) -> None:
     """Check that this call can go on with the run of a checkpoint."""
-    batch = config.batch_size
     different = changed_settings(info.train, config)
     if different:
         values = ", ".join(
@@ -159,7 +158,7 @@ def _check_is_same(
             f"{run_dir}: its run was trained on other samples than those here, and cannot go on "
             "exactly. Name another run."
         )
-    if info.step * batch != info.epoch * steps_per_epoch * batch + info.position:
+    if (info.step - info.epoch * steps_per_epoch) * config.batch_size != info.position:
         raise UserError(
             f"{run_dir}: its checkpoint is of step {info.step} and of sample {info.position} of "
             f"epoch {info.epoch + 1}, which no run reaches together. Name another run."
