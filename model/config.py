@@ -78,6 +78,9 @@ class TrainConfig:
         patch_weight: of the hinge loss of ``patch`` on the generator.
         feature_weight: of its feature matching.
         batch_size: samples a step, over all processes.
+        accumulate: parts of a process's samples that a step takes one after the other, for want of
+            memory: their gradients add up to the batch's. Needs gan = "none", as an adversary has
+            to learn from the whole batch first. BatchNorm sees one part at a time.
         sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
         sketches: members as above, of which training takes one at random for each sample, anew in
@@ -142,6 +145,7 @@ class TrainConfig:
     patch_weight: float = 0.02
     feature_weight: float = 0.2
     batch_size: int = 32
+    accumulate: int = 1
     sketch: str = "sketch"
     sketches: tuple[str, ...] = ()
     epochs: int = 10
@@ -188,7 +192,7 @@ class TrainConfig:
         _check_choice("train.precision", self.precision, PRECISIONS)
         _check_choice("train.schedule", self.schedule, SCHEDULES)
         _check_choice("train.best_by", self.best_by, CRITERIA)
-        numbers = ("batch_size", "epochs", "decode_threads", "num_chroma", "num_grid")
+        numbers = ("batch_size", "accumulate", "epochs", "decode_threads", "num_chroma", "num_grid")
         for name in (*numbers, "shuffle_shards", "log_every"):
             _check(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is under 1")
         num = self.validations_per_epoch
@@ -207,6 +211,8 @@ class TrainConfig:
             _check(self.model not in STYLELESS, none)
             frozen = "train.ema: is of the generator alone, and goes with a frozen style network"
             _check(not self.ema, frozen)
+        alone = 'train.accumulate: above 1 it needs gan = "none" and a frozen style network'
+        _check(self.accumulate == 1 or self.can_accumulate(), alone)
         for name in ("jitter", "vary_lines", "mirror", "pairs", "drop_reference"):
             share = getattr(self, name)
             _check(0 <= share <= 1, f"train.{name}: {share} is not in 0 to 1")
@@ -218,6 +224,10 @@ class TrainConfig:
         return ModelConfig(
             self.model, self.width_multiplier, self.style_weights, self.style_seed, self.size
         )
+
+    def can_accumulate(self) -> bool:
+        """Return whether the generator alone learns, whose steps can be taken in parts."""
+        return self.gan == "none" and not self.style_train
 
     def is_self_reference(self) -> bool:
         """Return whether each picture is its own reference, untouched: the article's way."""

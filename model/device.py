@@ -93,8 +93,13 @@ def constant(values: Sequence[object] | NDArray[np.float64], like: Tensor) -> Te
 
 
 @contextmanager
-def memory_guard(setting: str, batch_size: int) -> Iterator[None]:
-    """Turn running out of memory into advice: ``setting`` is what to make smaller, and to what.
+def memory_guard(setting: str, batch_size: int, otherwise: str = "") -> Iterator[None]:
+    """Turn running out of memory into advice.
+
+    Args:
+        setting: what to make smaller.
+        batch_size: its value.
+        otherwise: another setting that helps, as ``--set`` takes it; "" for none.
 
     Raises:
         UserError: in place of PyTorch's out-of-memory errors.
@@ -106,7 +111,7 @@ def memory_guard(setting: str, batch_size: int) -> Iterator[None]:
         if not is_full and "allocate memory" not in str(error):  # as the CPU's allocator says it
             raise
         advice = (
-            f"try --set {setting}={batch_size // 2}"
+            f"try --set {setting}={batch_size // 2}{f' or --set {otherwise}' if otherwise else ''}"
             if batch_size > 1
             else "prepare smaller pictures, or take a machine with more memory"
         )

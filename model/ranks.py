@@ -7,7 +7,7 @@ losses, up to rounding, and can be resumed with more ranks or fewer.
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -135,6 +135,15 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
+
+
+def unshared_gradients(network: nn.Module) -> AbstractContextManager[None]:
+    """Return a context whose backward passes leave a wrapped network's gradients to each rank.
+
+    They take part in the mean of the first backward pass outside of it.
+    """
+    context: AbstractContextManager[None] = getattr(network, "no_sync", nullcontext)()
+    return context
 
 
 @contextmanager

@@ -60,6 +60,9 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"pairs": -0.1}, "train.pairs"),
         ({"weight_decay": -1.0}, "train.weight_decay"),
         ({"model": "reference", "style_train": True}, "'reference' has no style network to train"),
+        ({"accumulate": 0}, "train.accumulate: 0 is under 1"),
+        ({"accumulate": 2}, 'train.accumulate: above 1 it needs gan = "none"'),
+        ({"gan": "none", "style_train": True, "accumulate": 2}, "and a frozen style network"),
         ({"best_by": "psnr"}, "train.best_by: 'psnr' is none of mse, chroma_error"),
     ],
 )

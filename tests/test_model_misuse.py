@@ -168,7 +168,10 @@ def test_out_of_memory_in_the_middle_of_a_run(work: Path, monkeypatch: pytest.Mo
     more = ("--run", "one", "--resume", "--epochs", "2")
     before = contents(work)
     error = call(*arguments("train", work, *more)).exception
-    assert str(error) == ("out of memory with train.batch_size = 2: try --set train.batch_size=1.")
+    assert str(error) == (
+        "out of memory with train.batch_size = 2: try --set train.batch_size=1 or --set "
+        "train.accumulate=2."
+    )
     changed = {name for name, data in contents(work).items() if before.get(name) != data}
     assert {Path(name).name for name in changed if "tfevents" not in name} == {"config.json"}
 

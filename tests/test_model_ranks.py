@@ -102,9 +102,12 @@ def test_a_process_that_lost_the_others_says_that_their_words_count(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_style_networks")
-@pytest.mark.parametrize("model", ["zhang2017", "batchnorm"])
-def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
-    """Three samples a batch for two processes: not even the parts are of one size.
+@pytest.mark.parametrize(
+    ("model", "accumulate"), [("zhang2017", 1), ("batchnorm", 1), ("reference", 2)]
+)
+def test_two_processes_train_as_one(tmp_path: Path, model: str, accumulate: int) -> None:
+    """Three samples a batch for two processes: not even the parts are of one size. Where these are
+    taken in parts again, the second process has but one.
 
     The first step's losses and gradients differ by float32's rounding alone. Adam divides each
     gradient by its size, so it carries the rounding of gradients near zero into the weights, and
@@ -114,7 +117,7 @@ def test_two_processes_train_as_one(tmp_path: Path, model: str) -> None:
     """
     samples_dir = write_samples(tmp_path / "samples", {"train": 8, "val": 3})
     train_small(samples_dir, tmp_path / "one", model, num_steps=4)
-    train_as_two(samples_dir, tmp_path / "two", model, num_steps=3).check_returncode()
+    train_as_two(samples_dir, tmp_path / "two", model, 3, accumulate).check_returncode()
     assert load_checkpoint(tmp_path / "two" / "last.safetensors")[1].step == 3
     train_small(samples_dir, tmp_path / "two", model, num_steps=1)  # and goes on alone
     expected, found = (log_of(tmp_path / name) for name in ("one", "two"))
@@ -186,10 +189,10 @@ def test_what_every_process_has_to_say_is_said_by_one(tmp_path: Path) -> None:
 
 
 def train_as_two(
-    samples_dir: Path, run_dir: Path, model: str, num_steps: int
+    samples_dir: Path, run_dir: Path, model: str, num_steps: int, accumulate: int = 1
 ) -> "subprocess.CompletedProcess[str]":
     """Train in two processes; in the folders' names {rank} is the number of each."""
-    arguments = map(str, [samples_dir, run_dir, model, num_steps])
+    arguments = map(str, [samples_dir, run_dir, model, num_steps, accumulate])
     command = [sys.executable, *TORCHRUN, "2", "-m", "tests.train_ranks", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 

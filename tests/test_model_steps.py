@@ -87,6 +87,31 @@ def test_a_step_moves_every_weight_and_names_every_term(gan: str) -> None:
     assert set(terms) == {"l1", "l1_guide_grey", "l1_guide_color"} | adversary[gan]
 
 
+@pytest.mark.parametrize("num_parts", [2, 3, 5, 9])
+def test_a_batch_taken_in_parts_has_the_whole_ones_terms_and_gradient(num_parts: int) -> None:
+    color = drawn(*range(5)).float() / 255
+    sizes: list[int] = []
+
+    def step(accumulate: int) -> tuple[dict[str, float], torch.Tensor]:
+        config = TrainConfig("reference", 0.25, gan="none", chroma_weight=1.0, clip_norm=1.0)
+        config = dataclasses.replace(config, accumulate=accumulate)
+        state = TrainState.build(config, CPU)
+        state.generator.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        terms = training_step(
+            state, config, color, to_grey(color), color.flip(-1), None, FULL_PRECISION
+        )
+        gradient = torch.cat([p.grad.flatten() for p in state.generator.parameters()])  # type: ignore[union-attr]
+        return {name: term.item() for name, term in terms.items()}, gradient
+
+    terms, gradient = step(1)
+    terms_of_parts, gradient_of_parts = step(num_parts)
+    assert {*terms} == {"l1", "l1_guide_color", "chroma", "norm_generator"}
+    assert terms_of_parts == pytest.approx(terms, rel=1e-5)
+    assert (gradient_of_parts - gradient).norm() < 1e-3 * gradient.norm()  # float32's rounding
+    assert sum(sizes[1:]) == sizes[0] == 5
+    assert max(sizes[1:]) == -(-5 // num_parts)
+
+
 def test_four_pictures_are_learnt_by_heart() -> None:
     config = TrainConfig(width_multiplier=0.125, gan="none", l1_weight=1.0, lr=3e-3)
     state = TrainState.build(config, CPU)

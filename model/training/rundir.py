@@ -129,7 +129,7 @@ def changed_settings(before: TrainConfig, now: TrainConfig) -> list[str]:
     It may change where and how fast it computes, how often it reports, and how long it goes on,
     unless the schedule of the learning rate depends on that.
     """
-    free = {"epochs", "device", "compile", "channels_last", "decode_threads"}
+    free = {"epochs", "device", "compile", "channels_last", "decode_threads", "accumulate"}
     free |= {"log_every", "num_grid", "style_weights"}
     if before.schedule != "constant":
         free.remove("epochs")

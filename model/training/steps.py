@@ -1,7 +1,7 @@
 """One training step: the discriminator learns from the generator's picture, then the generator."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from model.networks.losses import (
     patch_terms,
     total,
 )
+from model.ranks import unshared_gradients
 from model.training.state import TrainState
 from pipeline.errors import UserError
 
@@ -73,21 +74,11 @@ def training_step(
     Returns:
         Every loss term by name, and the norms of the gradients where they are clipped.
     """
-    if config.compile:  # CUDA graphs may reuse the memory of the last step's outputs from here on
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-    descending = partial(descend, clip_norm=config.clip_norm, scale=scale)
     learners = {name: o for name, o in state.optimizers.items() if name != "discriminator"}
-    with autocast:
-        outputs: Outputs = state.parallel["generator"](sketch, style)
-    terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
-    terms |= chroma_terms(
-        outputs,
-        color,
-        weight=config.l1_weight * config.chroma_weight,
-        contrast=config.contrast,
-    )
     if state.discriminator is None:
-        return terms | descending(learners, terms)
+        return descend_in_parts(state, config, color, sketch, style, autocast, learners, scale)
+    descending = partial(descend, clip_norm=config.clip_norm, scale=scale)
+    outputs, terms = paint(state, config, color, sketch, style, autocast)
     objective = (
         patch_objective(sketch, config)
         if isinstance(state.discriminator, PatchDiscriminator)
@@ -103,6 +94,61 @@ def training_step(
         verdict = objective.judge(state.discriminator, outputs.picture)
     terms |= objective.generator_terms(verdict, real)
     return terms | noted | descending(learners, terms)
+
+
+def paint(
+    state: TrainState,
+    config: TrainConfig,
+    color: Tensor,
+    sketch: Tensor,
+    style: Tensor,
+    autocast: Autocast,
+) -> tuple[Outputs, Terms]:
+    """Return what the generator makes of a batch, and the terms of its distance from the truth."""
+    if config.compile:  # CUDA graphs may reuse the memory of the last outputs from here on
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    with autocast:
+        outputs: Outputs = state.parallel["generator"](sketch, style)
+    terms = l1_terms(outputs, color, weight=config.l1_weight, alpha=config.alpha, beta=config.beta)
+    terms |= chroma_terms(
+        outputs,
+        color,
+        weight=config.l1_weight * config.chroma_weight,
+        contrast=config.contrast,
+    )
+    return outputs, terms
+
+
+def descend_in_parts(
+    state: TrainState,
+    config: TrainConfig,
+    color: Tensor,
+    sketch: Tensor,
+    style: Tensor,
+    autocast: Autocast,
+    learners: Optimizers,
+    scale: float,
+) -> Terms:
+    """Update a generator that has no adversary, from ``config.accumulate`` parts of the batch.
+
+    One part's activations are in memory at a time. Every term is a mean over samples, so the
+    gradients of the parts add up to the batch's.
+
+    Returns:
+        As ``training_step``, terms being those of the whole batch.
+    """
+    clear_gradients(learners)
+    parts = list(zip(*(t.chunk(config.accumulate) for t in (color, sketch, style)), strict=True))
+    of_batch: Terms = {}
+    for number, (truth, lines, reference) in enumerate(parts, start=1):
+        share = len(truth) / len(color)
+        is_last = number == len(parts)
+        with nullcontext() if is_last else unshared_gradients(state.parallel["generator"]):
+            _, terms = paint(state, config, truth, lines, reference, autocast)
+            torch.autograd.backward(total(terms) * (scale * share))
+        for name, term in terms.items():
+            of_batch[name] = of_batch.get(name, 0) + share * term.detach()
+    return of_batch | take_step(learners, config.clip_norm)
 
 
 class GanObjective(NamedTuple):
@@ -187,9 +233,19 @@ def descend(
     Returns:
         The gradients' norms before they were clipped, as ``norm_NETWORK``; nothing without.
     """
+    clear_gradients(optimizers)
+    torch.autograd.backward(total(terms) * scale)
+    return take_step(optimizers, clip_norm)
+
+
+def clear_gradients(optimizers: Optimizers) -> None:
+    """Forget the gradients of the last step."""
     for optimizer in optimizers.values():
         optimizer.zero_grad()
-    torch.autograd.backward(total(terms) * scale)
+
+
+def take_step(optimizers: Optimizers, clip_norm: float) -> Terms:
+    """Clip each network's gradient, and step; returns the norms as ``descend`` does."""
     norms = {}
     for name, optimizer in optimizers.items():
         if clip_norm:

@@ -129,7 +129,8 @@ def train(
             )
         for sentence in idle_settings(config):
             console.print(sentence)
-        stack.enter_context(memory_guard("train.batch_size", config.batch_size))
+        in_parts = f"train.accumulate={2 * config.accumulate}" if config.can_accumulate() else ""
+        stack.enter_context(memory_guard("train.batch_size", config.batch_size, in_parts))
 
         state = TrainState.build(config, device, ranks)
         spec = state.generator.style_spec
