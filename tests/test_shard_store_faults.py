@@ -3,6 +3,7 @@
 import errno
 import shutil
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,12 @@ import pytest
 
 from pipeline.disk import hash_file
 from pipeline.errors import DamagedError, UserError
+from pipeline.executor import Summary
 from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import planned_shards
-from pipeline.schema import RAW, SAMPLES
 from pipeline.shard_store import driver
 from pipeline.shard_store.worker import _open
-from pipeline.shards.rows import check_seal, read_fates, read_info, write_rows
+from pipeline.shards.rows import check_seal, read_info, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
 from pipeline.work import Work
 from tests.calls import call
@@ -224,17 +225,27 @@ def test_rows_that_another_wrote_with_a_seal_of_their_own_are_no_input(
     assert "parquet: not made of what" in summary.errors[first]
 
 
-@pytest.mark.parametrize("kind", ["raw", "samples"])
+@pytest.mark.parametrize("where", ["page", "seal", "footer"])
+@pytest.mark.parametrize("kind", ["raw", "ledger", "samples"])
+@pytest.mark.parametrize("command", [fetch, prepare])
 def test_a_flipped_bit_in_the_folders_rows_is_mended_from_the_store(
-    local: Source, work: Work, tmp_path: Path, kind: str
+    local: Source,
+    work: Work,
+    tmp_path: Path,
+    command: Callable[..., Summary],
+    kind: str,
+    where: str,
 ) -> None:
+    """The rows that were not damaged are neither brought nor made anew."""
     store = tmp_path / "store"
     both(local, work, str(store))
-    rows = rows_path(work.root / kind, list_shards(work.raw_dir)[0])
-    status = pq.read_schema(rows).get_field_index("status")
-    flip(rows, pq.read_metadata(rows).row_group(0).column(status).data_page_offset)
+    damaged, sound = (rows_path(work.root / kind, name) for name in list_shards(work.raw_dir))
+    data, kept = damaged.read_bytes(), sound.stat()
+    flip(damaged, {"page": 4, "seal": data.rindex(b"sha256:") + 9, "footer": -5}[where])
     with pytest.raises(DamagedError):
-        read_fates(rows, RAW if kind == "raw" else SAMPLES)
-    both(local, work, str(store))
+        check_seal(damaged)
+    assert not command(local.root, work, store=str(store)).errors
+    assert damaged.read_bytes() == data
+    assert (sound.stat().st_ino, sound.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
     assert contents(work) == rows_of(local.expected)
     assert contents_of(store) == local.expected

@@ -8,7 +8,7 @@ work folder each: rows of other ranks' shards are downloaded anew where they are
 
 import os
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pipeline.shard_store.files import Kind, download_rows
 from pipeline.shard_store.identity import bind, put_identity, put_plans, withdraw_index
 from pipeline.shard_store.scratch import sweep
 from pipeline.shard_store.worker import StageInStore
-from pipeline.shards.rows import peek_info, read_fates, read_info
+from pipeline.shards.rows import check_seal, peek_info, read_fates, read_info
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import LOCK
 from pipeline.stages.fetch import FetchStage
@@ -143,7 +143,9 @@ class ShardStore:
             self._store.remove([file])  # they prove nothing
             del self._sizes[file]
         if path.is_file() and path.stat().st_size == self._sizes.get(file):
-            return False
+            with suppress(DamagedError):
+                check_seal(path)
+                return False
         path.unlink(missing_ok=True)
         return file in self._sizes
 
