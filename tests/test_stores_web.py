@@ -101,6 +101,19 @@ def test_a_server_that_drops_connections_is_asked_again(
         assert starts[-1] == f"Range: bytes={2 * len(span)}-{len(data) - 1}"
 
 
+def test_a_server_may_send_the_whole_file_midway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where only some of the machines behind a name serve ranges."""
+    data = bytes(range(90))
+    monkeypatch.setattr(web, "SPAN", 40)
+    with FaultyServer(answer(206, data[:40]), answer(200, data)) as server:
+        with (tmp_path / "x").open("wb", 0) as out:
+            open_store(server.url).download("x", out, len(data), lambda num_bytes: None)
+        assert (tmp_path / "x").read_bytes() == data
+        assert len(server.requests) == 3
+
+
 @pytest.mark.parametrize("start", [0, 50])
 def test_a_file_that_has_ended_is_asked_for_no_further(tmp_path: Path, start: int) -> None:
     """One that a server has now, or ever had, shorter than its index says."""

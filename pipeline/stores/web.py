@@ -68,9 +68,7 @@ class WebStore:
             try:
                 block = self.read_range(name, span)
             except WholeFilesOnlyError:
-                if place > start:
-                    raise
-                yield self._get_whole(name, size)[start:]
+                yield self._get_whole(name, size)[place:]
                 return
             has_ended = len(block) < len(span)
             yield block
