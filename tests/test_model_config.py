@@ -126,7 +126,10 @@ def test_recipes_learn_from_sketches_that_they_draw(recipe: str) -> None:
     assert {config.sketch, *config.sketches} <= set(loaded.prepare.sketch_members)
 
 
-def test_the_recipe_of_several_lines_has_the_posts_of_the_one_of_one() -> None:
-    lines, one = load_recipe("characters-64-lines"), load_recipe("characters-64")
+@pytest.mark.parametrize(("recipe", "size"), [("characters-64-lines", 64), ("characters-128", 128)])
+def test_the_recipes_of_several_lines_have_the_posts_of_the_one_of_one(
+    recipe: str, size: int
+) -> None:
+    lines, one = load_recipe(recipe), load_recipe("characters-64")
     assert (lines.select, lines.source, lines.split) == (one.select, one.source, one.split)
-    assert replace(lines.prepare, sketches={}) == one.prepare
+    assert replace(lines.prepare, sketches={}) == replace(one.prepare, size=size)
