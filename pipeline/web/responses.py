@@ -30,6 +30,8 @@ def fate_of_status(http_status: int) -> Fate:
 def read_body(response: requests.Response, max_bytes: int) -> tuple[Fate, bytes]:
     """Read a body up to the cap; first of all the length that the server announces is checked."""
     too_many = Fate(Status.REJECTED, "too_many_bytes")
+    if "," in response.headers.get("Content-Encoding", ""):
+        return Fate(Status.FAILED, "truncated"), b""  # layers: a KiB may hold millions of nothings
     length = response.raw.length_remaining or 0
     if length > max_bytes:
         return too_many, b""
