@@ -66,7 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: where ``path`` is a folder, or a device or pipe, whose place a file would take.
     """
-    _check_is_free(path)
+    check_plain(path)
     with _making(path.parent):
         temporary = temporary_path(path)
         if temporary.is_symlink():  # a stranger's: what it leads to would be written
@@ -105,22 +105,26 @@ def check_writable(*paths: Path) -> None:
     """
     for path in paths:
         with telling_unwritable(path):
-            _check_is_free(path)
+            check_plain(path)
     for folder in {next(filter(os.path.lexists, path.parents)) for path in paths}:
         with telling_unwritable(folder), TemporaryFile(dir=folder):
             pass
 
 
-def check_no_folder(path: Path) -> None:
-    """Check that no folder is where the program keeps a file, or raise UserError."""
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, where a file goes; move it away.")
+def check_place(path: Path) -> None:
+    """Check that a plain file is where the program keeps one, or nothing, or raise UserError."""
+    check_plain(path, ", where a file goes; move it away")
 
 
-def _check_is_free(path: Path) -> None:
+def check_plain(path: Path, remedy: str = "; give the path of a file") -> None:
+    """Check that a path is that of a plain file, or free: a pipe would be waited for.
+
+    Raises:
+        UserError: where it is not; it ends with ``remedy``.
+    """
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "no plain file"
-        raise UserError(f"{path}: is {what}; give the path of a file.")
+        raise UserError(f"{path}: is {what}{remedy}.")
 
 
 @contextmanager

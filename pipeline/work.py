@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.disk import check_no_folder, reason, sweep_temporaries, telling_out_of_space
+from pipeline.disk import check_place, reason, sweep_temporaries, telling_out_of_space
 from pipeline.errors import UserError
 from pipeline.hold import WHOLE, WHOLE_LOCK, Entry, Part, Say, hold
 from pipeline.removals import read_removals
@@ -73,6 +73,7 @@ class Work:
     @property
     def store(self) -> str:
         """The store that has the shards' tars, "" where they are here."""
+        check_place(self.store_path)
         try:
             return self.store_path.read_text(encoding="utf-8").strip()
         except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +100,7 @@ class Work:
                 if os.path.lexists(path) and not path.is_dir():  # a link may lead nowhere
                     raise UserError(f"{path}: is no folder, and one goes there; move it away.")
             else:
-                check_no_folder(path)
+                check_place(path)
 
     def check_store(self, store: str = "") -> None:
         """Check that the shards' tars are where a command looks for them, here by default.

@@ -1,6 +1,7 @@
 """export: the files that it writes, what they may not name, and what it refuses."""
 
 import dataclasses
+import os
 import sys
 import tracemalloc
 from pathlib import Path
@@ -192,3 +193,11 @@ def test_metrics_that_eval_did_not_write_are_refused(exported_work: Path, tmp_pa
                 exported_work / "runs" / "first", tmp_path / "out", metrics_paths=[path], onnx=False
             )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_in_the_place_of_metrics_is_not_waited_for(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "run" / "best.safetensors", "reference")
+    (tmp_path / "run" / "eval-test").mkdir()
+    os.mkfifo(tmp_path / "run" / "eval-test" / "metrics.json")
+    with pytest.raises(UserError, match=r"metrics\.json: is no plain file"):
+        export(checkpoint, tmp_path / "out", onnx=False)

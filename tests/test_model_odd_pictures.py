@@ -1,5 +1,6 @@
 """Pictures thinner than a pixel once they are small, of other levels, and where none can go."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,9 @@ def test_a_folder_in_a_contact_sheets_place_is_named(
     (tmp_path / "c" / "contact-sheet-1.png").mkdir(parents=True)
     with pytest.raises(UserError, match=r"contact-sheet-1\.png: is a folder"):
         colorize_many(tinting_painter(), [sketch], references, tmp_path / "c", QUIET, read_sketch)
+
+
+def test_a_pipe_is_no_picture_to_wait_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png: is no plain file; give the path of a file"):
+        open_picture(tmp_path / "pipe.png")

@@ -1,5 +1,6 @@
 """ONNX files as painters: without torch, and whoever wrote them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,9 @@ def test_onnx_files_of_others_are_named(exported: tuple[Path, Result], tmp_path:
         load_painter(tmp_path / "text.onnx")
     with pytest.raises(UserError, match="computes on the CPU, not on 'cuda'"):
         load_painter(exported[0] / "model.onnx", device="cuda")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(UserError, match=r"pipe\.onnx: is no plain file"):
+        load_painter(tmp_path / "pipe.onnx")
     newer = onnx.load(str(exported[0] / "model.onnx"))
     newer.metadata_props[0].value = '{"version": 2}'
     onnx.save(newer, str(tmp_path / "newer.onnx"))

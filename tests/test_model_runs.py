@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -247,6 +248,13 @@ def test_a_run_whose_json_is_nested_deeply_cannot_be_read(
     (run_dir / f"{name}.json").write_bytes(b'{"x": ' + DEEP + b"}")
     (run,) = read_runs(tmp_path / "runs")
     assert run.state.startswith("cannot be read: ")
+
+
+def test_a_pipe_in_the_place_of_runs_settings_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    os.mkfifo(tmp_path / "runs" / "a" / "config.json")
+    (run,) = read_runs(tmp_path / "runs")
+    assert "config.json: is no plain file" in run.state
 
 
 def test_curves_of_odd_numbers_are_refused_and_odd_names_shown(work: Path, tmp_path: Path) -> None:

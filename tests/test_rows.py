@@ -1,3 +1,5 @@
+import os
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, UserError
 from pipeline.shards.rows import check_seal, peek_info, read_info, read_rows, read_seal, write_rows
 
 TABLE = pa.table({"x": pa.array([3, 1, 2], pa.int64()), "word": pa.array(["a", "b", "a"])})
@@ -99,3 +101,14 @@ def test_a_peek_leaves_a_large_footer_and_damage_to_parquet(tmp_path: Path) -> N
         path.write_bytes(data)
         with pytest.raises(DamagedError, match="damaged, or not written by this program"):
             peek_info(path)
+
+
+@pytest.mark.parametrize(
+    "read", [read_seal, read_info, peek_info, lambda path: read_rows(path, pa.schema([]))]
+)
+def test_a_pipe_in_the_place_of_rows_is_not_waited_for(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: is no plain file, where a file goes; move it away"):
+        read(tmp_path / "pipe")

@@ -1,5 +1,6 @@
 """The work folder: what is in the way there is said before anything is done."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_what_is_in_the_way_ends_every_command_before_any_work(name: str, tmp_pa
         assert str(done.exception) == f"{path}: {kind}; move it away."
         assert done.output == ""
     assert contents(work) == before
+
+
+def test_a_pipe_in_the_place_of_what_names_the_store_is_not_waited_for(tmp_path: Path) -> None:
+    work = make_work(tmp_path)
+    os.mkfifo(work.store_path)
+    error = call("status", work.root).exception
+    assert str(error) == f"{work.store_path}: is no plain file, where a file goes; move it away."
+
+
+def test_a_pipe_in_the_place_of_originals_is_not_waited_for(tmp_path: Path) -> None:
+    work = make_work(tmp_path)
+    tar = next(work.raw_dir.glob("*.tar"))
+    tar.unlink()
+    os.mkfifo(tar)
+    error = call("fetch", tmp_path / "recipe.toml", "--work", work.root, "--workers", 1).exception
+    assert str(error) == f"{tar}: is no plain file, where a file goes; move it away."
 
 
 def test_a_folder_in_the_place_of_a_plan_is_no_missing_plan(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from rich.table import Column, Table
 
 from model.config import TrainConfig
-from pipeline.disk import reason
+from pipeline.disk import check_place, reason
 from pipeline.errors import UserError
 
 MEASURES = ("mse", "psnr", "chroma_error", "regional_error", "paper_error", "following")
@@ -114,13 +114,14 @@ def read_runs(runs_dir: Path) -> list[Run]:
 
 def _read_run(run_dir: Path) -> Run:
     try:
+        check_place(run_dir / "config.json")
         config = msgspec.json.decode((run_dir / "config.json").read_bytes(), type=_Config)
         last, previous, best = (
             _read_checkpoint(run_dir / f"{name}.json") for name in ("last", "previous", "best")
         )
         last = last or previous  # a crash while the last was written leaves the one before
         log = read_log(run_dir)
-    except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+    except (UserError, OSError, ValueError, RecursionError) as error:  # msgspec raises ValueErrors
         return Run(run_dir.name, f"cannot be read: {reason(error)}")
     is_finished = last is not None and last.step == config.num_steps
     state = "running" if _is_held(run_dir) else "finished" if is_finished else "interrupted"

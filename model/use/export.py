@@ -26,7 +26,7 @@ from model.use.card import render_card
 from model.use.colorize import load_colorizer
 from model.use.export_onnx import Exported, draw_pair, export_onnx
 from model.use.painter_onnx import VERSION, OnnxInfo
-from pipeline.disk import check_writable, reason, replace_together, telling_unwritable
+from pipeline.disk import check_plain, check_writable, reason, replace_together, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.settings import Table
 from pipeline.shards.rows import read_seal
@@ -184,6 +184,7 @@ def _find_evaluations(
 
 
 def _read_metrics(path: Path) -> Table:
+    check_plain(path)
     try:  # by its type: what else it holds, which may be a stranger's, takes no memory
         return dict(msgspec.json.decode(path.read_bytes(), type=Metrics))
     except msgspec.ValidationError as error:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model.foreign import Recipe, check_shape, check_sides
 from model.use.painter import Painter
 from model.use.pictures import Pixels
+from pipeline.disk import check_plain
 from pipeline.errors import UserError
 from pipeline.pictures.onnx_session import open_session, run_session
 from pipeline.settings import Table, convert
@@ -54,6 +55,7 @@ def load_onnx(path: Path) -> Painter:
         UserError: on a file that is missing, of another program or of a newer version, and without
             onnxruntime; when it is used, where it gives no picture.
     """
+    check_plain(path)
     try:
         content = path.read_bytes()
     except OSError as error:

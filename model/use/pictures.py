@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.disk import reason
+from pipeline.disk import check_plain, reason
 from pipeline.errors import UserError
 from pipeline.pictures.bombs import is_bomb
 from pipeline.pictures.rgb import flatten_alpha, to_srgb, widen_key
@@ -50,6 +50,7 @@ def open_picture(path: Path, name: str = "") -> Image.Image:
     """
     name = name or str(path)
     try:
+        check_plain(path)
         _check_content(name, path)
         with Image.open(path, formats=FORMATS) as image:
             _check_size(name, image)

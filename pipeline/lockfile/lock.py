@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.counts import count_fates
-from pipeline.disk import check_no_folder, check_writable, telling_unwritable
+from pipeline.disk import check_place, check_writable, telling_unwritable
 from pipeline.errors import UserError
 from pipeline.lockfile.check import check_posts, check_size
 from pipeline.lockfile.posts import lock_posts, restore_plan, to_hex
@@ -238,7 +238,7 @@ def read_lock(path: Path) -> Lock:
     Raises:
         UserError: where there is none, it is damaged, or says what no lock of ours can.
     """
-    check_no_folder(path)
+    check_place(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; `lock` makes it.")
     check_size(path)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.disk import check_no_folder, reason, telling_out_of_space
+from pipeline.disk import check_place, reason, telling_out_of_space
 from pipeline.errors import DamagedError, UserError
 from pipeline.planning.families import find_families, join_characters
 from pipeline.planning.plan_check import check_planned, read_about
@@ -209,7 +209,7 @@ def planned_shards(path: Path) -> dict[str, int]:
         UserError: where there is no plan yet.
         DamagedError: where it plans shards that it does not hold, or under other names.
     """
-    check_no_folder(path)
+    check_place(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; `fetch` makes it. Is that the work folder?")
     footer, numbers = _read_footer(path, *_version_of(path))

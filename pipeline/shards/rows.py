@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.counts import Fates, count_fates
-from pipeline.disk import reason, replacing, telling_unreadable
+from pipeline.disk import check_place, reason, replacing, telling_unreadable
 from pipeline.errors import DamagedError
 from pipeline.schema import is_table_of
 from pipeline.shards.pages import check_pages, read_varint
@@ -86,6 +86,7 @@ def read_seal(path: Path) -> str:
     Raises:
         DamagedError: where it carries none.
     """
+    check_place(path)
     try:
         with path.open("rb") as file:
             offset = _seal_offset(file)
@@ -137,6 +138,7 @@ def read_info(path: Path) -> dict[str, Any]:
     Raises:
         DamagedError: where it is not a sealed Parquet file.
     """
+    check_place(path)
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return dict(orjson.loads(metadata[_INFO_KEY]))
@@ -155,6 +157,7 @@ def peek_info(path: Path) -> dict[str, Any]:
         DamagedError: as ``read_info`` does.
     """
     mark = b"\x18" + bytes([len(_INFO_KEY)]) + _INFO_KEY + b"\x18"
+    check_place(path)
     try:
         with path.open("rb", 0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -175,6 +178,7 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str] | None = None) -
         DamagedError: where it does not read, or has other columns or types than ``schema``;
             samples may have further sketches.
     """
+    check_place(path)
     try:
         with pq.ParquetFile(path) as file:
             if not is_table_of(file.schema_arrow, schema):

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.counts import count_fates, fates_of
+from pipeline.disk import check_place
 from pipeline.errors import DamagedError
 from pipeline.recipe import SourceSettings
 from pipeline.recipe_shared import content_settings
@@ -41,6 +42,7 @@ class Stored:
         """Return the bytes."""
         if self.offset is None or self.size is None:
             return b""
+        check_place(self.path)
         with self.path.open("rb") as file:
             return read_span(file, Span(self.offset, self.size))
 
