@@ -23,6 +23,7 @@ from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import QUIET, contents, fetch, prepare
 from tests.files import flip
+from tests.forgeries import forge_info
 from tests.real_commands import Source, finish, start
 from tests.shard_stores import URL, both, contents_of, rows_of
 
@@ -64,6 +65,16 @@ def test_a_folder_whose_tars_are_in_a_store_is_for_few_commands(
     assert note not in render_report(Work(local.root / "undisturbed"))
     assert contents(work) == rows_of(local.expected)
     assert contents_of(tmp_path / "store") == local.expected
+
+
+def test_rows_in_a_store_that_name_no_tar_are_not_pushed(
+    local: Source, work: Work, tmp_path: Path
+) -> None:
+    both(local, work, str(tmp_path / "store"))
+    for root in (work.root, tmp_path / "store"):
+        forge_info(root, tar_size="x")
+    with pytest.raises(UserError, match="train-000000.parquet: does not say what its tar is"):
+        push(work, str(tmp_path / "store"), QUIET)
 
 
 def test_a_store_and_a_folder_that_do_not_go_together_are_refused(

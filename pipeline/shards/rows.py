@@ -147,6 +147,18 @@ def read_info(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{path}: damaged, or not written by this program ({why}).") from error
 
 
+def read_tar_sum(path: Path) -> tuple[int, str]:
+    """Return the size in bytes and the SHA-256 that a shard's rows say of its tar.
+
+    Raises:
+        DamagedError: where they say none, as those that a stranger sealed may.
+    """
+    match read_info(path):
+        case {"tar_size": int(size), "tar_sha256": str(sha256)}:
+            return size, sha256
+    raise DamagedError(f"{path}: does not say what its tar is; not written by this program.")
+
+
 def peek_info(path: Path) -> dict[str, Any]:
     """Return the ``info`` of a sealed file out of its last bytes, ten times as fast as Parquet.
 

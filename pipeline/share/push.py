@@ -21,7 +21,7 @@ from pipeline.planning.plan import planned_recipe, planned_shards
 from pipeline.recipe_file import recipe_toml
 from pipeline.recipe_shared import shared_recipe
 from pipeline.shard_store.driver import KINDS, ShardStore
-from pipeline.shards.rows import check_seal, read_info
+from pipeline.shards.rows import check_seal, read_tar_sum
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import (
     INDEX,
@@ -110,10 +110,9 @@ def _describe_shards(work: Work) -> Iterator[SharedFile]:
     for shard in planned_shards(work.plan_path):
         rows = rows_path(work.samples_dir, shard)
         check_seal(rows)
-        info = read_info(rows)
         tar_name, rows_name = shard_files(shard)
         # The tar's sum is what its rows say; it is checked when the tar is read, on its way.
-        yield SharedFile(tar_name, int(info["tar_size"]), str(info["tar_sha256"]))
+        yield SharedFile(tar_name, *read_tar_sum(rows))
         yield describe(rows, rows_name)
 
 
