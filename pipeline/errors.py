@@ -9,6 +9,10 @@ class DamagedError(UserError):
     """A file of ours is not what was written."""
 
 
+class AbsentError(UserError):
+    """A file is not there."""
+
+
 class WholeFilesOnlyError(UserError):
     """A host or store does not serve ranges of bytes."""
 

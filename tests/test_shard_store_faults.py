@@ -3,6 +3,7 @@
 import errno
 import shutil
 import signal
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,11 @@ from pipeline.executor import Summary
 from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import planned_shards
 from pipeline.shard_store import driver
+from pipeline.shard_store.files import Kind, download_rows
 from pipeline.shard_store.worker import _open
 from pipeline.shards.rows import check_seal, read_info, write_rows
 from pipeline.shards.shard import list_shards, rows_path, tar_path
+from pipeline.stores.open import open_writable
 from pipeline.work import Work
 from tests.calls import call
 from tests.crashing import (
@@ -223,6 +226,22 @@ def test_rows_that_another_wrote_with_a_seal_of_their_own_are_no_input(
         summary = fetch(local.root, work, store=str(store))
     assert list(summary.errors) == [first]
     assert "parquet: not made of what" in summary.errors[first]
+
+
+def test_a_large_file_in_the_place_of_rows_does_not_fill_the_memory(tmp_path: Path) -> None:
+    files, path = fsspec.filesystem("memory"), tmp_path / "rows"
+    files.pipe_file("/large/raw/train-000000.parquet", b"\xff" * 2**27)
+    store = open_writable("memory://large")
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedError, match="damaged, or not the rows of train-000000"):
+            download_rows(store, Kind.RAW, "train-000000", path)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+        files.rm("/large", recursive=True)
+    assert not download_rows(store, Kind.RAW, "train-000000", path)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("where", ["page", "seal", "footer"])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
@@ -15,7 +16,8 @@ from pipeline.maintenance.repair import repair
 from pipeline.maintenance.takedown import take_down
 from pipeline.maintenance.verify import verify
 from pipeline.report.page import render_report
-from pipeline.shards.shard import ShardWriter
+from pipeline.shards.rows import read_info, write_rows
+from pipeline.shards.shard import ShardWriter, list_shards, rows_path
 from pipeline.share.index import INDEX
 from pipeline.share.pull import pull
 from pipeline.share.push import push
@@ -75,6 +77,20 @@ def test_rows_in_a_store_that_name_no_tar_are_not_pushed(
         forge_info(root, tar_size="x")
     with pytest.raises(UserError, match="train-000000.parquet: does not say what its tar is"):
         push(work, str(tmp_path / "store"), QUIET)
+
+
+def test_originals_whose_rows_name_no_tar_are_one_shards_failure(
+    local: Source, work: Work, tmp_path: Path
+) -> None:
+    fetch(local.root, work, store=str(tmp_path / "store"))
+    first, _ = list_shards(work.raw_dir)
+    for root in (work.root, tmp_path / "store"):
+        rows = rows_path(root / "raw", first)
+        info = {name: said for name, said in read_info(rows).items() if name != "tar_sha256"}
+        write_rows(rows, [pq.read_table(rows).replace_schema_metadata(None)], info)
+    summary = prepare(local.root, work, store=str(tmp_path / "store"))
+    assert list(summary.errors) == [first]
+    assert "does not say what its tar is" in summary.errors[first]
 
 
 def test_a_store_and_a_folder_that_do_not_go_together_are_refused(

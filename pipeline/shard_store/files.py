@@ -7,14 +7,14 @@ shard exist: they are taken away before the tar that they prove is replaced, and
 
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
 from pipeline.disk import hash_file, replacing, telling_out_of_space
-from pipeline.errors import DamagedError
+from pipeline.errors import AbsentError, DamagedError
 from pipeline.shard_store.scratch import scratch
-from pipeline.shards.rows import check_seal, read_info
+from pipeline.shards.rows import check_seal, read_info, read_tar_sum
 from pipeline.shards.shard import rows_path, tar_path
 from pipeline.stores.transfer import WritableStore, no_tick
 from pipeline.work import Work
@@ -29,7 +29,7 @@ class Kind(StrEnum):
     SAMPLES = "samples"
 
 
-MAX_ROWS = 2**32  # bytes
+_MAX_ROWS = 2**32  # bytes
 
 
 def download_rows(store: WritableStore, kind: Kind, name: str, path: Path) -> bool:
@@ -45,11 +45,9 @@ def download_rows(store: WritableStore, kind: Kind, name: str, path: Path) -> bo
         DamagedError: where they are not what was put there.
     """
     file = f"{kind}/{name}.parquet"
-    data = store.read(file, MAX_ROWS)
-    if data is None:
-        return False
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    with suppress(AbsentError), replacing(path) as temporary:
+        with temporary.open("wb", 0) as out:
+            store.download(file, out, _MAX_ROWS, no_tick)
         try:
             check_seal(temporary)
             is_its_own = kind == Kind.PLAN or read_info(temporary).get("shard") == name
@@ -60,14 +58,15 @@ def download_rows(store: WritableStore, kind: Kind, name: str, path: Path) -> bo
                 f"{store.url}/{file}: damaged, or not the rows of {name}. Remove it there, and the "
                 "same command makes the shard anew."
             )
-    return True
+        return True
+    return False
 
 
 def download_tar(store: WritableStore, kind: Kind, name: str, root: Path) -> Path:
     """Download a shard's tar beside its rows, unchecked."""
     tar = tar_path(root / kind, name)
     with tar.open("wb", 0) as out:
-        size = int(read_info(rows_path(root / kind, name))["tar_size"])
+        size, _ = read_tar_sum(rows_path(root / kind, name))
         store.download(f"{kind}/{name}.tar", out, size, no_tick)
     return tar
 
@@ -79,7 +78,8 @@ def download_checked_tar(store: WritableStore, kind: Kind, name: str, root: Path
         DamagedError: where it is not the tar of these rows.
     """
     tar = download_tar(store, kind, name, root)
-    if hash_file(tar) != read_info(rows_path(root / kind, name))["tar_sha256"]:
+    _, sha256 = read_tar_sum(rows_path(root / kind, name))
+    if hash_file(tar) != sha256:
         where = f"{store.url}/{kind}/{name}"
         command = "fetch" if kind == Kind.RAW else "prepare"
         raise DamagedError(
@@ -98,7 +98,8 @@ def put_shard(
     tar, rows = f"{kind}/{name}.tar", f"{kind}/{name}.parquet"
     put(store, {f"{Kind.LEDGER}/{name}.parquet": ledger} if ledger is not None else {})
     store.remove([rows])  # they prove the old tar
-    store.put({tar: (root / tar, read_info(root / rows)["tar_sha256"])}, no_tick)
+    _, sha256 = read_tar_sum(root / rows)
+    store.put({tar: (root / tar, sha256)}, no_tick)
     put(store, {rows: root / rows})
 
 

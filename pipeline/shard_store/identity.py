@@ -23,7 +23,7 @@ from pipeline.share.index import (
 from pipeline.stores.transfer import WritableStore
 from pipeline.work import Work
 
-_MAX_IDENTITY = 2**16  # bytes
+MAX_IDENTITY = 2**16  # bytes
 
 
 def bind(store: WritableStore, names: Collection[str], work: Work) -> None:
@@ -32,7 +32,7 @@ def bind(store: WritableStore, names: Collection[str], work: Work) -> None:
     Raises:
         UserError: where either holds shards of something else.
     """
-    found = store.read(IDENTITY, _MAX_IDENTITY)
+    found = store.read(IDENTITY, MAX_IDENTITY)
     if found is None and any(name.startswith(("raw/", "samples/")) for name in names):
         raise UserError(f"{store.url}: holds shards that no `--store` put there; name another.")
     content = plan_content(work)

@@ -8,7 +8,6 @@ from pipeline.counts import Fates
 from pipeline.errors import DamagedError, UserError
 from pipeline.executor import Tick
 from pipeline.shard_store.files import (
-    MAX_ROWS,
     Kind,
     download_checked_tar,
     download_rows,
@@ -16,6 +15,7 @@ from pipeline.shard_store.files import (
     put_shard,
     scratch_work,
 )
+from pipeline.shard_store.identity import MAX_IDENTITY
 from pipeline.shard_store.scratch import process_scratch
 from pipeline.shards.shard import rows_path
 from pipeline.share.index import IDENTITY
@@ -95,7 +95,7 @@ def _open(url: str) -> WritableStore:
 
 def _open_and_ask(url: str) -> WritableStore:
     store = open_writable(url)
-    store.read(IDENTITY, MAX_ROWS)  # so that it has answered here
+    store.read(IDENTITY, MAX_IDENTITY)  # so that it has answered here
     return store
 
 

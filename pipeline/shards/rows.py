@@ -108,7 +108,10 @@ def _seal_offset(file: BinaryIO) -> int:
     if size < 12:
         return -1
     file.seek(size - 8)
-    footer_size = min(int.from_bytes(file.read(4), "little"), size - 8)
+    length, magic = file.read(4), file.read(4)
+    if magic != b"PAR1":  # else any four bytes would be a length
+        return -1
+    footer_size = min(int.from_bytes(length, "little"), size - 8)
     start = size - 8 - footer_size
     file.seek(start)
     footer = file.read(footer_size)

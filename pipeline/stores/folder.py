@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.disk import hash_file, sync, telling_unwritable, temporary_path
-from pipeline.errors import UserError
+from pipeline.errors import AbsentError, UserError
 from pipeline.stores.transfer import (
     Outgoing,
     Tick,
@@ -52,6 +52,8 @@ class FolderStore:
         """Append the rest of a file; see ``Store``."""
         try:
             file = self._open(name)
+        except FileNotFoundError as error:
+            raise AbsentError(f"{self.root / name}: is not there.") from error
         except OSError as error:
             raise unreadable(self.root / name, error) from error
         with file:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pipeline.errors import UserError, WholeFilesOnlyError
+from pipeline.errors import AbsentError, UserError, WholeFilesOnlyError
 from pipeline.stores.files import file_system, read_range, why_unavailable
 from pipeline.stores.transfer import (
     SPAN,
@@ -91,7 +91,7 @@ class RemoteStore:
         try:
             return self._read(name, span.start, span.stop)
         except FileNotFoundError as error:
-            raise UserError(f"{self._root}/{name}: is not there.") from error
+            raise AbsentError(f"{self._root}/{name}: is not there.") from error
 
     def close(self) -> None:
         """Leave the connections to the store's own library."""

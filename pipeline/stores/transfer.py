@@ -58,7 +58,8 @@ class Store(Protocol):
             tick: is told of what has come.
 
         Raises:
-            UserError: where the file is not there, or the store cannot be read.
+            AbsentError: where the file is not there.
+            UserError: where the store cannot be read.
         """
 
     def read_range(self, name: str, span: range) -> bytes:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.errors import UserError, WholeFilesOnlyError
+from pipeline.errors import AbsentError, UserError, WholeFilesOnlyError
 from pipeline.recipe import SourceSettings
 from pipeline.records import Fate, Status
 from pipeline.stores.transfer import SPAN, Tick, write_blocks
@@ -95,7 +95,7 @@ class WebStore:
     def _get_there(self, name: str, span: range | None, max_bytes: int) -> bytes:
         data = self.read(name, max_bytes, span)
         if data is None:
-            raise UserError(f"{self._root}/{name}: is not there.")
+            raise AbsentError(f"{self._root}/{name}: is not there.")
         return data
 
     def read(self, name: str, max_bytes: int, span: range | None = None) -> bytes | None:
