@@ -1,12 +1,13 @@
 """Runs that begin with another training's weights: which, what they refuse, what is kept."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from model.checkpoint import load_checkpoint, read_sum, shown_generator, unpack
+from model.checkpoint import load_checkpoint, read_sum, save_checkpoint, shown_generator, unpack
 from model.config import TrainConfig
 from model.use.card import render_card
 from pipeline.errors import UserError
@@ -110,6 +111,18 @@ def test_another_network_is_refused_and_nothing_is_left(
     with pytest.raises(UserError, match=message):
         run(samples_dir, tmp_path / "run", config, init=first)
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(
+    samples_dir: Path, first: Path, tmp_path: Path
+) -> None:
+    tensors, info = load_checkpoint(first)
+    next(iter(tensors.values())).fill_(math.nan)
+    odd = tmp_path / "odd.safetensors"
+    save_checkpoint(odd, tensors, info)
+    with pytest.raises(UserError, match="weights are not all finite numbers"):
+        run(samples_dir, tmp_path / "run", SHORT, init=odd)
+    assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
 def test_another_style_network_is_refused(samples_dir: Path, tmp_path: Path) -> None:

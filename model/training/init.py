@@ -53,6 +53,8 @@ def begin_with(
     style_weights = config.style_weights if is_given else ""
     colorizer, _ = load_colorizer(checkpoint, device="cpu", style_weights=style_weights)
     weights = colorizer.generator.state_dict()
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise UserError(f"{checkpoint}: its weights are not all finite numbers; take another one.")
     state.generator.load_state_dict(weights)
     if state.ema is not None:
         state.ema.load_state_dict(weights)
