@@ -110,7 +110,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         "torn.jpg": "cannot be read",
         "none.png": "no such file",
         "thin.png": "15 x 900 pixels are too few; each side has at least 16",
-        "": "cannot be read",
+        "": "is a folder; give the path of a file",
     }
     for name, message in cases.items():
         with pytest.raises(UserError, match=message) as caught:
