@@ -29,7 +29,7 @@ LIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file that is shorter": (lambda t: forge_index(t, grow), NOT_AS_SAID),
     "a file that is not there": (
         lambda t: tar_path(t / "samples", SHARD).unlink(),
-        "cannot be read: No such file",
+        "is not there",
     ),
     "a folder in a file's place": (
         lambda t: to_folder(tar_path(t / "samples", SHARD)),
