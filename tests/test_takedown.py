@@ -21,7 +21,7 @@ from pipeline.planning.plan import planned_recipe
 from pipeline.recipe_file import load_recipe
 from pipeline.records import key_of
 from pipeline.removals import Removals, read_removals
-from pipeline.report.page import write_report
+from pipeline.report.page import render_report, write_report
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import list_shards, remove_shard, rows_path, tar_path
@@ -46,6 +46,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     push(work, str(root / "there"), QUIET)
     write_report(work, work.report_path)
     return root
+
+
+def test_a_report_that_a_takedown_overtakes_is_not_left(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(shown: Work) -> str:
+        made = render_report(shown)
+        take_down(work, GONE)
+        return made
+
+    work.report_path.unlink()
+    monkeypatch.setattr("pipeline.report.page.render_report", render)
+    with pytest.raises(UserError, match="posts were taken down meanwhile; run `report` again"):
+        write_report(work, work.report_path)
+    assert not work.report_path.exists()
 
 
 def test_nothing_is_left_but_the_id_and_the_fate(work: Work) -> None:

@@ -259,7 +259,7 @@ def _apply(
         try:
             write_report(work, work.report_path)
         except UserError:  # of shards that are damaged, whichever they are
-            work.report_path.unlink()
+            work.report_path.unlink(missing_ok=True)
 
 
 def _clear_sidecars(work: Work, post_ids: Collection[int]) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.disk import check_writable, telling_unwritable, write_whole
+from pipeline.errors import UserError
 from pipeline.lockfile.differences import effective_recipe
 from pipeline.maintenance.status import read_status
 from pipeline.planning.plan import planned_shards
 from pipeline.planning.plan_check import read_about
 from pipeline.records import Status
+from pipeline.removals import read_removals
 from pipeline.report.distributions import measure
 from pipeline.report.funnel import (
     FateTable,
@@ -80,13 +82,18 @@ def write_report(work: Work, path: Path) -> None:
         path: of the page; replaced as a whole.
 
     Raises:
-        UserError: where the folder holds no plan or damaged shards, or the page cannot be written.
+        UserError: where the folder holds no plan or damaged shards, the page cannot be written, or
+            posts are taken down meanwhile, which it may show; it is removed then.
     """
     planned_shards(work.plan_path)  # where there is no plan, that is what to say
     check_writable(path)
+    before = read_removals(work.removals_path)
     page = render_report(work)
     with telling_unwritable(path):
         write_whole(path, page)
+    if read_removals(work.removals_path) != before:
+        path.unlink(missing_ok=True)
+        raise UserError(f"{work.root}: posts were taken down meanwhile; run `report` again.")
 
 
 def render_report(work: Work) -> str:
