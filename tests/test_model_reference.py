@@ -8,6 +8,7 @@ from model.networks.match import SHADES, Found, Match, coordinates, sort_shades
 from model.networks.reference import (
     OPACITY_BIAS,
     Encoder,
+    GroupNorm,
     ReferenceUNet,
     convex_upsample,
     draw_lines,
@@ -40,13 +41,10 @@ def test_matched_levels_have_the_stated_sizes() -> None:
     found: list[int] = []
     for size, side, expected in (("small", 64, [8, 16]), ("base", 256, [8, 16, 32])):
         found.clear()
-        with torch.device("meta"):
-            generator = build_generator("reference", 1.0, size)
-            for match in generator.get_submodule("matches").children():
-                match.register_forward_hook(
-                    lambda _, __, output: found.append(len(output[0][0, 0]))
-                )
-            generator(torch.empty(1, 1, side, side), torch.empty(1, 3, side, side))
+        generator = build_generator("reference", 0.25, size).train()
+        for match in generator.get_submodule("matches").children():
+            match.register_forward_hook(lambda _, __, output: found.append(len(output[0][0, 0])))
+        generator(torch.ones(1, 1, side, side), torch.ones(1, 3, side, side))
         assert found == expected
 
 
@@ -271,12 +269,36 @@ def test_pixels_are_mixed_of_the_nine_places_around_them() -> None:
         assert torch.allclose(mixed[..., 5, 6], maps[..., row, column])
     own[:, 0, 0, 0] = 100  # beyond the border lies the border
     assert torch.allclose(convex_upsample(maps, own), enlarged)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(convex_upsample(maps, own), enlarged)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_normalisation_is_the_same_in_any_layout(
+    dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    scales = torch.linspace(0.1, 2, 16)[:, None, None]
+    maps = (1 + drawn(2, 8)[:, :1] * scales / 255).to(dtype)
+    given = maps.clone(memory_format=memory_format).requires_grad_()
+    plain = maps.float().clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = GroupNorm(8, 16)(given)
+    expected = torch.nn.GroupNorm(8, 16)(plain)
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(found.float(), expected, atol=5e-3, rtol=1e-2)
+    (found * scales).sum().backward()
+    (expected * scales).sum().backward()
+    torch.testing.assert_close(given.grad, plain.grad, check_dtype=False, atol=1e-2, rtol=1e-2)
 
 
 def test_matched_levels_know_what_lies_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is 12 pixels off changes the features at 32 x 32, through the level below."""
     # Normalisation would carry a trace of anything anywhere.
-    monkeypatch.setattr(torch.nn, "GroupNorm", lambda groups, channels: torch.nn.Identity())
+    monkeypatch.setattr(
+        "model.networks.reference.GroupNorm", lambda groups, channels: torch.nn.Identity()
+    )
     torch.manual_seed(0)
     sketch = torch.ones(1, 1, 64, 64)
     changed = sketch.clone()

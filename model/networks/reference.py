@@ -134,7 +134,7 @@ class Encoder(nn.Module):
         self.first = norm(channels[0])  # one convolution at the full size, where they are dear
         self.others = nn.ModuleList(block(a, b, b) for a, b in pairwise(channels))
         self.downward = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(below, above, kernel_size=1), nn.GroupNorm(8, above))
+            nn.Sequential(nn.Conv2d(below, above, kernel_size=1), GroupNorm(8, above))
             for below, above in pairwise(channels[: -num_matched - 1 : -1])
         )
 
@@ -188,16 +188,15 @@ def convex_upsample(maps: Tensor, logits: Tensor) -> Tensor:
     line = torch.stack([(-at).clamp(min=0), 1 - at.abs(), at.clamp(min=0)])  # 3 x factor
     bilinear = (line[:, None, :, None] * line[None, :, None, :]).reshape(9, factor, factor)
     prior = (bilinear + BEYOND).log().tile(1, height, width)
-    weights = F.pixel_unshuffle((logits + prior).softmax(1), factor)
+    weights = (logits + prior).softmax(1)
+    weights = torch.unflatten(torch.unflatten(weights, 3, (width, factor)), 2, (height, factor))
     # F.pad's replicate does the same, and torch.compile makes a wrong gradient of it (torch 2.14)
     padded = torch.cat([maps[..., :1], maps, maps[..., -1:]], dim=-1)
     padded = torch.cat([padded[..., :1, :], padded, padded[..., -1:, :]], dim=-2)
-    mixed = torch.zeros_like(maps[:, :, None])
-    for number, share in enumerate(torch.unflatten(weights, 1, (9, factor**2)).unbind(1)):
-        row, column = divmod(number, 3)
-        place = padded[..., row : row + height, column : column + width]
-        mixed = mixed + place[:, :, None] * share[:, None]
-    return F.pixel_shuffle(mixed.flatten(1, 2), factor)
+    around = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+    with torch.autocast(maps.device.type, enabled=False):  # bf16 would round the colours
+        mixed = torch.einsum("nchwk, nkhiwj -> nchiwj", around.float(), weights.float())
+    return mixed.flatten(4).flatten(2, 3)
 
 
 def draw_lines(picture: Tensor) -> Tensor:
@@ -226,4 +225,14 @@ def conv(num_in: int, num_out: int, bias: bool = True) -> nn.Conv2d:
 
 def norm(channels: int) -> nn.Sequential:
     """Return GroupNorm and SiLU."""
-    return nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU())
+    return nn.Sequential(GroupNorm(8, channels), nn.SiLU())
+
+
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, in fp32 where its bf16 is slow: channels last on a CPU (benchmarks/RESULTS.md)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with each group of channels normalised, of the same type."""
+        if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x.float()).to(x.dtype)
+        return super().forward(x)
