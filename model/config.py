@@ -283,6 +283,8 @@ class EvalConfig:
         num_sketches, num_references: of the following measure: every one of these sketches is
             coloured after every one of these references.
         guidance: how far references are followed; see ``colorize.Colorizer``.
+        reduce: measure pictures of 1/``reduce`` the sides, each pixel the mean of a square of
+            pixels, to compare models of different sizes; grids stay as painted.
         num_grid: samples shown in grid.png.
         fid_weights: path of torch-fidelity's Inception weights for FID and KID; "" for none.
         lpips_weights: path of torchvision's AlexNet weights for LPIPS; "" for none.
@@ -299,6 +301,7 @@ class EvalConfig:
     num_sketches: int = 16
     num_references: int = 16
     guidance: float = 1.0
+    reduce: int = 1
     num_grid: int = 8
     fid_weights: str = ""
     lpips_weights: str = ""
@@ -312,7 +315,7 @@ class EvalConfig:
         names = self.reference
         _check(len(names) > 0, "eval.reference: name one setting at least")
         _check(len(set(names)) == len(names), f"eval.reference: {', '.join(names)} has one twice")
-        for name in ("batch_size", "num_sketches", "num_grid", "decode_threads"):
+        for name in ("batch_size", "num_sketches", "reduce", "num_grid", "decode_threads"):
             _check(getattr(self, name) >= 1, f"eval.{name}: {getattr(self, name)} is under 1")
         beyond = f"eval.guidance: {self.guidance} is not in 0 to {MAX_GUIDANCE:g}"
         _check(0 <= self.guidance <= MAX_GUIDANCE, beyond)

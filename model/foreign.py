@@ -75,6 +75,7 @@ class Metrics(TypedDict):
     sha256: NotRequired[str]
     sketch: NotRequired[str]
     guidance: NotRequired[float]
+    reduce: NotRequired[int]
     fid_weights: NotRequired[str | None]
     lpips_weights: NotRequired[str | None]
 

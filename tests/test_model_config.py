@@ -78,6 +78,7 @@ def test_wrong_eval_settings_are_named() -> None:
         {"reference": ["any", "any"]},
         {"num_references": 1},
         {"batch_size": 0},
+        {"reduce": 0},
         {"guidance": 3.5},
     ]
     for table in tables:

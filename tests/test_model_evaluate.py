@@ -16,7 +16,8 @@ from torchvision.models import alexnet
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.config import EvalConfig
 from model.data.samples import Samples
-from model.evaluation.evaluate import evaluate, mean_picture
+from model.evaluation.baselines import mean_picture
+from model.evaluation.evaluate import evaluate
 from model.evaluation.metrics import bootstrap, mse
 from model.evaluation.seen import Seen
 from model.evaluation.tally import NEEDS_TRUTH, Tally
@@ -220,6 +221,48 @@ def test_guidance_reaches_the_model_and_nothing_else(samples_dir: Path, tmp_path
     assert (without["guidance"], plain["guidance"]) == (0, 1)
     assert without["mse"] != pytest.approx(plain["mse"], rel=1e-3)
     assert without["baselines"] == plain["baselines"]
+
+
+def test_pictures_are_measured_at_a_part_of_their_size(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    def shrink(pictures: torch.Tensor) -> torch.Tensor:
+        squares = pictures.numpy().reshape(7, 3, 32, 2, 32, 2)
+        return torch.from_numpy(np.rint(squares.mean((3, 5))).astype(np.uint8))
+
+    plain, halved = (
+        evaluate(
+            checkpoint,
+            samples_dir,
+            "test",
+            tmp_path / str(factor),
+            dataclasses.replace(CONFIG, reduce=factor),
+            console=QUIET,
+        )
+        for factor in (1, 2)
+    )
+    assert (plain["reduce"], halved["reduce"]) == (1, 2)
+    colorizer, _ = load_colorizer(checkpoint, device="cpu")
+    with Samples(samples_dir, "test") as samples:
+        batch = samples.load(range(7))
+    true, grey = shrink(batch.color), shrink(batch.sketch.expand(-1, 3, -1, -1))
+    painted = shrink(colorizer(batch.sketch, batch.color))
+    assert halved["mse"] == pytest.approx(mse(painted, true).mean().item())
+    assert halved["baselines"]["grey"]["mse"] == pytest.approx(mse(grey, true).mean().item())
+    assert halved["baselines"]["copy"]["mse"] == 0
+    assert halved["following"] != plain["following"]
+    assert halved["baselines"]["copy"]["following"] == pytest.approx(1)
+    grids = [(tmp_path / name / "grid.png").read_bytes() for name in ("1", "2")]
+    assert grids[0] == grids[1]  # as painted
+
+
+@pytest.mark.parametrize("factor", [3, 4])  # no divisor of 64; pictures of 16 pixels
+def test_a_part_of_the_size_that_cannot_be_measured(
+    samples_dir: Path, checkpoint: Path, tmp_path: Path, factor: int
+) -> None:
+    config = dataclasses.replace(CONFIG, reduce=factor)
+    with pytest.raises(UserError, match=f"eval.reduce: {factor} .* 32 pixels .* 64 x 64"):
+        evaluate(checkpoint, samples_dir, "test", tmp_path, config, console=QUIET)
 
 
 def test_the_reference_model_is_judged_like_the_others(samples_dir: Path, tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_an_evaluation_without_a_sum_is_of_the_checkpoint_of_its_model_and_step(
         ({"guidance": 1.0, "sketch": "sketch"}, ""),
         ({"guidance": 1.05}, ", guidance 1.05"),
         ({"guidance": 0.0, "sketch": "sketch_ink"}, ", sketches `sketch_ink`, guidance 0"),
+        ({"reduce": 1}, ""),
+        ({"reduce": 2}, ", measured at 1/2 of the sides"),
     ],
 )
 def test_the_card_says_how_its_figures_came_about(

@@ -345,7 +345,7 @@ def test_ctrl_c_says_what_the_next_command_goes_on_from(
 def test_what_is_in_the_way_of_an_evaluation_is_found_before_the_work(
     work: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.evaluation.evaluate.mean_picture", None)
+    monkeypatch.setattr("model.evaluation.evaluate.paint_mean", None)
     (work / "out" / name).mkdir(parents=True)
     two = ("--reference", "self", "--reference", "any")
     said = misuse(work, "eval", "--out", str(work / "out"), *two)
@@ -372,7 +372,7 @@ def test_a_disk_that_fills_midway_is_left_as_it_was(
 def test_a_file_where_a_folder_goes(
     work: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.evaluation.evaluate.mean_picture", None)
+    monkeypatch.setattr("model.evaluation.evaluate.paint_mean", None)
     monkeypatch.setattr("model.use.export.load_colorizer", None)
     file = work / "file"
     file.write_text("mine")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.data.order import epoch_order
 from model.data.samples import Samples
-from model.evaluation.evaluate import BASELINES
+from model.evaluation.baselines import BASELINES
 from model.evaluation.metrics import Answer, following, palette, psnr, ratio
 from model.evaluation.seen import Floats, Seen
 from model.evaluation.tally import RATIOS

@@ -8,7 +8,6 @@ computed is null, with its reason under ``unavailable``.
 import re
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from model.config import REFERENCES, EvalConfig
 from model.data.order import epoch_order
 from model.data.samples import Batch, Samples, iterate_batches, spread_places
 from model.device import memory_guard
+from model.evaluation.baselines import BASELINES, paint_mean, reduce_pictures, reduced
 from model.evaluation.fid import extract_features, fid, kid, load_extractor
 from model.evaluation.metrics import Answer, bootstrap_following, cross, following, palette
 from model.evaluation.perceptual import load_lpips
@@ -42,6 +42,9 @@ from pipeline.progress import show_progress
 from pipeline.shards.shard import list_shards
 
 ROWS, METRICS = "rows.parquet", "metrics.json"
+
+MIN_SIDE = 32
+"""Of pictures to measure, in pixels."""
 
 
 def evaluate(
@@ -109,22 +112,24 @@ def evaluate(
                     f"{samples_dir}: its {found.split} pictures are {found.size}, and the model "
                     f"was trained on {info.size} (height, width). Prepare them at its size."
                 )
+        check_reduced(info.size, config.reduce)
         stack.enter_context(memory_guard("eval.batch_size", config.batch_size))
         scenes = make_scenes(samples, config.reference, config.seed)
         grids = [grid_name(number, scene.name) for number, scene in enumerate(scenes)]
         check_writable(*(out_dir / name for name in (*grids, ROWS, METRICS)))
         answers: dict[str, Answer] = {"model": colorizer}
         if train_sets:
-            answers["mean"] = partial(_paint_alike, mean_picture(train_sets[0], config))
+            answers["mean"] = paint_mean(train_sets[0], config)
         else:  # the rest may have been pulled alone
             console.print("no `mean` to compare with: the training split is not here.")
         answers |= BASELINES
+        answers = {name: reduced(answer, config.reduce) for name, answer in answers.items()}
         order = epoch_order(len(samples), config.seed, 0)
         sketches = samples.load(order[: config.num_sketches]).sketch
         references = samples.load(order[-config.num_references :]).color
         with memory_guard("eval.num_sketches", len(sketches)):  # all of them at once
             crossed = {name: cross(a, sketches, references) for name, a in answers.items()}
-        palettes = palette(references)
+        palettes = palette(reduce_pictures(references, config.reduce))
         follows = {
             name: (following(o, palettes), bootstrap_following(o, palettes, config.seed))
             for name, o in crossed.items()
@@ -156,6 +161,7 @@ def evaluate(
         "seed": config.seed,
         "sketch": sketch,
         "guidance": config.guidance,
+        "reduce": config.reduce,
         "num_following": [len(sketches), len(references)],
         **sums,
         **settings[scenes[0].name],
@@ -169,6 +175,20 @@ def evaluate(
         replace_together(out_dir, files)
         _remove_other_grids(out_dir, grids)
     return metrics
+
+
+def check_reduced(size: tuple[int, int], factor: int) -> None:
+    """Refuse an ``eval.reduce`` that leaves no whole pictures, or too small ones.
+
+    Raises:
+        UserError: then.
+    """
+    smallest = min(size) // factor
+    if any(side % factor for side in size) or smallest < MIN_SIDE:
+        raise UserError(
+            f"eval.reduce: {factor} does not make pictures of {MIN_SIDE} pixels or more out of the "
+            f"model's {size[1]} x {size[0]}. Give a divisor of its sides."
+        )
 
 
 def grid_name(number: int, setting: str) -> str:
@@ -211,6 +231,7 @@ def judge(
             samples, judged, config.batch_size, num_threads=config.decode_threads
         ):
             truth, reference = scene.truth_and_references(batch)
+            truth = reduce_pictures(truth, config.reduce)
             seen = Seen(truth) if scene.has_truth else None
             for name, answer in answers.items():
                 output = answer(batch.sketch, reference)
@@ -260,28 +281,6 @@ def draw(scene: Scene, shown: Batch, answer: Answer) -> Sheet:
     output = answer(shown.sketch, reference)
     columns = {"sketch": shown.sketch, "reference": reference, "output": output}
     return tile(columns | ({"truth": truth} if scene.has_truth else {}))
-
-
-def mean_picture(samples: Samples, config: EvalConfig) -> Tensor:
-    """Return the mean of all pictures, uint8 1 x 3 x H x W."""
-    total = torch.zeros(1, 3, *samples.size, dtype=torch.float64)
-    places = np.arange(len(samples))
-    for batch in iterate_batches(
-        samples, places, config.batch_size, num_threads=config.decode_threads
-    ):
-        total += batch.color.sum(0, keepdim=True, dtype=torch.float64)
-    return (total / len(samples)).round().to(torch.uint8)
-
-
-def _paint_alike(picture: Tensor, sketch: Tensor, reference: Tensor) -> Tensor:
-    return picture.expand(len(sketch), -1, -1, -1)
-
-
-BASELINES: dict[str, Answer] = {
-    "grey": lambda sketch, reference: sketch.expand(-1, 3, -1, -1),
-    "copy": lambda sketch, reference: _paint_alike(reference, sketch, reference),
-}
-"""The answers that know nothing at all, by name; ``mean`` knows the training set."""
 
 
 def _fid_and_kid(real: list[Tensor], found: list[Tensor], seed: int) -> dict[str, float | None]:

@@ -135,8 +135,10 @@ def _tabulate(metrics: Table, info: CheckpointInfo) -> list[_Figures]:
     """
     # What is not as in training is said; metrics of earlier versions may not say it.
     sketch, guidance = metrics.get("sketch", info.train.sketch), metrics.get("guidance", 1)
+    factor = metrics.get("reduce", 1)
     unlike = f", sketches {quoted(str(sketch))}" if sketch != info.train.sketch else ""
     unlike += f", guidance {guidance:g}" if guidance != 1 else ""
+    unlike += f", measured at 1/{factor} of the sides" if factor != 1 else ""
     tables = []
     for block in metrics["settings"].values():
         rows = {metrics["model"]: block, **block["baselines"]}
