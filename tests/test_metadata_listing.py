@@ -1,6 +1,7 @@
 """Posts listed from an API, page after page: the whole way, the key, and what is asked for."""
 
 import gzip
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -188,6 +189,18 @@ def test_a_damaged_page_on_disk_is_named(
     path = listing.page_paths()[2]
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"000002\.json\.gz: damaged .* delete it"):
+        list(read_listing(listing))
+
+
+def test_a_pipe_in_the_place_of_a_page_is_not_waited_for(
+    danbooru: FakeDanbooru, tmp_path: Path
+) -> None:
+    listing = listing_of(danbooru.url, tmp_path)
+    list(read_listing(listing))
+    path = listing.page_paths()[1]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"000001\.json\.gz: is no plain file; delete it and those"):
         list(read_listing(listing))
 
 

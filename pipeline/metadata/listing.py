@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-from pipeline.disk import telling_out_of_space, write_whole
+from pipeline.disk import check_plain, telling_out_of_space, write_whole
 from pipeline.errors import UserError
 from pipeline.metadata.record import Counted, Item, read_record
 from pipeline.planning.ratings import allowed_ratings
@@ -118,6 +118,7 @@ def read_listing(listing: Listing) -> Iterator[Item]:
     for number, path in enumerate(paths):
         if path != (page := _page_path(listing, number)):
             raise UserError(f"{page}: is not there; delete those after it as well.")
+        check_plain(path, "; delete it and those after it")
         try:
             records = _parse(_unpack(path.read_bytes()))
         except (OSError, ValueError, zlib.error) as error:
