@@ -1,7 +1,7 @@
 """A training step of each model on this machine: samples/s, waiting for data, kept style features.
 
     python -m benchmarks.bench_step [WORK] [--steps 12] [--batch-size 16] [--models NAME ...]
-        [--precision fp32] [--width 1.0]
+        [--precision fp32] [--width 1.0] [--set train.KEY=VALUE ...]
 
 WORK is a work folder with samples; dolls drawn and prepared at 64 px where it is left out. Each
 line is the real training loop in a process of its own: its first three steps are not counted. The
@@ -26,6 +26,7 @@ from model.config import MODELS, PRECISIONS, TrainConfig, train_config
 from pipeline.dolls.data_set import write_dolls
 from pipeline.recipe_file import load_recipe
 from pipeline.run import fetch, prepare
+from pipeline.settings import apply_overrides
 from pipeline.work import Work
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,7 @@ def measure(config: TrainConfig, samples_dir: Path, num_steps: int) -> dict[str,
 def run_child(work: Path, model: str, cached: bool, options: argparse.Namespace) -> dict[str, Any]:
     arguments = [str(work), "--steps", str(options.steps), "--batch-size", str(options.batch_size)]
     arguments += ["--precision", options.precision, "--width", str(options.width)]
+    arguments += [part for override in options.overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "benchmarks.bench_step", *arguments, "--child", model]
     command += ["--cached"] if cached else []
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
@@ -91,13 +93,16 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--width", type=float, default=1.0, help="as train.width_multiplier")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], help="any other setting of train"
+    )
     parser.add_argument("--child", choices=MODELS, help=argparse.SUPPRESS)
     parser.add_argument("--cached", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.steps <= NUM_WARM_UP:
         parser.error(f"--steps {options.steps}: the first {NUM_WARM_UP} are not counted")
     if options.child:
-        table = {
+        defaults = {
             "model": options.child,
             "width_multiplier": options.width,
             "batch_size": options.batch_size,
@@ -108,7 +113,8 @@ def main() -> None:
             "epochs": 1000,
             "device": "cpu",
         }
-        config = train_config(table, "benchmark")
+        tables = apply_overrides({"train": defaults}, options.overrides)
+        config = train_config(tables["train"], "benchmark")
         for _ in range(1 + options.cached):  # the first one fills the file
             found = measure(config, options.work / "samples", options.steps)
         print(json.dumps(found))
