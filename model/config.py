@@ -14,7 +14,7 @@ from pipeline.words import did_you_mean
 MODELS = ("zhang2017", "batchnorm", "inception", "reference")
 STYLELESS = ("reference",)
 """Of these the models that have no style network."""
-SIZES = ("small", "base")
+SIZES = ("small", "medium", "base")
 GANS = ("acgan", "paper", "patch", "none")
 PRECISIONS = ("auto", "fp32", "bf16")
 SCHEDULES = ("constant", "cosine")
@@ -49,7 +49,7 @@ class ModelConfig:
         style_weights: of the frozen style network: ``imagenet``, ``random``, or the path of a
             torchvision state dict (.pth or .safetensors). ``reference`` has no style network.
         style_seed: of ``random`` style weights.
-        size: of ``reference``: ``small`` for two cores and 64 pixels, ``base`` for 256 pixels.
+        size: of ``reference``: ``small`` for 64 pixels, ``medium`` for 128, ``base`` for 256.
     """
 
     name: str = "zhang2017"

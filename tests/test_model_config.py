@@ -55,7 +55,7 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"width_multiplier": 0.0}, "width_multiplier"),
         ({"style_weights": ""}, "style_weights"),
         ({"num_following": 1}, "train.num_following"),
-        ({"size": "huge"}, "train.size: 'huge' is none of small, base"),
+        ({"size": "huge"}, "train.size: 'huge' is none of small, medium, base"),
         ({"jitter": 1.5}, "train.jitter: 1.5 is not in 0 to 1"),
         ({"pairs": -0.1}, "train.pairs"),
         ({"weight_decay": -1.0}, "train.weight_decay"),

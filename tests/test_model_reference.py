@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model import build_generator
-from model.networks.match import SHADES, Found, Match, coordinates, sort_shades
+from model.networks.match import SHADES, Found, Match, attend, coordinates, sort_shades
 from model.networks.reference import (
     OPACITY_BIAS,
     Encoder,
@@ -19,7 +19,7 @@ from tests.tensors import drawn, flat
 SKETCH = drawn(1, 2)[:, :1].float() / 255
 
 
-@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize("size", ["small", "medium", "base"])
 @pytest.mark.parametrize("sides", [(64, 64), (96, 160)])
 def test_sketch_and_reference_may_differ_in_size(size: str, sides: tuple[int, int]) -> None:
     generator = build_generator("reference", 0.25, size)
@@ -30,7 +30,9 @@ def test_sketch_and_reference_may_differ_in_size(size: str, sides: tuple[int, in
     assert outputs.guide_grey is None
 
 
-@pytest.mark.parametrize(("size", "num_parameters"), [("small", 2_720_253), ("base", 7_870_007)])
+@pytest.mark.parametrize(
+    ("size", "num_parameters"), [("small", 2_720_253), ("medium", 4_730_295), ("base", 7_870_007)]
+)
 def test_number_of_parameters(size: str, num_parameters: int) -> None:
     with torch.device("meta"):
         generator = build_generator("reference", 1.0, size)
@@ -39,7 +41,11 @@ def test_number_of_parameters(size: str, num_parameters: int) -> None:
 
 def test_matched_levels_have_the_stated_sizes() -> None:
     found: list[int] = []
-    for size, side, expected in (("small", 64, [8, 16]), ("base", 256, [8, 16, 32])):
+    for size, side, expected in (
+        ("small", 64, [8, 16]),
+        ("medium", 128, [8, 16, 32]),
+        ("base", 256, [8, 16, 32]),
+    ):
         found.clear()
         generator = build_generator("reference", 0.25, size).train()
         for match in generator.get_submodule("matches").children():
@@ -163,11 +169,19 @@ def test_a_reference_is_looked_at_as_it_is_moved_and_from_nearer() -> None:
     assert columns == pytest.approx(20 * 96 / 74, abs=0.5)
 
 
-@pytest.mark.parametrize(("size", "half_place"), [("small", 2), ("base", 4)])
+@pytest.mark.parametrize(("size", "half_place"), [("small", 2), ("medium", 2), ("base", 4)])
 def test_it_moves_by_half_a_place_of_the_finest_match(size: str, half_place: int) -> None:
     generator = build_generator("reference", 0.25, size)
     assert isinstance(generator, ReferenceUNet)
     assert generator.half_place == half_place
+
+
+@pytest.mark.parametrize(("length", "value_length"), [(5, 9), (9, 5)])
+def test_attention_takes_vectors_of_any_length(length: int, value_length: int) -> None:
+    query, key = torch.rand(2, length, 6).mT, torch.rand(2, length, 7).mT
+    value = torch.rand(2, 7, value_length)
+    expected = (query @ key.mT).softmax(-1) @ value
+    torch.testing.assert_close(attend(query, key, value), expected)
 
 
 def test_a_trained_network_finds_what_another_view_shows_and_a_learning_one_does_not() -> None:

@@ -82,13 +82,32 @@ class Match(nn.Module):
         )
         values = torch.cat(parts, dim=1)
         query, key, values = (as_places(m, len(line)) for m in (query, key, values))
-        found = F.scaled_dot_product_attention(query, key, values, scale=1.0)
+        found = attend(query, key, values)
         found = found.transpose(1, 2).reshape(len(line), -1, *line.shape[-2:])
         shades, means, squares, features = torch.split(found, [p.shape[1] for p in parts], dim=1)
         at, mean = torch.split(means, [2, 3], dim=1)
         centre = torch.cat([at.square().sum(1, keepdim=True), mean.square()], dim=1)
         deviation = (squares - centre).clamp(min=1e-4).sqrt()
         return Found(shades, torch.cat([at - here, deviation], dim=1), features)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return attention of N x P x C queries on N x Q x C keys, of logits as they are: N x P x D.
+
+    On a CPU vectors are padded to one length, and heads named, as PyTorch's fused kernel wants
+    them: without it bf16 takes four times as long at 1,024 places (benchmarks/RESULTS.md).
+
+    Args:
+        value: N x Q x D.
+    """
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    length = max(query.shape[-1], value.shape[-1])
+    padded = (
+        F.pad(m, (0, length - m.shape[-1])).contiguous()[:, None] for m in (query, key, value)
+    )
+    found = F.scaled_dot_product_attention(*padded, scale=1.0)
+    return found[:, 0, :, : value.shape[-1]]
 
 
 def as_places(maps: Tensor, num_pictures: int) -> Tensor:

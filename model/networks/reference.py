@@ -37,10 +37,11 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "small": Preset((24, 48, 128, 256), num_matched=2),
+    "medium": Preset((32, 64, 128, 192, 256), num_matched=3),
     "base": Preset((32, 64, 128, 192, 256, 256), num_matched=3),
 }
-"""``small``: 64 pixels on a laptop's cores, matched at 8 and 16. ``base``: 256 pixels on a GPU,
-matched at 8, 16 and 32."""
+"""``small``: 64 pixels on a laptop's cores, matched at 8 and 16. ``medium``: 128 pixels, and
+``base``: 256 pixels on a GPU, both matched at 8, 16 and 32."""
 
 OPACITY_BIAS = 3.0
 """Initial logit of the opacity: the found colours cover the paper almost completely."""
