@@ -103,10 +103,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)
     length = max(query.shape[-1], value.shape[-1])
-    padded = (
-        F.pad(m, (0, length - m.shape[-1])).contiguous()[:, None] for m in (query, key, value)
-    )
-    found = F.scaled_dot_product_attention(*padded, scale=1.0)
+    given = (query, key, value)
+    q, k, v = [F.pad(m, (0, length - m.shape[-1])).contiguous()[:, None] for m in given]
+    found = F.scaled_dot_product_attention(q, k, v, scale=1.0)
     return found[:, 0, :, : value.shape[-1]]
 
 
