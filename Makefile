@@ -8,16 +8,19 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast soak lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/python cli.py demo
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
 
 test-fast: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak"
+
+soak: $(DEV_STAMP)
+	$(BIN)/python -m pytest -n 2 --dist load -m soak
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
 As a program, ``python -m tests.crashing SCENARIO FAULT ROOT FIRST STEP``, it lets a run meet the
 fault at its FIRST-th, (FIRST + STEP)-th ... operation, looks at the disk, runs the same commands
-again, and prints a line of JSON each time. ``kill,interrupt`` are two faults, each in its turn.
+again, and prints a line of JSON each time. ``kill,interrupt`` are two faults, each in its turn. The
+first line has all operations of a run that meets none.
 """
 
 import errno
@@ -16,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +351,11 @@ class Trials:
     def _run_undisturbed(self) -> tuple[list[str], dict[str, bytes]]:
         shutil.copytree(self._base.root.parent, self._work.root.parent)
         operations: list[str] = []
-        watch(self._work.root.parent, lambda *words: operations.append(" ".join(words)))
+        place = f"{self._work.root.parent}/"
+        watch(
+            self._work.root.parent,
+            lambda *words: operations.append(" ".join(words).replace(place, "")),
+        )
         self._commands(self._root, self._work)
         return operations, contents(self._work)
 
@@ -367,9 +373,9 @@ class Trials:
         shutil.rmtree(self._work.root.parent)
         shutil.copytree(self._base.root.parent, self._work.root.parent)
         end = str(in_child(run_into_it))
-        operation = self.operations[number - 1].replace(f"{self._work.root.parent}/", "")
         left = temporaries(self._work)
-        return Trial(number, operation, end, left, *in_child(self._look_and_run_again))
+        found = in_child(self._look_and_run_again)
+        return Trial(number, self.operations[number - 1], end, left, *found)
 
     def _look_and_run_again(self) -> tuple[list[str], list[str], list[str]]:
         lies = [] if self._is_damaged else find_lies(self._work, self._root / "scratch")
@@ -385,9 +391,13 @@ def _sync_nothing(fd: Any) -> None:
 
 
 def main(scenario: str, faults: str, root: Path, first: int, step: int) -> None:
-    pa.Table.from_pylist([{"a": 1}])  # imports what it needs once, not in every child
+    # What every child would import is imported once.
+    pa.Table.from_pylist([{"a": 1}])
+    for name in ("pyarrow.dataset", "fsspec.implementations.local"):
+        import_module(name)
     os.fsync = _sync_nothing  # the dead lose nothing that they wrote, synced or not
     trials = Trials(SCENARIOS[scenario], root)
+    print(json.dumps(trials.operations))
     for fault in faults.split(","):
         for number in range(first, len(trials.operations) + 1, step):
             trial = asdict(trials.meet(fault, number))

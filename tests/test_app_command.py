@@ -48,6 +48,7 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path) as (process, url):
@@ -60,6 +61,7 @@ def test_it_serves_until_it_is_ended(tmp_path: Path, number: signal.Signals) -> 
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_client_sends_moves_no_terminals_cursor(tmp_path: Path) -> None:
     file = {"path": "/\x1b[2Jx.png", "meta": {"_type": "gradio.FileData"}}
     with serving(tmp_path) as (process, url):
@@ -80,6 +82,7 @@ def test_what_a_client_sends_moves_no_terminals_cursor(tmp_path: Path) -> None:
     assert "\x1b" not in said + out
 
 
+@pytest.mark.slow
 def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "best.safetensors", "reference")
     code = "import sys; sys.modules['gradio'] = None; from cli import main; main()"

@@ -149,6 +149,7 @@ def pixels_of(page: Page) -> list[int]:
     )
 
 
+@pytest.mark.slow
 def test_drop_colour_download(page: Page, files: Path, tmp_path: Path) -> None:
     assert said(page, "Waiting") == "Waiting for a sketch and a reference."
     page.wait_for("document.querySelector('#download')?.disabled")

@@ -33,7 +33,6 @@ def bench(
     arguments: str,
     *promised: str,
     here: bool = False,
-    slow: bool = False,
     needs: str = "",
     gpu: bool = False,
 ) -> Any:
@@ -45,7 +44,6 @@ def bench(
     marks = [
         pytest.mark.skipif(not is_there, reason=f"needs {needs}"),
         pytest.mark.skipif(gpu and not torch.cuda.is_available(), reason="needs a GPU"),
-        *([pytest.mark.slow] if slow else []),
     ]
     return pytest.param(arguments, here, promised, marks=marks, id=arguments)
 
@@ -80,14 +78,12 @@ BENCHMARKS = [
         "bench_gpu {work} --models reference --variants fp32 --batch-size 8 --size small",
         "reference fp32 # samples/s, #% of bf16's ceiling, ?% waiting, l1 #, # GiB, # s with all",
         here=True,
-        slow=True,
         gpu=True,
     ),
     bench(
         "bench_loader {large} --repeats 1 --batches 8",
         f"ours {RATE} [#]",
         f"webdataset {RATE}; ours # times as fast, by CPU time # [#]",
-        slow=True,
     ),
     bench(
         "bench_lock --posts 300",
@@ -109,7 +105,6 @@ BENCHMARKS = [
         "ray # pictures/s [#]",
         "Ray has # times the local rate (median of the pairs)",
         needs="ray",
-        slow=True,
     ),
     bench(
         "bench_resume --samples 64 --repeats 1 --models reference",
@@ -211,6 +206,7 @@ def run_here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, 0, said.getvalue())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "here", "promised"), BENCHMARKS)
 def test_a_benchmark_prints_what_it_promises(
     arguments: str,

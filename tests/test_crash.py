@@ -33,12 +33,16 @@ crashing.main("other settings", "kill", Path(sys.argv[1]), 21, 3)
 """A protocol that is wrong: the rows stand for a tar that is not there yet."""
 
 
-def run_trials(*arguments: object) -> list[dict[str, Any]]:
-    """Return the trials of a harness in a process of its own: a test's threads do not fork well."""
+def run_trials(*arguments: object) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return all operations and the trials of a harness in a process of its own.
+
+    A test's threads do not fork well.
+    """
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    operations, *trials = map(json.loads, done.stdout.splitlines())
+    return operations, trials
 
 
 def assert_harmless(trials: list[dict[str, Any]]) -> None:
@@ -59,27 +63,32 @@ def assert_synced(operations: list[str]) -> None:
     assert num_renamed >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_fault_now_and_then_does_no_harm(tmp_path: Path, scenario: str) -> None:
-    trials = run_trials("-m", "tests.crashing", scenario, ",".join(ENDS), tmp_path, 17, 31)
+    _, trials = run_trials("-m", "tests.crashing", scenario, ",".join(ENDS), tmp_path, 17, 31)
     assert_harmless(trials)
     assert Counter(trial["fault"] for trial in trials).keys() == ENDS.keys()
     assert any(trial["left"] for trial in trials if trial["fault"] == "kill")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_kill_at_any_operation_does_no_harm(tmp_path: Path, scenario: str) -> None:
-    trials = run_trials("-m", "tests.crashing", scenario, "kill", tmp_path, 1, 1)
+def test_a_kill_at_any_operation_does_no_harm(tmp_path: Path, scenario: str, step: int) -> None:
+    operations, trials = run_trials("-m", "tests.crashing", scenario, "kill", tmp_path, 1, step)
     assert_harmless(trials)
-    assert [trial["number"] for trial in trials] == list(range(1, len(trials) + 1))
-    kinds = {trial["operation"].split()[0] for trial in trials}
+    numbers = list(range(1, len(operations) + 1, step))
+    assert [trial["number"] for trial in trials] == numbers
+    assert [trial["operation"] for trial in trials] == [operations[n - 1] for n in numbers]
+    kinds = {operation.split()[0] for operation in operations}
     assert kinds >= {"open", "write_table", "close", "fsync", "rename"}
     if scenario not in ("push", "pull"):  # whose threads' operations come in any order
-        assert_synced([trial["operation"] for trial in trials])
+        assert_synced(operations)
         assert "add" in kinds
 
 
+@pytest.mark.slow
 def test_a_protocol_that_lies_is_caught(tmp_path: Path) -> None:
-    trials = run_trials("-c", ROWS_FIRST, tmp_path)
+    _, trials = run_trials("-c", ROWS_FIRST, tmp_path)
     assert any(trial["lies"] for trial in trials)

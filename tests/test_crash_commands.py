@@ -62,6 +62,7 @@ def assert_group_is_gone(leader: int) -> None:
     pytest.fail("processes of the command are still there")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_stops_and_the_same_command_goes_on(
     source: Source, work: Work, tmp_path: Path, num_workers: int
@@ -95,6 +96,7 @@ def test_a_killed_command_takes_its_workers_along(
         assert_mended(source, work, gate, 2)
 
 
+@pytest.mark.slow
 def test_a_second_run_on_a_folder_is_refused(source: Source, work: Work) -> None:
     with Gate(source.root, num_free=3) as gate:
         process = start(source.fetch(gate, work))
@@ -156,8 +158,13 @@ def run_both(source: Source, work: Work, num_workers: int = 1) -> None:
         assert not summary.errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "number", [12, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 24) if n != 12)]
+    "number",
+    [
+        pytest.param(n, marks=pytest.mark.soak if n % 5 != 2 else pytest.mark.slow)
+        for n in range(1, 24)
+    ],
 )
 def test_a_killed_worker_costs_nothing(
     local: Source, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -212,6 +219,7 @@ def check_full_disk(local: Source, disk: Path, num_pages: int) -> bool:
     return is_full
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_advice(local: Source, tmp_path: Path) -> None:
     sizes = (2, 9, 16, 23, 29, 200)
     found = [check_full_disk(local, tmp_path / "disk", num_pages) for num_pages in sizes]
@@ -226,6 +234,7 @@ def test_a_disk_may_be_full_at_any_page(local: Source, tmp_path: Path) -> None:
     assert num_pages > 29
 
 
+@pytest.mark.slow
 def test_a_limit_on_files_is_a_full_disk_too(source: Source, work: Work) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))

@@ -54,6 +54,7 @@ def read(path: Path, cache: Path, *record_sets: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_the_reference_library_finds_nothing_wrong_and_reads_it(
     there: Path, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def rebuild(
     return fetched, compare(lock, work, recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_lock_gives_the_same_bytes_without_metadata(
     source: tuple[Recipe, Work, Lock], tmp_path: Path, num_workers: int

@@ -259,6 +259,7 @@ def test_palettes_are_spread_and_skins_natural() -> None:
         assert 255 >= red > green > blue >= 70
 
 
+@pytest.mark.slow
 def test_different_dolls_look_different_to_the_search_for_duplicates() -> None:
     dolls = make_dolls(25, 8, seed=0)
     hashes = np.array([perceptual_hash(picture_of(doll)) for doll in dolls], np.uint64)

@@ -81,6 +81,7 @@ def test_a_pool_that_is_stopped_has_given_back_what_it_held(
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_a_shard_that_always_kills_its_worker_is_given_up(tmp_path: Path) -> None:
     stage = Keep(tmp_path, train_000000="die", train_000001="slow", train_000002="slow")
     summary = run_stage(stage, SIZES, 3, "keep", QUIET)

@@ -60,7 +60,7 @@ def test_damaged_files_are_refused_or_read(tmp_path: Path, target: str) -> None:
     assert len(outcomes) > 1 or target == "metadata"  # where damage is an item, not an outcome
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("target", NUMBERS)
 def test_many_more_damaged_files(tmp_path: Path, target: str) -> None:
     try_target(target, 20 * NUMBERS[target], tmp_path)
@@ -120,11 +120,12 @@ def read_bombs(tmp_path: Path, num_mib: int) -> None:
         (tmp_path / name).unlink()
 
 
+@pytest.mark.slow
 def test_bombs_stay_small(tmp_path: Path) -> None:
     read_bombs(tmp_path, 1024)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_bombs_of_ten_gigabytes_stay_small(tmp_path: Path) -> None:
     read_bombs(tmp_path, 10 * 1024)
 
@@ -292,6 +293,7 @@ def test_an_archive_with_hostile_headers_ends_with_a_complaint(
     assert last.line == 0
 
 
+@pytest.mark.slow
 def test_members_of_an_archive_are_forgotten(tmp_path: Path) -> None:
     folder = tarfile.TarInfo("folder")
     folder.type = tarfile.DIRTYPE

@@ -121,6 +121,7 @@ def test_a_damaged_list_counts_up_to_the_damage(damage: bytes) -> None:
     assert last.why.startswith("unreadable from here on: ")
 
 
+@pytest.mark.slow
 @given(st.lists(posts(), max_size=5), st.randoms(use_true_random=False), st.booleans())
 def test_lists_and_lines_give_the_same_posts(
     drawn: list[Post], random: Random, is_old: bool
@@ -131,6 +132,7 @@ def test_lists_and_lines_give_the_same_posts(
     assert posts_in(read_bytes(f"[{','.join(texts)}]".encode())) == drawn
 
 
+@pytest.mark.slow
 @given(
     st.lists(posts(), min_size=1, max_size=5),
     st.lists(TAGS, max_size=3),

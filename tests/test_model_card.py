@@ -19,6 +19,7 @@ from tests.plurals import plurals_of_one
 pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
+@pytest.mark.slow
 def test_the_card_says_what_is_known(exported_work: Path, exported: tuple[Path, Result]) -> None:
     card = ModelCard.load(exported[0] / "README.md")
     assert card.data.library_name == "nurie"

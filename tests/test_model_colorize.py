@@ -27,6 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_style_networks")
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_colours(name: str, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def checkpoint(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return run_dir / "best.safetensors"
 
 
+@pytest.mark.slow
 def test_an_answer_is_measured_against_the_truth_of_its_own_pair(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_models_are_compiled_where_that_was_measured_to_be_faster(
     assert other.channels_last is not compiled
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_unasked_where_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     torch._dynamo.reset()  # forgets what another test has compiled

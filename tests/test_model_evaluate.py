@@ -46,6 +46,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors")
 
 
+@pytest.mark.slow
 def test_everything_is_measured_for_the_model_and_the_baselines(
     samples_dir: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from tests.files import files_in
 from tests.model_checkpoints import write_checkpoint, write_metrics
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote(exported: tuple[Path, Result]) -> None:
     out, result = exported
     assert result.exit_code == 0, result.output
@@ -36,6 +37,7 @@ def test_the_command_says_what_it_wrote(exported: tuple[Path, Result]) -> None:
     assert "no lock" not in result.output
 
 
+@pytest.mark.slow
 def test_the_weights_are_a_checkpoint_without_what_only_training_needs(
     exported_work: Path, exported: tuple[Path, Result]
 ) -> None:
@@ -76,6 +78,7 @@ def test_a_model_that_paints_no_numbers_is_refused(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_nothing_names_a_path_of_this_machine(exported: tuple[Path, Result]) -> None:
     for path in exported[0].iterdir():
         content = path.read_bytes()
@@ -104,6 +107,7 @@ def test_a_card_without_figures_is_said_to_have_none(tmp_path: Path) -> None:
     assert done.output.endswith("no figures: run `eval` first, or give --metrics FILE\n")
 
 
+@pytest.mark.slow
 def test_what_lies_beside_a_checkpoint_is_not_replaced(
     exported_work: Path, exported: tuple[Path, Result]
 ) -> None:

@@ -23,6 +23,7 @@ from tests.onnx_models import write_model
 pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
+@pytest.mark.slow
 def test_the_onnx_file_colours_as_the_checkpoint_does(
     exported_work: Path, exported: tuple[Path, Result]
 ) -> None:
@@ -59,6 +60,7 @@ def test_an_onnx_file_that_differs_is_not_written(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_check_sees_a_difference(exported: tuple[Path, Result]) -> None:
     """It is made against another model, so that it is known to be able to fail."""
     colorizer, info = load_colorizer(exported[0], device="cpu")
@@ -70,6 +72,7 @@ def test_the_check_sees_a_difference(exported: tuple[Path, Result]) -> None:
     assert export_onnx._compare(whole, content, info.size) == pytest.approx(0.01, rel=0.05)
 
 
+@pytest.mark.slow
 def test_bare_paper_is_normalised_as_exactly_as_by_torch() -> None:
     class Normalised(nn.Module):
         def __init__(self) -> None:

@@ -38,6 +38,7 @@ def first_terms(samples_dir: Path, run_dir: Path, config: TrainConfig) -> dict[s
     return {k: v for k, v in line.items() if k not in ("samples_per_second", "data_wait")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_setting_that_is_said_to_do_nothing_does_nothing(
     name: str, samples_dir: Path, tmp_path: Path

@@ -78,6 +78,7 @@ def test_a_trained_style_network_comes_along(samples_dir: Path, tmp_path: Path) 
     assert_same(unpack("style", ended), unpack("style", began))
 
 
+@pytest.mark.slow
 def test_it_goes_on_by_itself_and_refuses_another_beginning(
     samples_dir: Path, first: Path, tmp_path: Path
 ) -> None:

@@ -305,6 +305,7 @@ def test_a_setting_by_half_its_name(work: Path, command: str, override: str, mea
     assert f"--set {override}: unknown key '{key}'; did you mean {meant}?" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -352,6 +353,7 @@ def test_what_is_in_the_way_of_an_evaluation_is_found_before_the_work(
     assert said == f"{work}/out/{name}: is a folder; give the path of a file."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["eval", "export"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_disk_that_fills_midway_is_left_as_it_was(
@@ -384,6 +386,7 @@ def test_a_file_where_a_folder_goes(
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_2_and_no_traceback(finished: Path) -> None:
     command = [sys.executable, "cli.py", *arguments("train", finished, "--run", "one")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -20,6 +20,7 @@ from tests.onnx_models import write_model, write_painter
 pytestmark = pytest.mark.usefixtures("small_style_networks")
 
 
+@pytest.mark.slow
 def test_the_onnx_file_needs_no_torch(exported: tuple[Path, Result], tmp_path: Path) -> None:
     SKETCH.save(tmp_path / "a.png")
     REFERENCE.save(tmp_path / "b.png")
@@ -38,6 +39,7 @@ def test_the_onnx_file_needs_no_torch(exported: tuple[Path, Result], tmp_path: P
     assert Image.open(tmp_path / "c.png").size == (150, 90)
 
 
+@pytest.mark.slow
 def test_onnx_files_of_others_are_named(exported: tuple[Path, Result], tmp_path: Path) -> None:
     other = write_model(tmp_path / "other.onnx")
     with pytest.raises(UserError, match=r"other\.onnx: is an ONNX file, but not one that `export`"):

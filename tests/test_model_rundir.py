@@ -129,6 +129,7 @@ def test_a_run_does_not_go_on_without_its_optimisers_state(
         run(samples_dir, tmp_path, SHORT, resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_its_first_validation_broke_off_begins_anew(
     samples_dir: Path, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_the_table_for_programs_is_the_same_runs(work: Path) -> None:
     assert table == [dataclasses.asdict(run) for run in read_runs(work / "runs")]
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_for_each_run_and_for_all(work: Path) -> None:
     shown = call("runs", work, "--curves")
     assert shown.exit_code == 0, shown.output

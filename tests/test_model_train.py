@@ -83,6 +83,7 @@ def test_a_run_leaves_what_it_promises(whole_run: Path) -> None:
     assert sheet.height > 2 * 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 2, 5])
 def test_a_stopped_run_goes_on_exactly(
     samples_dir: Path, whole_run: Path, tmp_path: Path, stop_after: int
@@ -122,6 +123,7 @@ def ids_from(
     return ids
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_path: Path) -> None:
     """Killed after steps that no checkpoint holds: their lines of the log are taken back.
 
@@ -163,6 +165,7 @@ def test_a_killed_run_goes_on_exactly(samples_dir: Path, whole_run: Path, tmp_pa
     assert all(torch.equal(found[k], expected[k]) for k in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_save_and_stop(
     samples_dir: Path, tmp_path: Path, number: signal.Signals
@@ -233,6 +236,7 @@ def test_a_mirrored_sample_has_the_style_of_its_mirrored_picture(
     assert without_times(log_of(tmp_path / "kept")) == without_times(log_of(tmp_path / "anew"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -301,6 +305,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert run(samples_dir, tmp_path, resume=True).finished
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_style_networks")
 def test_the_inception_model_trains(samples_dir: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(
@@ -378,6 +383,7 @@ def test_a_run_validates_every_other_epoch_and_at_its_end(
     assert epochs == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_style_networks")
 def test_a_run_says_what_its_style_network_is(
     samples_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -44,6 +44,7 @@ REFERENCE = train_config(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 5])
 def test_a_stopped_reference_run_goes_on_exactly(
     paired_dir: Path, tmp_path: Path, stop_after: int
@@ -122,6 +123,7 @@ def first_losses(samples_dir: Path, run_dir: Path, config: TrainConfig) -> dict[
     return next(line for line in without_times(log_of(run_dir)) if line["kind"] == "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "more"),
     [
@@ -187,6 +189,7 @@ def train_and_count_graphs(samples: Path, run_dir: Path, config: TrainConfig) ->
     return int(counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_style_networks")
 def test_where_nothing_can_be_compiled_one_sentence_says_so(
     paired_dir: Path, tmp_path: Path
@@ -200,6 +203,7 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so(
         run(paired_dir, tmp_path, dataclasses.replace(CONFIG, compile=True), max_steps=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best_by", ["chroma_error", "regional_error", "following"])
 def test_the_best_checkpoint_is_best_by_what_was_asked(
     paired_dir: Path, tmp_path: Path, best_by: str

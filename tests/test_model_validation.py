@@ -86,6 +86,7 @@ def test_pictures_without_colour_do_not_tell_which_checkpoint_colours_best(
             check_best_by(samples, config)
 
 
+@pytest.mark.slow
 def test_a_bad_sign_is_put_into_words_when_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def watching() -> Iterator[Watch]:
             yield watch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "network"),
     [

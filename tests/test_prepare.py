@@ -183,6 +183,7 @@ def planned(work: Work) -> list[str]:
     return list(planned_shards(work.plan_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_the_file_of_a_network_is_part_of_the_fingerprint(tmp_path: Path, num_workers: int) -> None:
     work, recipe = make_work(tmp_path, 12)

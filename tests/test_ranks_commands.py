@@ -59,6 +59,7 @@ def work(tmp_path: Path) -> Work:
     return Work(tmp_path / "work")
 
 
+@pytest.mark.slow
 def test_three_ranks_at_once_give_the_bytes_of_one_run(ranks: Ranks, work: Work) -> None:
     """One is killed, and run again; meanwhile neither it nor a whole run may come in beside."""
     with Gate(ranks.root, num_free=0) as gate:

@@ -102,6 +102,7 @@ def test_its_policy_forbids_what_it_does_not_need(page: Page, report: Path, tmp_
     assert any("Content Security Policy" in complaint for complaint in page.complaints())
 
 
+@pytest.mark.slow
 def test_light_and_dark_are_two(page: Page, report: Path) -> None:
     brightness = {}
     for scheme in ("light", "dark"):

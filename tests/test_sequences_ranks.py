@@ -40,7 +40,12 @@ class RanksStory(Story):
 
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 14))]
+    "seed",
+    [
+        *range(2),
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8)),
+        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 24)),
+    ],
 )
 def test_ranks_at_once_end_where_one_run_does(tmp_path: Path, seed: int) -> None:
     RanksStory(seed, tmp_path).live(8)

@@ -158,7 +158,12 @@ class StoreStory(SharedStory):
 @pytest.mark.usefixtures("unsynced", "scratch_dir")
 @pytest.mark.parametrize("kind", [SharedStory, StoreStory])
 @pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))]
+    "seed",
+    [
+        0,
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4)),
+        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 16)),
+    ],
 )
 def test_s3_whose_requests_fail_ends_with_the_samples_of_one_run(
     tmp_path: Path, kind: type[SharedStory], seed: int, s3: "fsspec.AbstractFileSystem"

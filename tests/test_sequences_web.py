@@ -137,7 +137,12 @@ def server(
 
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 14))]
+    "seed",
+    [
+        *range(2),
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8)),
+        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 24)),
+    ],
 )
 def test_a_server_with_bad_days_costs_no_more_than_it_denied(
     tmp_path: Path, seed: int, server: FaultyFolder

@@ -50,6 +50,7 @@ def work(tmp_path: Path) -> Work:
     return Work(tmp_path / "work")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_the_store_gets_the_bytes_of_a_work_folder(
     local: Source,
@@ -132,6 +133,7 @@ def test_a_shard_that_is_handed_out_has_no_rows_in_the_folder(
     assert contents(work) == rows_of(local.expected)
 
 
+@pytest.mark.slow
 def test_a_push_from_rows_alone_completes_the_store(
     local: Source, work: Work, tmp_path: Path, s3: "fsspec.AbstractFileSystem"
 ) -> None:

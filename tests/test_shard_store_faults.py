@@ -80,7 +80,8 @@ def check_killed(local: Source, work: Work, store: Path, number: int) -> bool:
     return bool(ended)
 
 
-@pytest.mark.parametrize("step", [STEP, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [STEP, pytest.param(3, marks=pytest.mark.soak)])
 def test_a_kill_at_any_moment_costs_the_shard_in_hand(
     local: Source, work: Work, tmp_path: Path, scratch_dir: Path, step: int
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_kill_at_any_moment_costs_the_shard_in_hand(
     assert list(scratch_dir.glob("nurie-scratch-*")) == []
 
 
+@pytest.mark.slow
 def test_killed_commands_go_on_and_a_lost_folder_is_planned_anew(
     tmp_path: Path, work: Work, local: Source, s3: "fsspec.AbstractFileSystem"
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_large_file_in_the_place_of_rows_does_not_fill_the_memory(tmp_path: Pa
     assert not path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["page", "seal", "footer"])
 @pytest.mark.parametrize("kind", ["raw", "ledger", "samples"])
 @pytest.mark.parametrize("command", [fetch, prepare])

@@ -94,7 +94,7 @@ def test_machines_without_a_shared_disk_put_the_shards_into_a_store(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("joins_late", [False, True])
+@pytest.mark.parametrize("joins_late", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_machine_that_looks_for_the_store_elsewhere_ends_the_run_soon(
     s3: "fsspec.AbstractFileSystem", tmp_path: Path, joins_late: bool
 ) -> None:

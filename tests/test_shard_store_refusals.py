@@ -201,6 +201,7 @@ def test_a_takedown_that_was_pushed_is_not_undone(
     assert push(again, store, QUIET).num_moved == 0
 
 
+@pytest.mark.slow
 def test_a_store_out_of_reach_is_a_sentence(
     local: Source, work: Work, s3: "fsspec.AbstractFileSystem", monkeypatch: pytest.MonkeyPatch
 ) -> None:

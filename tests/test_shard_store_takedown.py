@@ -63,6 +63,7 @@ def as_on_disk(local: Source, root: Path) -> Work:
     return work
 
 
+@pytest.mark.slow
 def test_it_gives_the_bytes_of_a_takedown_on_disk_and_leaves_the_rest(
     local: Source, work: Work, tmp_path: Path, s3: "fsspec.AbstractFileSystem"
 ) -> None:
@@ -101,6 +102,7 @@ def test_it_gives_the_bytes_of_a_takedown_on_disk_and_leaves_the_rest(
     assert status.stages["prepare"].fates["removed/takedown"] == 1
 
 
+@pytest.mark.slow
 def test_what_comes_after_it_does_not_bring_it_back(
     local: Source, work: Work, tmp_path: Path, s3: "fsspec.AbstractFileSystem"
 ) -> None:
@@ -178,7 +180,8 @@ def all_files(*folders: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("step", [47, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [47, pytest.param(5, marks=pytest.mark.soak)])
 def test_a_kill_at_any_moment_loses_nothing(
     local: Source, work: Work, tmp_path: Path, scratch_dir: Path, step: int
 ) -> None:

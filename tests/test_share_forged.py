@@ -49,6 +49,7 @@ def test_forged_rows_and_papers_are_refused(there: Path, tmp_path: Path, what: s
         assert not list(again.incoming_dir.glob(f"{SHARD}.*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [*TARS, *IN_SHARDS])
 def test_verify_and_report_hold_against_a_forged_folder(
     made: Path, tmp_path: Path, what: str

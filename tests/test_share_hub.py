@@ -55,6 +55,7 @@ def call(hub: FakeHub, home: Path, *arguments: object, token: str = TOKEN) -> tu
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_from_the_hub_comes_what_went_there(hub: FakeHub, work: Work, tmp_path: Path) -> None:
     code, said = call(hub, tmp_path, "push", work.root, URL)
     assert code == 0, said
@@ -102,6 +103,7 @@ def test_a_push_to_the_hub_that_was_cut_short_goes_on(
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_a_hub_that_refuses_is_a_sentence(hub: FakeHub, work: Work, tmp_path: Path) -> None:
     code, said = call(hub, tmp_path, "push", work.root, URL, token="hf_wrong")
     assert (code, said.count("\n")) == (2, 1), said

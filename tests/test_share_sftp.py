@@ -60,6 +60,7 @@ def run(*arguments: object) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_from_a_server_comes_what_went_there(
     made: Work, server: SftpServer, tmp_path: Path
 ) -> None:
@@ -200,6 +201,7 @@ def test_who_is_not_let_in_is_told(server: SftpServer, monkeypatch: pytest.Monke
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("scratch_dir")
 def test_shards_are_made_there_and_posts_taken_out_of_them(
     local: Source, server: SftpServer, tmp_path: Path

@@ -35,6 +35,7 @@ def train(work: Path, *options: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_run_from_afar_is_the_run_from_disk_and_can_go_on_there(
     streamed: Path, counting_server: CountingServer, tmp_path: Path
 ) -> None:

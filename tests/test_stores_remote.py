@@ -30,6 +30,7 @@ from tests.shares import QUIET, SHARD, load_index, samples_of
 SECRET = "hunter2-of-the-tests"
 
 
+@pytest.mark.slow
 def test_from_s3_comes_what_went_there(
     made: Path, tmp_path: Path, s3: "fsspec.AbstractFileSystem"
 ) -> None:

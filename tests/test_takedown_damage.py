@@ -71,6 +71,7 @@ def test_what_is_damaged_is_mended_before_it_begins(work: Work, place: str) -> N
     assert verify(work.root) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     ["raw rows", "raw", "other raw rows", "ledger", "samples rows", "samples", "lock", "plan"],
