@@ -21,32 +21,41 @@ def demo(
     ] = 96,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="More colour better and take longer; 8 by default."),
+        typer.Option(
+            min=1, metavar="N", help="More colour better and take longer; by default the recipe's."
+        ),
     ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(metavar="RECIPE", help="dolls-64 or dolls-128, or a copy of one of these."),
+    ] = "dolls-64",
 ) -> None:
     """Do the whole job on drawn dolls, offline, in a few minutes."""
     from model.evaluation.crossing import judge_crossing
     from pipeline.disk import telling_unwritable
     from pipeline.dolls.data_set import doll_of, true_answer, write_dolls
+    from pipeline.errors import UserError
     from pipeline.pictures.image import resize
     from pipeline.recipe_file import load_recipe
     from pipeline.web.serve import serve_folder
 
     mirror = work / "mirror"
-    recipe = load_recipe("dolls-64")
-    epochs = epochs or recipe.train["epochs"]
-    _keep_options(mirror, {"characters": characters, "epochs": epochs})
+    chosen = load_recipe(recipe)
+    if "doll" not in chosen.select.tags:
+        raise UserError(f"--recipe {recipe}: selects no drawn dolls. Give dolls-64 or dolls-128.")
+    epochs = epochs or chosen.train["epochs"]
+    _keep_options(mirror, {"recipe": recipe, "characters": characters, "epochs": epochs})
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
     with telling_unwritable(mirror):
         write_dolls(mirror, characters)
     with serve_folder(mirror) as url:
         images = f"{url}/512px/{{bucket}}/{{id}}.jpg"
         print(f"-- fetch, from {url}")
-        fetch("dolls-64", metadata=str(mirror / "metadata"), images=images, work=work)
+        fetch(recipe, metadata=str(mirror / "metadata"), images=images, work=work)
     print("-- prepare")
-    prepare("dolls-64", work=work)
+    prepare(recipe, work=work)
     print("-- train")
-    train("dolls-64", work=work, run="demo", epochs=epochs, resume=True)
+    train(recipe, work=work, run="demo", epochs=epochs, resume=True)
     print("-- eval")
     checkpoint = work / "runs" / "demo" / "best.safetensors"
     out = checkpoint.parent / "eval-test"  # where `export` looks for figures
@@ -57,7 +66,7 @@ def demo(
         work / "samples",
         "test",
         lambda sketch, reference: resize(
-            true_answer(doll_of(sketch), doll_of(reference)), recipe.prepare.size
+            true_answer(doll_of(sketch), doll_of(reference)), chosen.prepare.size
         ),
         out / "crossing.png",
     )
@@ -67,7 +76,7 @@ def demo(
     print(f"\nLook at {out / 'crossing.png'}: each sketch after other references (first row).")
 
 
-def _keep_options(mirror: Path, options: dict[str, int]) -> None:
+def _keep_options(mirror: Path, options: dict[str, int | str]) -> None:
     """Write down what a demo's folder is made with; other options make another demo.
 
     Raises:
@@ -81,7 +90,7 @@ def _keep_options(mirror: Path, options: dict[str, int]) -> None:
 
     path = mirror / "options.json"
     if path.is_file():
-        kept = orjson.loads(path.read_bytes())
+        kept = {"recipe": "dolls-64"} | orjson.loads(path.read_bytes())  # once the only one
         if kept != options:
             there = " ".join(f"--{name} {value}" for name, value in kept.items())
             raise UserError(
