@@ -46,7 +46,9 @@ def main() -> None:
                     browser.wait_for(item)
                     browser.evaluate(f"{item}.click()")
                     browser.wait_for(f"document.querySelector('#{place} img')")
-                browser.wait_for("document.querySelector('#result img')?.naturalWidth > 0")
+                browser.wait_for("document.querySelector('#result img')?.complete")
+                still = "document.getAnimations().every(a => !(a instanceof CSSTransition))"
+                browser.wait_for(still)
                 shot = browser.screenshot()
         finally:
             running.server.should_exit = True
