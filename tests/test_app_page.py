@@ -173,10 +173,9 @@ def test_drop_colour_download(page: Page, files: Path, tmp_path: Path) -> None:
 
 def test_pick_an_example_and_guide(page: Page) -> None:
     for place in ("sketch", "reference"):
-        page.evaluate(
-            f"document.querySelector('#{place}').closest('.column')"
-            ".querySelector('.gallery-item').click()"
-        )
+        column = f"document.querySelector('#{place}').closest('.column')"
+        page.wait_for(f"{column}.querySelector('.gallery-item')")
+        page.evaluate(f"{column}.querySelector('.gallery-item').click()")
     said(page, "240 x 300 pixels.")
     assert pixels_of(page) == pytest.approx([30, 90, 200], abs=2)
     before = shown(page)
