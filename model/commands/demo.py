@@ -31,6 +31,7 @@ def demo(
     ] = "dolls-64",
 ) -> None:
     """Do the whole job on drawn dolls, offline, in a few minutes."""
+    from model.config import train_config
     from model.evaluation.crossing import judge_crossing
     from pipeline.disk import telling_unwritable
     from pipeline.dolls.data_set import doll_of, true_answer, write_dolls
@@ -43,7 +44,7 @@ def demo(
     chosen = load_recipe(recipe)
     if "doll" not in chosen.select.tags:
         raise UserError(f"--recipe {recipe}: selects no drawn dolls. Give dolls-64 or dolls-128.")
-    epochs = epochs or chosen.train["epochs"]
+    epochs = epochs or train_config(chosen.train, recipe).epochs
     _keep_options(mirror, {"recipe": recipe, "characters": characters, "epochs": epochs})
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
     with telling_unwritable(mirror):
@@ -66,7 +67,9 @@ def demo(
         work / "samples",
         "test",
         lambda sketch, reference: resize(
-            true_answer(doll_of(sketch), doll_of(reference)), chosen.prepare.size
+            true_answer(doll_of(sketch), doll_of(reference)),
+            chosen.prepare.size,
+            chosen.prepare.fit,
         ),
         out / "crossing.png",
     )
