@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import Result
 
 import cli
@@ -27,6 +28,13 @@ SETTINGS = (
 )
 RECORDS = {"is_deleted": True, "is_banned": True, "parent_id": 1, "rating": "q"}
 KILLED = 9
+
+
+def seeds(num_fast: int, num_slow: int, num_soak: int) -> list[Any]:
+    """Return the seeds 0, 1, ... of so many fast tests, slow ones after them, and ones to soak."""
+    marks: list[list[pytest.MarkDecorator]] = [[]] * num_fast
+    marks += [[pytest.mark.slow]] * num_slow + [[pytest.mark.soak]] * num_soak
+    return [pytest.param(seed, marks=some) for seed, some in enumerate(marks)]
 
 
 class Story:

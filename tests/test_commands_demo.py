@@ -2,9 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from model.checkpoint import load_checkpoint
+from model.data import Samples
+from model.evaluation.crossing import Truth
+from pipeline.dolls.data_set import doll_of
 from pipeline.errors import UserError
 from pipeline.work import Work
 from tests.calls import call
@@ -67,3 +73,41 @@ def test_a_demo_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "options.json").write_text('{"characters": 96, "epochs": 8}')
     assert str(call("demo", "--work", tmp_path).exception) == "stopped here"
+
+
+MINE = """
+select = {snapshot = 2021, rating = ["safe"], tags = ["doll", "white_background"]}
+source = {layout = "512px", rate = 0}
+prepare = {size = 96, min_side = 256, fit = "pad"}
+split = {by = "character"}
+train = {model = "reference", width_multiplier = 0.125, batch_size = 8, num_chroma = 8}
+"""
+
+
+@pytest.mark.slow
+def test_a_demo_goes_by_a_recipe_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it makes the true answers, which have to be of the samples' size and fit."""
+    asked: dict[str, Any] = {}
+
+    def judge(
+        checkpoint: Path, samples: Path, split: str, truth: Truth, sheet: Path
+    ) -> dict[str, dict[str, float | None]]:
+        asked.update(checkpoint=checkpoint, truth=truth)
+        return {"model": {}}
+
+    monkeypatch.setattr("model.evaluation.crossing.judge_crossing", judge)
+    monkeypatch.setattr("model.commands.demo.print_table", lambda *_: None)
+    (tmp_path / "mine.toml").write_text(MINE)
+    options = ("--recipe", tmp_path / "mine.toml", "--characters", 24, "--epochs", 1)
+    result = call("demo", "--work", tmp_path / "w", *options)
+    assert result.exit_code == 0, result.output
+    _, info = load_checkpoint(asked["checkpoint"])
+    assert (info.size, info.train.width_multiplier, info.train.epochs) == ((96, 96), 0.125, 1)
+    with Samples(tmp_path / "w" / "samples", "test") as samples:
+        dolls = [doll_of(post_id) for post_id in samples.post_ids.tolist()]
+        odd = next(i for i, doll in enumerate(dolls) if doll.width != doll.height)
+        color = samples.load([odd]).color[0].permute(1, 2, 0).numpy()
+    itself = asked["truth"](dolls[odd].post_id, dolls[odd].post_id)
+    assert np.abs(itself.astype(float) - color).mean() < 4

@@ -78,9 +78,7 @@ def test_a_fault_now_and_then_does_no_harm(tmp_path: Path, scenario: str) -> Non
 def test_a_kill_at_any_operation_does_no_harm(tmp_path: Path, scenario: str, step: int) -> None:
     operations, trials = run_trials("-m", "tests.crashing", scenario, "kill", tmp_path, 1, step)
     assert_harmless(trials)
-    numbers = list(range(1, len(operations) + 1, step))
-    assert [trial["number"] for trial in trials] == numbers
-    assert [trial["operation"] for trial in trials] == [operations[n - 1] for n in numbers]
+    assert [trial["number"] for trial in trials] == list(range(1, len(operations) + 1, step))
     kinds = {operation.split()[0] for operation in operations}
     assert kinds >= {"open", "write_table", "close", "fsync", "rename"}
     if scenario not in ("push", "pull"):  # whose threads' operations come in any order

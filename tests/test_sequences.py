@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.stories import Story
+from tests.stories import Story, seeds
 
 
 @pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize(
-    "seed",
-    [
-        *range(6),
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 24)),
-        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(24, 120)),
-    ],
-)
+@pytest.mark.parametrize("seed", seeds(6, 18, 96))
 def test_any_sequence_ends_where_a_run_afresh_does(tmp_path: Path, seed: int) -> None:
     Story(seed, tmp_path).live(12)

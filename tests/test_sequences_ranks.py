@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stories import Story
+from tests.stories import Story, seeds
 
 
 class RanksStory(Story):
@@ -39,13 +39,6 @@ class RanksStory(Story):
 
 
 @pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize(
-    "seed",
-    [
-        *range(2),
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8)),
-        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 24)),
-    ],
-)
+@pytest.mark.parametrize("seed", seeds(2, 6, 16))
 def test_ranks_at_once_end_where_one_run_does(tmp_path: Path, seed: int) -> None:
     RanksStory(seed, tmp_path).live(8)

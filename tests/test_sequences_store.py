@@ -19,7 +19,7 @@ import s3fs
 from pipeline.stores import remote
 from pipeline.work import Work
 from tests.shard_stores import URL
-from tests.stories import Story
+from tests.stories import Story, seeds
 
 REQUEST_FAULTS = ("killed request", "lost answer", "outage")
 
@@ -157,14 +157,7 @@ class StoreStory(SharedStory):
 
 @pytest.mark.usefixtures("unsynced", "scratch_dir")
 @pytest.mark.parametrize("kind", [SharedStory, StoreStory])
-@pytest.mark.parametrize(
-    "seed",
-    [
-        0,
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4)),
-        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 16)),
-    ],
-)
+@pytest.mark.parametrize("seed", seeds(1, 3, 12))
 def test_s3_whose_requests_fail_ends_with_the_samples_of_one_run(
     tmp_path: Path, kind: type[SharedStory], seed: int, s3: "fsspec.AbstractFileSystem"
 ) -> None:

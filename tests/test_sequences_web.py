@@ -14,7 +14,7 @@ from pipeline.shards.shard import list_shards, rows_path
 from pipeline.work import Work
 from tests.faulty_folder import PATIENCE, FaultyFolder
 from tests.sources import originals
-from tests.stories import Story
+from tests.stories import Story, seeds
 
 FATES = {
     "403": "refused/http_403",
@@ -136,14 +136,7 @@ def server(
 
 
 @pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize(
-    "seed",
-    [
-        *range(2),
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8)),
-        *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 24)),
-    ],
-)
+@pytest.mark.parametrize("seed", seeds(2, 6, 16))
 def test_a_server_with_bad_days_costs_no_more_than_it_denied(
     tmp_path: Path, seed: int, server: FaultyFolder
 ) -> None:
