@@ -96,8 +96,9 @@ class TrainConfig:
         schedule: of the learning rate: ``constant``, or ``cosine``, falling to 0 at the end.
         warmup_steps: in which the learning rate rises from 0 on; 0 for none.
         clip_norm: largest norm of a network's gradient, which is scaled down to it; 0 for none.
-        ema: decay of the exponential moving average of the generator's weights, such as 0.999;
-            the average is what is validated and kept as best. 0 for none.
+        ema: decay of the exponential moving average of the generator's weights, such as 0.999,
+            and less in the first steps (``training.state.mean_decay``); the average is what is
+            validated and kept as best. 0 for none.
         style_train: train the style network as well (its features are then computed each time).
         l1_weight: the lambda on all L1 terms. The paper and the article never state theirs; 100
             is the customary weight of an L1 term beside an adversary (pix2pix).

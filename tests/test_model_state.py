@@ -9,7 +9,7 @@ import torch
 
 from model.config import TrainConfig
 from model.networks.losses import Terms
-from model.training.state import TrainState, lr_factor
+from model.training.state import TrainState, lr_factor, mean_decay
 from model.training.steps import training_step
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import run
@@ -24,6 +24,7 @@ def test_the_mean_of_the_weights_follows_them_and_is_what_is_shown() -> None:
     state = TrainState.build(config, CPU)
     assert state.ema is not None
     assert state.shown is state.ema
+    state.step = 1000
     before = state.ema.get_parameter("out.weight").clone()
     with torch.no_grad():
         state.generator.get_parameter("out.weight").add_(1.0)
@@ -37,6 +38,21 @@ def test_the_mean_of_the_weights_follows_them_and_is_what_is_shown() -> None:
     current = dict(state.generator.named_buffers())
     assert current
     assert all(torch.equal(tensors[f"generator.{name}"], current[name]) for name in current)
+
+
+def test_the_mean_of_the_weights_forgets_the_random_ones_that_it_began_with() -> None:
+    """At a decay of 0.999 throughout, 90% of it would be these after a hundred steps."""
+    config = dataclasses.replace(NARROW, ema=0.999)
+    state = TrainState.build(config, CPU)
+    assert state.ema is not None
+    with torch.no_grad():
+        for weights in state.generator.parameters():
+            weights.add_(1.0)
+    for _ in range(100):
+        state.advance(config, epoch=0, position=1)
+    for mean, weights in zip(state.ema.parameters(), state.generator.parameters(), strict=True):
+        assert torch.allclose(mean, weights, atol=1e-5)
+    assert [mean_decay(0.999, step) for step in (8, 10**6)] == [0.5, 0.999]
 
 
 def test_without_a_mean_the_generator_itself_is_shown() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from model.data.augment import same_reference
+from model.data.order import Indices
 from model.data.samples import Samples
 from model.evaluation.metrics import mse, psnr, ratio
 from model.evaluation.remarks import remarks
@@ -84,6 +86,26 @@ def test_pictures_without_colour_do_not_tell_which_checkpoint_colours_best(
         )
         with pytest.raises(UserError, match="do not tell chroma_error"):
             check_best_by(samples, config)
+
+
+def test_colours_are_measured_over_pictures_from_all_of_the_validation_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones are the oldest, and their colours are not everyone's."""
+    asked: list[int] = []
+
+    def recorded(color: Tensor, indices: Indices, *, seed: int) -> tuple[Tensor, Tensor]:
+        asked.extend(indices.tolist())
+        return same_reference(color, indices, seed=seed)
+
+    monkeypatch.setattr("model.training.validation.same_reference", recorded)
+    config = dataclasses.replace(CONFIG, gan="none", num_chroma=3, num_grid=1, epochs=1)
+    samples_dir = write_samples(tmp_path / "samples")
+    run(samples_dir, tmp_path / "run", config)
+    with Samples(samples_dir, "val") as samples:
+        last = len(samples) - 1
+    assert last > 2
+    assert asked[:3] == [0, last // 2, last]
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ class TrainState:
         if self.ema is not None:
             means: list[Tensor] = list(self.ema.parameters())
             current: list[Tensor] = list(self.generator.parameters())
-            torch._foreach_lerp_(means, current, 1 - config.ema)
+            torch._foreach_lerp_(means, current, 1 - mean_decay(config.ema, self.step))
             for mean, buffer in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
                 mean.copy_(buffer)
         for schedule in self.schedules:
@@ -182,6 +182,15 @@ class TrainState:
             torch.cuda.set_rng_state(tensors["random.cuda"])
         self.step, self.epoch, self.position = info.step, info.epoch, info.position
         self.metrics, self.best = info.metrics, info.best
+
+
+def mean_decay(ema: float, step: int) -> float:
+    """Return the decay of the mean of the weights at a step, from 1 on: ``ema`` in the long run.
+
+    Before, the mean is of the latest tenth or so of the steps. At 0.999 from the first one on, 37%
+    of it were the random initial weights after 1,000 steps, and 14% after 2,000.
+    """
+    return min(ema, (1 + step) / (10 + step))
 
 
 def lr_factor(config: TrainConfig, total_steps: int, step: int) -> float:

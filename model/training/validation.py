@@ -65,7 +65,7 @@ def validate(
 def _measure_colors(answer: Answer, samples: Samples, config: TrainConfig) -> dict[str, float]:
     """Return the measures that see colour, without those that these samples do not allow."""
     parts: dict[str, list[Floats]] = {name: [] for name in RATIOS}
-    places = np.arange(min(config.num_chroma, len(samples)))
+    places = spread_places(config.num_chroma, len(samples))
     for batch in iterate_batches(samples, places, config.batch_size):
         truth, reference = same_reference(batch.color, batch.indices, seed=0)
         output, true = Seen(answer(batch.sketch, reference)), Seen(truth)
