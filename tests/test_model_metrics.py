@@ -214,6 +214,24 @@ def test_following_needs_references_that_differ() -> None:
     assert bootstrap_following(np.zeros((3, 2, 2)), np.ones((2, 2)), seed=0) is None
 
 
+@given(
+    palette=st.tuples(st.floats(-100, 100), st.floats(-100, 100)), num_references=st.integers(2, 20)
+)
+def test_equal_references_are_one_palette_whatever_their_mean_is_rounded_to(
+    palette: tuple[float, float], num_references: int
+) -> None:
+    references = np.array([palette] * num_references)
+    outputs = np.random.default_rng(0).normal(size=(3, num_references, 2)) * 30
+    assert following(outputs, references) is None
+
+
+def test_of_three_references_the_interval_is_of_resamples_that_differ() -> None:
+    """One resample in nine is of one reference alone, three times."""
+    references = np.random.default_rng(5).normal(size=(3, 2)) * 20
+    outputs = np.random.default_rng(1).normal(size=(6, 3, 2)) + 0.8 * references
+    assert bootstrap_following(outputs, references, seed=0) == pytest.approx([0.8, 0.8], abs=0.1)
+
+
 @pytest.mark.parametrize("axis", [0, 1], ids=["by sketch", "by reference"])
 def test_the_interval_of_following_is_as_wide_as_sketches_or_references_differ(axis: int) -> None:
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)

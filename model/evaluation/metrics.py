@@ -183,7 +183,9 @@ def following(outputs: Floats, references: Floats) -> float | None:
     Returns:
         The slope; None where the references all have one palette.
     """
-    x = references - references.mean(axis=0)
+    # Less one of them first: of equal ones the rounding of their mean would be left to divide by.
+    x = references - references[0]
+    x -= x.mean(axis=0)
     spread = len(outputs) * (x * x).sum()
     return float((outputs * x).sum() / spread) if spread > 0 else None
 
