@@ -41,7 +41,8 @@ def dodge(picture: Picture, sigma: float, kernel: int = 0) -> Sketch:
             pixels for 3.5.
 
     Returns:
-        uint8, H x W: 255 on flat areas, dark where a pixel is darker than its surroundings.
+        uint8, H x W: 255 on flat areas, dark where a pixel is darker than its surroundings; black
+        stays black, areas of it as well.
     """
     grey = cast(Sketch, cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
     surroundings = 255 - _blur(255 - grey, sigma, kernel)
