@@ -208,6 +208,16 @@ def test_a_folder_on_its_way_is_shown_as_far_as_it_is(work: Work) -> None:
     assert "not add up" not in page
 
 
+def test_that_nothing_was_kept_is_not_said_to_be_to_come(tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 3, lambda _: b"no picture")
+    fetch_all(work, recipe)
+    assert "None yet" in render_report(work)
+    prepare(recipe, work, Console(quiet=True))
+    page = render_report(work)
+    assert "None was kept." in page
+    assert "None yet" not in page
+
+
 def test_samples_without_their_originals_are_shown_alone(work: Work) -> None:
     shutil.rmtree(work.raw_dir)
     reader = Reader(page := render_report(work))

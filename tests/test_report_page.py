@@ -1,6 +1,7 @@
 """The report in a real browser: what it shows, at both ends of its widths, in both schemes."""
 
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from pipeline.report.page import write_report
+from pipeline.run import prepare
 from tests.browser import READING, Page, open_browser
 from tests.report_folder import make_folder
+from tests.works import fetch_all, make_work
 
 pytestmark = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="Chromium is not installed"
@@ -79,6 +83,40 @@ def test_bars_and_frames_are_as_long_as_their_numbers(page: Page, report: Path) 
     left, top, width, height = found["original"]
     expected = [left + width / 8, top, width * 3 / 4, height]
     assert found["crop"] == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("selector", "part"), [("#stage-fetch tbody th", "::after"), ("#hues .columns i", None)]
+)
+def test_bars_are_there_in_print_and_in_forced_colours(
+    page: Page, report: Path, selector: str, part: str | None
+) -> None:
+    page.open(report, 1400, "light")
+    style = f"getComputedStyle(document.querySelector({selector!r}), {json.dumps(part)})"
+    color = page.evaluate(f"{style}.backgroundColor")
+    assert page.evaluate(f"{style}.printColorAdjust") == "exact"
+    forced = [{"name": "forced-colors", "value": "active"}]
+    page.send("Emulation.setEmulatedMedia", features=forced)
+    assert page.evaluate("matchMedia('(forced-colors: active)').matches")
+    assert page.evaluate(f"{style}.backgroundColor") == color
+
+
+def test_links_jump_where_motion_is_not_wanted(page: Page, report: Path) -> None:
+    page.open(report, 1400, "light")
+    scrolling = "getComputedStyle(document.documentElement).scrollBehavior"
+    assert page.evaluate(scrolling) == "smooth"
+    still = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    page.send("Emulation.setEmulatedMedia", features=still)
+    assert page.evaluate(scrolling) == "auto"
+
+
+def test_the_colour_of_one_picture_does_not_fill_the_window(page: Page, tmp_path: Path) -> None:
+    work, recipe = make_work(tmp_path, 1)
+    fetch_all(work, recipe)
+    prepare(recipe, work, Console(quiet=True))
+    write_report(work, tmp_path / "report.html")
+    page.open(tmp_path / "report.html", 1400, "light")
+    assert 0 < page.evaluate("document.querySelector('.wall img').clientHeight") <= 144
 
 
 def test_it_asks_for_nothing_and_runs_nothing(page: Page, report: Path) -> None:
