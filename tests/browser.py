@@ -120,6 +120,13 @@ class Page:
         assert node, f"there is no {selector}"
         self.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
 
+    def press(self, key: str, code: int) -> None:
+        """Press a key and let it go: its name, and its code as Windows has it."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
+            )
+
     def screenshot(self) -> bytes:
         """Return the whole page as PNG, also what is below the window."""
         data = self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]

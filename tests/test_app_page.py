@@ -6,8 +6,9 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -20,7 +21,7 @@ from PIL import Image
 from model.app.page import Studio, build_page
 from model.app.server import bind, keep_gradio_home
 from model.use.painter import Painter
-from model.use.pictures import open_picture
+from model.use.pictures import Pixels, open_picture
 from pipeline.pictures.sketch import dodge, line_drawer
 from tests.browser import READING, Page, open_browser
 from tests.painters import tinting_painter
@@ -31,7 +32,17 @@ pytestmark = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="Chromium is not installed"
 )
 
-PAINTER: Painter = tinting_painter(recipe={"name": "<i>tints</i>"})
+TINTING: Painter = tinting_painter(recipe={"name": "<i>tints</i>"})
+GO_ON = Event()  # until it is set, a picture is being painted
+GO_ON.set()
+
+
+def paint_when_told(sketch: Pixels, reference: Pixels, guidance: float) -> Pixels:
+    assert GO_ON.wait(120)
+    return TINTING.answer(sketch, reference, guidance)
+
+
+PAINTER = replace(TINTING, answer=paint_when_told)
 RESULT = "#result img"
 
 
@@ -187,6 +198,114 @@ def test_pick_an_example_and_guide(page: Page) -> None:
     }})()""")
     page.wait_for(f"document.querySelector('{RESULT}')?.src != {before!r}")
     assert pixels_of(page) == [255, 255, 255]
+
+
+def test_what_is_shown_while_it_paints_is_not_passed_off_as_done(page: Page, files: Path) -> None:
+    drop(page, "reference", files / "red.png")
+    drop(page, "sketch", files / "sketch.png")
+    said(page, "240 x 300 pixels.")
+    GO_ON.clear()
+    try:
+        drop(page, "reference", files / "grey.png")
+        assert said(page, "Colouring") == "Colouring…"
+        page.wait_for("document.querySelector('#download').disabled")
+    finally:
+        GO_ON.set()
+    said(page, "grey.png: has no colour")
+    page.wait_for("!document.querySelector('#download').disabled")
+
+
+def test_a_failure_is_said(
+    page: Page, files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    drop(page, "sketch", files / "sketch.png")
+    said(page, "Waiting for a reference.")
+    with monkeypatch.context() as patch:
+        patch.setattr(GO_ON, "wait", lambda _: False)
+        drop(page, "reference", files / "red.png")
+        said(page, "That failed; the server's console says how.")
+    assert "AssertionError" in capfd.readouterr().err
+    page.wait_for("document.querySelector('.gallery-item')")
+    page.evaluate("document.querySelector('.gallery-item').click()")
+    said(page, "240 x 300 pixels.")
+
+
+TAB, RIGHT, DOWN, BACKSPACE = ("Tab", 9), ("ArrowRight", 39), ("ArrowDown", 40), ("Backspace", 8)
+
+
+def test_it_can_be_worked_by_keys(page: Page, files: Path) -> None:
+    drop(page, "reference", files / "red.png")
+    drop(page, "sketch", files / "picture.png")
+    said(page, "picture.png: is a colour picture, not a sketch.")
+    page.evaluate("document.querySelector('#method input').focus()")
+    page.press(*DOWN)
+    said(page, "120 x 120 pixels.")
+    page.wait_for("document.querySelector('#method input[value=dodge]').checked")
+    before = shown(page)
+    page.evaluate("document.querySelector('#guidance input[type=range]').focus()")
+    page.press(*RIGHT)
+    page.wait_for(f"document.querySelector('{RESULT}')?.src != {before!r}")
+
+
+@pytest.mark.parametrize(("typed", "taken"), [("9", "3"), ("", "0")])
+def test_a_number_that_is_no_guidance_is_not_painted(
+    page: Page, files: Path, typed: str, taken: str
+) -> None:
+    drop(page, "reference", files / "red.png")
+    drop(page, "sketch", files / "sketch.png")
+    said(page, "240 x 300 pixels.")
+    before = shown(page)
+    field = "document.querySelector('#guidance input[type=number]')"
+    page.evaluate(f"({field}.focus(), {field}.select())")
+    page.press(*BACKSPACE)
+    page.send("Input.insertText", text=typed)
+    page.press(*TAB)
+    page.wait_for(f"{field}.value == {taken!r}")
+    page.wait_for(f"document.querySelector('{RESULT}')?.src != {before!r}")
+    said(page, "240 x 300 pixels.")
+    assert "rror" not in page.evaluate("document.body.innerText")
+
+
+def test_it_can_be_heard(page: Page, files: Path) -> None:
+    page.wait_for("document.querySelectorAll('.gallery-item').length == 2")
+    drop(page, "sketch", files / "sketch.png")
+    page.wait_for("document.querySelector('#sketch img')")
+    tree = page.send("Accessibility.getFullAXTree")["nodes"]
+    heard = {(node["role"]["value"], node["name"]["value"]) for node in tree if not node["ignored"]}
+    assert {
+        *(("group", name) for name in ("Sketch", "Reference", "Result", "The sketch is")),
+        *(("button", name) for name in ("Sketch 1", "Reference 1", "Download")),
+        ("button", "Drop a reference whose colours to take"),
+        ("image", "Sketch"),
+    } <= heard
+    pressed = ("button", "radio", "slider", "spinbutton")
+    assert [role for role, name in heard if role in pressed and not name] == []
+    page.evaluate("(window.region = document.querySelector('[role=status]:has(.said)'), 0)")
+    drop(page, "reference", files / "red.png")
+    page.wait_for("window.region.innerText.includes('240 x 300 pixels.')")  # not one made anew
+
+
+def test_it_shows_where_the_keys_go(page: Page) -> None:
+    page.wait_for("document.querySelectorAll('.gallery-item').length == 2")
+    unseen = page.evaluate("""(() => {
+      document.body.insertAdjacentHTML('afterbegin', '<button id="first">');
+      document.querySelector('#first').focus({focusVisible: true});
+      const some = [...document.querySelectorAll('#places :is(button, input)')];
+      return some.filter(e => e.checkVisibility() && !e.disabled).filter(e => {
+        e.focus({focusVisible: true});
+        const {outlineStyle, outlineColor} = getComputedStyle(e);
+        return outlineStyle != 'solid' || outlineColor != 'rgb(184, 64, 42)';
+      }).map(e => e.outerHTML.slice(0, 80));
+    })()""")
+    assert unseen == []
+
+
+def test_forced_colours_leave_the_slider_and_the_button(page: Page) -> None:
+    page.send("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
+    slider = "getComputedStyle(document.querySelector('#guidance input[type=range]'))"
+    assert page.evaluate(f"{slider}.appearance") == "auto"
+    button = "getComputedStyle(document.querySelector('#download'))"
+    assert page.evaluate(f"{button}.borderTopStyle") == "solid"
 
 
 def test_files_that_are_none(page: Page, files: Path) -> None:

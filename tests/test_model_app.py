@@ -116,9 +116,35 @@ def test_only_the_last_results_are_kept(
     studio: Studio, sketch: Dropped, red: Dropped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.app.page._NUM_KEPT", 3)
-    paths = [Path(str(studio.color(sketch, red, LINE_ART)[0])) for _ in range(5)]
+    paths = [Path(str(studio.color(sketch, red, LINE_ART, n / 4)[0])) for n in range(5)]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
     assert len([path for path in studio.home.iterdir() if path.is_dir()]) == 3
+
+
+def test_what_is_asked_twice_is_painted_once(studio: Studio, sketch: Dropped, red: Dropped) -> None:
+    first, _ = studio.color(sketch, red, LINE_ART)
+    assert studio.color(dict(sketch), red, LINE_ART)[0] == first
+    assert studio.color(sketch, red, LINE_ART, 0.5)[0] != first
+    again, _ = studio.color(sketch, red, LINE_ART)
+    assert again is not None
+    Path(again).unlink()  # as Gradio does after a day
+    anew, _ = studio.color(sketch, red, LINE_ART)
+    assert anew is not None
+    assert Path(anew).exists()
+
+
+def test_what_is_no_longer_kept_can_be_dropped_again(
+    studio: Studio, sketch: Dropped, red: Dropped
+) -> None:
+    path = Path(sketch["path"])
+    data = path.read_bytes()
+    path.unlink()
+    found, said = studio.color(sketch, red, LINE_ART)
+    assert found is None
+    assert "my sketch.png: is not kept for so long; drop it again." in said
+    path.write_bytes(data)
+    found, _ = studio.color(sketch, red, LINE_ART)
+    assert found is not None
 
 
 def test_names_are_short_and_plain() -> None:

@@ -7,7 +7,7 @@ import html
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ Dropped = dict[str, Any]
 LINE_ART = "line art"
 
 _NUM_KEPT = 16  # results that may still be downloaded
+_KEPT = 24 * 3600  # seconds for which Gradio keeps what was dropped: longer than anybody tries out
 
 
 @dataclass(slots=True)
@@ -45,6 +46,8 @@ class Studio:
     draw_lines: Mapping[str, DrawLines]
     home: Path
     _results: deque[Path] = field(default_factory=deque)
+    _asked: tuple[object, ...] = ()
+    _answered: tuple[str | None, str] = None, ""
 
     def color(
         self, sketch: Dropped | None, reference: Dropped | None, method: str, guidance: float = 1.0
@@ -58,8 +61,20 @@ class Studio:
             guidance: see ``Painter.paint``.
 
         Returns:
-            The path of the result, None for none, and what to say of it, as HTML.
+            The path of the result, None for none, and what to say of it, as HTML. What was asked
+            for just before is not painted again: where one picture replaces another, Gradio asks
+            twice.
         """
+        asked = sketch, reference, method, guidance
+        result, _ = self._answered
+        if asked != self._asked or result is None or not Path(result).exists():
+            self._answered = self._color(*asked)
+            self._asked = asked
+        return self._answered
+
+    def _color(
+        self, sketch: Dropped | None, reference: Dropped | None, method: str, guidance: float
+    ) -> tuple[str | None, str]:
         if sketch is None or reference is None:
             missing = [n for n, f in (("sketch", sketch), ("reference", reference)) if f is None]
             return None, say("hint", f"Waiting for a {' and a '.join(missing)}.")
@@ -89,6 +104,8 @@ class Studio:
         path = Path(dropped["path"]).resolve()
         if not path.is_relative_to(self.home.resolve()):  # Gradio sees to that; twice is safer
             raise UserError(f"{name_of(dropped)}: was not dropped on this page.")
+        if not path.exists():
+            raise UserError(f"{name_of(dropped)}: is not kept for so long; drop it again.")
         return open_picture(path, name_of(dropped))
 
     def _make_room(self) -> Path:
@@ -107,7 +124,7 @@ def name_of(dropped: Dropped) -> str:
 
 def say(kind: str, text: str) -> str:
     """Return a sentence as HTML; ``kind`` is hint, done, remark or error."""
-    return f'<p class="said {kind}" role="status">{html.escape(text)}</p>'
+    return f'<p class="said {kind}">{html.escape(text)}</p>'
 
 
 def build_page(
@@ -149,7 +166,7 @@ def build_page(
                 examples_per_page=len(paths),
             )
 
-    with gr.Blocks(title="Nurie", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with gr.Blocks(title="Nurie", analytics_enabled=False, delete_cache=(600, _KEPT)) as page:
         markup(_head_of(studio.painter), "head")
         with gr.Row(equal_height=False, elem_id="places"):
             with gr.Column(min_width=280):
@@ -193,13 +210,24 @@ def build_page(
                 )
 
         def color(
-            sketch: Dropped | None, reference: Dropped | None, method: str, guidance: float
-        ) -> tuple[str | None, str, Any]:
-            path, text = studio.color(sketch, reference, method, guidance)
-            return path, text, gr.DownloadButton(value=path, interactive=path is not None)
+            sketch: Dropped | None, reference: Dropped | None, method: str, guidance: float | None
+        ) -> Iterator[tuple[Any, Any, Any]]:
+            if guidance is None:  # its field is empty, until a number is typed
+                yield gr.skip(), gr.skip(), gr.skip()
+                return
+            guidance = min(max(guidance, 0.0), MAX_GUIDANCE)  # as the field itself does when left
+            if sketch is not None and reference is not None:
+                yield gr.skip(), say("hint", "Colouring…"), gr.DownloadButton(interactive=False)
+            try:
+                path, text = studio.color(sketch, reference, method, guidance)
+            except Exception:  # memory that is used up, say
+                yield None, say("error", "That failed; the server's console says how."), gr.skip()
+                raise
+            yield path, text, gr.DownloadButton(value=path, interactive=path is not None)
 
         gr.on(
-            [sketch.change, reference.change, method.change, guidance.release],
+            # Not ``release``, which the arrow keys do not trigger.
+            [sketch.change, reference.change, method.change, guidance.change],
             color,
             [sketch, reference, method, guidance],
             [result, said, download],

@@ -158,6 +158,7 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
         enable_monitoring=False,
         mcp_server=False,
         css_paths=[Path(__file__).with_name("page.css")],
+        head=f"<script>{Path(__file__).with_name('page.js').read_text(encoding='utf-8')}</script>",
         favicon_path=Path(__file__).with_name("icon.svg"),
         theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
