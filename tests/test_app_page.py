@@ -230,7 +230,7 @@ def test_a_failure_is_said(
     said(page, "240 x 300 pixels.")
 
 
-TAB, RIGHT, DOWN, BACKSPACE = ("Tab", 9), ("ArrowRight", 39), ("ArrowDown", 40), ("Backspace", 8)
+TAB, RIGHT, UP, BACKSPACE = ("Tab", 9), ("ArrowRight", 39), ("ArrowUp", 38), ("Backspace", 8)
 
 
 def test_it_can_be_worked_by_keys(page: Page, files: Path) -> None:
@@ -238,9 +238,9 @@ def test_it_can_be_worked_by_keys(page: Page, files: Path) -> None:
     drop(page, "sketch", files / "picture.png")
     said(page, "picture.png: is a colour picture, not a sketch.")
     page.evaluate("document.querySelector('#method input').focus()")
-    page.press(*DOWN)
+    page.press(*UP)  # from the first to the last
     said(page, "120 x 120 pixels.")
-    page.wait_for("document.querySelector('#method input[value=dodge]').checked")
+    page.wait_for("document.querySelector('#method input[value=xdog]').checked")
     before = shown(page)
     page.evaluate("document.querySelector('#guidance input[type=range]').focus()")
     page.press(*RIGHT)

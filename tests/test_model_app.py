@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from model.app.page import LINE_ART, Dropped, Studio, name_of, say
+from model.app.page import LIGHT_LINES, LINE_ART, Dropped, Studio, name_of, say
 from pipeline.pictures.sketch import dodge, line_drawer
 from tests.painters import tinting_painter
 from tests.pictures import draw_picture
@@ -98,6 +98,21 @@ def test_remarks_are_said_beside_the_result(
     path, said = studio.color(sketch, grey, LINE_ART)
     assert path is not None
     assert said == say("remark", "grey.png: has no colour, so the result has none.")
+
+
+def test_light_lines_are_inverted_where_that_is_said(
+    studio: Studio, sketch: Dropped, red: Dropped, tmp_path: Path
+) -> None:
+    with Image.open(sketch["path"]) as image:
+        board = drop(tmp_path, "board.png", ImageOps.invert(image.convert("RGB")))
+    _, said = studio.color(board, red, LINE_ART)
+    assert "board.png: is mostly dark" in said
+    path, said = studio.color(board, red, LIGHT_LINES)
+    assert path is not None
+    assert said == say("done", "150 x 90 pixels.")
+    plain, _ = studio.color(sketch, red, LINE_ART)
+    assert plain is not None
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(plain)))
 
 
 def test_only_what_was_dropped_is_opened(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from model.config import MAX_GUIDANCE
 from model.use.painter import DrawLines, Painter, check_sketch, redraw, remarks_on
@@ -27,6 +27,7 @@ Dropped = dict[str, Any]
 """A file on the page: ``path`` where it lies now, and ``orig_name``, how it was called."""
 
 LINE_ART = "line art"
+LIGHT_LINES = "light lines"
 
 _NUM_KEPT = 16  # results that may still be downloaded
 _KEPT = 24 * 3600  # seconds for which Gradio keeps what was dropped: longer than anybody tries out
@@ -57,7 +58,8 @@ class Studio:
         Args:
             sketch: the file; None for none.
             reference: likewise.
-            method: out of ``draw_lines``, or ``LINE_ART`` for a sketch that is some.
+            method: out of ``draw_lines``, ``LINE_ART`` for a sketch that is some, or
+                ``LIGHT_LINES`` where its paper is dark.
             guidance: see ``Painter.paint``.
 
         Returns:
@@ -83,6 +85,8 @@ class Studio:
             picture = self._open(sketch)
             if method in self.draw_lines:
                 picture = redraw(picture, self.draw_lines[method])
+            elif method == LIGHT_LINES:
+                picture = ImageOps.invert(picture)
             check_sketch(picture, names[0])
             seen = self.painter.look_at(self._open(reference), names[1])
             result = self._make_room() / f"{Path(names[0]).stem}-coloured.png"
@@ -174,6 +178,7 @@ def build_page(
                 method = gr.Radio(
                     [
                         ("line art", LINE_ART),
+                        ("light lines on dark paper", LIGHT_LINES),
                         *((f"a picture: lines by {m}", m) for m in studio.draw_lines),
                     ],
                     value=LINE_ART,
