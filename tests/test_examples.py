@@ -252,6 +252,7 @@ def running(command: str, environment: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(" " in sys.prefix, reason="ray start does not quote the path of its programs")
 def test_rays_example_makes_samples(setting: Setting) -> None:
     config, port = yaml.safe_load(RAY), free_port()
     work = Work(setting.root / "ray")
