@@ -1,18 +1,22 @@
 """Files on this disk: written whole or not at all, and what the disk says in sentences."""
 
 import errno
+import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from pipeline.errors import DamagedError, UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARIES = ".*.tmp"
+_PATIENCE = 120.0  # seconds; Ray's machines end their work a minute after they are cut off
 
 
 def is_out_of_space(error: Exception) -> bool:
@@ -61,21 +65,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed into place.
 
     On any failure the temporary file is removed, with the folders that were made for it, and
-    ``path`` stays as it was.
+    ``path`` stays as it was. Where another process replaces it at the same time, this one waits.
 
     Raises:
-        UserError: where ``path`` is a folder, or a device or pipe, whose place a file would take.
+        UserError: where ``path`` is a folder, or a device or pipe, whose place a file would take,
+            or the other process does not end.
     """
     check_plain(path)
     with _making(path.parent):
         temporary = temporary_path(path)
         if temporary.is_symlink():  # a stranger's: what it leads to would be written
             temporary.unlink()
-        try:
-            yield temporary
-            commit(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with claim(temporary):
+            try:
+                yield temporary
+                commit(temporary, path)
+            except BaseException:  # else the name may be another process's by now
+                temporary.unlink(missing_ok=True)
+                raise
 
 
 def replace_together(directory: Path, files: dict[str, bytes]) -> None:
@@ -155,6 +162,53 @@ def open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
+def claim(path: Path) -> BinaryIO:
+    """Open a file for writing, its bytes kept, once no other process has it open by this function.
+
+    Commands may write the same file at once. And a cluster gives a shard to another machine when
+    the one that had it seems dead. That one may only be cut off, or slow to die, and go on writing
+    for a while, with the same temporary name.
+
+    It is held until it is closed, under whatever name it is then. File systems without locks let
+    everybody in.
+
+    Raises:
+        UserError: when the other process does not end.
+    """
+    give_up_at = time.monotonic() + _PATIENCE
+    while True:
+        file = open(path, "wb", 2**20, opener=_open_as_it_is)  # noqa: SIM115
+        if _lock(file) and _is_at(file, path):
+            return file
+        file.close()
+        if time.monotonic() > give_up_at:
+            raise UserError(
+                f"{path}: another process goes on writing it, of an earlier run or on a machine "
+                "that was given up; run again when it has ended."
+            )
+        time.sleep(0.1)
+
+
+def _open_as_it_is(path: str, flags: int) -> int:
+    return open_no_link(path, flags & ~os.O_TRUNC)
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file still has its name: who held it may have renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def temporary_path(path: Path) -> Path:
     """Return the name under which ``path`` is written until it is whole."""
     return path.with_name(f".{path.name}.tmp")
@@ -166,7 +220,7 @@ def is_temporary(path: Path) -> bool:
 
 
 def sweep_temporaries(directory: Path, names: Collection[str] | None = None) -> None:
-    """Remove what an interrupted run left half-written in ``directory``.
+    """Remove what an interrupted run left half-written in ``directory``, but nothing claimed.
 
     Args:
         directory: need not exist.
@@ -174,7 +228,22 @@ def sweep_temporaries(directory: Path, names: Collection[str] | None = None) -> 
     """
     for path in directory.glob(_TEMPORARIES):
         if names is None or name_of_temporary(path) in names:
+            _remove_unclaimed(path)
+
+
+def _remove_unclaimed(path: Path) -> None:
+    try:
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+    except OSError:  # a link, or it is gone
+        path.unlink(missing_ok=True)
+        return
+    with file:
+        if _lock(file):
             path.unlink(missing_ok=True)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would be waited for
 
 
 def name_of_temporary(path: Path) -> str:

@@ -10,11 +10,10 @@ from typing import BinaryIO
 
 import pytest
 
-from pipeline.disk import temporary_path
+from pipeline import disk as module
+from pipeline.disk import claim, temporary_path
 from pipeline.errors import UserError
 from pipeline.schema import RAW
-from pipeline.shards import claim as module
-from pipeline.shards.claim import claim
 from pipeline.shards.shard import ShardWriter, recover, tar_path
 
 NAME = "train-000000"

@@ -1,6 +1,9 @@
 """Files on this disk: written whole or not at all."""
 
 import errno
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,32 @@ def test_sweeping_removes_only_temporaries(tmp_path: Path) -> None:
     (tmp_path / "b.tar").touch()
     sweep_temporaries(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["b.tar"]
+
+
+def test_two_who_replace_a_file_at_once_do_so_one_after_the_other(tmp_path: Path) -> None:
+    path, entered = tmp_path / "a", threading.Event()
+
+    def replace_too() -> None:
+        with replacing(path) as temporary:
+            entered.set()
+            temporary.write_text("second")
+
+    second = threading.Thread(target=replace_too)
+    with replacing(path) as temporary:
+        temporary.write_text("first")
+        second.start()
+        time.sleep(0.3)
+        assert not entered.is_set()
+    assert path.read_text() == "first"
+    second.join(120)
+    assert files_in(tmp_path) == {"a": b"second"}
+
+
+def test_sweeping_leaves_what_another_command_is_writing(tmp_path: Path) -> None:
+    (tmp_path / ".left.csv.tmp").symlink_to("nowhere")
+    os.mkfifo(tmp_path / ".pipe.csv.tmp")
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+        sweep_temporaries(tmp_path)
+        assert list(tmp_path.iterdir()) == [temporary]
+    assert files_in(tmp_path) == {"a": b"whole"}

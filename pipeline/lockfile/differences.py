@@ -164,7 +164,7 @@ def compare(lock: Lock, work: Work, recipe: Recipe) -> Comparison:
         notes += _other_versions(lock)
     comparison = Comparison(counts, notes, why_unwritten)
     if not comparison.num_different and not why_unwritten:
-        work.differences_path.unlink()
+        work.differences_path.unlink(missing_ok=True)
     return comparison
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pipeline.counts import count_fates
 from pipeline.disk import (
+    claim,
     commit,
     hash_file,
     name_of_temporary,
@@ -29,7 +30,6 @@ from pipeline.disk import (
 )
 from pipeline.errors import DamagedError, UserError
 from pipeline.schema import SCHEMA_VERSION, SPLITS, Row, place_columns
-from pipeline.shards.claim import claim
 from pipeline.shards.rows import check_seal, read_info, read_rows, write_sealed
 from pipeline.words import did_you_mean
 
