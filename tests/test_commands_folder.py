@@ -76,6 +76,13 @@ def test_what_finds_damage_says_in_a_line_who_knows_what_mends_it(
         assert "\n" not in str(error)
 
 
+def test_what_a_run_makes_anew_is_not_called_damaged_for_good(work: Work) -> None:
+    rows_path(work.samples_dir, "val-000000").write_bytes(b"")
+    with work.lock():
+        said = str(call("status", work.root).exception)
+    assert said.endswith(f". A run is using {work.root}: look again when it has ended.")
+
+
 def test_verify_names_what_mends_a_folder_that_is_no_work_folder(
     work: Work, tmp_path: Path
 ) -> None:

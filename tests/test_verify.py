@@ -1,6 +1,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from pipeline.disk import temporary_path
 from pipeline.errors import UserError
 from pipeline.maintenance.status import read_status, status_table
 from pipeline.maintenance.verify import verify
+from pipeline.maintenance.verify_shards import Problem
 from pipeline.planning.plan import planned_shards, write_plan
 from pipeline.run import prepare
 from pipeline.schema import LEDGER, RAW, SAMPLES, SELECTION, build_table
@@ -187,6 +189,23 @@ def test_what_a_run_at_work_has_half_written_is_no_problem(work: Work) -> None:
     ledger.touch()
     assert ledger in [problem.path for problem in verify(work.root)]
     assert call("verify", work.root).stderr.startswith(f"2 problems; `repair {work.root}` makes")
+
+
+def test_a_run_that_has_ended_since_is_named_too(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work.raw_dir / "notes.txt").touch()
+    with ExitStack() as stack:
+        stack.enter_context(work.lock())
+
+        def verify_and_end(directory: Path, quick: bool) -> list[Problem]:
+            problems = verify(directory, quick)
+            stack.close()
+            return problems
+
+        monkeypatch.setattr("pipeline.maintenance.verify.verify", verify_and_end)
+        said = call("verify", work.root).stderr
+    assert said.startswith(f"1 problem; a run is using {work.root}: run `verify` again")
 
 
 def test_a_family_in_two_splits_is_found(work: Work) -> None:

@@ -168,15 +168,23 @@ def work_of(path: Path | None, recipe: "Recipe") -> "Work":
 def telling_what_mends(work: "Work") -> Iterator[None]:
     """Say of damage in a work folder, where nothing is said of what to do, who knows it.
 
+    Beside a run it may be none: a shard that is made anew is not there for a moment.
+
     Raises:
         DamagedError: where something is damaged.
     """
+    from pipeline.hold import is_held
+
     try:
         yield
     except DamagedError as error:
         path = Path(str(error).partition(": ")[0])
         if not path.is_relative_to(work.root) or "`" in str(error) or work.store:
             raise
+        if is_held(work.root):
+            raise DamagedError(
+                f"{error} A run is using {work.root}: look again when it has ended."
+            ) from error
         raise DamagedError(f"{error} `verify {work.root}` says what mends it.") from error
 
 

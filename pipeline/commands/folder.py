@@ -71,12 +71,13 @@ def verify(
     from pipeline.maintenance.verify import find_run, name_remedy
     from pipeline.maintenance.verify import verify as check
 
+    root = find_run(directory)
     problems = check(directory, quick)
     for problem in problems:
         print(harmless(problem))
     if problems:
         found = counted(len(problems), "problem")
-        if root := find_run(directory):
+        if root := root or find_run(directory):  # it may have ended, or begun, meanwhile
             fail(f"{found}; a run is using {root}: run `verify` again when it has ended.")
         is_stale = all(problem.is_stale for problem in problems)
         remedy = "`prepare` makes samples anew." if is_stale else name_remedy(directory)
