@@ -19,6 +19,7 @@ try:
 
     from model.commands import demo, judge, train, use
     from pipeline.commands import folder, make, share
+    from pipeline.disk import is_out_of_space
     from pipeline.errors import UserError
     from pipeline.words import harmless
 except KeyboardInterrupt:  # these take a tenth of a second, and no command has begun
@@ -157,7 +158,11 @@ def _sentence(error: UserError | OSError) -> str:
         return str(error)
     if error.filename:
         return f"{error.filename}: {error.strerror}."
-    return f"{error.strerror or error}." if isinstance(error, PermissionError) else ""
+    is_plain = isinstance(error, PermissionError | FileNotFoundError) or is_out_of_space(error)
+    sentence = f"{error.strerror or error}." if is_plain else ""
+    if "temporary directory" in sentence:  # Python's words, which name those that it has tried
+        sentence = f"{sentence} Let TMPDIR name a folder that can be written and has room."
+    return sentence
 
 
 def _run() -> None:
@@ -201,12 +206,12 @@ def _leave(message: str, code: int) -> NoReturn:
     """
     message = harmless(message)
     if _is_first_to_say(message):
-        print(message, file=sys.stderr)
+        with suppress(OSError):  # a full disk, say: the code tells it all the same
+            typer.echo(message, err=True)
     else:
         code = 0
     with suppress(UserError):
         _flush()
-    sys.stderr.flush()
     atexit._run_exitfuncs()
     os._exit(code)
 

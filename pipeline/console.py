@@ -1,5 +1,6 @@
 """Where a command speaks, beside its results: progress and advice."""
 
+import os
 from typing import Any
 
 from rich.console import Console
@@ -20,3 +21,11 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text, or a table's cell, as it is shown."""
         return super().render_str(harmless(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """End the command, as its reader has seen enough.
+
+        Rich silences standard output, whichever it was: what is left for this one would fail again.
+        """
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        super().on_broken_pipe()

@@ -105,6 +105,46 @@ def test_a_full_standard_output_is_said_in_a_sentence(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize("redirection", ["2> /dev/full", "2>&-", "2>&1 | true"])
+def test_who_cannot_be_told_of_an_error_has_its_exit_code(redirection: str) -> None:
+    code, _, pipe = redirection.partition(" |")
+    command = f"('{sys.executable}' cli.py status nowhere {code}; echo $? >&3) 3>&2 {pipe and '|'}"
+    done = subprocess.run(
+        f"{command}{pipe}", shell=True, stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    assert done.stderr == b"2\n"
+
+
+def test_who_no_longer_reads_advice_ends_the_command(work: Work, tmp_path: Path) -> None:
+    words = f"prepare {tmp_path}/recipe.toml --work {work.root} --workers 1 --set prepare.size=64"
+    command = f"('{sys.executable}' cli.py {words} 2>&1; echo $? >&3) 3>&2 | true"
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        command, shell=True, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=True
+    )
+    assert done.stderr == b"1\n"
+
+
+def test_without_a_folder_for_temporary_files_one_is_asked_for() -> None:
+    program = """
+import cli
+
+def gettempdir():
+    raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+cli.app = gettempdir
+cli.main()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: No usable temporary directory found in ['/tmp']. Let TMPDIR name a folder that can "
+        "be written and has room.\n",
+    )
+
+
 @pytest.mark.parametrize("words", ["status WORK", "verify WORK"])
 def test_a_reader_that_has_seen_enough_is_no_error(words: str, work: Work) -> None:
     words = words.replace("WORK", shlex.quote(str(work.root)))
