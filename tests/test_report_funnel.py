@@ -6,6 +6,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards
 from pipeline.report.funnel import FateTable, count_splits, read_alive, read_fate_table
+from pipeline.report.pictures import show_posts
 from pipeline.shards.shard import remove_shards
 from tests.works import draw_original, fetch_all, make_work
 
@@ -48,5 +49,7 @@ def test_a_shard_that_another_run_takes_away_meanwhile_is_told(tmp_path: Path) -
     fetch_all(work, recipe)
     fate_table = read_fate_table(work, list(planned_shards(work.plan_path)))
     remove_shards(work.raw_dir)
+    with pytest.raises(UserError, match="was there a moment ago, so another run is using this"):
+        show_posts(work, fate_table.find([1]))
     with pytest.raises(UserError, match="was there a moment ago, so another run is using this"):
         read_alive(work, fate_table.names[0], ["status"])

@@ -140,6 +140,14 @@ def latest_rows(work: Work, name: str) -> tuple[Path, pa.Schema] | None:
     return None
 
 
+def taken_away(work: Work, name: str) -> UserError:
+    """Return what to say of a shard whose rows were there before."""
+    return UserError(
+        f"{work.root}: {name} was there a moment ago, so another run is using this folder; "
+        "wait until it has ended."
+    )
+
+
 def read_alive(work: Work, name: str, columns: list[str]) -> pa.Table:
     """Read columns, ``status`` among them, of those posts of a shard with rows that are still in.
 
@@ -150,10 +158,7 @@ def read_alive(work: Work, name: str, columns: list[str]) -> pa.Table:
     """
     latest = latest_rows(work, name)
     if latest is None:
-        raise UserError(
-            f"{work.root}: {name} was there a moment ago, so another run is using this folder; "
-            "wait until it has ended."
-        )
+        raise taken_away(work, name)
     path, schema = latest
     table = read_rows(path, schema, [column for column in columns if column in schema.names])
     return table.filter(pc.is_in(table["status"], value_set=pa.array(ALIVE)))

@@ -24,7 +24,7 @@ from pipeline.pictures.image import (
     read_header,
     sniff_format,
 )
-from pipeline.report.funnel import Place
+from pipeline.report.funnel import Place, taken_away
 from pipeline.schema import EDGES, RAW, SAMPLES, SKETCH, Row, among, place_columns
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import Span, read_span, rows_path, tar_path
@@ -69,7 +69,11 @@ class ShownPost:
 
 
 def show_posts(work: Work, places: Iterable[Place]) -> dict[int, ShownPost]:
-    """Read posts and their pictures, each shard's together; return them by post id."""
+    """Read posts and their pictures, each shard's together; return them by post id.
+
+    Raises:
+        UserError: where one has no row any more.
+    """
     shards: dict[str, list[int]] = defaultdict(list)
     for place in places:
         shards[place.shard].append(place.post_id)
@@ -79,6 +83,8 @@ def show_posts(work: Work, places: Iterable[Place]) -> dict[int, ShownPost]:
         samples = _read_some(work.samples_dir, shard, post_ids, SAMPLES)
         for post_id in post_ids:
             row = originals.get(post_id, {}) | samples.get(post_id, {})
+            if not row:
+                raise taken_away(work, shard)
             original = _show(tar_path(work.raw_dir, shard), row, "")
             color = _show(tar_path(work.samples_dir, shard), row, "color")
             sketch = _show(tar_path(work.samples_dir, shard), row, SKETCH)
