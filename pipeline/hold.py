@@ -79,7 +79,7 @@ def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
 
     Raises:
         UserError: where a run is there that this one must not work beside, or the folder cannot be
-            written.
+            written; at the end, where it was moved or removed meanwhile.
     """
     with ExitStack() as held:
         with telling_unwritable(root):
@@ -87,6 +87,11 @@ def hold(root: Path, part: Part, say: Say) -> Iterator[Entry]:
             check_writable(root / WHOLE_LOCK)  # itself it may be there from earlier runs
             entry = _enter_whole(root, held) if part.is_whole else _enter(root, part, say, held)
         yield entry
+        if not (root / WHOLE_LOCK if part.is_whole else _rank_path(root, part)).exists():
+            raise UserError(
+                f"{root}: was moved or removed meanwhile; run the same command again where it is "
+                "now."
+            )
 
 
 def is_held(root: Path) -> bool:

@@ -101,6 +101,21 @@ def test_a_folder_is_held_while_a_run_is_at_work_there(part: Part, tmp_path: Pat
     assert not is_held(tmp_path)  # nor is it by what a killed one leaves there
 
 
+@pytest.mark.parametrize("part", [WHOLE, Part(1, 3)], ids=str)
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_run_whose_folder_was_moved_meanwhile_says_so(
+    part: Part, is_made_again: bool, tmp_path: Path
+) -> None:
+    root = tmp_path / "work"
+    with (
+        pytest.raises(UserError, match="work: was moved or removed meanwhile; run the same"),
+        hold(root, part, print),
+    ):
+        root.rename(tmp_path / "moved")
+        if is_made_again:  # by what it writes
+            root.mkdir()
+
+
 def test_a_run_comes_in_while_somebody_asks_whether_one_is_there(tmp_path: Path) -> None:
     with hold(tmp_path, WHOLE, print):
         pass
