@@ -1,6 +1,8 @@
 """A plan may be a stranger's: what ours never plan is met with a sentence, whoever reads it."""
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -95,6 +97,17 @@ def test_columns_that_are_not_a_plans_are_named(work: Work) -> None:
     write_rows(work.plan_path, tables, read_info(work.plan_path))
     with pytest.raises(DamagedError, match="not those of a plan"):
         read_planned(work.plan_path, names[0])
+
+
+def test_a_plan_that_may_not_be_read_is_not_called_damaged(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(path: Path) -> None:
+        raise PermissionError(errno.EACCES, f"Failed to open local file '{path}'. Detail: no")
+
+    monkeypatch.setattr("pyarrow.parquet.read_metadata", deny)
+    with pytest.raises(DamagedError, match=r"parquet: cannot be read: Permission denied\.$"):
+        planned_shards(work.plan_path)
 
 
 @pytest.mark.parametrize(

@@ -264,8 +264,9 @@ def _read_footer(path: Path, *version: int) -> tuple[pq.FileMetaData, dict[str, 
 
     The file's version is there to tell plans apart.
     """
+    info = read_info(path)
     try:
-        shards = msgspec.convert(read_info(path).get("shards"), list[tuple[str, int]])
+        shards = msgspec.convert(info.get("shards"), list[tuple[str, int]])
         for name, _ in shards:
             parse_shard_name(name)
     except (msgspec.ValidationError, UserError) as error:

@@ -139,7 +139,7 @@ def read_info(path: Path) -> dict[str, Any]:
     """Return the ``info`` of a sealed file, from its footer alone.
 
     Raises:
-        DamagedError: where it is not a sealed Parquet file.
+        DamagedError: where it is not a sealed Parquet file, or cannot be read.
     """
     check_place(path)
     try:
@@ -147,6 +147,8 @@ def read_info(path: Path) -> dict[str, Any]:
         return dict(orjson.loads(metadata[_INFO_KEY]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         why = reason(error)
+        if isinstance(error, OSError) and error.errno:  # Arrow's own, of damage, have none
+            raise DamagedError(f"{path}: cannot be read: {why}.") from error
         raise DamagedError(f"{path}: damaged, or not written by this program ({why}).") from error
 
 
