@@ -47,8 +47,7 @@ class Studio:
     draw_lines: Mapping[str, DrawLines]
     home: Path
     _results: deque[Path] = field(default_factory=deque)
-    _asked: tuple[object, ...] = ()
-    _answered: tuple[str | None, str] = None, ""
+    _last: tuple[object, tuple[str | None, str]] = None, (None, "")  # what was asked, the answer
 
     def color(
         self, sketch: Dropped | None, reference: Dropped | None, method: str, guidance: float = 1.0
@@ -68,11 +67,11 @@ class Studio:
             twice.
         """
         asked = sketch, reference, method, guidance
-        result, _ = self._answered
-        if asked != self._asked or result is None or not Path(result).exists():
-            self._answered = self._color(*asked)
-            self._asked = asked
-        return self._answered
+        before, answer = self._last
+        if asked != before or answer[0] is None or not Path(answer[0]).exists():
+            answer = self._color(*asked)
+            self._last = asked, answer  # at once: several may ask at a time
+        return answer
 
     def _color(
         self, sketch: Dropped | None, reference: Dropped | None, method: str, guidance: float
