@@ -38,7 +38,7 @@ def test_a_demo_draws_nothing_into_a_folder_with_a_data_set(work: Work) -> None:
 def _drawn_to_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop each demo where it would begin to draw."""
 
-    def stop(*arguments: object) -> None:
+    def stop(*arguments: object, **options: object) -> None:
         raise UserError("stopped here")
 
     monkeypatch.setattr("pipeline.dolls.data_set.write_dolls", stop)
@@ -63,7 +63,8 @@ def test_another_demo_takes_another_folder(tmp_path: Path) -> None:
 def test_a_demo_draws_only_what_its_recipe_selects(tmp_path: Path) -> None:
     error = call("demo", "--work", tmp_path / "w", "--recipe", "characters-64").exception
     assert str(error) == (
-        "--recipe characters-64: selects no drawn dolls. Give dolls-64 or dolls-128."
+        "--recipe characters-64: selects no drawn dolls. Give dolls-64, dolls-128 or "
+        "dolls-128-varied."
     )
     assert not (tmp_path / "w").exists()
 
@@ -76,7 +77,7 @@ def test_a_demo_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
 
 
 MINE = """
-select = {snapshot = 2021, rating = ["safe"], tags = ["doll", "white_background"]}
+select = {snapshot = 2021, rating = ["safe"], tags = ["doll"]}
 source = {layout = "512px", rate = 0}
 prepare = {size = 96, min_side = 256, fit = "pad"}
 split = {by = "character"}
@@ -88,7 +89,7 @@ train = {model = "reference", width_multiplier = 0.125, batch_size = 8, num_chro
 def test_a_demo_goes_by_a_recipe_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it makes the true answers, which have to be of the samples' size and fit."""
+    """Also where it makes the true answers: of the samples' size and fit, before backdrops."""
     asked: dict[str, Any] = {}
 
     def judge(
@@ -106,8 +107,12 @@ def test_a_demo_goes_by_a_recipe_of_ones_own(
     _, info = load_checkpoint(asked["checkpoint"])
     assert (info.size, info.train.width_multiplier, info.train.epochs) == ((96, 96), 0.125, 1)
     with Samples(tmp_path / "w" / "samples", "test") as samples:
-        dolls = [doll_of(post_id) for post_id in samples.post_ids.tolist()]
-        odd = next(i for i, doll in enumerate(dolls) if doll.width != doll.height)
+        dolls = [doll_of(post_id, backdrops=True) for post_id in samples.post_ids.tolist()]
+        odd = next(
+            i
+            for i, doll in enumerate(dolls)
+            if doll.width != doll.height and doll.pose.backdrop.kind != "white_background"
+        )
         color = samples.load([odd]).color[0].permute(1, 2, 0).numpy()
     itself = asked["truth"](dolls[odd].post_id, dolls[odd].post_id)
     assert np.abs(itself.astype(float) - color).mean() < 4

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
+from pipeline.dolls.backdrops import BACKDROPS
 from pipeline.dolls.canvas import Part, Tone, label_of
-from pipeline.dolls.character import Character, Palette, Pose
+from pipeline.dolls.character import Backdrop, Character, Palette, Pose
 from pipeline.dolls.data_set import (
     MAX_POSES,
     Doll,
@@ -29,6 +30,7 @@ from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
 from pipeline.dolls.headwear import HEADWEAR
 from pipeline.dolls.outfits import OUTFITS
+from pipeline.dolls.posts import post_doll
 from pipeline.metadata.record import parse_record
 from pipeline.pictures.image import Picture, decode, perceptual_hash, resize
 from pipeline.pictures.letterbox import Letterbox, crop, find_letterbox, predict_box
@@ -45,6 +47,7 @@ DAY = Palette(
 NIGHT = Palette(
     (90, 70, 200), (200, 140, 30), (150, 102, 76), (40, 120, 60), (30, 180, 190), (150, 40, 140)
 )
+PATTERNS = [kind for kind in BACKDROPS if kind != "simple_background"]  # that one is a colour
 DRESSED = Character(
     "twintails", "bangs", "sidelocks", True, "", "overalls", "kneehighs", "hair_bow", True
 )
@@ -91,6 +94,10 @@ def records(folder: Path) -> dict[int, dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def trouble(folder: Path) -> dict[int, str]:
+    return read_trouble(folder)
+
+
+def read_trouble(folder: Path) -> dict[int, str]:
     with (folder / "trouble.csv").open(encoding="utf-8", newline="") as file:
         return {int(row["id"]): row["fate"] for row in csv.DictReader(file)}
 
@@ -173,6 +180,12 @@ def test_every_trait_shows(field: str, options: list[object]) -> None:
         ("arms", [(arm, "arm_at_side") for arm in ARMS]),
         ("stride", [-1.0, 0.0, 1.0]),
         ("wind", [-1.0, 0.0, 1.0]),
+        ("backdrop", [Backdrop(kind) for kind in PATTERNS]),
+        ("backdrop", [Backdrop("outdoors", outlined=outlined) for outlined in (False, True)]),
+        ("backdrop", [Backdrop("outdoors", scale=scale) for scale in (0.7, 1.0)]),
+        ("backdrop", [Backdrop("outdoors", shift=shift) for shift in (-0.3, 0.0, 0.3)]),
+        ("backdrop", [Backdrop("striped_background", angle=angle) for angle in (-40, 0, 40)]),
+        ("backdrop", [Backdrop("indoors", angle=angle) for angle in (-40, 40)]),
     ],
 )
 def test_every_part_of_a_pose_shows(field: str, options: list[object]) -> None:
@@ -198,9 +211,12 @@ def test_a_flipped_pose_is_the_mirror_image() -> None:
     pose=st.integers(0, MAX_POSES - 1),
     height=st.integers(1, 300),
     width=st.integers(1, 300),
+    backdrops=st.booleans(),
 )
-def test_drawing_never_fails(seed: int, index: int, pose: int, height: int, width: int) -> None:
-    doll = doll_of(1_000_000 + MAX_POSES * index + pose, seed)
+def test_drawing_never_fails(
+    seed: int, index: int, pose: int, height: int, width: int, backdrops: bool
+) -> None:
+    doll = doll_of(1_000_000 + MAX_POSES * index + pose, seed, backdrops=backdrops)
     assert draw_doll(doll.character, doll.pose, doll.palette, height, width).shape == (
         height,
         width,
@@ -209,7 +225,8 @@ def test_drawing_never_fails(seed: int, index: int, pose: int, height: int, widt
     assert max(doll.width, doll.height) == 512
     assert min(doll.width, doll.height) >= 288
     picture = picture_of(doll)
-    assert 0.02 < shows(picture, (255, 255, 255)).mean() < 0.9  # a close-up has little paper
+    if doll.pose.backdrop.kind == "white_background":
+        assert 0.02 < shows(picture, (255, 255, 255)).mean() < 0.9  # a close-up has little paper
     assert shows(picture, color_of(doll.palette, Part.INK)).any()
 
 
@@ -230,6 +247,38 @@ def test_a_post_id_and_the_seed_recall_the_doll() -> None:
     for other in (0, 999_999, 9_000_000):
         with pytest.raises(ValueError, match="no doll"):
             doll_of(other)
+
+
+def test_backdrops_change_nothing_else() -> None:
+    plain, varied = make_dolls(6, 13), make_dolls(6, 13, backdrops=True)
+    for one, other in zip(plain, varied, strict=True):
+        assert doll_of(other.post_id, backdrops=True) == other
+        assert replace(other.pose, backdrop=Backdrop()) == one.pose
+        palette = replace(other.palette, paper=one.palette.paper, scenery=one.palette.scenery)
+        assert replace(other, pose=one.pose, palette=palette) == one
+        white = other.pose.backdrop.kind == "white_background"
+        assert (other.palette == one.palette) == white
+        assert white or min(shows(picture_of(other), other.palette.paper).sum(), 99) > 20
+    kinds = Counter(doll.pose.backdrop.kind for doll in varied)
+    assert kinds == {
+        kind: 6 * {"white_background": 4, "simple_background": 2}.get(kind, 1) for kind in BACKDROPS
+    }
+    assert {doll.pose.backdrop.kind for doll in plain} == {"white_background"}
+
+
+def test_the_true_answer_has_the_backdrop_of_one_picture_and_its_colours_of_the_other() -> None:
+    dolls = make_dolls(2, 13, backdrops=True)
+    striped, plain, white = (
+        next(doll for doll in dolls if doll.pose.backdrop.kind == kind)
+        for kind in ("striped_background", "simple_background", "white_background")
+    )
+    own = picture_of(striped)
+    for reference in (plain, white):
+        answer = true_answer(striped, reference)
+        for part in (Part.PAPER, Part.SCENERY):
+            there = shows(own, color_of(striped.palette, part))
+            assert there.sum() > 1000
+            assert shows(answer, color_of(reference.palette, part))[there].all()
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (80_001, 1), (1, MAX_POSES + 1)])
@@ -287,7 +336,7 @@ def test_records_are_of_the_2021_schema(records: dict[int, dict[str, object]]) -
         kinds = ("general", "artist", "copyright", "character")
         tags = [str(record[f"tag_string_{kind}"]) for kind in kinds]
         assert post.tags == set(" ".join(tags).split())
-        assert "doll" in general
+        assert general & {"doll", "doll_joints"}
         assert all(value not in (None, "", False) for value in record.values())
     kept = [post_id for post_id in records if post_id < 9_000_000]
     assert kept != sorted(kept)  # as in the dump, there is no order
@@ -300,6 +349,14 @@ def test_tags_name_the_traits(records: dict[int, dict[str, object]]) -> None:
         assert {doll.character.hair, doll.character.outfit, doll.pose.framing} <= tags
         assert {doll.character_name, "white_background"} <= tags
         assert ("glasses" in tags) == doll.character.glasses
+
+
+def test_tags_name_the_backdrop() -> None:
+    for doll in make_dolls(1, 13, backdrops=True):
+        tags = set(post_doll(doll).record["tag_string_general"].split())
+        kind = doll.pose.backdrop.kind
+        own = {"simple_background", kind} if kind == "white_background" else {kind}
+        assert tags & set(BACKDROPS) == own
 
 
 def test_the_letterbox_is_where_the_record_predicts_it(folder: Path) -> None:
@@ -336,13 +393,18 @@ def test_every_kind_of_trouble_is_there_a_few_times(
     assert (folder / "nsfw-ids.txt").read_text(encoding="utf-8").split() == [str(i) for i in ids]
 
 
+@pytest.mark.parametrize("name", ["dolls-64", "dolls-128-varied"])
 def test_the_pipeline_gives_every_post_the_fate_that_the_folder_names(
-    folder: Path, trouble: dict[int, str], tmp_path: Path
+    name: str, folder: Path, tmp_path: Path
 ) -> None:
-    work = Work(tmp_path)
+    work = Work(tmp_path / "work")
+    if name == "dolls-128-varied":
+        folder = tmp_path / "dolls"
+        write_dolls(folder, 6, 4, seed=5, backdrops=True)
+    trouble = read_trouble(folder)
     with serve_folder(folder) as url:
         images = f"source.images={url}/512px/{{bucket}}/{{id}}.jpg"
-        recipe = load_recipe("dolls-64", [f"source.metadata={folder / 'metadata'}", images])
+        recipe = load_recipe(name, [f"source.metadata={folder / 'metadata'}", images])
         filtered = {
             fate: count
             for fate, count in make_plan(recipe, None, folder / "metadata").counts.items()

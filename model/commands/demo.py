@@ -27,7 +27,7 @@ def demo(
     ] = None,
     recipe: Annotated[
         str,
-        typer.Option(metavar="RECIPE", help="dolls-64 or dolls-128, or a copy of one of these."),
+        typer.Option(metavar="RECIPE", help="dolls-64, dolls-128 or dolls-128-varied, or a copy."),
     ] = "dolls-64",
 ) -> None:
     """Do the whole job on drawn dolls, offline, in a few minutes."""
@@ -43,12 +43,16 @@ def demo(
     mirror = work / "mirror"
     chosen = load_recipe(recipe)
     if "doll" not in chosen.select.tags:
-        raise UserError(f"--recipe {recipe}: selects no drawn dolls. Give dolls-64 or dolls-128.")
+        raise UserError(
+            f"--recipe {recipe}: selects no drawn dolls. Give dolls-64, dolls-128 or "
+            "dolls-128-varied."
+        )
+    backdrops = "white_background" not in chosen.select.tags
     epochs = epochs or train_config(chosen.train, recipe).epochs
     _keep_options(mirror, {"recipe": recipe, "characters": characters, "epochs": epochs})
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
     with telling_unwritable(mirror):
-        write_dolls(mirror, characters)
+        write_dolls(mirror, characters, backdrops=backdrops)
     with serve_folder(mirror) as url:
         images = f"{url}/512px/{{bucket}}/{{id}}.jpg"
         print(f"-- fetch, from {url}")
@@ -67,7 +71,7 @@ def demo(
         work / "samples",
         "test",
         lambda sketch, reference: resize(
-            true_answer(doll_of(sketch), doll_of(reference)),
+            true_answer(*(doll_of(post, backdrops=backdrops) for post in (sketch, reference))),
             chosen.prepare.size,
             chosen.prepare.fit,
         ),

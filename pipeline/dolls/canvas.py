@@ -30,7 +30,7 @@ _NUM_TONES = 4
 
 
 class Part(IntEnum):
-    """What a label shows. From HAIR on, its colour comes from the palette."""
+    """What a label shows. INK, WHITE and MOUTH are alike in all palettes."""
 
     PAPER = 0
     INK = 1
@@ -42,6 +42,7 @@ class Part(IntEnum):
     CLOTHES = 7
     ACCENT = 8
     ACCESSORY = 9
+    SCENERY = 10
 
 
 class Tone(IntEnum):

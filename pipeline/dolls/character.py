@@ -36,6 +36,30 @@ class Character:
 
 
 @dataclass(frozen=True, slots=True)
+class Backdrop:
+    """What is behind a doll in one picture, its colours apart.
+
+    Attributes:
+        kind: out of ``backdrops.BACKDROPS``.
+        scale: of a pattern; 1 is the usual one.
+        angle: of a pattern, degrees clockwise; its sign says on which side a window is.
+        shift: of a pattern or a horizon, -0.3 to 0.3 of half the picture's longer side.
+        outlined: whether it has lines.
+    """
+
+    kind: str = "white_background"
+    scale: float = 1.0
+    angle: float = 0.0
+    shift: float = 0.0
+    outlined: bool = False
+
+    @property
+    def ink(self) -> float | None:
+        """Width of its outlines, in plain lines; None without any."""
+        return 0.8 if self.outlined else None
+
+
+@dataclass(frozen=True, slots=True)
 class Pose:
     """How a doll is shown in one picture.
 
@@ -56,6 +80,7 @@ class Pose:
         arms: left and right in the picture before ``flip``, out of ``drawing.ARMS``.
         stride: -1 to 1; how far the legs stand apart, and which one is lifted.
         wind: -1 to 1; blows the hair.
+        backdrop: what is behind it.
     """
 
     framing: str
@@ -74,11 +99,15 @@ class Pose:
     arms: tuple[str, str] = ("arm_at_side", "arm_at_side")
     stride: float = 0.0
     wind: float = 0.0
+    backdrop: Backdrop = Backdrop()
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The colours of a doll, RGB of 0 to 255 each; shade, gloss and blush follow from them."""
+    """The colours of a picture, RGB of 0 to 255 each; shade, gloss and blush follow from them.
+
+    ``paper`` and ``scenery`` are its backdrop's, the others its doll's.
+    """
 
     hair: Color
     eyes: Color
@@ -86,3 +115,5 @@ class Palette:
     clothes: Color
     accent: Color
     accessory: Color
+    paper: Color = (255, 255, 255)
+    scenery: Color = (238, 238, 242)

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.dolls.posts import Doll, DollPost, make_trouble, picture_of, post_doll
-from pipeline.dolls.traits import invent_character, invent_palette, invent_pose, invent_size
+from pipeline.dolls.traits import (
+    invent_backdrop,
+    invent_backdrop_colors,
+    invent_character,
+    invent_palette,
+    invent_pose,
+    invent_size,
+)
 from pipeline.pictures.image import Picture
 from pipeline.records import Fate
 from pipeline.words import counted
@@ -40,10 +47,16 @@ _MAX_CHARACTERS = (_FIRST_TROUBLE_ID - _FIRST_ID) // MAX_POSES
 _NUM_OF_EACH_TROUBLE = 3
 
 
-def doll_of(post_id: int, seed: int = 0) -> Doll:
+def doll_of(post_id: int, seed: int = 0, *, backdrops: bool = False) -> Doll:
     """Return the doll of a post, which its id and the data set's seed decide.
 
     The id is 1,000,000 + 100 x character + pose, and the character's tag ``doll_0012_(nurie)``.
+
+    Args:
+        post_id: see above.
+        seed: another one gives other characters under the same names.
+        backdrops: whether colours, patterns and places are behind most dolls, or white paper
+            behind all. The dolls are the same.
 
     Raises:
         ValueError: on the id of any other post, those with trouble included.
@@ -51,7 +64,7 @@ def doll_of(post_id: int, seed: int = 0) -> Doll:
     if not _FIRST_ID <= post_id < _FIRST_TROUBLE_ID:
         raise ValueError(f"post {post_id} is no doll's")
     index, pose = divmod(post_id - _FIRST_ID, MAX_POSES)
-    return Doll(
+    doll = Doll(
         post_id,
         f"doll_{index:04d}_(nurie)",
         invent_character(seed, index),
@@ -59,15 +72,26 @@ def doll_of(post_id: int, seed: int = 0) -> Doll:
         invent_palette(seed, index),
         *invent_size(seed, index, pose),
     )
+    if not backdrops:
+        return doll
+    backdrop = invent_backdrop(seed, index, pose)
+    doll = replace(doll, pose=replace(doll.pose, backdrop=backdrop))
+    if backdrop.kind == "white_background":
+        return doll
+    paper, scenery = invent_backdrop_colors(seed, index, pose)
+    return replace(doll, palette=replace(doll.palette, paper=paper, scenery=scenery))
 
 
-def make_dolls(num_characters: int, num_poses: int, seed: int = 0) -> list[Doll]:
+def make_dolls(
+    num_characters: int, num_poses: int, seed: int = 0, *, backdrops: bool = False
+) -> list[Doll]:
     """Return dolls, character by character. More of either change none of those before.
 
     Args:
         num_characters: 1 to 80,000.
         num_poses: of each character, 1 to MAX_POSES.
-        seed: another one gives other characters under the same names.
+        seed: see ``doll_of``.
+        backdrops: likewise.
 
     Raises:
         ValueError: on other numbers.
@@ -76,7 +100,8 @@ def make_dolls(num_characters: int, num_poses: int, seed: int = 0) -> list[Doll]
         asked = f"{counted(num_characters, 'character')} in {counted(num_poses, 'pose')}"
         raise ValueError(f"{asked}: at least 1 of each, at most {_MAX_CHARACTERS} and {MAX_POSES}")
     indices = ((index, pose) for index in range(num_characters) for pose in range(num_poses))
-    return [doll_of(_FIRST_ID + MAX_POSES * index + pose, seed) for index, pose in indices]
+    ids = [_FIRST_ID + MAX_POSES * index + pose for index, pose in indices]
+    return [doll_of(post_id, seed, backdrops=backdrops) for post_id in ids]
 
 
 def true_answer(sketch: Doll, reference: Doll) -> Picture:
@@ -113,7 +138,12 @@ def draw_examples(
 
 
 def write_dolls(
-    directory: Path, num_characters: int = 96, num_poses: int = 8, seed: int = 0
+    directory: Path,
+    num_characters: int = 96,
+    num_poses: int = 8,
+    seed: int = 0,
+    *,
+    backdrops: bool = False,
 ) -> None:
     """Write a small Danbooru2021: pictures, records, and among them every kind of trouble.
 
@@ -127,12 +157,14 @@ def write_dolls(
         num_characters: see ``make_dolls``.
         num_poses: likewise.
         seed: likewise.
+        backdrops: likewise.
 
     Raises:
         ValueError: see ``make_dolls``.
     """
-    dolls = make_dolls(num_characters, num_poses, seed)
-    trouble = make_trouble(dolls, _make_spares(num_characters, seed), _NUM_OF_EACH_TROUBLE)
+    dolls = make_dolls(num_characters, num_poses, seed, backdrops=backdrops)
+    spares = _make_spares(num_characters, seed, backdrops)
+    trouble = make_trouble(dolls, spares, _NUM_OF_EACH_TROUBLE)
     lines: list[bytes] = []
     fates: list[tuple[int, Fate]] = []
     for post in chain(map(post_doll, dolls), trouble):
@@ -149,10 +181,11 @@ def write_dolls(
         csv.writer(file, lineterminator="\n").writerows([("id", "fate"), *unusual])
 
 
-def _make_spares(num_characters: int, seed: int) -> Iterator[Doll]:
+def _make_spares(num_characters: int, seed: int, backdrops: bool) -> Iterator[Doll]:
     """Yield dolls of characters that ``make_dolls`` did not give, under ids for trouble."""
     for number in count():
-        doll = doll_of(_FIRST_ID + MAX_POSES * (num_characters + number), seed)
+        post_id = _FIRST_ID + MAX_POSES * (num_characters + number)
+        doll = doll_of(post_id, seed, backdrops=backdrops)
         yield replace(doll, post_id=_FIRST_TROUBLE_ID + number)
 
 

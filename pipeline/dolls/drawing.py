@@ -1,8 +1,11 @@
 """Drawing a doll: its character and pose give the lines, its palette the colours."""
 
+from dataclasses import fields
+
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.dolls.backdrops import draw_backdrop
 from pipeline.dolls.canvas import (
     SUPERSAMPLING,
     Labels,
@@ -29,7 +32,7 @@ from pipeline.pictures.image import Picture
 def draw_doll(
     character: Character, pose: Pose, palette: Palette, height: int, width: int
 ) -> Picture:
-    """Draw a doll on white.
+    """Draw a doll before its backdrop.
 
     Another palette changes no line and no region: those are ``draw_labels``'s.
 
@@ -48,7 +51,8 @@ def mix_colors(palette: Palette) -> NDArray[np.uint8]:
     colors[Part.INK] = (58, 40, 52)
     colors[Part.WHITE, Tone.SHADE] = (220, 222, 240)
     colors[Part.MOUTH] = [(196, 84, 92), (150, 56, 70), (244, 150, 150), (120, 40, 60)]
-    for name in ("hair", "eyes", "skin", "clothes", "accent", "accessory"):
+    for field in fields(palette):
+        name = field.name
         base = np.array(getattr(palette, name), np.float64)
         shade, deep = base * (0.76, 0.69, 0.82), base * (0.55, 0.45, 0.6)
         if name == "skin":
@@ -75,6 +79,7 @@ def draw_labels(character: Character, pose: Pose, height: int, width: int) -> La
         uint8, (SUPERSAMPLING * height) x (SUPERSAMPLING * width): the label of each point.
     """
     labels = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
+    draw_backdrop(_canvas(labels), pose.backdrop)
     body = _frame(labels, pose).turned(pose.lean, 2.2)
     head = body.turned(pose.tilt, 0.85)
     face = head.warped(_turn_face(pose.turn, pose.nod))
@@ -87,6 +92,14 @@ def draw_labels(character: Character, pose: Pose, height: int, width: int) -> La
     draw_headwear(face, character.headwear)
     _draw_arms(body, character, pose, raised=True)
     return labels
+
+
+def _canvas(labels: Labels) -> Pen:
+    """Return a pen whose unit is half the longer side, and its origin the middle."""
+    height, width = labels.shape
+    unit = max(height, width) / 2
+    ink = 1.15 * SUPERSAMPLING
+    return Pen(labels, ink, (np.array([(unit, 0), (0, unit), (width / 2, height / 2)]),))
 
 
 def _frame(labels: Labels, pose: Pose) -> Pen:

@@ -33,7 +33,7 @@ class Doll:
         character_name: its character tag, such as ``doll_0012_(nurie)``.
         character: what all posts of this name share.
         pose: this post's own.
-        palette: the character's colours.
+        palette: the character's colours, and this post's backdrop's.
         width: of the picture in pixels; the longer side is 512.
         height: likewise.
     """
@@ -140,13 +140,14 @@ def _general_tags(doll: Doll) -> set[str]:
     hair = np.array(doll.palette.hair)
     color = min(_HAIR_COLORS, key=lambda name: float(np.abs(hair - _HAIR_COLORS[name]).sum()))
     tags = {
-        *("1girl", "chibi", "doll", "simple_background", "solo", "white_background", color),
+        *("1girl", "chibi", "doll", "solo", color, pose.backdrop.kind),
         *(character.hair, character.fringe, character.sidelocks, character.eyes),
         *(character.outfit, character.legwear, character.headwear),
         *(pose.framing, pose.eyelids, pose.brows, pose.mouth, *pose.arms),
         "ahoge" if character.ahoge else "",
         "glasses" if character.glasses else "",
         "blush" if pose.blush else "",
+        "simple_background" if pose.backdrop.kind == "white_background" else "",
     }
     return tags - {""}
 
@@ -205,7 +206,7 @@ def _without_tag(doll: Doll) -> DollPost:
     """A tag that only looks like the wanted one."""
     post = post_doll(doll)
     record = {
-        key: value.replace("white_background", "white_background_removed")
+        key: " ".join("doll_joints" if tag == "doll" else tag for tag in value.split())
         if key in ("tag_string", "tag_string_general")
         else value
         for key, value in post.record.items()

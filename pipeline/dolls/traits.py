@@ -5,7 +5,8 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from pipeline.dolls.character import Character, Color, Palette, Pose
+from pipeline.dolls.backdrops import BACKDROPS
+from pipeline.dolls.character import Backdrop, Character, Color, Palette, Pose
 from pipeline.dolls.drawing import ARMS, FRAMINGS, LEGWEAR
 from pipeline.dolls.face import BROWS, EYELIDS, EYES, MOUTHS
 from pipeline.dolls.hair import FRINGES, HAIR, SIDELOCKS
@@ -32,6 +33,7 @@ _ASPECTS = {
 _HEADWEAR = ("", "", "", *(style for style in HEADWEAR if style))
 _EYELIDS = ("", "", "", *EYELIDS)  # open ones show their colour
 _BROWS = ("", *BROWS)
+_BACKDROPS = (*["white_background"] * 3, "simple_background", *BACKDROPS)
 
 
 def invent_character(seed: int, index: int) -> Character:
@@ -75,6 +77,28 @@ def invent_pose(seed: int, index: int, pose: int) -> Pose:
         stride=rng.uniform(-1, 1),
         wind=rng.uniform(-1, 1),
     )
+
+
+def invent_backdrop(seed: int, index: int, pose: int) -> Backdrop:
+    """Return what is behind character ``index`` in pose number ``pose``."""
+    who = f"{seed} backdrop {index}"
+    rng = random.Random(f"{who} {pose}")
+    return Backdrop(
+        kind=_deal(who, pose, _BACKDROPS),
+        scale=rng.uniform(0.6, 1.3),
+        angle=rng.uniform(-60, 60),
+        shift=rng.uniform(-0.3, 0.3),
+        outlined=rng.random() < 0.6,
+    )
+
+
+def invent_backdrop_colors(seed: int, index: int, pose: int) -> tuple[Color, Color]:
+    """Return the colours of paper and of scenery, mostly pale and apart from each other."""
+    rng = random.Random(f"{seed} backdrop colors {index} {pose}")
+    hue = rng.random()
+    paper = _from_hsv(hue, rng.uniform(0.05, 0.55), rng.uniform(0.65, 1))
+    scenery = _from_hsv(hue + rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.7), rng.uniform(0.5, 1))
+    return paper, scenery
 
 
 def _deal(deck: str, index: int, options: Sequence[T]) -> T:
