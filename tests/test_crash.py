@@ -77,7 +77,7 @@ def test_a_fault_now_and_then_does_no_harm(tmp_path: Path, scenario: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_kill_at_any_operation_does_no_harm(tmp_path: Path, scenario: str, step: int) -> None:
     operations, trials = run_trials("-m", "tests.crashing", scenario, "kill", tmp_path, 1, step)

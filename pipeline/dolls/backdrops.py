@@ -1,4 +1,6 @@
-"""What is behind a doll, by Danbooru's tags: white paper, a colour, a pattern, or a place.
+"""What is behind a doll, by Danbooru's tags: white paper, a pattern, or a place.
+
+A plain colour is not among them: its sketch is that of white paper, so nothing would say which.
 
 The unit is half the picture's longer side, and the origin its middle.
 """
@@ -23,8 +25,8 @@ def draw_backdrop(pen: Pen, backdrop: Backdrop) -> None:
     BACKDROPS[backdrop.kind](pen, backdrop)
 
 
-def _leave_plain(pen: Pen, backdrop: Backdrop) -> None:
-    """The paper's colour is all that there is."""
+def _leave_white(pen: Pen, backdrop: Backdrop) -> None:
+    """Draw nothing: the paper is there."""
 
 
 def _draw_two_tone(pen: Pen, backdrop: Backdrop) -> None:
@@ -107,8 +109,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 BACKDROPS: dict[str, Callable[[Pen, Backdrop], None]] = {
-    "white_background": _leave_plain,
-    "simple_background": _leave_plain,
+    "white_background": _leave_white,
     "two-tone_background": _draw_two_tone,
     "striped_background": _draw_stripes,
     "checkered_background": _draw_checks,

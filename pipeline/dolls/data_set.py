@@ -55,8 +55,8 @@ def doll_of(post_id: int, seed: int = 0, *, backdrops: bool = False) -> Doll:
     Args:
         post_id: see above.
         seed: another one gives other characters under the same names.
-        backdrops: whether colours, patterns and places are behind most dolls, or white paper
-            behind all. The dolls are the same.
+        backdrops: whether patterns and places are behind half of the dolls, or white paper behind
+            all. The dolls are the same.
 
     Raises:
         ValueError: on the id of any other post, those with trouble included.

@@ -33,7 +33,7 @@ _ASPECTS = {
 _HEADWEAR = ("", "", "", *(style for style in HEADWEAR if style))
 _EYELIDS = ("", "", "", *EYELIDS)  # open ones show their colour
 _BROWS = ("", *BROWS)
-_BACKDROPS = (*["white_background"] * 3, "simple_background", *BACKDROPS)
+_BACKDROPS = (*["white_background"] * 5, *BACKDROPS)
 
 
 def invent_character(seed: int, index: int) -> Character:
