@@ -58,6 +58,12 @@ def test_families_with_a_character_in_common_are_joined() -> None:
     assert found.tolist() == [3, 3, 3, 9, 12, 9, 21]
 
 
+def test_only_a_space_ends_the_name_of_a_character() -> None:
+    names = ["佐藤\u3000花子", "佐藤\u3000次郎", "", " b  佐藤\u3000花子"]
+    found = join_characters(np.array([1, 2, 3, 4], np.int64), names)
+    assert found.tolist() == [1, 2, 3, 1]
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """Prepare dolls, a child of each in another's colours, and a copy of each by another post."""

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,10 +6,16 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.planning.plan import planned_shards
-from pipeline.report.funnel import FateTable, count_splits, read_alive, read_fate_table
+from pipeline.report.funnel import (
+    FateTable,
+    count_splits,
+    find_straddling_characters,
+    read_alive,
+    read_fate_table,
+)
 from pipeline.report.pictures import show_posts
 from pipeline.shards.shard import remove_shards
-from tests.works import draw_original, fetch_all, make_work
+from tests.works import POST, draw_original, fetch_all, make_work
 
 
 def test_the_choice_looks_at_nothing_but_ids(tmp_path: Path) -> None:
@@ -42,6 +49,16 @@ def test_families_in_two_splits_are_found() -> None:
         (1, 1, 1),
         (1, 1, 1),
     ]
+
+
+def test_only_a_space_ends_the_name_of_a_character(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.works.POST", replace(POST, characters=("佐藤\u3000花子",)))
+    work, recipe = make_work(tmp_path, 30)
+    fetch_all(work, recipe)
+    fate_table = read_fate_table(work, list(planned_shards(work.plan_path)))
+    assert find_straddling_characters(work, fate_table) == ["佐藤\u3000花子"]
 
 
 def test_a_shard_that_another_run_takes_away_meanwhile_is_told(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def join_characters(families: NDArray[np.int64], characters: list[str]) -> NDArr
     ties = [
         (int(node), first.setdefault(name, int(node)))
         for node, names in zip(index, characters, strict=True)
-        for name in names.split()
+        for name in filter(None, names.split(" "))  # not at exotic white space
     ]
     a, b = np.array(ties, dtype=np.int64).reshape(-1, 2).T
     return nodes[_lowest_tied(len(nodes), a, b)[index]]

@@ -252,6 +252,6 @@ def find_straddling_characters(work: Work, fate_table: FateTable) -> list[str]:
         split, _ = parse_shard_name(name)
         posts = read_alive(work, name, ["status", "character"])
         for names in posts["character"].unique().to_pylist():
-            for character in names.split():
+            for character in filter(None, names.split(" ")):
                 found[character].add(split)
     return sorted(character for character, splits in found.items() if len(splits) > 1)
