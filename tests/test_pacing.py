@@ -1,4 +1,5 @@
 import threading
+import time
 from email.utils import formatdate
 
 import pytest
@@ -82,6 +83,18 @@ def test_retry_after_is_read(value: str, date: str, seconds: float) -> None:
 def test_without_a_date_header_this_clock_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: 784111770.0)
     assert parse_retry_after(formatdate(784111777, usegmt=True)) == 7
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    plain, named = "Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 08:49:30 GMT"
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert parse_retry_after(plain, named) == 7
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, ?\d{1,9} [A-Z][a-z]{2} \d{1,9} [\d:]{1,9} \w+"))

@@ -5,6 +5,7 @@ import email.utils
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC
 
 from pipeline.errors import UserError
 from pipeline.records import Fate, Status
@@ -214,5 +215,7 @@ class HostPacer:
 
 def _parse_date(value: str) -> float | None:
     with contextlib.suppress(ValueError, OverflowError):
-        return email.utils.parsedate_to_datetime(value).timestamp()
+        date = email.utils.parsedate_to_datetime(value)
+        # One of HTTP's three forms names no zone; it is not in this machine's.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     return None
