@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from pipeline.stages.originals import (
     open_source,
 )
 from pipeline.web.client import Client
+from tests.indexed_tars import index_tar, pack
 from tests.pictures import draw_picture, encoded, letterboxed
 
 POST = {
@@ -191,6 +193,14 @@ def test_a_disk_that_is_not_there_settles_no_post_as_missing(template: str, tmp_
     (place / "512px").mkdir(parents=True)
     download = open_source(Client(source, []), source)(POST)
     assert str(download.fate) == "missing/no_file"
+
+
+def test_a_member_of_a_tar_may_lie_in_a_folder_there(tmp_path: Path) -> None:
+    tar = pack({"pictures/1234567.png": b"a picture"})
+    (tmp_path / "all.tar").write_bytes(tar)
+    (tmp_path / "all.json").write_bytes(orjson.dumps(index_tar(tar)))
+    source = replace(SOURCE, images=f"{tmp_path}/all.tar#pictures/{{id}}.{{ext}}")
+    assert open_source(Client(source, []), source)(POST).content == b"a picture"
 
 
 def test_a_folder_that_may_not_be_entered_fails_no_post(

@@ -117,12 +117,12 @@ def open_source(
         UserError: where the template's folder is not on this machine, or closed to this user. No
             post is missing, or has failed, for that.
     """
-    folder = Path(source.images.removeprefix("file://").partition("{")[0] + "*").parent
+    tar_template, member_template = split_tar(source.images)
+    folder = Path(tar_template.removeprefix("file://").partition("{")[0] + "*").parent
     if is_on_disk(source.images) and (why := _why_closed(folder)):
         raise UserError(
             f"{folder}: {why} on {platform.node()}; is --images right, and the disk there?"
         )
-    tar_template, member_template = split_tar(source.images)
     over_http = is_web_template(source.images)
     is_remote = over_http or scheme_of(tar_template) != "file"
 
