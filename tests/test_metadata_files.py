@@ -175,3 +175,19 @@ def test_a_sparse_file_in_a_tar_is_passed_over(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="no metadata in this archive"):
         list(read_posts(tmp_path / "a.tar"))
+
+
+def test_a_file_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"no metadata")
+    (tmp_path / "posts.json").write_bytes(LINES)
+    assert list_files(tmp_path) == [tmp_path / "posts.json"]
+    (tmp_path / os.fsdecode(b"caf\xe9.json")).write_bytes(LINES)
+    with pytest.raises(UserError, match=r"caf\\udce9.json': is not UTF-8, .*; rename it"):
+        list_files(tmp_path)
+
+
+def test_a_name_in_an_archive_may_be_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(pack({"caf\udce9.json": LINES + b"no json\n"}))
+    items = read(tmp_path / "a.tar")
+    assert posts_in(items) == POSTS
+    assert [item.path for item in malformed_in(items)] == [f"{tmp_path}/a.tar:caf\ufffd.json"]

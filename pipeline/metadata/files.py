@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.metadata.json_lines import read_json
 from pipeline.metadata.record import UNREADABLE, Counted, Item, Malformed
 from pipeline.metadata.tables import read_parquet, read_sqlite
+from pipeline.words import is_utf8
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -74,7 +75,7 @@ def list_files(source: Path) -> list[Path]:
     """Return the metadata files of a folder by name, or a file as it is.
 
     Raises:
-        UserError: where there are none.
+        UserError: where there are none, or a name in the folder is no UTF-8: the plan holds them.
     """
     try:
         if source.is_file():
@@ -86,6 +87,8 @@ def list_files(source: Path) -> list[Path]:
         ) from error
     if not paths:
         raise UserError(f"{source}: no metadata in this folder, such as posts000000000000.json.")
+    if odd := next((path for path in paths if not is_utf8(str(path))), None):
+        raise UserError(f"{str(odd)!a}: is not UTF-8, as what is written here must be; rename it.")
     return paths
 
 
@@ -185,7 +188,7 @@ def _iterate_members(
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """Yield an archive's members with it, none of which it keeps."""
     try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member, errors="replace") as tar:
             for member in tar:
                 yield tar, member
                 cast(Any, tar).members.clear()
