@@ -38,16 +38,37 @@ def convert(
     try:
         return msgspec.convert(table, into)
     except ValueError as error:  # msgspec's are such
-        raise UserError(f"{where}: {_explain(error)}.") from error
+        raise UserError(f"{where}: {_explain(error, table, into)}.") from error
 
 
-def _explain(error: ValueError) -> str:
+def _explain(error: ValueError, table: Table, into: Any) -> str:
     """Return msgspec's error with the setting in front, in place of a path behind it."""
     what, _, path = str(error).rpartition(" - at `$.")
     if not what:
         return str(error)
-    # A dataclass that refuses its values names them itself.
-    return what if error.__cause__ is not None else f"{path.removesuffix('`')}: {what}"
+    place, is_one_of_several, rest = path.removesuffix("`").partition("[...]")
+    if is_one_of_several:
+        place = f"{place}.{_find_wrong(place.split('.'), table, into)}"
+    if error.__cause__ is None:
+        return f"{place}{rest}: {what}"
+    # A dataclass that refuses its values names them itself, but does not know its own name.
+    return f"{place}: {what}" if is_one_of_several else what
+
+
+def _find_wrong(keys: Iterable[str], table: Any, into: Any) -> str:
+    """Return the name of the first value that does not fit, of a ``dict[str, Inner]`` at a path."""
+    for key in keys:
+        table, into = table[key], _fields(into)[key]
+    inner = typing.get_args(into)[1]
+    return next(str(name) for name, value in table.items() if not _fits(value, inner))
+
+
+def _fits(value: Any, into: Any) -> bool:
+    try:
+        msgspec.convert(value, into)
+    except ValueError:
+        return False
+    return True
 
 
 def to_table(settings: Any) -> Table:

@@ -64,6 +64,14 @@ def test_a_recipe_is_a_file_a_folder_or_a_name(
         ('name = " "', "is not plain; a folder is called by it"),
         ('[prepare.sketches."a/b"]\nsigma = 1', "'a/b' is not a name of a-z, 0-9 and _"),
         ("[prepare.sketches.ink]\nsigna = 1", "did you mean 'prepare.sketches.ink.sigma'"),
+        (
+            "[prepare.sketches]\nfine = {}\nink = {sigma = 'x'}",
+            "toml: prepare.sketches.ink.sigma: Expected `float`, got `str`",
+        ),
+        (
+            "[prepare.sketches]\nfine = {}\nink = {xdog = {k = 0}}",
+            "toml: prepare.sketches.ink: xdog.k: 0.0 is not in 1.01 to 16",
+        ),
         ("[sketches.ink]\nsigma = 1", "did you mean 'prepare.sketches'"),
         ("[split]\ntrain = -1", "split"),
         ("[split]\nshard_size = 0", "shard_size"),
