@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_httpserver import HTTPServer
 
+from pipeline.errors import UserError
 from tests.calls import call
 from tests.crashing import make_source
 from tests.metadata_records import lines_of, make_post, new_record
@@ -36,6 +37,9 @@ def test_a_dry_run_counts_what_would_be_asked_for(tmp_path: Path) -> None:
     assert count("--limit", "4", *other, "--retry-failed") == "2 originals would be fetched."
     moved = ("--images", f"{tmp_path}/moved/{{id}}.jpg")
     assert count("--limit", "4", *moved) == "4 originals would be fetched."
+    wrong = call(*command, "--dry-run", "--images", f"{tmp_path}/{{ib}}.jpg")
+    assert isinstance(wrong.exception, UserError)
+    assert "no field {ib} (did you mean '{id}'?)" in str(wrong.exception)
 
 
 def test_a_template_that_leads_to_no_picture_is_doubted(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def fetch(
     from pipeline.planning.make import find_metadata, make_plan, say_what_is_cut
     from pipeline.recipe_file import find_recipe, load_recipe
     from pipeline.removals import read_removals
+    from pipeline.stages.originals import check_source
     from pipeline.stages.reuse import count_unfetched
 
     chosen = load_recipe(recipe, overrides)
@@ -115,6 +116,8 @@ def fetch(
             raise UserError("--locked takes the lock's posts: leave --metadata and --limit out.")
         lock = read_lock(lock_beside(find_recipe(recipe)))
     if dry_run:
+        if chosen.source.images:  # it may be counted before one is known
+            check_source(chosen.source)
         found = lock or find_metadata(chosen, place, console(), keeps_pages=False)
         plan = make_plan(chosen, limit, found, read_removals(place.removals_path).post_ids)
         say_what_is_cut(plan.malformed, console())
