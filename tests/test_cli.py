@@ -159,7 +159,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(words: str, work: Work) -> No
 @pytest.mark.parametrize(
     "words",
     [
-        *("status|", "verify|", "pull|x|", "takedown||1", "runs|", "prepare|dolls-64|--work|"),
+        *(
+            "status|",
+            "verify|",
+            "fetch|",
+            "train|",
+            "pull|x|",
+            "takedown||1",
+            "runs|",
+            "prepare|dolls-64|--work|",
+        ),
         *("train|dolls-64|--work=", "eval|run|--work|", "app|run|--work|"),
         *("train|dolls-64|--init|", "train|dolls-64|--shards|x|--cache|", "eval|", "app|"),
         *("eval|run|--out|", "report|work|--out|", "lock|dolls-64|--out|", "export||--out|x"),

@@ -59,7 +59,7 @@ def made_folder(text: str) -> Path:
 
 def _recipe_name(text: str) -> str:
     """Return the name or path of a recipe; its lock is written beside it."""
-    check_no_home(text)
+    named_path(text)
     return text
 
 
