@@ -7,7 +7,7 @@ them outlives plans, so that no later ``fetch`` brings one back.
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -22,6 +22,8 @@ from pipeline.schema import among
 from pipeline.settings import to_table
 
 TAKEN_DOWN = Fate(Status.REMOVED, "takedown")
+
+_PostId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 _LEFT = ("post_id", "split", "family", "shard", "rating")
 
@@ -52,7 +54,7 @@ class Removals:
         unfinished: None where all of it is done.
     """
 
-    post_ids: tuple[int, ...] = ()
+    post_ids: tuple[_PostId, ...] = ()
     unfinished: Unfinished | None = None
 
 

@@ -1,5 +1,6 @@
 """A takedown in a folder where something is damaged: refused before it begins, or finished."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,13 @@ def test_of_a_damaged_list_it_says_what_mends_it(
     assert verify(work.root) == []
     assert holding(work.root, secrets) == []
     assert members(work) == {n: d for n, d in whole.items() if not n.startswith(key_of(3))}
+
+
+@pytest.mark.parametrize("post_id", [0, 2**63])
+def test_a_list_of_what_is_no_post_is_damaged(work: Work, post_id: int) -> None:
+    work.removals_path.write_text(json.dumps({"post_ids": [post_id]}))
+    with pytest.raises(DamagedError, match="Remove it, and run `takedown` with the ids of all"):
+        run.fetch(planned_recipe(work.plan_path), work, QUIET, replan=True)
 
 
 def test_a_tar_without_rows_is_no_hiding_place(work: Work) -> None:
