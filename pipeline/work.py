@@ -75,7 +75,7 @@ class Work:
         """The store that has the shards' tars, "" where they are here."""
         check_place(self.store_path)
         try:
-            return self.store_path.read_text(encoding="utf-8").strip()
+            return self.store_path.read_text(encoding="utf-8").removesuffix("\n")
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except (OSError, ValueError) as error:

@@ -50,6 +50,14 @@ def work(tmp_path: Path) -> Work:
     return Work(tmp_path / "work")
 
 
+def test_the_name_of_a_store_may_end_in_a_space(work: Work, tmp_path: Path) -> None:
+    make_source(tmp_path)
+    store = f"{tmp_path}/store "
+    fetch(tmp_path, work, store=store)
+    assert prepare(tmp_path, work, store=store).fates.total() == NUM_POSTS
+    assert work.store == store
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_the_store_gets_the_bytes_of_a_work_folder(
