@@ -1,5 +1,6 @@
 """Recipes as files: found by name or path, read, and written."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -44,8 +45,10 @@ def load_recipe(
     table.setdefault("name", folder.name if path.name == "recipe.toml" else path.stem)
     try:
         recipe = convert(apply_overrides(table, overrides), Recipe, where, sections)
-        orjson.dumps(to_table(recipe))  # as it will be written into what it makes
-    except (RecursionError, TypeError) as error:
+        plain = to_table(recipe)
+        orjson.dumps(plain)  # as it will be written into what it makes, ...
+        json.dumps(plain, allow_nan=False)  # ... where inf and nan would be null
+    except (RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"{where}: nested too deeply, or a value cannot be kept: {error}."
         ) from error

@@ -73,6 +73,8 @@ def test_a_recipe_is_a_file_a_folder_or_a_name(
             "toml: prepare.sketches.ink: xdog.k: 0.0 is not in 1.01 to 16",
         ),
         ("[sketches.ink]\nsigma = 1", "did you mean 'prepare.sketches'"),
+        ("[train]\nlr = inf", "a value cannot be kept: Out of range float"),
+        ("[train]\nwarmup = [nan]", "a value cannot be kept: Out of range float"),
         ("[split]\ntrain = -1", "split"),
         ("[split]\nshard_size = 0", "shard_size"),
     ],
