@@ -292,7 +292,8 @@ class EvalConfig:
         sketch: the samples' member to colour; "" for the one that the model was trained on.
         style_weights: path of the style network's weights where they are not found again as the
             checkpoint names them; "" to take the checkpoint's word.
-        seed: of the choice of references, and of KID's subsets.
+        seed: of the choice of sketches and references, of the colours and bends of ``same``, of
+            intervals, and of KID's subsets.
         device: as in ``TrainConfig``.
         decode_threads: threads that decode pictures.
     """

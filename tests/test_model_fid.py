@@ -1,3 +1,4 @@
+import math
 import pickle
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def test_the_numbers_are_torch_fidelitys(
     )
     assert fid(a, b) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
     assert kid(a, b, seed=7) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
+
+
+def test_every_seed_that_an_evaluation_takes_does_for_kid() -> None:
+    """NumPy's old generator, which chooses the subsets, takes 32 bits of it."""
+    a, b = torch.rand(6, 8), torch.rand(6, 8)
+    assert math.isfinite(kid(a, b, seed=2**63 - 1))
+    assert kid(a, b, seed=2**32 + 7) == kid(a, b, seed=7)
 
 
 def test_inceptions_weights_come_from_a_file_that_cannot_run_code(

@@ -69,10 +69,10 @@ def fid(real: Tensor, generated: Tensor) -> float:
 def kid(real: Tensor, generated: Tensor, seed: int) -> float:
     """Return the kernel inception distance (Binkowski et al. 2018) of two sets of features.
 
-    It is the mean over 100 subsets, which the seed decides.
+    It is the mean over 100 subsets, which the seed's last 32 bits decide.
     """
     size = min(KID_SUBSET_SIZE, len(real), len(generated))
     metric = kid_features_to_metric(
-        real, generated, kid_subsets=100, kid_subset_size=size, rng_seed=seed, verbose=False
+        real, generated, kid_subsets=100, kid_subset_size=size, rng_seed=seed % 2**32, verbose=False
     )
     return float(metric[KEY_METRIC_KID_MEAN])
