@@ -217,6 +217,21 @@ def test_an_address_that_is_taken_is_named() -> None:
             bind(gradio.Blocks(), host, 0)
 
 
+def test_no_address_is_not_every_address() -> None:
+    """``--host "$HOST"`` without the variable would open the page to the whole network."""
+    with pytest.raises(UserError, match="--host '': names no address.*0.0.0.0 for all"):
+        bind(None, "", 0)
+
+
+def test_a_name_that_leads_to_loopback_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Debian the machine's own name is: other pages' names must not be answered there."""
+    gradio = pytest.importorskip("gradio")
+    guards = []
+    monkeypatch.setattr("model.app.server.Guard", lambda _, names: guards.append(names))
+    bind(gradio.Blocks(), "LOCALHOST", 0).socket.close()
+    assert guards[0] is not None
+
+
 @pytest.mark.parametrize("origin", ["http://[", "http://]:7860", "://"])
 def test_an_origin_that_is_no_address_is_refused(origin: str) -> None:
     assert ask(HOSTS, host="localhost:7860", origin=origin)[0]["status"] == 403

@@ -81,7 +81,7 @@ def serve(
         keep_gradio_home(Path(folder))
         studio = Studio(painter, draw_lines, Path(folder))
         running = bind(build_page(studio, *find_examples(Path(folder))), host, port)
-        if not is_loopback(host):
+        if not is_loopback(running.socket.getsockname()[0]):
             console.print(f"{host}: whoever reaches this machine can use the page.")
         console.print(f"{running.url} is the page; Ctrl-C ends it.")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -132,6 +132,11 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
     import uvicorn
     from fastapi import FastAPI
 
+    if not host:  # a socket would listen on all that the machine has
+        raise UserError(
+            "--host '': names no address, as a variable that is not set does. It takes an address "
+            "of this machine, or 0.0.0.0 for all that it has."
+        )
     _fetch_no_addresses()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -143,7 +148,7 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
         raise UserError(
             f"{host} port {port}: cannot listen there: {reason(error)}. {advice}."
         ) from error
-    port = bound.getsockname()[1]
+    address, port = bound.getsockname()[:2]
     inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gradio.mount_gradio_app(
         inner,
@@ -167,19 +172,24 @@ def bind(page: "gradio.Blocks", host: str, port: int) -> Running:
     page.has_launched = page.is_running = True
     # Past the queue any number of pictures would be coloured at once.
     page.queue(max_size=_MAX_WAITING, api_open=False)
-    guarded = Guard(inner, names_of(host, port))
+    guarded = Guard(inner, names_of(host, port, address))
     config = uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=1)
     return Running(uvicorn.Server(config), bound, f"http://{_bracketed(host)}:{port}")
 
 
-def names_of(host: str, port: int) -> frozenset[str] | None:
+def names_of(host: str, port: int, address: str = "") -> frozenset[str] | None:
     """Return the names by which browsers may call the server, with the port; None for any.
 
     Of port 80 the names alone as well: browsers leave it out.
+
+    Args:
+        host: address or name that the server was given.
+        port: where it listens.
+        address: that the host stands for; "" where it is one itself.
     """
-    if not is_loopback(host):
+    if not is_loopback(address or host):
         return None
-    names = ("127.0.0.1", "localhost", "[::1]", _bracketed(host))
+    names = ("127.0.0.1", "localhost", "[::1]", _bracketed(host.lower()))  # as browsers write it
     return frozenset(f"{name}:{port}" for name in names) | frozenset(names if port == 80 else ())
 
 
@@ -212,7 +222,7 @@ def keep_gradio_home(folder: Path) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether only this machine can reach an address; of names ``localhost`` alone is known."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
