@@ -100,8 +100,9 @@ class TrainConfig:
             and less in the first steps (``training.state.mean_decay``); the average is what is
             validated and kept as best. 0 for none.
         style_train: train the style network as well (its features are then computed each time).
-        l1_weight: the lambda on all L1 terms. The paper and the article never state theirs; 100
-            is the customary weight of an L1 term beside an adversary (pix2pix).
+        l1_weight: the lambda on all L1 terms; at 0 the adversary alone teaches. The paper and the
+            article never state theirs; 100 is the customary weight of an L1 term beside an
+            adversary (pix2pix).
         alpha: weight of the grey guide's L1 term.
         beta: weight of the colour guide's L1 term; the guide of ``reference`` is what its
             attention found.
@@ -205,6 +206,9 @@ class TrainConfig:
             value = getattr(self, name)
             wrong = "negative" if value < 0 else "not finite"  # of which JSON keeps nothing
             _check(0 <= value < math.inf, f"train.{name}: {value} is {wrong}")
+        of_adversary = {"none": 0.0, "patch": self.patch_weight + self.feature_weight}
+        nothing = "train.l1_weight: at 0 there is nothing to learn, as no adversary has a weight"
+        _check(self.l1_weight + of_adversary.get(self.gan, 1.0) > 0, nothing)
         _check_seed("train.seed", self.seed)
         _check(0 <= self.ema < 1, f"train.ema: {self.ema} is not in [0, 1)")
         if self.style_train:

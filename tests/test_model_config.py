@@ -63,6 +63,11 @@ def test_tables_and_configs_are_inverse() -> None:
         ({"accumulate": 0}, "train.accumulate: 0 is under 1"),
         ({"accumulate": 2}, 'train.accumulate: above 1 it needs gan = "none"'),
         ({"gan": "none", "style_train": True, "accumulate": 2}, "and a frozen style network"),
+        ({"gan": "none", "l1_weight": 0.0}, "train.l1_weight: at 0 there is nothing to learn"),
+        (
+            {"gan": "patch", "l1_weight": 0, "patch_weight": 0, "feature_weight": 0},
+            "train.l1_weight: at 0 there is nothing to learn",
+        ),
         ({"best_by": "psnr"}, "train.best_by: 'psnr' is none of mse, chroma_error"),
     ],
 )
@@ -70,6 +75,11 @@ def test_a_wrong_setting_is_named(table: dict[str, object], message: str) -> Non
     with pytest.raises(UserError, match="recipe.toml") as caught:
         convert(table, TrainConfig, "recipe.toml")
     assert message in str(caught.value)
+
+
+def test_an_adversary_alone_is_something_to_learn_from() -> None:
+    for table in ({}, {"gan": "patch"}, {"gan": "patch", "patch_weight": 0.0}):
+        assert TrainConfig(l1_weight=0.0, **table).l1_weight == 0
 
 
 def test_wrong_eval_settings_are_named() -> None:
