@@ -263,6 +263,15 @@ def test_a_checkpoints_own_work_folder_is_taken(
     assert done.exit_code == 0, done.output
 
 
+def test_sketches_that_there_are_not_are_named_with_the_settings_that_choose_them(
+    work: Path,
+) -> None:
+    for command, options in (("train", ["--run", "two"]), ("eval", [])):
+        said = misuse(work, command, *options, "--set", f"{command}.sketch=sketch_ink")
+        assert "holds no 'sketch_ink'; it has sketch. Take " in said
+        assert f"{command}.sketch" in said
+
+
 def test_a_split_that_there_is_not(work: Path) -> None:
     said = misuse(work, "eval", "--split", "tests")
     assert said.startswith("--split tests (did you mean 'test'?): no such split; there are train,")

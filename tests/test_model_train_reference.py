@@ -243,6 +243,19 @@ def test_the_best_following_is_the_nearest_to_one() -> None:
         criterion({"mse": 0.1}, "following")
 
 
+@pytest.mark.parametrize(
+    ("best_by", "why"),
+    [
+        ("chroma_error", "have no colour"),
+        ("paper_error", "have no white paper"),
+        ("following", "have one palette"),
+    ],
+)
+def test_what_validation_samples_lack_is_named(best_by: str, why: str) -> None:
+    with pytest.raises(UserError, match=f"do not tell {best_by}: .*{why}"):
+        criterion({"mse": 0.1}, best_by)
+
+
 @pytest.mark.usefixtures("small_style_networks")
 def test_an_article_model_can_learn_from_jittered_references(
     paired_dir: Path, tmp_path: Path

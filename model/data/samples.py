@@ -209,8 +209,8 @@ class Samples:
         if unknown := next((sketch for sketch in sketches if sketch not in known), None):
             raise UserError(
                 f"{self._source.place}: {name} holds no {unknown!r}; it has {', '.join(known)}. "
-                "Take train.sketch and train.sketches from these, or prepare again with "
-                "prepare.sketches."
+                "Take train.sketch and train.sketches, or eval.sketch, from these, or prepare "
+                "again with prepare.sketches."
             )
         columns = [c for member in ("color", *sketches) for c in place_columns(member)]
         path, remedy = f"{self._source.place}/{name}.parquet", self._source.remedy

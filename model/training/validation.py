@@ -93,6 +93,13 @@ def check_best_by(samples: Samples, config: TrainConfig) -> None:
     criterion(measured, config.best_by)
 
 
+_UNTOLD = {
+    "paper_error": "have no white paper",
+    "following": "are too few, or all have one palette",
+}
+"""What of the samples is why they do not tell a measure; of the others it is their colour."""
+
+
 def criterion(metrics: dict[str, float], best_by: str) -> float:
     """Return what the kept checkpoint has least of.
 
@@ -100,9 +107,10 @@ def criterion(metrics: dict[str, float], best_by: str) -> float:
         UserError: where that could not be measured on the validation set.
     """
     if best_by not in metrics:
+        why = _UNTOLD.get(best_by, "have no colour")
         raise UserError(
-            f"the validation samples do not tell {best_by}: they are too few, or have no colour. "
-            "Use --set train.best_by=mse."
+            f"the validation samples do not tell {best_by}: they {why}. Use --set "
+            "train.best_by=mse."
         )
     value = metrics[best_by]
     return abs(value - 1) if best_by == "following" else value
