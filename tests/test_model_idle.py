@@ -13,6 +13,7 @@ from pipeline.console import PlainConsole
 from pipeline.recipe_file import load_recipe, recipe_names
 from tests.model_checkpoints import CONFIG
 from tests.model_runs import log_of, run
+from tests.model_samples import write_samples
 
 pytestmark = pytest.mark.usefixtures("small_style_networks")
 
@@ -68,6 +69,25 @@ def test_train_says_which_settings_do_nothing(
     assert said == [
         "train.size=base does nothing here: it needs the model reference.",
         "train.contrast=3.0 does nothing here: it needs train.chroma_weight above 0.",
+    ]
+
+
+def test_pairs_do_nothing_where_no_two_samples_show_one_character(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(CONFIG, gan="none", pairs=1.0, warp=True)
+    found = []
+    for characters in ((), ("a", "b")):
+        samples_dir = write_samples(tmp_path / f"of{len(characters)}", characters=characters)
+        run_dir = samples_dir.parent / f"run{len(characters)}"
+        train(config, samples_dir, run_dir, max_steps=1, console=PlainConsole(stderr=False))
+        found.append([line for line in capsys.readouterr().out.splitlines() if "nothing" in line])
+    assert found == [
+        [
+            "train.pairs=1.0 does nothing here: it needs two drawings of one character among the "
+            "training samples."
+        ],
+        [],
     ]
 
 

@@ -3,10 +3,14 @@
 from model.config import STYLELESS, TrainConfig, train_config
 
 
-def idle_settings(config: TrainConfig) -> list[str]:
+def idle_settings(config: TrainConfig, has_pairs: bool = True) -> list[str]:
     """Return a sentence for each setting that was changed and has no effect in this run.
 
     A setting that is switched off, or as its model has it by default, promises none.
+
+    Args:
+        config: of the run.
+        has_pairs: whether any of its samples has another drawing of its character.
     """
     has_style = config.model not in STYLELESS
     has_random = has_style and config.style_weights == "random"
@@ -22,6 +26,7 @@ def idle_settings(config: TrainConfig) -> list[str]:
         ("contrast", config.chroma_weight > 0, "train.chroma_weight above 0"),
         ("bend", config.jitter > 0, "train.jitter above 0"),
         ("reframe", config.warp, "train.warp=true"),
+        ("pairs", has_pairs, "two drawings of one character among the training samples"),
     )
     default = train_config({"model": config.model}, "")
     return [

@@ -13,6 +13,7 @@ from model.config import STYLELESS, TrainConfig
 from model.data.augment import augment_batch
 from model.data.epochs import iterate_steps, order_of, windows_of
 from model.data.features import StyleFeatures
+from model.data.pairs import Partners
 from model.data.samples import Samples, iterate_batches, to_unit
 from model.data.shards import Shards
 from model.device import memory_guard, pick_device, settle
@@ -127,7 +128,8 @@ def train(
                 f"the samples are not as the recipe says: {'; '.join(odd)}. They are taken as they "
                 "are."
             )
-        for sentence in idle_settings(config):
+        has_pairs = config.pairs > 0 and Partners(train_set).paired.size > 0
+        for sentence in idle_settings(config, has_pairs):
             console.print(sentence)
         in_parts = f"train.accumulate={2 * config.accumulate}" if config.can_accumulate() else ""
         stack.enter_context(memory_guard("train.batch_size", config.batch_size, in_parts))
