@@ -1,6 +1,7 @@
 import hashlib
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from safetensors.torch import save_file
+from torch import Tensor
 from torchvision.models import VGG19_Weights, inception_v3, vgg19
 
 from model.networks.style import (
+    STYLE_NETWORKS,
     InceptionMap,
     StyleNetwork,
     Vgg19Fc1,
@@ -23,7 +26,7 @@ from model.networks.style import (
 )
 from model.weights import read_weights
 from pipeline.errors import UserError
-from tests.stand_ins import Trap
+from tests.stand_ins import SmallVgg19, Trap
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +162,30 @@ def test_unusable_weights_files_are_named(tmp_path: Path) -> None:
             said = r": damaged or cut short, or not a [.a-zA-Z ]+\. Copy or download it again\.$"
             with pytest.raises(UserError, match=f"{torn}{said}"):
                 read_weights(torn)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.Tensor.int,
+        lambda t: t.to(torch.complex64),
+        torch.Tensor.to_sparse,
+        lambda t: t.to("meta"),
+    ],
+    ids=["whole", "complex", "sparse", "nowhere"],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(
+    tmp_path: Path, convert: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STYLE_NETWORKS, "vgg19", SmallVgg19)
+    state = SmallVgg19.build_layers().state_dict()
+    path = tmp_path / "weights.pth"
+    torch.save({name: convert(tensor) for name, tensor in state.items()}, path)
+    with pytest.raises(UserError, match=r"weights\.pth: 'classifier\.0\.bias' is missing or has"):
+        build_style_network("vgg19", normalised=False, weights=str(path))
+    torch.save({name: tensor.half() for name, tensor in state.items()}, path)
+    network = build_style_network("vgg19", normalised=False, weights=str(path))
+    assert network(torch.rand(1, 3, 64, 64)).dtype == torch.float32
 
 
 def test_without_network_the_remedy_is_named(

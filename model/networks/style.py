@@ -248,15 +248,19 @@ def _load(layers: nn.Module, state: StateDict, source: str) -> None:
     expected = layers.state_dict()
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
     state = {**{name: torch.tensor(0) for name in counters}, **state}  # old files have none
-    wrong = sorted(
-        name
-        for name, tensor in expected.items()
-        if name not in state or state[name].shape != tensor.shape
-    )
+    wrong = sorted(name for name, t in expected.items() if not _is_like(state.get(name), t))
     if wrong:
         raise UserError(
-            f"{source}: {wrong[0]!r} is missing or has another shape ({len(wrong)} of "
+            f"{source}: {wrong[0]!r} is missing or has another shape or type ({len(wrong)} of "
             f"{len(expected)} tensors). Give torchvision's weights of the model's style network."
         )
     layers.load_state_dict({name: state[name] for name in expected}, assign=True)
     layers.float()
+
+
+def _is_like(tensor: Tensor | None, expected: Tensor) -> bool:
+    """Whether a tensor has what is expected: its shape, and as plain numbers, whole or not."""
+    if tensor is None or tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    is_same_kind = tensor.is_floating_point() == expected.is_floating_point()
+    return is_same_kind and tensor.shape == expected.shape
