@@ -88,6 +88,26 @@ def test_pictures_without_colour_do_not_tell_which_checkpoint_colours_best(
             check_best_by(samples, config)
 
 
+@pytest.mark.parametrize(
+    ("name", "place"), [("num_following", "measure_following"), ("num_grid", "tile")]
+)
+def test_what_fills_the_memory_of_a_validation_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    """As many pictures are coloured at once, whatever the batches of training have."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(f"model.training.validation.{place}", full)
+    samples_dir = write_samples(tmp_path / "samples")
+    for batch_size, blamed in ((2, f"train.{name} = 4: try --set train.{name}=2."), (8, "")):
+        config = dataclasses.replace(CONFIG, gan="none", epochs=1, batch_size=batch_size)
+        config = dataclasses.replace(config, num_following=4, num_grid=4)
+        with pytest.raises(UserError, match=blamed or r"train\.batch_size = 8: try"):
+            run(samples_dir, tmp_path / f"run{batch_size}", config)
+
+
 def test_colours_are_measured_over_pictures_from_all_of_the_validation_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

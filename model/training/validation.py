@@ -1,6 +1,7 @@
 """Validation: when it is due, what it measures, which checkpoint is best, what is shown."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from model.config import TrainConfig
 from model.data.augment import same_reference
 from model.data.features import StyleFeatures
 from model.data.samples import Samples, iterate_batches, spread_places, to_bytes, to_unit
+from model.device import memory_guard
 from model.evaluation.metrics import Answer, measure_following, mse, ratio, to_psnr
 from model.evaluation.seen import Floats, Seen
 from model.evaluation.tally import RATIOS
@@ -74,7 +76,8 @@ def _measure_colors(answer: Answer, samples: Samples, config: TrainConfig) -> di
     measured = {name: ratio(np.concatenate(found)) for name, found in parts.items()}
     some = samples.load(spread_places(config.num_following, len(samples)))  # of many palettes
     if len(some.indices) > 1:
-        measured["following"] = measure_following(answer, some.sketch, some.color)
+        with _at_once("num_following", len(some.indices), config):
+            measured["following"] = measure_following(answer, some.sketch, some.color)
     return {name: value for name, value in measured.items() if value is not None}
 
 
@@ -122,5 +125,15 @@ def draw_samples(colorizer: Colorizer, samples: Samples, config: TrainConfig) ->
     truth, reference = some.color, some.color
     if not config.is_self_reference():
         truth, reference = same_reference(some.color, some.indices, seed=0)
-    output = colorizer(some.sketch, reference)
-    return tile({"sketch": some.sketch, "reference": reference, "output": output, "truth": truth})
+    with _at_once("num_grid", len(some.indices), config):
+        output = colorizer(some.sketch, reference)
+        columns = {"sketch": some.sketch, "reference": reference, "output": output}
+        return tile(columns | {"truth": truth})
+
+
+def _at_once(name: str, num: int, config: TrainConfig) -> AbstractContextManager[None]:
+    """Return a ``memory_guard`` for so many pictures; where batches have more, these are to blame.
+
+    ``name`` is of the setting that decides their number.
+    """
+    return memory_guard(f"train.{name}", num) if num > config.batch_size else nullcontext()
