@@ -80,7 +80,8 @@ class TrainConfig:
         batch_size: samples a step, over all processes.
         accumulate: parts of a process's samples that a step takes one after the other, for want of
             memory: their gradients add up to the batch's. Needs gan = "none", as an adversary has
-            to learn from the whole batch first. BatchNorm sees one part at a time.
+            to learn from the whole batch first, and a frozen style network. BatchNorm sees one
+            part at a time.
         sketch: the samples' member to colour: ``sketch``, or ``sketch_NAME`` where the recipe has
             ``[prepare.sketches.NAME]``. Evaluation takes the same.
         sketches: members as above, of which training takes one at random for each sample, anew in
@@ -120,7 +121,7 @@ class TrainConfig:
         best_by: what the kept checkpoint is best by: ``mse``, ``chroma_error``,
             ``regional_error``, ``paper_error``, or ``following`` (the nearest to 1), on the
             validation set.
-        seed: of initial weights and of the order of the samples.
+        seed: of initial weights, of the order of the samples, and of what becomes of each.
         shuffle_shards: shards whose samples an epoch shuffles together. Which samples share a
             shard is random already, so little is lost. With ``--shards`` a cache that holds twice
             as many shards is enough for training not to wait.

@@ -41,7 +41,8 @@ def ssim(output: Seen, truth: Seen) -> Floats:
     """Return the structural similarity of each picture (Wang et al. 2004): N, at most 1.
 
     As published: an 11 x 11 Gaussian window of deviation 1.5, K1 = 0.01, K2 = 0.03, population
-    statistics, only windows that lie wholly inside; averaged over the three channels.
+    statistics, only windows that lie wholly inside, so sides of at least 11 pixels; averaged over
+    the three channels.
     """
     return np.array(list(map(_ssim, output.pixels, truth.pixels, output.moments, truth.moments)))
 

@@ -53,7 +53,7 @@ def lpips_distance(network: nn.Module, output: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         network: of ``load_lpips``.
-        output: uint8 N x 3 x H x W, sides of at least 64 pixels.
+        output: uint8 N x 3 x H x W, sides of at least 32 pixels.
         truth: likewise.
     """
     device = next(network.parameters()).device
