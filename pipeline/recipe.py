@@ -50,6 +50,10 @@ class SelectSettings:
             raise ValueError(f"select.rating: {unknown!r}{hint} is none of {', '.join(known)}")
         if not self.rating:
             raise ValueError(f"select.rating: name one of {', '.join(known)} at least")
+        if odd := next((e for e in self.extensions if e != e.lower().strip(". ")), None):
+            raise ValueError(f"select.extensions: {odd!r} is none; they are written as in jpg")
+        _check_range("select.snapshot", self.snapshot, 2005, 9999)
+        _check_range("select.min_side", self.min_side, 0, 2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ SAMPLES = pa.schema(
         pa.field("file_height", pa.int32()),
         pa.field("letterbox", pa.string()),  # how record and pixels agree; see letterbox.Letterbox
         *[
-            pa.field(f"crop_{edge}", pa.int32())  # in the file's pixels; right, bottom exclusive
+            pa.field(f"crop_{edge}", pa.int32())  # of the upright picture; right, bottom exclusive
             for edge in EDGES
         ],
         pa.field("perceptual_hash", pa.uint64()),

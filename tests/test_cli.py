@@ -187,6 +187,12 @@ def test_an_empty_name_is_not_taken_for_the_current_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", ["fetch|dolls-64", "prepare|dolls-64", "takedown|w|1"])
+def test_an_empty_store_is_not_taken_for_none(words: str) -> None:
+    error = call(*words.split("|"), "--store", "").exception
+    assert str(error) == "--store '': names no store. Is a variable not set?"
+
+
 @pytest.mark.parametrize("place", ["~", "~/x", "./~", "~root"])
 def test_a_home_folder_that_the_shell_left_is_neither_made_nor_written(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

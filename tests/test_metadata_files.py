@@ -1,5 +1,6 @@
 """Every packing of metadata gives the same posts, and whatever is damaged is counted."""
 
+import codecs
 import gzip
 import json
 import lzma
@@ -32,6 +33,8 @@ AS_LIST = json.dumps([new_record(post) for post in POSTS], indent=1).encode()
 PACKED = {
     "plain.json": LINES,
     "no_newline_at_the_end.json": LINES[:-1],
+    "byte_order_mark.json": codecs.BOM_UTF8 + LINES,
+    "byte_order_mark_and_list.json": codecs.BOM_UTF8 + AS_LIST,
     "crlf.json": LINES.replace(b"\n", b"\r\n"),
     "blank_lines.json": b"\n\r\n" + LINES.replace(b"\n", b"\n\n"),
     "old_schema.json": lines_of([old_record(post) for post in POSTS]),

@@ -300,6 +300,11 @@ def test_the_names_of_many_files_are_different() -> None:
     assert list(name_files(paths).values()) == ["x", "x-2", "x-3", "x-2-2", "y.tar", "X-4"]
 
 
+def test_no_file_is_named_as_a_folder_above() -> None:
+    paths = [Path("a/...png"), Path("b/...png"), Path("....jpg"), Path(".x.png")]
+    assert list(name_files(paths).values()) == ["picture", "picture-2", "picture-3", ".x"]
+
+
 def test_folders_give_their_pictures_and_must_have_some(sketches: Path, tmp_path: Path) -> None:
     (sketches / "a.txt").touch()
     (sketches / "B.JPG").touch()

@@ -87,7 +87,9 @@ def test_parts_come_one_after_the_other(made: Path, tmp_path: Path) -> None:
             pull(str(made / "there"), work, QUIET, **part)
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "0-99999999", "١", "1 "])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1-", "-1", "3-1", "1,,2", "0-99999999", "١", "1 ", "1" * 5000]
+)
 def test_numbers_of_shards_are_read_strictly(text: str) -> None:
     assert parse_numbers("0,3,7-9") == {0, 3, 7, 8, 9}
     with pytest.raises(UserError, match="--shards"):

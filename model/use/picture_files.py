@@ -49,9 +49,10 @@ def name_files(paths: Iterable[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        name, number = path.stem, 2
+        stem = path.stem if path.stem.strip(".") else "picture"  # `...png` has the stem `..`
+        name, number = stem, 2
         while name.casefold() in taken:
-            name, number = f"{path.stem}-{number}", number + 1
+            name, number = f"{stem}-{number}", number + 1
         taken.add(name.casefold())
         names[path] = name
     return names

@@ -41,6 +41,17 @@ def named_path(text: str) -> Path:
     return Path(text)
 
 
+def named_store(text: str) -> str:
+    """Return the store that a word of the command line names.
+
+    Raises:
+        UserError: where it is empty: without a store all would be kept on this disk.
+    """
+    if not text:
+        raise UserError("--store '': names no store. Is a variable not set?")
+    return text
+
+
 path_option = partial(typer.Option, parser=named_path)
 """Declares an option that names a file or folder, as ``typer.Option`` does any."""
 
@@ -117,10 +128,11 @@ RayAddress = Annotated[
     ),
 ]
 StoreUrl = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--store",
         metavar="URL",
+        parser=named_store,
         help="Keep the shards there: s3://..., another store, or a folder. Machines need only "
         "scratch space; WORK keeps the shards' rows, and need not be shared.",
     ),

@@ -84,7 +84,7 @@ def fetch(
     workers: AnyWorkers = None,
     executor: Executor = "local",
     ray_address: RayAddress = None,
-    store: StoreUrl = "",
+    store: StoreUrl = None,
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
@@ -137,7 +137,7 @@ def fetch(
         lock=lock,
         part=part,
         runner=runner,
-        store=store,
+        store=store or "",
     )
     _finish("fetch", summary, place, chosen, part)
 
@@ -148,7 +148,7 @@ def prepare(
     workers: AnyWorkers = None,
     executor: Executor = "local",
     ray_address: RayAddress = None,
-    store: StoreUrl = "",
+    store: StoreUrl = None,
     rank: Rank = None,
     world_size: WorldSize = None,
     overrides: Overrides = [],
@@ -170,7 +170,7 @@ def prepare(
             num_workers=num_workers,
             part=part,
             runner=runner,
-            store=store,
+            store=store or "",
         )
     _finish("prepare", summary, place, chosen, part)
 

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.common import WorkFolder, console, named_path, telling_what_mends
+from pipeline.commands.common import (
+    WorkFolder,
+    console,
+    named_path,
+    named_store,
+    telling_what_mends,
+)
 from pipeline.words import counted, sized
 
 if TYPE_CHECKING:
@@ -76,17 +82,19 @@ def takedown(
         ),
     ] = None,
     store: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="URL", help="The --store that `fetch` and `prepare` put WORK's shards into."
+            metavar="URL",
+            parser=named_store,
+            help="The --store that `fetch` and `prepare` put WORK's shards into.",
         ),
-    ] = "",
+    ] = None,
 ) -> None:
     """Take posts out of shards, rows, lock and card, for good."""
     from pipeline.maintenance.takedown import take_down
     from pipeline.work import Work
 
-    done = take_down(Work(work), post_ids or (), store=store)
+    done = take_down(Work(work), post_ids or (), store=store or "")
     posts, shards = counted(len(done.post_ids), "post"), counted(len(done.shards), "shard")
     is_rest = bool(done.shards) and not done.post_ids  # of a takedown that was cut short
     what = "the takedown is finished" if is_rest else f"{posts} taken down"

@@ -4,6 +4,7 @@ In JSON lines a required tag is searched as bytes first: most records lack it, a
 be parsed.
 """
 
+import codecs
 import io
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -33,6 +34,8 @@ def read_json(
 
     In a list a record's place is its number, and an error ends it: only lines can be skipped.
     """
+    if stream.peek(3).startswith(codecs.BOM_UTF8):  # as editors on Windows leave
+        stream.read(len(codecs.BOM_UTF8))
     if stream.peek(512).lstrip().startswith(b"["):
         return _read_list(stream, path)
     return _read_lines(stream, path, _needle(required_tags))

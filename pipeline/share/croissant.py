@@ -170,7 +170,7 @@ def _member(member: str) -> _Node:
     """Return the record set of one member: the sample's key, and the picture."""
     where = {"fileSet": {"@id": f"{member}-files"}}
     key = _field(member, "key", "sc:Text") | {
-        "description": "The post's id in nine digits; the same for all members of a sample.",
+        "description": "The post's id in at least nine digits; one for all members of a sample.",
         "source": where
         | {"extract": {"fileProperty": "filename"}, "transform": {"regex": r"^([0-9]+)\."}},
     }

@@ -6,6 +6,7 @@ on in the middle of the file.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -136,13 +137,13 @@ def parse_numbers(text: str) -> frozenset[int]:
     """
     numbers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        last = last if dash else first
-        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+        found = re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+        if not found:
             raise UserError(f"--shards {text}: write it as 0-9 or 0,3,7-9.")
-        if not int(first) <= int(last) < 10**9 or int(last) - int(first) > 10**6:
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not 0 <= last - first <= 10**6:
             raise UserError(f"--shards {text}: {part} is no range of shards.")
-        numbers |= set(range(int(first), int(last) + 1))
+        numbers |= set(range(first, last + 1))
     return frozenset(numbers)
 
 
