@@ -276,6 +276,9 @@ def test_the_true_answer_has_the_backdrop_of_one_picture_and_its_colours_of_the_
             there = shows(own, color_of(striped.palette, part))
             assert there.sum() > 1000
             assert shows(answer, color_of(reference.palette, part))[there].all()
+    paper = shows(picture_of(white), (255, 255, 255))
+    assert paper.sum() > 1000
+    assert shows(true_answer(white, striped), (255, 255, 255))[paper].all()
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (80_001, 1), (1, MAX_POSES + 1)])

@@ -107,10 +107,15 @@ def make_dolls(
 def true_answer(sketch: Doll, reference: Doll) -> Picture:
     """Return what the sketch of one doll, coloured after another one, has to look like.
 
+    White paper stays white; patterns and places take the reference's colours.
+
     Returns:
         uint8 RGB, height x width x 3 of the sketch's doll.
     """
-    return picture_of(replace(sketch, palette=reference.palette))
+    palette = reference.palette
+    if sketch.pose.backdrop.kind == "white_background":
+        palette = replace(palette, paper=sketch.palette.paper)
+    return picture_of(replace(sketch, palette=palette))
 
 
 def draw_examples(
