@@ -28,6 +28,7 @@ from pipeline.errors import UserError
 from pipeline.executor import MAX_LOSSES, Outcomes, Show, Stage, attempt
 from pipeline.lockfile.lock import library_versions
 from pipeline.shard_store.worker import StageInStore, check_reach
+from pipeline.stores.remote import PATIENCE
 
 _Versions = tuple[tuple[str, str], ...]
 
@@ -175,6 +176,8 @@ class _Board:
 def _work(shared: tuple[Stage, Path | None, _Versions], name: str, board: Any) -> Fates | str:
     stage, directory, versions = shared
     _settle_in(directory, versions)
+    if isinstance(stage, StageInStore):
+        _reach(stage.url)
     done, told_at = 0, time.monotonic()
 
     def tick(num_posts: int) -> None:
@@ -185,6 +188,12 @@ def _work(shared: tuple[Stage, Path | None, _Versions], name: str, board: Any) -
             board.write.remote(name, done)
 
     return attempt(stage, name, tick)
+
+
+@lru_cache
+def _reach(url: str) -> None:
+    """Ask the store once a process: where it refuses this machine, work fails before a probe."""
+    check_reach(url, PATIENCE)
 
 
 def _versions() -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 import os
 import platform
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
@@ -19,8 +21,11 @@ from tests.ray_cluster import TASK, TwoNodes, wait_for
 from tests.real_commands import ROOT, Gate, Source, finish, run_command, start
 from tests.s3_server import BUCKET
 
+if TYPE_CHECKING:
+    from pytest_httpserver import HTTPServer
+
 STORE = f"s3://{BUCKET}/tiny"
-ELSEWHERE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+NOWHERE = "http://127.0.0.1:9"  # which is waited for, a minute long
 
 
 @pytest.fixture
@@ -96,12 +101,15 @@ def test_machines_without_a_shared_disk_put_the_shards_into_a_store(
 @pytest.mark.slow
 @pytest.mark.parametrize("joins_late", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_machine_that_looks_for_the_store_elsewhere_ends_the_run_soon(
-    s3: "fsspec.AbstractFileSystem", tmp_path: Path, joins_late: bool
+    s3: "fsspec.AbstractFileSystem", httpserver: "HTTPServer", tmp_path: Path, joins_late: bool
 ) -> None:
     del s3
+    httpserver.expect_request(re.compile(".*")).respond_with_data("not yours", status=403)
+    url = NOWHERE if joins_late else httpserver.url_for("/")
+    elsewhere = {"AWS_ENDPOINT_URL": url, "AWS_MAX_ATTEMPTS": "1"}
     source = Source(tmp_path / "source", {})
     make_source(source.root)
-    nodes = TwoNodes(None if joins_late else ELSEWHERE)
+    nodes = TwoNodes(None if joins_late else elsewhere)
     try:
         with Gate(source.root, num_free=0 if joins_late else 10**6) as gate:
             fetching = source.fetch(gate, Work(tmp_path / "work"), 2)
@@ -110,7 +118,7 @@ def test_a_machine_that_looks_for_the_store_elsewhere_ends_the_run_soon(
             if joins_late:
                 wait_for(lambda: len(nodes.workers_at(TASK)) == 2)
                 nodes.kill_worker_node()
-                nodes.replace_worker_node(ELSEWHERE)
+                nodes.replace_worker_node(elsewhere)
             code, said = finish(driver)  # in less than LIMIT
     finally:
         nodes.shut_down()

@@ -99,14 +99,19 @@ def _open_and_ask(url: str) -> WritableStore:
     return store
 
 
-def check_reach(url: str) -> None:
+def check_reach(url: str, patience: float = _PATIENCE_AT_FIRST) -> None:
     """Ask a store from this machine that has answered the driver a moment ago.
 
+    Args:
+        url: of the store.
+        patience: seconds for which to wait for an answer.
+
     Raises:
-        UserError: where it does not answer for a minute: this machine looks for it elsewhere.
+        UserError: where there is none, or a refusal: this machine looks for it elsewhere, or with
+            other credentials.
     """
     try:
-        retry_while_down(partial(_open_and_ask, url), _PATIENCE_AT_FIRST)
+        retry_while_down(partial(_open_and_ask, url), patience)
     except UserError as error:
         raise UserError(
             f"{error} So says {platform.node()}, a machine of the cluster, while the store answers "
