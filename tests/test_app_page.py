@@ -233,6 +233,7 @@ def test_a_failure_is_said(
 TAB, RIGHT, UP, BACKSPACE = ("Tab", 9), ("ArrowRight", 39), ("ArrowUp", 38), ("Backspace", 8)
 
 
+@pytest.mark.slow
 def test_it_can_be_worked_by_keys(page: Page, files: Path) -> None:
     drop(page, "reference", files / "red.png")
     drop(page, "sketch", files / "picture.png")

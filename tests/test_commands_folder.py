@@ -108,6 +108,7 @@ def test_verify_names_what_mends_a_folder_that_is_no_work_folder(
     assert call("verify", work.root).exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_is_said_to_mend_what_is_shared_does(work: Work, tmp_path: Path) -> None:
     shared, pulled = tmp_path / "shared", Work(tmp_path / "pulled")
     call("push", work.root, shared)

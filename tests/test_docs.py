@@ -127,6 +127,7 @@ def anchors_of(page: Path) -> list[str]:
     return [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
 
 
+@pytest.mark.slow
 def test_the_readmes_code_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_the_readmes_code_runs(
     assert found["post"]["post_id"] > 0
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own_pictures_becomes_a_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_lost_post_is_a_bug_that_shows(tmp_path: Path) -> None:
         run_stage(Keep(tmp_path, train_000002="lose"), SIZES, 1, "keep", QUIET)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     stage = Keep(tmp_path, train_000001="die_once", train_000003="die_once")
     summary = run_stage(stage, SIZES, 2, "keep", QUIET)

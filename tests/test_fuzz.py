@@ -54,6 +54,7 @@ print(Counter(type(item).__name__ for path in sys.argv[3:] for item in read_post
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", NUMBERS)
 def test_damaged_files_are_refused_or_read(tmp_path: Path, target: str) -> None:
     outcomes = try_target(target, NUMBERS[target], tmp_path)
@@ -206,6 +207,7 @@ VALUES = st.recursive(
 KEYS = ["id", "rating", "md5", "tags", "tag_string", "parent_id", "file_ext", "image_width"]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES), max_size=5), st.booleans())
 def test_any_json_is_read_or_malformed(

@@ -113,6 +113,7 @@ def test_an_ignored_profile_changes_no_pixel_of_a_jpeg(mode: str, options: dict[
         assert np.array_equal(decode(data), expected)
 
 
+@pytest.mark.slow
 def test_a_header_that_promises_too_much_is_read_without_decoding() -> None:
     bomb = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(bomb, "png")

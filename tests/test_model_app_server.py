@@ -178,6 +178,7 @@ def test_nobody_goes_past_the_queue(tmp_path: Path) -> None:
             assert ask_to_color(url, f"{name}/color") == 404
 
 
+@pytest.mark.slow
 def test_no_more_wait_in_the_queue_than_the_memory_holds(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     goes_on = Event()

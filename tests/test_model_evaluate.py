@@ -274,6 +274,7 @@ def test_the_reference_model_is_judged_like_the_others(samples_dir: Path, tmp_pa
     assert metrics["following"] > 0.5  # untrained, it gives back colours that it finds
 
 
+@pytest.mark.slow
 def test_a_model_is_judged_on_the_sketches_that_it_was_trained_on(tmp_path: Path) -> None:
     several = write_samples(tmp_path / "several", {"train": 4, "test": 4}, ink=True)
     grey = {}

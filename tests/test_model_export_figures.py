@@ -30,6 +30,7 @@ def card_of(checkpoint: Path, out: Path) -> tuple[Export, str]:
     return found, (out / CARD).read_text()
 
 
+@pytest.mark.slow
 def test_each_checkpoint_of_a_step_has_its_own_evaluation(run_dir: Path, tmp_path: Path) -> None:
     write_samples(tmp_path / "work" / "samples", {"train": 2, "test": 2})
     sets = ("num_sketches=2", "num_references=2", "device=cpu")

@@ -36,6 +36,7 @@ def assert_same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["zhang2017", "reference"])
 def test_a_run_begins_with_the_weights_that_would_be_used(
     samples_dir: Path, tmp_path: Path, model: str

@@ -238,6 +238,7 @@ def test_only_grids_of_this_evaluation_are_named_and_there(work: Path) -> None:
         assert {path.name for path in found.glob("*.png")} == {*grids.split(", "), own.name}
 
 
+@pytest.mark.slow
 def test_a_checkpoints_own_work_folder_is_taken(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

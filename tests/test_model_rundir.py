@@ -52,6 +52,7 @@ def steps(run_dir: Path) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last_is_damaged", [False, True])
 def test_a_full_disk_and_a_damaged_last_checkpoint_lose_none_that_is_whole(
     samples_dir: Path, tmp_path: Path, last_is_damaged: bool
@@ -153,6 +154,7 @@ def test_a_run_that_its_first_validation_broke_off_begins_anew(
         assert all(torch.equal(found[k], expected[k]) for k in expected)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_a_longer_run_is_not_replaced(
     samples_dir: Path, tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ def test_a_pipe_in_the_place_of_runs_settings_is_not_waited_for(tmp_path: Path) 
     assert "config.json: is no plain file" in run.state
 
 
+@pytest.mark.slow
 def test_curves_of_odd_numbers_are_refused_and_odd_names_shown(work: Path, tmp_path: Path) -> None:
     run_dir = copy_run(work, tmp_path)
     with (run_dir / "log.jsonl").open("ab") as file:
@@ -283,6 +284,7 @@ def test_looking_at_runs_needs_no_torch(work: Path) -> None:
     subprocess.run([sys.executable, "-c", code, work / "runs"], cwd=root, check=True)
 
 
+@pytest.mark.slow
 def test_curves_that_cannot_be_written_are_named(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_muon_keeps_its_own_rate_under_the_schedule() -> None:
     assert others["weight_decay"] == kernels["weight_decay"] == 0.2
 
 
+@pytest.mark.slow
 def test_a_runs_learning_rate_goes_by_its_schedule_over_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_batch_taken_in_parts_has_the_whole_ones_terms_and_gradient(num_parts:
     assert max(sizes[1:]) == -(-5 // num_parts)
 
 
+@pytest.mark.slow
 def test_four_pictures_are_learnt_by_heart() -> None:
     config = TrainConfig(width_multiplier=0.125, gan="none", l1_weight=1.0, lr=3e-3)
     state = TrainState.build(config, CPU)

@@ -39,6 +39,7 @@ def inception() -> StyleNetwork:
     return build_style_network("inception_v3", normalised=True, weights="random", seed=1)
 
 
+@pytest.mark.slow
 def test_vgg_gives_torchvisions_first_fully_connected_layer(vgg: StyleNetwork) -> None:
     with torch.device("meta"):
         whole = vgg19(weights=None, init_weights=False)

@@ -50,6 +50,7 @@ def whole_run(samples_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run_dir
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_promises(whole_run: Path) -> None:
     lines = log_of(whole_run)
     steps = [line["step"] for line in lines if line["kind"] == "train"]
@@ -282,6 +283,7 @@ def test_a_run_with_options_goes_on_exactly(
         )
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     samples_dir: Path, whole_run: Path, tmp_path: Path
 ) -> None:

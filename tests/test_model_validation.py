@@ -108,6 +108,7 @@ def test_what_fills_the_memory_of_a_validation_is_named(
             run(samples_dir, tmp_path / f"run{batch_size}", config)
 
 
+@pytest.mark.slow
 def test_colours_are_measured_over_pictures_from_all_of_the_validation_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch, zone: 
         time.tzset()
 
 
+@pytest.mark.slow
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, ?\d{1,9} [A-Z][a-z]{2} \d{1,9} [\d:]{1,9} \w+"))
 def test_no_retry_after_is_ever_unreadable(value: str) -> None:
     assert 0 <= parse_retry_after(value, value) <= 300

@@ -42,6 +42,7 @@ def images_in(page: str) -> Iterator[bytes]:
         yield base64.b64decode(uri.partition(",")[2], validate=True)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_status_and_they_add_up(work: Work) -> None:
     numbers = Reader(render_report(work)).numbers
     status = read_status(work)
@@ -134,6 +135,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing(work: Work) -> None:
     assert {str(link["href"])[1:] for link in reader.attributes("a")} <= targets
 
 
+@pytest.mark.slow
 def test_every_picture_is_encoded_anew_and_described(work: Work) -> None:
     page = render_report(work)
     originals = {data for post_id in range(1, NUM_POSTS + 1) if (data := draw(post_id))}

@@ -59,6 +59,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1400, 2200])
 def test_it_reads_well(page: Page, report: Path, width: int, scheme: str) -> None:

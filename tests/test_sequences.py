@@ -7,6 +7,7 @@ import pytest
 from tests.stories import Story, seeds
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("seed", seeds(6, 18, 96))
 def test_any_sequence_ends_where_a_run_afresh_does(tmp_path: Path, seed: int) -> None:

@@ -38,6 +38,7 @@ class RanksStory(Story):
         return self._chance.choice(commands)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("seed", seeds(2, 6, 16))
 def test_ranks_at_once_end_where_one_run_does(tmp_path: Path, seed: int) -> None:

@@ -155,6 +155,7 @@ class StoreStory(SharedStory):
         self.check_swept()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsynced", "scratch_dir")
 @pytest.mark.parametrize("kind", [SharedStory, StoreStory])
 @pytest.mark.parametrize("seed", seeds(1, 3, 12))

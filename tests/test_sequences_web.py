@@ -135,6 +135,7 @@ def server(
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsynced")
 @pytest.mark.parametrize("seed", seeds(2, 6, 16))
 def test_a_server_with_bad_days_costs_no_more_than_it_denied(

@@ -202,6 +202,7 @@ def test_a_retry_asks_again_for_what_failed_only(work: Work, tmp_path: Path) -> 
     assert contents_of(Path(store)) == contents(plain)
 
 
+@pytest.mark.slow
 def test_ranks_with_folders_of_their_own_give_the_bytes_of_one(
     local: Source, tmp_path: Path, s3: "fsspec.AbstractFileSystem"
 ) -> None:

@@ -49,6 +49,7 @@ def test_a_store_of_another_folders_is_left_alone(local: Source, tmp_path: Path)
     push(owner, str(store), QUIET)
 
 
+@pytest.mark.slow
 def test_a_takedown_that_was_pushed_is_not_undone_by_another_folder(
     work: Work, tmp_path: Path
 ) -> None:

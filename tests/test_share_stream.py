@@ -30,6 +30,7 @@ from tests.shares import QUIET
 from tests.streams import BIG, CONFIG, CountingServer, assert_same, sizes_of, steps_of, streaming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [1, 3, 16])
 def test_the_same_samples_come_in_the_same_order_and_each_tar_once(
     streamed: Path, counting_server: CountingServer, on_disk: Samples, tmp_path: Path, together: int

@@ -111,6 +111,7 @@ def test_the_others_stay_byte_for_byte_and_everything_adds_up(work: Work) -> Non
     assert work.report_path.read_text() == page
 
 
+@pytest.mark.slow
 def test_no_later_command_brings_it_back(work: Work) -> None:
     take_down(work, GONE)
     after, recipe = files_in(work.root), planned_recipe(work.plan_path)
@@ -139,6 +140,7 @@ def test_no_later_command_brings_it_back(work: Work) -> None:
     assert not {name[:9] for name in members(work, "raw")} & set(map(key_of, GONE))
 
 
+@pytest.mark.slow
 def test_a_lock_keeps_the_gap_and_no_old_lock_fills_it(work: Work, tmp_path: Path) -> None:
     recipe = planned_recipe(work.plan_path)
     old = write_lock(work, tmp_path / "old.parquet")
@@ -172,6 +174,7 @@ def test_a_lock_keeps_the_gap_and_no_old_lock_fills_it(work: Work, tmp_path: Pat
     assert compared.fates["removed/takedown"] == 2
 
 
+@pytest.mark.slow
 def test_what_was_shared_follows(work: Work, tmp_path: Path) -> None:
     there = tmp_path / "there"
     push(work, str(there), QUIET)
