@@ -1,5 +1,6 @@
 """The command that does the whole job on drawn dolls: demo."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,7 @@ def demo(
             "dolls-128-varied."
         )
     backdrops = "white_background" not in chosen.select.tags
+    doll = partial(doll_of, backdrops=backdrops)
     epochs = epochs or train_config(chosen.train, recipe).epochs
     _keep_options(mirror, {"recipe": recipe, "characters": characters, "epochs": epochs})
     print("-- drawing dolls: pictures and records in Danbooru2021's shape, trouble included")
@@ -71,7 +73,7 @@ def demo(
         work / "samples",
         "test",
         lambda sketch, reference: resize(
-            true_answer(*(doll_of(post, backdrops=backdrops) for post in (sketch, reference))),
+            true_answer(doll(sketch), doll(reference)),
             chosen.prepare.size,
             chosen.prepare.fit,
         ),
