@@ -159,3 +159,8 @@ class Download:
 def key_of(post_id: int) -> str:
     """Return the key under which a post lies in every shard: its id, nine digits or more."""
     return f"{post_id:09d}"
+
+
+def split_tags(text: str) -> list[str]:
+    """Return the tags of a record's string: only a space divides them, no exotic white space."""
+    return [tag for tag in text.split(" ") if tag]

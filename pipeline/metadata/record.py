@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from pipeline.records import Post
+from pipeline.records import Post, split_tags
 
 _TAG_STRINGS = tuple(
     f"tag_string_{kind}" for kind in ("general", "artist", "character", "copyright", "meta")
@@ -144,7 +144,7 @@ def _tags(record: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _tokens(record: Mapping[str, Any], key: str) -> frozenset[str]:
-    return frozenset(filter(None, _text(record, key).split(" ")))  # not at exotic white space
+    return frozenset(split_tags(_text(record, key)))
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.records import split_tags
+
 
 def find_families(post_ids: NDArray[np.int64], parent_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return each post's family: the lowest id among all posts that parents tie together.
@@ -33,7 +35,7 @@ def join_characters(families: NDArray[np.int64], characters: list[str]) -> NDArr
     ties = [
         (int(node), first.setdefault(name, int(node)))
         for node, names in zip(index, characters, strict=True)
-        for name in filter(None, names.split(" "))  # not at exotic white space
+        for name in split_tags(names)
     ]
     a, b = np.array(ties, dtype=np.int64).reshape(-1, 2).T
     return nodes[_lowest_tied(len(nodes), a, b)[index]]

@@ -15,7 +15,7 @@ from pipeline.counts import fates_of
 from pipeline.errors import UserError
 from pipeline.maintenance.status import WorkStatus
 from pipeline.planning.plan import hash_families
-from pipeline.records import OF_PREPARE, Status
+from pipeline.records import OF_PREPARE, Status, split_tags
 from pipeline.schema import RAW, SAMPLES, SPLITS, among
 from pipeline.shards.rows import read_rows
 from pipeline.shards.shard import parse_shard_name, rows_path
@@ -252,6 +252,6 @@ def find_straddling_characters(work: Work, fate_table: FateTable) -> list[str]:
         split, _ = parse_shard_name(name)
         posts = read_alive(work, name, ["status", "character"])
         for names in posts["character"].unique().to_pylist():
-            for character in filter(None, names.split(" ")):
+            for character in split_tags(names):
                 found[character].add(split)
     return sorted(character for character, splits in found.items() if len(splits) > 1)
